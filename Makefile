@@ -1,0 +1,34 @@
+# `make train` and `make test` do all their own set-up in .venv; nothing else need be installed but
+# Python 3.11 or later, make and a C++ compiler (without one the pure-PyTorch path is used).
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+
+.PHONY: train test lint clean
+
+# Builds the default dataset, trains, evaluates beside the controls, and writes meshes and pictures.
+train: $(READY)
+	$(BIN)/deepspeed launchers/train.py --arch vitocc --out runs/demo $(if $(wildcard runs/demo/last),--resume,)
+	$(BIN)/python launchers/evaluate.py --model runs/demo
+	$(BIN)/python launchers/export_views.py data/procedural out/pictures
+	$(BIN)/python launchers/reconstruct.py out/pictures/*.png --model runs/demo -o out/meshes
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -type f)
+
+$(READY): pyproject.toml setup.py $(shell find csrc -type f)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip setuptools wheel ninja
+	$(BIN)/pip install --quiet torch torchvision
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf build *.egg-info occvae/*.so .pytest_cache .ruff_cache

@@ -1,0 +1,137 @@
+"""What every benchmark shares: interleaved timing, a description of the machine, tables and JSON.
+
+Importing it also makes the tests' input builders importable.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import occvae
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+SCHEMA_VERSION = 1  # of the JSON rows
+
+
+def interleave(
+    candidates: dict[str, Callable[[], object]],
+    *,
+    repeats: int = 15,
+    device: str = "cpu",
+    warmup: int = 2,
+) -> dict[str, dict[str, float]]:
+    """Times candidates in turns, A B C A B C ..., so that a busy moment hits all alike.
+
+    Returns for each the median, p20, p80 and minimum in seconds, and n. CUDA work is timed by
+    events, after a write that empties the L2 cache.
+    """
+    for run in candidates.values():
+        for _ in range(warmup):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(repeats):
+        for name, run in candidates.items():
+            times[name].append(_time_cuda(run) if device == "cuda" else _time_cpu(run))
+    return {name: summarise(values) for name, values in times.items()}
+
+
+def summarise(seconds: list[float]) -> dict[str, float]:
+    values = torch.tensor(seconds, dtype=torch.float64)
+    low, middle, high = values.quantile(torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)).tolist()
+    return dict(median=middle, p20=low, p80=high, minimum=min(seconds), n=len(seconds))
+
+
+def _time_cpu(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _time_cuda(run: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.empty(256 * 2**20, dtype=torch.uint8, device="cuda").random_()
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def environment(device: str = "cpu") -> dict[str, object]:
+    """Where and from what sources the figures come."""
+    commit, dirty = _git("rev-parse", "--short=12", "HEAD"), _git("status", "--porcelain")
+    facts = dict(
+        occvae=occvae.__version__,
+        commit=commit or "none",
+        dirty=bool(dirty) or not commit,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        cpu=_cpu_name(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        load=round(os.getloadavg()[0], 2),
+    )
+    if device == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def header(title: str, facts: dict[str, object]) -> str:
+    return f"{title}\n  " + "  ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def table(results: dict[str, dict[str, float]], fastest_of: str) -> str:
+    """One line a candidate, and its median as a multiple of the one named `fastest_of`."""
+    width = max(map(len, results))
+    lines = [f"{'':<{width}}  {'median':>10}  {'p20':>9} - {'p80':<9}  {'min':>9}  ratio"]
+    for name, row in results.items():
+        low, middle, high, least = (
+            f"{1e3 * row[key]:.3f}" for key in ("p20", "median", "p80", "minimum")
+        )
+        ratio = row["median"] / results[fastest_of]["median"]
+        lines.append(
+            f"{name:<{width}}  {middle:>7} ms  {low:>9} - {high:<9}  {least:>9}  {ratio:.1f}x"
+        )
+    return "\n".join(lines)
+
+
+def write_json(path: str, benchmark: str, facts: dict[str, object], rows: list[dict]) -> None:
+    """Appends one JSON line a row, each complete in itself."""
+    with open(path, "a", encoding="ascii") as file:
+        for row in rows:
+            record = dict(schema=SCHEMA_VERSION, benchmark=benchmark, **facts, **row)
+            file.write(json.dumps(record) + "\n")
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    result.add_argument("--repeats", type=int, default=15, help="timed runs of each candidate")
+    result.add_argument("--threads", type=int, help="CPU threads of PyTorch and of the kernels")
+    result.add_argument("--json", metavar="FILE", help="append the rows to this file")
+    return result

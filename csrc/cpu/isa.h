@@ -1,0 +1,46 @@
+// Run-time choice of instruction set: one binary serves every x86-64 machine, and ARM by the
+// portable code. Functions for a set carry OCCVAE_AVX2 or OCCVAE_AVX512; no file is compiled with
+// -march. Lambdas do not inherit these attributes: inside such functions use plain loops.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define OCCVAE_X86 1
+#if !defined(__clang__)  // gcc 12 warns of its own _mm512_undefined_ps() (gcc bug 105593)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+#define OCCVAE_AVX2 __attribute__((target("avx2,fma,f16c,popcnt")))
+#define OCCVAE_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,popcnt")))
+#endif
+
+namespace occvae {
+
+// The numbers are those of occvae::_cpu_isa; _extension.py holds their names.
+enum class Isa : int64_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2 };
+
+inline Isa detect_isa() {
+#ifdef OCCVAE_X86
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("popcnt");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2) return avx512 ? Isa::kAvx512 : Isa::kAvx2;
+#endif
+  return Isa::kPortable;
+}
+
+// What the kernels use: the machine's best, unless a test lowered it through occvae::_cpu_isa.
+inline std::atomic<Isa>& current_isa() {
+  static std::atomic<Isa> isa{detect_isa()};
+  return isa;
+}
+
+}  // namespace occvae

@@ -1,0 +1,8 @@
+"""Scores a model beside its controls: python launchers/evaluate.py --model runs/vitocc"""
+
+import sys
+
+from occvae.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,14 @@
+"""Trains a model; the same file under every launcher.
+
+deepspeed launchers/train.py --arch vitocc
+deepspeed --num_gpus 4 launchers/train.py --arch vitocc --data data/shapenet
+torchrun --nproc-per-node 2 launchers/train.py --arch onet
+python launchers/train.py --arch vitocc --preset cpu-small optim.steps=500
+"""
+
+import sys
+
+from occvae.train.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Images of an object into 3D: voxels, or an implicit occupancy field and a watertight mesh."""
+
+from occvae.errors import UserError
+from occvae.meshing import extract_mesh
+from occvae.models import create_model, from_pretrained, list_models
+from occvae.ops.marching_cubes import marching_cubes
+from occvae.ops.mise import mise
+from occvae.ops.voxel_iou import voxel_iou
+from occvae.sparse_grid import SparseGrid
+
+__version__ = "0.1.0"
+__all__ = [
+    "SparseGrid",
+    "UserError",
+    "create_model",
+    "extract_mesh",
+    "from_pretrained",
+    "list_models",
+    "marching_cubes",
+    "mise",
+    "voxel_iou",
+]

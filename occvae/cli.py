@@ -1,0 +1,160 @@
+"""The `occvae` command: info, data, reconstruct, evaluate."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from occvae.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status; mistakes of the user are one line on stderr and status 2."""
+    parser = argparse.ArgumentParser(prog="occvae", description="Images of an object into 3D.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("info", help="versions, what is built, devices, what is missing and why")
+    _add_data(commands.add_parser("data", help="build and verify datasets"))
+    _add_reconstruct(commands.add_parser("reconstruct", help="pictures to mesh files"))
+    _add_evaluate(
+        commands.add_parser("evaluate", help="IoU of a model on a dataset, with controls")
+    )
+    options = parser.parse_args(arguments)
+    try:
+        _COMMANDS[options.command](options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", help="picture files, one object each")
+    parser.add_argument(
+        "-o", "--output", required=True, help="out.glb|obj|ply|stl|off, or a folder for several"
+    )
+    parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
+    parser.add_argument("--resolution", type=int, default=128, help="cells an axis (default 128)")
+    parser.add_argument("--threshold", type=float, help="probability of the surface")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
+    parser.add_argument("--data", default="data/procedural", help="dataset folder")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--json", help="file for the report; default evaluation.json by the model")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="action")
+    build = actions.add_parser("build", help="make a dataset; continues an interrupted one")
+    sources = build.add_subparsers(dest="source", required=True, metavar="source")
+    procedural = sources.add_parser("procedural", help="the embedded seeded shapes")
+    procedural.add_argument("--shapes-per-category", type=int)
+    voxels = sources.add_parser("voxels", help="voxel grids of .npz archives")
+    voxels.add_argument("archives", nargs="+")
+    voxels.add_argument("--up", default="z", choices=("y", "z"), help="upward axis of the grids")
+    for source in (procedural, voxels):
+        source.add_argument("destination", help="folder of the dataset")
+        source.add_argument("--points", type=int, default=100_000, help="points a shape")
+        source.add_argument("--views", type=int, default=24, help="pictures a shape")
+        source.add_argument("--image-size", type=int, default=137, help="edge in pixels")
+        source.add_argument("--seed", type=int, default=0)
+        source.add_argument("--workers", type=int, help="processes; default one a core")
+    verify = actions.add_parser("verify", help="compare every shard with its checksum")
+    verify.add_argument("root")
+
+
+def _info(options: argparse.Namespace) -> None:
+    from occvae.environment import describe
+
+    print(describe())
+
+
+def _data(options: argparse.Namespace) -> None:
+    from occvae.data import build
+    from occvae.data.sources import ProceduralSource, VoxelArchiveSource
+
+    if options.action == "verify":
+        manifest = build.verify_dataset(options.root)
+    else:
+        if options.source == "procedural":
+            count = options.shapes_per_category or build.DEFAULT_SHAPES_PER_CATEGORY
+            source = ProceduralSource(count, options.seed)
+        else:
+            source = VoxelArchiveSource(options.archives, options.up)
+        settings = build.BuildSettings(
+            num_points=options.points,
+            num_views=options.views,
+            image_size=options.image_size,
+            seed=options.seed,
+        )
+        manifest = build.build_dataset(source, options.destination, settings, options.workers)
+    _print_manifest(manifest)
+
+
+def _print_manifest(manifest) -> None:
+    counts = {"train": 0, "val": 0}
+    for entry in manifest.shards:
+        counts[entry.split] += entry.num_shapes
+    print(
+        f"{counts['train']} training and {counts['val']} validation shapes in "
+        f"{len(manifest.shards)} shards, {len(manifest.skipped)} skipped"
+    )
+    for name, reason in manifest.skipped.items():
+        print(f"  skipped {name}: {reason}")
+
+
+def _reconstruct(options: argparse.Namespace) -> None:
+    from occvae.reconstruction import output_paths, reconstruct_files
+
+    outputs = output_paths(options.images, options.output)
+    model, _ = _load_model(options.model)
+    reconstruct_files(
+        model,
+        options.images,
+        outputs,
+        resolution=options.resolution,
+        threshold=options.threshold,
+        device=_device(),
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from occvae.evaluation import evaluate, format_table
+
+    model, folder = _load_model(options.model)
+    report = evaluate(model, options.data, split=options.split, device=_device())
+    report["model"] = str(folder)
+    print(format_table(report))
+    path = Path(options.json or folder / "evaluation.json")
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"report: {path}")
+
+
+def _load_model(path: str | None):
+    """The model and the folder it came from."""
+    from occvae.models import from_pretrained
+    from occvae.models.pretrained import find_export
+
+    if path is None:
+        runs = [run for run in Path("runs").glob("*") if (run / "last").is_dir()]
+        if not runs:
+            raise UserError("no trained model in runs/; train one, or give one with --model")
+        path = max(runs, key=lambda run: (run / "last").stat().st_mtime)
+    folder = find_export(path)
+    return from_pretrained(folder), folder
+
+
+def _device():
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+_COMMANDS = {"info": _info, "data": _data, "reconstruct": _reconstruct, "evaluate": _evaluate}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From shapes to training samples: sources, rendering, shards, datasets."""

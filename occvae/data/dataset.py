@@ -1,0 +1,149 @@
+"""Training reads: which samples a step sees, and what a sample is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from occvae.data.images import load_image
+from occvae.data.shards import Manifest, Shard
+from occvae.errors import UserError
+
+
+class ShapeDataset(Dataset):
+    """Shapes of one split; a sample is addressed by (epoch, index).
+
+    Everything random about a sample follows from (seed, epoch, index), so it is the same whichever
+    rank or worker reads it, and after a resume.
+
+    Args:
+        root: folder of the dataset.
+        split: "train" or "val".
+        image_size: edge of the pictures in pixels.
+        num_points: points of a sample.
+        num_views: pictures of a sample.
+        train: random views, points and mirroring; otherwise the first views and points, as stored.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        image_size: int,
+        num_points: int,
+        num_views: int = 1,
+        train: bool = False,
+        seed: int = 0,
+    ):
+        self.manifest = Manifest.load(root)
+        self.shards = [Shard(root, entry) for entry in self.manifest.shards if entry.split == split]
+        if not self.shards:
+            raise UserError(f"{root}: has no shapes in split {split!r}")
+        self._ends = np.cumsum([len(shard) for shard in self.shards])
+        self.ids = [id for shard in self.shards for id in shard.ids]
+        self.categories = [name for shard in self.shards for name in shard.categories]
+        self.image_size, self.train, self.seed = image_size, train, seed
+        self.num_points = self._at_most("num_points", num_points, self.shards[0].num_points)
+        self.num_views = self._at_most("num_views", num_views, self.shards[0].num_views)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, torch.Tensor | int]:
+        """images (V, 3, S, S) uint8, points (N, 3) float32, occupancies (N,) float32, index."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        shard, local = self.locate(index)
+        if self.train:
+            rng = np.random.default_rng([self.seed, epoch, index])
+            views = rng.permutation(shard.num_views)[: self.num_views]
+            start = 8 * int(rng.integers((shard.num_points - self.num_points) // 8 + 1))
+            mirrored = bool(rng.integers(2))
+        else:
+            views, start, mirrored = range(self.num_views), 0, False
+        points, occupancies = shard.points(local, start, self.num_points)
+        images = np.stack([load_image(shard.image(local, v), self.image_size) for v in views])
+        if mirrored:
+            # The mirror image of a scene is the picture of the mirrored shape.
+            images = images[:, :, ::-1]
+            points[:, 0] *= -1.0
+        return {
+            "images": torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
+            "points": torch.from_numpy(points),
+            "occupancies": torch.from_numpy(occupancies.astype(np.float32)),
+            "index": index,
+        }
+
+    def locate(self, index: int) -> tuple[Shard, int]:
+        """The shard of a shape and its place therein."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self.shards[number], index - int(self._ends[number] - len(self.shards[number]))
+
+    @staticmethod
+    def _at_most(name: str, wanted: int, stored: int) -> int:
+        if not 1 <= wanted <= stored:
+            raise UserError(f"{name} must be between 1 and the {stored} stored, got {wanted}")
+        return wanted
+
+
+class StepSampler(Sampler):
+    """Batches of (epoch, index) for a range of steps; a pure function of the step.
+
+    Each epoch is a fresh permutation of all samples, cut into global batches and shared out among
+    the ranks; the remainder that fills no batch is dropped. A resume only needs the step.
+
+    Args:
+        num_samples: of the dataset.
+        batch_size: of one rank.
+        rank, world_size: of this process.
+        seed: of the run.
+        steps: the steps to run.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        *,
+        rank: int,
+        world_size: int,
+        seed: int,
+        steps: range,
+    ):
+        self.batches_per_epoch = num_samples // (batch_size * world_size)
+        if self.batches_per_epoch == 0:
+            raise UserError(
+                f"a batch of {batch_size} x {world_size} ranks is larger than the training set of "
+                f"{num_samples} shapes; lower optim.batch_size"
+            )
+        self.num_samples, self.batch_size = num_samples, batch_size
+        self.rank, self.world_size, self.seed, self.steps = rank, world_size, seed, steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order_epoch, order = -1, np.empty(0, np.int64)
+        for step in self.steps:
+            epoch, batch = divmod(step, self.batches_per_epoch)
+            if epoch != order_epoch:
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+                order_epoch = epoch
+            start = (batch * self.world_size + self.rank) * self.batch_size
+            yield [(epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+
+def make_loader(
+    dataset: ShapeDataset, sampler: Sampler | None, *, num_workers: int, pin_memory: bool
+) -> DataLoader:
+    """A loader over a batch sampler."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if num_workers else None,
+    )

@@ -1,0 +1,203 @@
+"""Occupancy networks: an image encoder and a decoder that answers for any point of the cube."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from occvae.errors import UserError
+from occvae.models.decoders import create_decoder
+from occvae.models.encoders import ImageEncoder, resnet_encoder, timm_encoder
+from occvae.models.registry import register_model
+
+if TYPE_CHECKING:
+    import trimesh
+
+
+class OccupancyModel(nn.Module):
+    """Images to an implicit occupancy field, after Occupancy Networks (Mescheder et al. 2019).
+
+    Args:
+        encoder: pictures of `image_size` to embeddings.
+        decoder: points and an embedding to logits.
+        image_size: edge in pixels that pictures are resized to.
+        threshold: probability from which a point counts as occupied when none is given. Below 0.5
+            because the set that maximises the expected IoU J is {p >= J / (1 + J)}.
+    """
+
+    def __init__(
+        self, encoder: ImageEncoder, decoder: nn.Module, image_size: int, threshold: float
+    ):
+        super().__init__()
+        _check_threshold(threshold)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.image_size = image_size
+        self.threshold = threshold
+
+    def encode(self, images: Tensor) -> Tensor:
+        """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E): the mean over the views."""
+        if images.dim() != 5 or images.shape[2] != 3 or not images.is_floating_point():
+            raise ValueError(
+                "images must be floating point (B, V, 3, H, W) in [0, 1], "
+                f"got {images.dtype} {tuple(images.shape)}"
+            )
+        batch, views = images.shape[:2]
+        flat = images.flatten(0, 1)
+        if flat.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            flat = F.interpolate(flat, size, mode="bilinear", antialias=True)
+        return self.encoder(flat).view(batch, views, -1).mean(dim=1)
+
+    def decode(self, points: Tensor, conditioning: Tensor) -> Tensor:
+        """Points (B, N, 3) in [-0.55, 0.55] and conditioning (B, E) to logits (B, N)."""
+        if points.dim() != 3 or points.shape[2] != 3 or len(points) != len(conditioning):
+            raise ValueError(
+                f"points must be (B, N, 3) with B = {len(conditioning)}, got {tuple(points.shape)}"
+            )
+        return self.decoder(points, conditioning)
+
+    def forward(self, images: Tensor, points: Tensor) -> Tensor:
+        """Images (B, V, 3, H, W) and points (B, N, 3) to logits (B, N)."""
+        return self.decode(points, self.encode(images))
+
+    @torch.no_grad()
+    def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
+        """Logits (B, N) in eval mode, in chunks: for any number of points."""
+        with _evaluation_mode(self):
+            return self._decode_chunked(points, self.encode(images))
+
+    @torch.no_grad()
+    def predict_voxels(self, images: Tensor, resolution: int = 32) -> Tensor:
+        """Probabilities (B, R, R, R) at the cell centres of the unit cube, indexed [x, y, z]."""
+        with _evaluation_mode(self):
+            conditioning = self.encode(images)
+            line = (torch.arange(resolution, device=images.device) + 0.5) / resolution - 0.5
+            grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)
+            points = grid.view(1, -1, 3)
+            rows = [self._decode_chunked(points, row[None]) for row in conditioning]
+            return torch.cat(rows).sigmoid().view(-1, resolution, resolution, resolution)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, images: Tensor, resolution: int = 256, threshold: float | None = None
+    ) -> list["trimesh.Trimesh"]:
+        """One mesh for each item of images (B, V, 3, H, W), extracted together.
+
+        Args:
+            images: RGB in [0, 1].
+            resolution: cells along each axis of the padded cube; a power of two times 32.
+            threshold: probability of the surface; None takes the model's own.
+        """
+        from occvae.meshing import extract_mesh
+
+        threshold = self.threshold if threshold is None else threshold
+        _check_threshold(threshold)
+        with _evaluation_mode(self):
+            conditioning = self.encode(images).float()
+
+            def field(points: Tensor, shape_index: Tensor) -> Tensor:
+                values = points.new_empty(len(points))
+                for shape in range(len(conditioning)):
+                    mine = shape_index == shape
+                    rows = points[mine][None]
+                    values[mine] = self._decode_chunked(rows, conditioning[shape : shape + 1])[0]
+                return values
+
+            return extract_mesh(
+                field,
+                resolution=resolution,
+                level=math.log(threshold) - math.log1p(-threshold),
+                num_shapes=len(conditioning),
+                device=images.device,
+            )
+
+    def _decode_chunked(self, points: Tensor, conditioning: Tensor, chunk: int = 32768) -> Tensor:
+        """Bounds the memory of the activations: 32,768 points take 32 MB a layer at width 256."""
+        parts = [self.decode(part, conditioning) for part in points.split(chunk, dim=1)]
+        return torch.cat(parts, dim=1)
+
+
+class _evaluation_mode:
+    """Context that switches a module to eval and back."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.was_training = self.module.training
+        self.module.eval()
+
+    def __exit__(self, *exception) -> None:
+        self.module.train(self.was_training)
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0.0 < threshold < 1.0:
+        raise UserError(f"threshold must be a probability between 0 and 1, got {threshold}")
+
+
+@register_model
+def onet(
+    *,
+    encoder: str = "resnet18",
+    pretrained: bool = False,
+    encoder_weights: str | None = None,
+    image_size: int = 224,
+    embedding_size: int = 256,
+    decoder: str = "cbn",
+    hidden_size: int = 256,
+    num_blocks: int = 5,
+    threshold: float = 0.3,
+) -> OccupancyModel:
+    """The image model of Occupancy Networks: ResNet-18 and the conditional batch norm decoder.
+
+    Args:
+        encoder: a torchvision ResNet.
+        pretrained: ImageNet weights from the hub.
+        encoder_weights: ImageNet weights from a local .pth or .safetensors file.
+        image_size: edge in pixels; other sizes are resized.
+        embedding_size: E, size of the conditioning vector.
+        decoder: `cbn`, or `cnn` with fixed widths.
+        hidden_size, num_blocks: of the `cbn` decoder.
+        threshold: see `OccupancyModel`.
+    """
+    image_encoder = resnet_encoder(encoder, embedding_size, pretrained, encoder_weights)
+    implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
+    return OccupancyModel(image_encoder, implicit, image_size, threshold)
+
+
+@register_model
+def vitocc(
+    *,
+    encoder: str = "vit_small_patch16_224",
+    pretrained: bool = False,
+    encoder_weights: str | None = None,
+    encoder_options: dict | None = None,
+    image_size: int = 224,
+    embedding_size: int = 256,
+    decoder: str = "cbn",
+    hidden_size: int = 256,
+    num_blocks: int = 5,
+    threshold: float = 0.3,
+) -> OccupancyModel:
+    """ViTOcNet: a vision transformer with its head altered to the embedding, and a decoder.
+
+    Args:
+        encoder: any timm model name.
+        pretrained: timm's weights from the hub.
+        encoder_weights: timm weights from a local .pth or .safetensors file.
+        encoder_options: passed on to timm, e.g. depth, drop_path_rate, global_pool.
+        image_size: edge in pixels; other sizes are resized.
+        embedding_size: E, size of the conditioning vector.
+        decoder: `cbn` as in Occupancy Networks, or the original's `cnn` with fixed widths.
+        hidden_size, num_blocks: of the `cbn` decoder.
+        threshold: see `OccupancyModel`.
+    """
+    image_encoder = timm_encoder(
+        encoder, embedding_size, image_size, pretrained, encoder_weights, encoder_options or {}
+    )
+    implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
+    return OccupancyModel(image_encoder, implicit, image_size, threshold)

@@ -1,0 +1,82 @@
+"""Models as folders: config.json (architecture and options) beside model.safetensors."""
+
+import json
+import os
+from pathlib import Path
+
+from torch import nn
+
+from occvae.errors import UserError
+from occvae.models.registry import create_model
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# Where a training run keeps its exports, in the order they are looked for.
+RUN_EXPORTS = ("best", "last")
+
+
+def save_pretrained(model: nn.Module, folder: str | Path, **metadata) -> None:
+    """Writes a model so that `from_pretrained` and safetensors readers can load it.
+
+    Args:
+        model: from `create_model`.
+        folder: made if absent; an export in it is replaced.
+        **metadata: JSON values kept in config.json, e.g. the step and the metrics.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Weights come from this export, not from the hub, when the model is made again.
+    options = {
+        key: value
+        for key, value in model.options.items()
+        if key not in ("pretrained", "encoder_weights")
+    }
+    config = {"arch": model.arch, "options": options, **metadata}
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    save_file(state, folder / (WEIGHTS + ".tmp"), metadata={"format": "pt"})
+    (folder / (CONFIG + ".tmp")).write_text(json.dumps(config, indent=1) + "\n")
+    os.replace(folder / (WEIGHTS + ".tmp"), folder / WEIGHTS)
+    os.replace(folder / (CONFIG + ".tmp"), folder / CONFIG)
+
+
+def from_pretrained(path: str | Path) -> nn.Module:
+    """Loads an exported model, in eval mode, on the CPU.
+
+    Args:
+        path: an export folder, its model.safetensors, or a training run's folder (its best model).
+
+    Raises:
+        UserError: nothing there, or the weights do not fit the architecture.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = find_export(path)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        arch, options = config["arch"], config["options"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / CONFIG}: not a model description ({error!r})") from None
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / WEIGHTS}: not readable ({error}); export it again") from None
+    model = create_model(arch, **options)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / WEIGHTS}: does not fit {arch}: {reason}") from None
+    return model.eval()
+
+
+def find_export(path: str | Path) -> Path:
+    """The folder that holds the config and the weights."""
+    path = Path(path)
+    if path.is_file():
+        path = path.parent
+    for folder in (path, *(path / name for name in RUN_EXPORTS)):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    raise UserError(f"{path}: holds no {CONFIG} with {WEIGHTS}; give an export or a run folder")

@@ -1,0 +1,63 @@
+"""Architectures by name: `create_model("vitocc", hidden_size=128)`."""
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable
+
+from torch import nn
+
+from occvae.errors import UserError
+
+_ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_model(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Decorator: the function's name, with hyphens for underscores, becomes an architecture."""
+    name = function.__name__.replace("_", "-")
+    if name in _ARCHITECTURES:
+        raise ValueError(f"architecture {name!r} is registered twice")
+    _ARCHITECTURES[name] = function
+    return function
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the architectures that match a shell-style pattern."""
+    return sorted(fnmatch.filter(_ARCHITECTURES, pattern))
+
+
+def model_options(arch: str) -> dict[str, inspect.Parameter]:
+    """The options an architecture takes, with their types and defaults."""
+    if arch not in _ARCHITECTURES:
+        raise UserError(f"unknown arch {arch!r}{_suggest(arch, _ARCHITECTURES)}")
+    return dict(inspect.signature(_ARCHITECTURES[arch]).parameters)
+
+
+def create_model(arch: str, **options) -> nn.Module:
+    """Builds an architecture.
+
+    Args:
+        arch: one of `list_models()`.
+        **options: of that architecture; see its docstring, e.g. `occvae.models.occupancy.vitocc`.
+
+    Returns:
+        The model in training mode, with `arch` and `options` attributes that recreate it.
+
+    Raises:
+        UserError: unknown architecture or option, with the nearest names.
+    """
+    known = model_options(arch)
+    for option in options:
+        if option not in known:
+            raise UserError(f"{arch} has no option {option!r}{_suggest(option, known)}")
+    model = _ARCHITECTURES[arch](**options)
+    model.arch = arch
+    model.options = options
+    return model
+
+
+def _suggest(name: str, known) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; choose from {', '.join(sorted(known))}"

@@ -1,0 +1,229 @@
+"""mise(): evaluates a field densely near its surface and coarsely elsewhere."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from occvae._extension import BACKENDS
+from occvae.ops.mise_reference import refine
+from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
+
+Field = Callable[[Tensor, Tensor], Tensor]
+Progress = Callable[[int, int, int], None]
+
+
+def mise(
+    field: Field,
+    *,
+    resolution: int,
+    coarse_resolution: int = 32,
+    level: float = 0.0,
+    num_shapes: int = 1,
+    bounds: tuple[float, float] = DEFAULT_BOUNDS,
+    max_points_per_call: int = 262_144,
+    device: torch.device | str | None = None,
+    backend: str = "auto",
+    progress: Progress | None = None,
+) -> SparseGrid:
+    """Evaluates `field` on a coarse lattice, and finer only where the surface passes.
+
+    Exact multiresolution isosurface extraction (MISE, Mescheder et al., "Occupancy Networks", CVPR
+    2019): a cell is split in 8 while known lattice points of its closed cube, points added by finer
+    neighbours included, lie on both sides of `level`. A value equal to `level` is on both sides.
+    The points evaluated are the least set closed under this rule. What it cannot find is a part
+    that lies within coarse cells, touches no coarse lattice point and no refined cell: choose a
+    larger `coarse_resolution` for parts thinner than a coarse cell.
+
+    Args:
+        field: any callable (points (N, 3) float32 in world units, shape_index (N,) int64) -> (N,)
+            floating values on the same device; larger is inside. It is called without gradients and
+            must be a function of the point. Infinite values are allowed.
+        resolution: cells along an edge of the finest lattice: coarse_resolution * 2**k, k >= 0.
+            It is never changed silently; resolution == coarse_resolution evaluates every point.
+        coarse_resolution: cells along an edge of the first lattice.
+        level: the value at the surface, in the field's own units.
+        num_shapes: shapes refined together; each round is one pass of the field over all of them.
+        bounds: world coordinates of the first and last lattice point, the same on the three axes.
+        max_points_per_call: a pass over more points calls the field several times.
+        device: where the points are made; None means PyTorch's default device.
+        backend: "reference" is plain PyTorch on any device, "native" the compiled kernels, "auto"
+            the fastest that is available.
+        progress: called as progress(round, done, total) after each call of the field, with the
+            round's number from 0 and the points evaluated and to evaluate in this round.
+
+    Returns:
+        SparseGrid on `device`.
+
+    Raises:
+        ValueError: an argument out of range, a field that returns NaN or the wrong shape or device.
+        TypeError: an argument, or the field's values, of the wrong type.
+        RuntimeError: backend="native" where it is not available.
+
+    Example:
+        >>> grid = mise(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
+        >>> grid.rounds
+        [35937, 25298]
+    """
+    resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
+    level = _check_level(level)
+    num_shapes = _check_count("num_shapes", num_shapes)
+    bounds = _check_bounds(bounds)
+    max_points_per_call = _check_count("max_points_per_call", max_points_per_call)
+    if not callable(field):
+        raise TypeError(f"field must be callable; got {type(field).__name__}")
+    _check_backend(backend)
+
+    evaluate = _Evaluator(field, resolution, bounds, max_points_per_call, progress)
+    points, values, shape_index, rounds = refine(
+        evaluate,
+        resolution=resolution,
+        coarse_resolution=coarse_resolution,
+        level=level,
+        num_shapes=num_shapes,
+        device=torch.get_default_device() if device is None else torch.device(device),
+    )
+    return SparseGrid(
+        points=points,
+        values=values,
+        shape_index=shape_index,
+        rounds=rounds,
+        resolution=resolution,
+        coarse_resolution=coarse_resolution,
+        bounds=bounds,
+        level=level,
+        num_shapes=num_shapes,
+    )
+
+
+class _Evaluator:
+    """The user's field on lattice points: conversion to world units, chunks, checks, progress.
+
+    Backends see only this: (points (N, 3) int32, shape_index (N,) int64) -> (N,) values, no NaN.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        resolution: int,
+        bounds: tuple[float, float],
+        max_points_per_call: int,
+        progress: Progress | None,
+    ):
+        self._field = field
+        self._resolution = resolution
+        self._bounds = bounds
+        self._max_points_per_call = max_points_per_call
+        self._progress = progress
+        self._round = 0
+        self._dtype: torch.dtype | None = None
+
+    @torch.no_grad()
+    def __call__(self, points: Tensor, shape_index: Tensor) -> Tensor:
+        chunks, done = [], 0
+        for part, shape in zip(
+            points.split(self._max_points_per_call),
+            shape_index.split(self._max_points_per_call),
+            strict=True,
+        ):
+            world = lattice_to_world(part, self._resolution, self._bounds)
+            chunks.append(self._checked(self._field(world, shape), world))
+            done += len(part)
+            if self._progress is not None:
+                self._progress(self._round, done, len(points))
+        values = torch.cat(chunks)
+        self._refuse_nan(values, points, shape_index)
+        self._round += 1
+        return values
+
+    def _checked(self, values: Tensor, world: Tensor) -> Tensor:
+        if not isinstance(values, Tensor):
+            raise TypeError(f"field must return a tensor; got {type(values).__name__}")
+        if not values.is_floating_point():
+            raise TypeError(f"field must return floating values; got {values.dtype}")
+        if values.shape != world.shape[:1]:
+            expected = tuple(world.shape[:1])
+            raise ValueError(f"field must return shape {expected}; got {tuple(values.shape)}")
+        if values.device != world.device:
+            raise ValueError(f"field must return values on {world.device}; got {values.device}")
+        if self._dtype not in (None, values.dtype):
+            raise TypeError(f"field returned {self._dtype} before and {values.dtype} now")
+        self._dtype = values.dtype
+        return values
+
+    def _refuse_nan(self, values: Tensor, points: Tensor, shape_index: Tensor) -> None:
+        nan = values.isnan()
+        count = int(nan.count_nonzero())  # the one synchronisation of a round
+        if count == 0:
+            return
+        first = int(nan.nonzero()[0])
+        where = lattice_to_world(points[first], self._resolution, self._bounds).tolist()
+        position = ", ".join(f"{coordinate:.4f}" for coordinate in where)
+        raise ValueError(
+            f"field returned NaN at {count} of {len(values)} points of round {self._round}, first "
+            f"at ({position}) of shape {int(shape_index[first])}"
+        )
+
+
+def check_resolutions(resolution: int, coarse_resolution: int) -> tuple[int, int]:
+    """Both as ints; ValueError unless resolution is coarse_resolution * 2**k with k >= 0."""
+    resolution = _check_count("resolution", resolution)
+    coarse = _check_count("coarse_resolution", coarse_resolution)
+    if resolution < coarse:
+        raise ValueError(
+            f"resolution must be at least coarse_resolution; got {resolution} < {coarse}: nearest "
+            f"valid resolution is {coarse}, or pass coarse_resolution={resolution}"
+        )
+    below = coarse << ((resolution // coarse).bit_length() - 1)
+    if below == resolution:
+        return resolution, coarse
+    odd = resolution // (resolution & -resolution)
+    candidates = [odd << k for k in range(resolution.bit_length()) if odd << k <= resolution]
+    other = min(candidates, key=lambda candidate: abs(math.log(candidate / coarse)))
+    raise ValueError(
+        f"resolution must be coarse_resolution * 2**k; got {resolution} with coarse_resolution="
+        f"{coarse}: nearest valid are {below} and {2 * below}, or pass coarse_resolution={other}"
+    )
+
+
+def _check_count(name: str, value: int) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {type(value).__name__}") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1; got {count}")
+    return count
+
+
+def _check_level(level: float) -> float:
+    try:
+        number = float(level)
+    except (TypeError, ValueError):
+        raise TypeError(f"level must be a number; got {type(level).__name__}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"level must be finite; got {number}")
+    return number
+
+
+def _check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
+    try:
+        lower, upper = (float(bound) for bound in bounds)
+    except (TypeError, ValueError):
+        raise TypeError(f"bounds must be two numbers (lower, upper); got {bounds!r}") from None
+    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+        raise ValueError(f"bounds must be finite with lower < upper; got ({lower}, {upper})")
+    return lower, upper
+
+
+def _check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend == "native":
+        raise RuntimeError(
+            'backend="native" is not available for mise; pass backend="auto" or "reference"'
+        )

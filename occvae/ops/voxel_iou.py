@@ -1,0 +1,147 @@
+"""Voxel IoU: intersection over union of occupancy grids at many thresholds in one pass."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from occvae import _extension
+from occvae.ops import reference
+
+_PRED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
+_TARGET_DTYPES = (torch.bool, torch.uint8, *_INTEGERS, *_PRED_DTYPES)
+
+
+def voxel_iou(
+    pred: Tensor,
+    target: Tensor,
+    thresholds: float | Sequence[float] = (0.5,),
+    empty: float = 1.0,
+    *,
+    packed: bool | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Intersection over union of each predicted grid with its target, at every threshold.
+
+    Counts are exact integers. The result is not differentiable.
+
+    Args:
+        pred: (B, ...) float32, float16, bfloat16 or float64; probabilities or logits. A voxel is
+            occupied if pred >= threshold, the threshold rounded to pred's dtype; NaN never is.
+        target: one of
+            (B, ...) bool, pred's shape;
+            (B, ...) numbers, pred's shape, occupied if >= 0.5;
+            (B, ceil(n / 8)) uint8, the n voxels of each grid in C order as `numpy.packbits` packs
+            them (first voxel in the highest bit; what fills up the last byte is ignored).
+        thresholds: T finite numbers in pred's units, or one.
+        empty: value where the union is empty, that is where neither grid has an occupied voxel.
+        packed: whether target holds packed bits. By default its shape decides; only a uint8 target
+            (B, 1) of grids of one voxel needs this.
+        backend: "auto", "native" or "reference".
+
+    Returns:
+        (B, T) float64, on pred's device.
+
+    Raises:
+        TypeError: a dtype that is not listed.
+        ValueError: shapes or devices that do not fit, a threshold that is not finite.
+
+    Example:
+        >>> pred, target = torch.tensor([[0.9, 0.6, 0.2]]), torch.tensor([[True, False, False]])
+        >>> voxel_iou(pred, target, (0.5, 0.8))
+        tensor([[0.5000, 1.0000]], dtype=torch.float64)
+    """
+    counts = voxel_iou_counts(pred, target, thresholds, packed=packed, backend=backend)
+    return iou_from_counts(counts, empty)
+
+
+def iou_from_counts(counts: Tensor, empty: float = 1.0) -> Tensor:
+    """(..., 2) int64 intersection and union -> (...) float64, `empty` where the union is 0."""
+    intersection, union = counts.double().unbind(-1)
+    return torch.where(union > 0, intersection / union, float(empty))
+
+
+def voxel_iou_counts(
+    pred: Tensor,
+    target: Tensor,
+    thresholds: float | Sequence[float] = (0.5,),
+    *,
+    packed: bool | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """(B, T, 2) int64: sizes of intersection and union, which can be added up across processes.
+
+    Arguments and errors are those of `voxel_iou`; `iou_from_counts` makes the ratio.
+    """
+    levels = _check_thresholds(thresholds)
+    _check_tensors(pred, target)
+    packed = _resolve_packed(pred, target, packed)
+    if target.dtype in _INTEGERS:
+        target = target > 0
+    native = _extension.use_native("voxel_iou_counts", pred.device, backend)
+    count = _op if native else reference.voxel_iou_counts
+    return count(pred, target, levels, packed)
+
+
+def _check_thresholds(thresholds: float | Sequence[float]) -> list[float]:
+    if isinstance(thresholds, int | float):
+        thresholds = (thresholds,)
+    levels = [float(level) for level in thresholds]
+    if not levels or not all(math.isfinite(level) for level in levels):
+        raise ValueError(f"thresholds must be one or more finite numbers; got {levels}")
+    return levels
+
+
+def _check_tensors(pred: Tensor, target: Tensor) -> None:
+    for name, tensor, allowed in (
+        ("pred", pred, _PRED_DTYPES),
+        ("target", target, _TARGET_DTYPES),
+    ):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor; got {type(tensor).__name__}")
+        if tensor.dtype not in allowed:
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
+            raise TypeError(f"{name} must be one of {names}; got {tensor.dtype}")
+    if pred.dim() < 2:
+        raise ValueError(f"pred must be (B, ...) with two or more axes; got {tuple(pred.shape)}")
+    if pred.device != target.device:
+        raise ValueError(f"pred is on {pred.device} but target on {target.device}")
+
+
+def _resolve_packed(pred: Tensor, target: Tensor, packed: bool | None) -> bool:
+    voxels = math.prod(pred.shape[1:])
+    packed_shape = (pred.shape[0], (voxels + 7) // 8)
+    fits_packed = target.dtype == torch.uint8 and target.shape == packed_shape
+    fits_plain = target.shape == pred.shape
+    if packed is None:
+        if fits_packed and fits_plain and voxels == 1:
+            raise ValueError(
+                f"a uint8 target of shape {tuple(target.shape)} may be packed bits or numbers; "
+                "pass packed=True or packed=False"
+            )
+        packed = fits_packed and not fits_plain
+    if packed and not fits_packed:
+        raise ValueError(
+            f"a packed target must be uint8 of shape {packed_shape}; "
+            f"got {target.dtype} of shape {tuple(target.shape)}"
+        )
+    if not packed and not fits_plain:
+        raise ValueError(
+            f"target must have pred's shape {tuple(pred.shape)}, or be uint8 of shape "
+            f"{packed_shape} for packed bits; got {target.dtype} of shape {tuple(target.shape)}"
+        )
+    return packed
+
+
+def _fake(pred: Tensor, target: Tensor, thresholds: list[float], packed: bool = False) -> Tensor:
+    return pred.new_empty((pred.shape[0], len(thresholds), 2), dtype=torch.int64)
+
+
+# Integer outputs carry no gradient, so that no autograd formula is needed to forbid one.
+_op = _extension.declare(
+    "voxel_iou_counts(Tensor pred, Tensor target, float[] thresholds, bool packed=False) -> Tensor",
+    reference.voxel_iou_counts,
+    _fake,
+)

@@ -1,0 +1,77 @@
+"""Pictures to mesh files, each with a preview beside it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from occvae.data.images import load_image
+from occvae.data.rendering import orbit_extrinsics, render_views
+from occvae.errors import UserError
+
+FORMATS = ("glb", "obj", "ply", "stl", "off")
+_PREVIEW_SIZE = 224
+
+
+def output_paths(images: list[str], output: str) -> list[Path]:
+    """Where the mesh of each picture goes: the file itself for one, a folder for several."""
+    path = Path(output)
+    suffix = path.suffix.lower().lstrip(".")
+    if len(images) == 1 and suffix in FORMATS:
+        return [path]
+    if len(images) == 1 and suffix:
+        raise UserError(f"{output}: unknown mesh format; choose from .{', .'.join(FORMATS)}")
+    if suffix in FORMATS:
+        raise UserError(
+            f"{output}: {len(images)} pictures make {len(images)} meshes; give a folder"
+        )
+    names = [Path(image).stem for image in images]
+    if len(set(names)) < len(names):
+        raise UserError(f"{output}: pictures of the same name would overwrite each other's mesh")
+    return [path / f"{name}.glb" for name in names]
+
+
+def reconstruct_files(
+    model,
+    images: list[str],
+    outputs: list[Path],
+    *,
+    resolution: int,
+    threshold: float | None,
+    device: torch.device,
+) -> None:
+    """Reconstructs pictures, one object each, and writes meshes and previews.
+
+    Args:
+        model: with `reconstruct`.
+        images: picture files.
+        outputs: mesh files, of the format their suffix says; a .png goes beside each.
+        resolution: cells along each axis.
+        threshold: probability of the surface; None takes the model's own.
+        device: to compute on.
+
+    Raises:
+        UserError: a picture cannot be read, or has no surface at that threshold.
+    """
+    pictures = [load_image(image, _PREVIEW_SIZE) for image in images]
+    model = model.to(device).eval()
+    for image, picture, output in zip(images, pictures, outputs, strict=True):
+        batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None, None].to(device)
+        [mesh] = model.reconstruct(batch.float() / 255.0, resolution, threshold)
+        if len(mesh.faces) == 0:
+            raise UserError(f"{image}: the model sees no surface here; try a lower --threshold")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        mesh.export(output)
+        preview = output.with_suffix(".png")
+        _preview(picture, mesh).save(preview)
+        print(f"{image} -> {output} ({len(mesh.faces)} faces), {preview}")
+
+
+def _preview(picture: np.ndarray, mesh) -> Image.Image:
+    """The input and four views around the mesh."""
+    cameras = orbit_extrinsics(
+        np.array([30.0, 120.0, 210.0, 300.0]), np.full(4, 27.5), np.full(4, 1.8)
+    )
+    views = render_views(mesh.vertices, mesh.faces, cameras, _PREVIEW_SIZE, (0.45, 0.62, 0.80))
+    return Image.fromarray(np.concatenate([picture, *views], axis=1))

@@ -1,0 +1,1 @@
+"""Training: typed configuration, the DeepSpeed engine, the loop, checkpoints and logs."""

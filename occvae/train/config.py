@@ -1,0 +1,168 @@
+"""The configuration of a run: typed, immutable, overridable as `section.name=value`."""
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from occvae.errors import UserError
+from occvae.models.registry import model_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    root: str = "data/procedural"
+    """Folder of the dataset; the embedded default is built when it is absent."""
+    num_points: int = 2048
+    """Points of a shape in a step."""
+    num_views: int = 1
+    """Pictures of a shape in a step."""
+    num_workers: int = 4
+    """Loader processes of a rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    steps: int = 100_000
+    batch_size: int = 64
+    """Shapes of a rank in a micro step."""
+    accumulation_steps: int = 1
+    """Micro steps of an optimiser step."""
+    lr: float = 1e-4
+    """Peak of warm-up and cosine decay."""
+    weight_decay: float = 0.05
+    """Of matrices; biases and norms have none."""
+    warmup_steps: int = 500
+    clip_norm: float = 1.0
+    """Largest gradient norm; 0 for no clipping."""
+    dice_weight: float = 0.0
+    """Of the soft Dice term beside cross-entropy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    arch: str = "vitocc"
+    model: dict[str, Any] = field(default_factory=dict)
+    """Options of the architecture, see `occvae.create_model`."""
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast where the hardware multiplies bf16, otherwise fp32."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    seed: int = 0
+    log_every: int = 10
+    validate_every: int = 2000
+    validate_shapes: int = 256
+    """Shapes of the validation split looked at during training."""
+    validate_points: int = 16_384
+    """Points of each."""
+    save_every: int = 2000
+
+    def __post_init__(self):
+        positive = {
+            "data.num_points": self.data.num_points,
+            "data.num_views": self.data.num_views,
+            "optim.steps": self.optim.steps,
+            "optim.batch_size": self.optim.batch_size,
+            "optim.accumulation_steps": self.optim.accumulation_steps,
+            "optim.lr": self.optim.lr,
+            "log_every": self.log_every,
+            "validate_every": self.validate_every,
+            "validate_shapes": self.validate_shapes,
+            "validate_points": self.validate_points,
+            "save_every": self.save_every,
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise UserError(f"{name} must be positive, got {value}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def from_dict(content: dict[str, Any]) -> TrainConfig:
+    """A config from nested plain values; strings are converted to the declared types.
+
+    Raises:
+        UserError: unknown names, or values of the wrong type, each with its full name.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    _refuse_unknown(content, TrainConfig, "")
+    content = {**content, "model": _typed_options(content["arch"], content.get("model", {}))}
+    try:
+        return TypeAdapter(TrainConfig).validate_python(content)
+    except ValidationError as error:
+        raise _wrong_value(error, prefix="") from None
+
+
+def apply_overrides(config: TrainConfig, overrides: list[str]) -> TrainConfig:
+    """`["optim.lr=3e-4", "model.hidden_size=128"]` over a config.
+
+    Raises:
+        UserError: an override is malformed, unknown or of the wrong type.
+    """
+    content = config.to_dict()
+    for override in overrides:
+        name, separator, text = override.partition("=")
+        if not separator or not name:
+            raise UserError(f"override {override!r} is not of the form section.name=value")
+        *sections, leaf = name.split(".")
+        target = content
+        for section in sections:
+            target = target.setdefault(section, {}) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise UserError(f"override {override!r}: {'.'.join(sections)} is not a section")
+        target[leaf] = _parse_value(text)
+    return from_dict(content)
+
+
+def _parse_value(text: str) -> Any:
+    """JSON where it is JSON (numbers, true, null, lists), otherwise the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _refuse_unknown(content: dict[str, Any], schema: type, prefix: str) -> None:
+    fields = {entry.name: entry for entry in dataclasses.fields(schema)}
+    for name, value in content.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=2, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(fields)}"
+            raise UserError(f"unknown setting {prefix}{name}; {hint}")
+        if dataclasses.is_dataclass(fields[name].type):
+            if not isinstance(value, dict):
+                raise UserError(f"{prefix}{name} is a section; set {prefix}{name}.NAME=value")
+            _refuse_unknown(value, fields[name].type, f"{prefix}{name}.")
+
+
+def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Model options converted to the types that the architecture declares."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = model_options(arch)
+    typed = {}
+    for name, value in options.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+            raise UserError(f"unknown setting model.{name} for {arch}; {hint}")
+        try:
+            typed[name] = TypeAdapter(known[name].annotation).validate_python(value)
+        except ValidationError as error:
+            raise _wrong_value(error, prefix=f"model.{name}") from None
+    return typed
+
+
+def _wrong_value(error, prefix: str) -> UserError:
+    details = []
+    for entry in error.errors():
+        name = ".".join([prefix] * bool(prefix) + [str(part) for part in entry["loc"]])
+        reason = entry["msg"].removeprefix("Value error, ")
+        details.append(
+            reason if not name else f"{name} = {entry['input']!r}: {reason[0].lower()}{reason[1:]}"
+        )
+    return UserError("; ".join(details))

@@ -1,0 +1,71 @@
+"""What a run tells: a progress bar, metrics.jsonl and TensorBoard, from the first rank only."""
+
+import json
+import math
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class RunLogger:
+    """Progress and metrics of one run.
+
+    Args:
+        folder: of the run; None on ranks that stay silent.
+        first_step: metrics of this and later steps, left by an interrupted run, are dropped.
+        last_step: where the progress bar ends.
+    """
+
+    def __init__(self, folder: Path | None, first_step: int, last_step: int):
+        self._folder = folder
+        self._bar = tqdm(
+            total=last_step,
+            initial=first_step,
+            unit="step",
+            disable=folder is None,
+            mininterval=1.0,
+            dynamic_ncols=True,
+            bar_format="{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )
+        if folder is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / "metrics.jsonl"
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first_step]
+        path.write_text("".join(kept))
+        self._file = path.open("a", buffering=1)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+    def advance(self, **shown: float) -> None:
+        """One step further; `shown` replaces the figures on the bar when given."""
+        if shown:
+            self._bar.set_postfix({key: f"{value:.4g}" for key, value in shown.items()}, False)
+        self._bar.update()
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Appends metrics to the files."""
+        if self._folder is None:
+            return
+        finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        if self._folder is not None:
+            self._bar.write(line)
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._folder is not None:
+            self._writer.close()
+            self._file.close()
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """Lines of a file whose last one may have been cut by a crash."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]

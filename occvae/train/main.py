@@ -1,0 +1,105 @@
+"""`launchers/train.py`: from a command line to a finished run, on every rank alike."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from occvae.data.shards import MANIFEST, Manifest
+from occvae.errors import UserError
+from occvae.models.registry import list_models, model_options
+from occvae.train import engine as parallel
+from occvae.train.checkpoint import TRAIN_CONFIG, choose_run_folder, find_checkpoint
+from occvae.train.config import DataConfig, TrainConfig, apply_overrides, from_dict
+from occvae.train.presets import PRESETS, make_preset
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 only when the training reached its last step."""
+    options = _parse(arguments)
+    try:
+        if options.arch is not None:
+            model_options(options.arch)  # an unknown arch is said before anything is loaded
+        if not options.resume:
+            _configure(options)  # and so is a wrong setting
+        with parallel.distributed() as device:
+            return _train(options, device)
+    except UserError as error:
+        # Every rank fails alike; one line is enough.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(options: argparse.Namespace, device) -> int:
+    from occvae.train.trainer import Trainer
+
+    config, run = parallel.from_first_rank(lambda: _prepare(options))
+    trainer = Trainer(config, run, device)
+    if options.resume:
+        trainer.resume(parallel.from_first_rank(lambda: find_checkpoint(run, config.arch)))
+    if parallel.rank() == 0:
+        size = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
+        print(
+            f"{config.arch}: {size:.1f} M parameters, {len(trainer.train_set)} shapes, "
+            f"{parallel.world_size()} rank(s) on {device.type}, "
+            f"{trainer.engine.precision}, run folder {run}",
+            flush=True,
+        )
+    if trainer.fit():
+        return 0
+    return 128 + trainer.stop_signal if trainer.stop_signal else 1
+
+
+def _prepare(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
+    """On the first rank alone: the configuration, its run folder, and the data."""
+    run = choose_run_folder(options.out, options.arch or "vitocc", options.resume)
+    config = _resumed_config(options, run) if options.resume else _configure(options)
+    _ensure_data(config.data.root)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / TRAIN_CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    return config, run
+
+
+def _configure(options: argparse.Namespace) -> TrainConfig:
+    overrides = options.overrides + ([f"data.root={options.data}"] if options.data else [])
+    return apply_overrides(make_preset(options.preset, options.arch or "vitocc"), overrides)
+
+
+def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
+    path = run / TRAIN_CONFIG
+    if not path.is_file():
+        raise UserError(f"{run}: no run to resume ({TRAIN_CONFIG} is missing)")
+    config = from_dict(json.loads(path.read_text()))
+    if options.arch not in (None, config.arch):
+        raise UserError(f"{run}: is a run of arch {config.arch!r}, not {options.arch!r}")
+    return apply_overrides(config, options.overrides)
+
+
+def _ensure_data(root: str) -> None:
+    """Builds the embedded default when it is asked for and absent; checks any other is there."""
+    if root != DataConfig().root:
+        Manifest.load(root)
+    elif not (Path(root) / MANIFEST).is_file() or not Manifest.load(root).complete:
+        from occvae.data.build import build_default
+
+        build_default(root)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a model under DeepSpeed, torchrun, srun, mpirun or plain python.",
+        epilog="example: deepspeed launchers/train.py --arch vitocc optim.lr=3e-4",
+    )
+    parser.add_argument("--arch", help=f"architecture: {', '.join(list_models())}; default vitocc")
+    parser.add_argument(
+        "--preset", help=f"{', '.join(PRESETS)}; default chooses by whether there is a GPU"
+    )
+    parser.add_argument("--data", help="dataset folder; short for data.root=FOLDER")
+    parser.add_argument("--out", help="run folder; default the next free runs/ARCH")
+    parser.add_argument("--resume", action="store_true", help="continue the run, bit for bit")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    parser.add_argument("overrides", nargs="*", metavar="section.name=value")
+    return parser.parse_intermixed_args(arguments)

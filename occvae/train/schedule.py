@@ -1,0 +1,17 @@
+"""Learning rate schedules, as factors of the peak."""
+
+import math
+from collections.abc import Callable
+
+
+def warmup_cosine(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
+    """Linear from 0 over the warm-up, then half a cosine down to 0 at the last step."""
+    warmup_steps = min(warmup_steps, total_steps // 2)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+    return factor

@@ -1,0 +1,116 @@
+"""Builds the two kernel modules, occvae._C (CPU) and occvae._C_cuda; metadata is in pyproject.toml.
+
+OCCVAE_NO_EXT=1   build neither (every op then runs its pure-PyTorch reference)
+OCCVAE_CUDA=0|1   leave the CUDA module out | fail when it cannot be built
+OCCVAE_WERROR=0   let compiler warnings pass
+CUDA_HOME, TORCH_CUDA_ARCH_LIST, MAX_JOBS, CXX, ... keep their usual meaning.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # runs on torch 2.11 and later
+CPU_SOURCES = ["csrc/bindings.cpp", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))]
+CUDA_SOURCES = sorted(str(path) for path in Path("csrc/cuda").iterdir() if path.suffix != ".cuh")
+HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.*h") if path.suffix in (".h", ".cuh"))
+
+
+def skip(module, reason):
+    print(f"occvae: not building {module}: {reason}.", file=sys.stderr)
+
+
+def find_nvcc():
+    """(toolkit root, version) or None. nvcc itself is asked: on PATH it may be a mere wrapper."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    candidates = [shutil.which("nvcc", path=f"{home}/bin") for home in homes if home]
+    candidates += [shutil.which("nvcc"), shutil.which("nvcc", path="/usr/local/cuda/bin")]
+    for nvcc in filter(None, candidates):
+        dry_run = subprocess.run([nvcc, "--dryrun", "x.cu"], capture_output=True, text=True)
+        version = subprocess.run([nvcc, "--version"], capture_output=True, text=True)
+        root = re.search(r"^#\$ TOP=(.+)$", dry_run.stderr, re.MULTILINE)
+        release = re.search(r"release (\d+\.\d+)", version.stdout)
+        if root and release:
+            return str(Path(root[1].strip()).resolve()), release[1]
+    return None
+
+
+def cuda_obstacle(torch, nvcc):
+    """Why the CUDA module cannot be built, or None. A visible GPU is not asked for."""
+    if not torch.version.cuda:
+        return f"torch {torch.__version__} has no CUDA; install a CUDA build of torch"
+    if nvcc is None:
+        return f"no nvcc; install the CUDA {torch.version.cuda} toolkit or set CUDA_HOME"
+    if nvcc[1].split(".")[0] != torch.version.cuda.split(".")[0]:
+        return (
+            f"nvcc is {nvcc[1]} but torch was built with CUDA {torch.version.cuda}; "
+            "set CUDA_HOME to a toolkit of the same major version, or install a matching torch"
+        )
+    return None
+
+
+def system_includes(torch):
+    """Headers that are not ours go in as system headers, so that only our warnings count."""
+    root = Path(torch.__file__).parent / "include"
+    folders = [root, root / "torch/csrc/api/include", sysconfig.get_path("include")]
+    return [flag for folder in folders for flag in ("-isystem", str(folder))]
+
+
+def options(**flags):
+    return dict(depends=HEADERS, extra_compile_args=flags, py_limited_api=True)
+
+
+def extensions():
+    if os.environ.get("OCCVAE_NO_EXT") == "1":
+        skip("the kernels", "OCCVAE_NO_EXT=1")
+        return [], {}
+    import torch
+
+    nvcc = find_nvcc()
+    if nvcc:  # before cpp_extension is imported: it guesses the root from nvcc's place on PATH
+        os.environ["CUDA_HOME"] = nvcc[0]
+    from torch.utils import cpp_extension
+
+    werror = os.environ.get("OCCVAE_WERROR", "1") == "1"
+    common = [STABLE_ABI, "-O3", *system_includes(torch)]
+    cxx = [*common, "-Wall", "-Wextra", "-fvisibility=hidden", *["-Werror"] * werror]
+    built = []
+
+    if shutil.which(os.environ.get("CXX", "c++").split()[0]):
+        module = cpp_extension.CppExtension("occvae._C", CPU_SOURCES, **options(cxx=cxx))
+        module.libraries = ["torch_cpu"]  # one module for CPU and CUDA builds of torch
+        built.append(module)
+    else:
+        skip("the kernels", "no C++ compiler; install one (apt install g++) or set CXX")
+
+    wanted = os.environ.get("OCCVAE_CUDA")
+    obstacle = "OCCVAE_CUDA=0" if wanted == "0" else cuda_obstacle(torch, nvcc)
+    if wanted == "1" and (obstacle or not built):
+        sys.exit(f"occvae: OCCVAE_CUDA=1, but {obstacle or 'there is no C++ compiler'}.")
+    if obstacle:
+        skip("occvae._C_cuda", obstacle)
+    elif built:
+        if not torch.cuda.device_count():
+            os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+        device = [*common, "-DUSE_CUDA", "--extended-lambda", "-Xcompiler=-Wall,-Wextra"]
+        device += ["-Werror=all-warnings", "-Xcompiler=-Werror"] * werror
+        module = cpp_extension.CUDAExtension(
+            "occvae._C_cuda", CUDA_SOURCES, **options(cxx=[*cxx, "-DUSE_CUDA"], nvcc=device)
+        )
+        module.libraries = ["torch_cpu", "torch_cuda", "cudart"]
+        built.append(module)
+    return built, {"build_ext": cpp_extension.BuildExtension}
+
+
+ext_modules, cmdclass = extensions()
+setup(
+    ext_modules=ext_modules,
+    cmdclass=cmdclass,
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if ext_modules else {},
+)

@@ -1,0 +1,30 @@
+"""Device parametrisation. CUDA variants are skipped by name without a GPU, never silently."""
+
+import os
+
+import pytest
+import torch
+
+from occvae import _extension
+
+# For @pytest.mark.parametrize("device", DEVICES).
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda))
+
+
+def _cuda_obstacle() -> str | None:
+    if not torch.cuda.is_available():
+        return "no GPU"
+    if reason := _extension.status()["_C_cuda"]:
+        return f"occvae._C_cuda is {reason}"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not any(item.iter_markers("needs_cuda")):
+        return
+    obstacle = _cuda_obstacle()
+    if obstacle is None:
+        return
+    if os.environ.get("OCCVAE_REQUIRE_CUDA") == "1":
+        pytest.fail(f"OCCVAE_REQUIRE_CUDA=1, but {obstacle}")
+    pytest.skip(f"needs CUDA: {obstacle}")

@@ -1,0 +1,117 @@
+"""The voxel-list algorithm of the 2019 occupancy network code, written plainly: the oracle of MISE.
+
+Independent of the package and slow: every round looks again at every known point. Also the cheap
+variant that looks at cell corners only, which tests must be able to tell from the real one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+Point = tuple[int, int, int]
+Evaluate = Callable[[list[Point]], list[float]]
+
+
+@dataclass
+class Voxel:
+    origin: Point
+    size: int
+    children: list[int] | None = None  # indices into the voxel list, x slowest and z fastest
+
+
+class VoxelList:
+    """An octree of voxels over the lattice {0, ..., resolution}^3."""
+
+    def __init__(self, resolution: int, coarse_resolution: int):
+        self.resolution = resolution
+        self.coarse_resolution = coarse_resolution
+        self.size = resolution // coarse_resolution
+        origins = product(range(0, resolution, self.size), repeat=3)
+        self.voxels = [Voxel(origin, self.size) for origin in origins]
+
+    def leaf_of(self, cell: Point) -> int:
+        """Index of the leaf that contains the finest cell whose lower corner is `cell`."""
+        x, y, z = (coordinate // self.size for coordinate in cell)
+        index = (x * self.coarse_resolution + y) * self.coarse_resolution + z
+        while (children := self.voxels[index].children) is not None:
+            half = self.voxels[index].size // 2
+            a, b, c = (
+                (coordinate - start) // half
+                for coordinate, start in zip(cell, self.voxels[index].origin, strict=True)
+            )
+            index = children[4 * a + 2 * b + c]
+        return index
+
+    def leaves_around(self, point: Point) -> set[int]:
+        """The leaves whose closed cube contains a lattice point: those of its 8 finest cells."""
+        leaves = set()
+        for offset in product((-1, 0), repeat=3):
+            cell = tuple(p + o for p, o in zip(point, offset, strict=True))
+            if all(0 <= coordinate < self.resolution for coordinate in cell):
+                leaves.add(self.leaf_of(cell))
+        return leaves
+
+    def split(self, index: int) -> list[Point]:
+        """Adds eight children and returns the 27 points that they have as corners."""
+        voxel = self.voxels[index]
+        half = voxel.size // 2
+        x, y, z = voxel.origin
+        voxel.children = []
+        for a, b, c in product((0, half), repeat=3):
+            voxel.children.append(len(self.voxels))
+            self.voxels.append(Voxel((x + a, y + b, z + c), half))
+        steps = (0, half, voxel.size)
+        return [(x + a, y + b, z + c) for a, b, c in product(steps, repeat=3)]
+
+
+def voxel_list_mise(
+    evaluate: Evaluate, resolution: int, coarse_resolution: int, level: float = 0.0
+) -> tuple[dict[Point, float], list[int]]:
+    """All points that MISE evaluates, with their values, and the number of points of each round."""
+    tree = VoxelList(resolution, coarse_resolution)
+    unknown = list(product(range(0, resolution + 1, tree.size), repeat=3))
+    values: dict[Point, float] = {}
+    rounds = []
+    while unknown:
+        values.update(zip(unknown, evaluate(unknown), strict=True))
+        rounds.append(len(unknown))
+        above, below = set(), set()
+        for point, value in values.items():
+            leaves = tree.leaves_around(point)
+            if value >= level:
+                above |= leaves
+            if value <= level:
+                below |= leaves
+        active = [leaf for leaf in sorted(above & below) if tree.voxels[leaf].size > 1]
+        added = {point for leaf in active for point in tree.split(leaf)}
+        unknown = sorted(added - values.keys())
+    return values, rounds
+
+
+def corner_only_mise(
+    evaluate: Evaluate, resolution: int, coarse_resolution: int, level: float = 0.0
+) -> dict[Point, float]:
+    """One pass a level that looks at the 8 corners of a cell only: not exact, a contrast."""
+    size = resolution // coarse_resolution
+    cells = set(product(range(0, resolution, size), repeat=3))
+    points = set(product(range(0, resolution + 1, size), repeat=3))
+    values: dict[Point, float] = {}
+    while True:
+        unknown = sorted(points - values.keys())
+        values.update(zip(unknown, evaluate(unknown), strict=True))
+        if size == 1:
+            return values
+        half = size // 2
+        active = set()
+        for x, y, z in cells:
+            corners = [values[x + a, y + b, z + c] for a, b, c in product((0, size), repeat=3)]
+            if max(corners) >= level >= min(corners):
+                active.add((x, y, z))
+        steps = (0, half, size)
+        points = {
+            (x + a, y + b, z + c) for x, y, z in active for a, b, c in product(steps, repeat=3)
+        }
+        cells = {
+            (x + a, y + b, z + c) for x, y, z in active for a, b, c in product((0, half), repeat=3)
+        }
+        size = half
