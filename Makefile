@@ -10,10 +10,10 @@ READY  := $(VENV)/ready
 
 # Builds the default dataset, trains, evaluates beside the controls, and writes meshes and pictures.
 train: $(READY)
-	$(BIN)/deepspeed launchers/train.py --arch vitocc --out runs/demo $(if $(wildcard runs/demo/last),--resume,)
-	$(BIN)/python launchers/evaluate.py --model runs/demo
-	$(BIN)/python launchers/export_views.py data/procedural out/pictures
-	$(BIN)/python launchers/reconstruct.py out/pictures/*.png --model runs/demo -o out/meshes
+	$(BIN)/deepspeed launchers/train.py --arch vitocc
+	$(BIN)/python launchers/evaluate.py
+	$(BIN)/occvae data images data/procedural out/pictures
+	$(BIN)/python launchers/reconstruct.py out/pictures/*.png -o out/meshes
 
 test: $(READY) lint
 	$(BIN)/python -m pytest

@@ -92,7 +92,7 @@ def extensions():
     wanted = os.environ.get("OCCVAE_CUDA")
     obstacle = "OCCVAE_CUDA=0" if wanted == "0" else cuda_obstacle(torch, nvcc)
     if wanted == "1" and (obstacle or not built):
-        sys.exit(f"occvae: OCCVAE_CUDA=1, but {obstacle or 'there is no C++ compiler'}.")
+        sys.exit(f"occvae: OCCVAE_CUDA=1 cannot be met: {obstacle or 'no C++ compiler'}.")
     if obstacle:
         skip("occvae._C_cuda", obstacle)
     elif built:

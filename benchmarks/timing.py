@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 SCHEMA_VERSION = 1  # of the JSON rows
+_EVICTED_BYTES = 256 * 2**20  # more than the caches of the CPUs and GPUs we know
 
 
 def interleave(
@@ -32,15 +33,17 @@ def interleave(
 ) -> dict[str, dict[str, float]]:
     """Times candidates in turns, A B C A B C ..., so that a busy moment hits all alike.
 
-    Returns for each the median, p20, p80 and minimum in seconds, and n. CUDA work is timed by
-    events, after a write that empties the L2 cache.
+    Every run finds the caches cold, whichever candidate ran before it. CUDA work is timed by
+    events. Returns for each candidate the median, p20, p80 and minimum in seconds, and n.
     """
     for run in candidates.values():
         for _ in range(warmup):
             run()
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repeats):
+    evictor = torch.empty(_EVICTED_BYTES, dtype=torch.uint8, device=device)
+    for round_ in range(repeats):
         for name, run in candidates.items():
+            evictor.fill_(round_)
             times[name].append(_time_cuda(run) if device == "cuda" else _time_cpu(run))
     return {name: summarise(values) for name, values in times.items()}
 
@@ -59,7 +62,6 @@ def _time_cpu(run: Callable[[], object]) -> float:
 
 def _time_cuda(run: Callable[[], object]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.empty(256 * 2**20, dtype=torch.uint8, device="cuda").random_()
     start.record()
     run()
     end.record()
@@ -104,15 +106,15 @@ def header(title: str, facts: dict[str, object]) -> str:
     return f"{title}\n  " + "  ".join(f"{name} {value}" for name, value in facts.items())
 
 
-def table(results: dict[str, dict[str, float]], fastest_of: str) -> str:
-    """One line a candidate, and its median as a multiple of the one named `fastest_of`."""
+def table(results: dict[str, dict[str, float]], unit: str) -> str:
+    """One line a candidate, its median also as a multiple of that of the candidate `unit`."""
     width = max(map(len, results))
     lines = [f"{'':<{width}}  {'median':>10}  {'p20':>9} - {'p80':<9}  {'min':>9}  ratio"]
     for name, row in results.items():
         low, middle, high, least = (
             f"{1e3 * row[key]:.3f}" for key in ("p20", "median", "p80", "minimum")
         )
-        ratio = row["median"] / results[fastest_of]["median"]
+        ratio = row["median"] / results[unit]["median"]
         lines.append(
             f"{name:<{width}}  {middle:>7} ms  {low:>9} - {high:<9}  {least:>9}  {ratio:.1f}x"
         )

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         _COMMANDS[options.command](options)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -63,6 +63,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         source.add_argument("--image-size", type=int, default=137, help="edge in pixels")
         source.add_argument("--seed", type=int, default=0)
         source.add_argument("--workers", type=int, help="processes; default one a core")
+    images = actions.add_parser("images", help="write the first pictures of shapes to a folder")
+    images.add_argument("root")
+    images.add_argument("destination")
+    images.add_argument("--split", default="val")
+    images.add_argument("--count", type=int, default=8)
     verify = actions.add_parser("verify", help="compare every shard with its checksum")
     verify.add_argument("root")
 
@@ -77,11 +82,14 @@ def _data(options: argparse.Namespace) -> None:
     from occvae.data import build
     from occvae.data.sources import ProceduralSource, VoxelArchiveSource
 
+    if options.action == "images":
+        return _export_images(options)
     if options.action == "verify":
         manifest = build.verify_dataset(options.root)
     else:
         if options.source == "procedural":
-            count = options.shapes_per_category or build.DEFAULT_SHAPES_PER_CATEGORY
+            count = options.shapes_per_category
+            count = build.DEFAULT_SHAPES_PER_CATEGORY if count is None else count
             source = ProceduralSource(count, options.seed)
         else:
             source = VoxelArchiveSource(options.archives, options.up)
@@ -93,6 +101,21 @@ def _data(options: argparse.Namespace) -> None:
         )
         manifest = build.build_dataset(source, options.destination, settings, options.workers)
     _print_manifest(manifest)
+
+
+def _export_images(options: argparse.Namespace) -> None:
+    """The first view of shapes spread evenly over a split: pictures to try `reconstruct` on."""
+    from occvae.data.dataset import ShapeDataset
+
+    dataset = ShapeDataset(options.root, options.split, image_size=1, num_points=8)
+    folder = Path(options.destination)
+    folder.mkdir(parents=True, exist_ok=True)
+    count = min(options.count, len(dataset))
+    for number in range(count):
+        index = number * len(dataset) // count
+        shard, local = dataset.locate(index)
+        (folder / f"{dataset.ids[index]}.png").write_bytes(shard.image(local, 0))
+    print(f"{count} pictures in {folder}")
 
 
 def _print_manifest(manifest) -> None:
@@ -130,6 +153,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     report["model"] = str(folder)
     print(format_table(report))
     path = Path(options.json or folder / "evaluation.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"report: {path}")
 

@@ -20,7 +20,6 @@ _PACKAGES = (
     "PyMCubes",
     "embreex",
     "manifold3d",
-    "fast-simplification",
     "safetensors",
 )
 

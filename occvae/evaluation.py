@@ -169,15 +169,18 @@ def _mean_shape_iou(
     training: ShapeDataset, truth: torch.Tensor, categories: np.ndarray, by_category: bool
 ) -> dict:
     """The mean training shape as prediction, at the threshold that suits the control best."""
-    mean = _mean_shapes(training, by_category)
-    prediction = torch.stack([mean[name if by_category else ""] for name in categories])
+    mean = _mean_shapes(training)
+    # A category without training shapes has no mean of its own.
+    names = [name if by_category and name in mean else "" for name in categories]
+    prediction = torch.stack([mean[name] for name in names])
     iou = voxel_iou(prediction, truth, _MEAN_SHAPE_THRESHOLDS).numpy()
     best = int(iou.mean(axis=0).argmax())
     return {"threshold": _MEAN_SHAPE_THRESHOLDS[best], **summarise(iou[:, best], categories)}
 
 
-def _mean_shapes(training: ShapeDataset, by_category: bool) -> dict[str, torch.Tensor]:
-    """Mean occupancy (R, R, R) of each training category, or of all under the name ""."""
+def _mean_shapes(training: ShapeDataset) -> dict[str, torch.Tensor]:
+    """Mean occupancy (R, R, R) of each training category, and of all under the name ""."""
     voxels = _voxels(training).float()
-    labels = np.array([name if by_category else "" for name in training.categories])
-    return {str(name): voxels[torch.from_numpy(labels == name)].mean(0) for name in set(labels)}
+    labels = np.array(training.categories)
+    means = {str(name): voxels[torch.from_numpy(labels == name)].mean(0) for name in set(labels)}
+    return {**means, "": voxels.mean(0)}

@@ -11,13 +11,13 @@ def occupancy_loss(logits: Tensor, occupancies: Tensor, dice_weight: float) -> T
     overlap itself, which is what IoU measures.
 
     Args:
-        logits: (B, N); occupancies: (B, N) 0 or 1.
+        logits: (B, N); occupancies: (B, N) 0 or 1, of any dtype.
         dice_weight: of the Dice term; 0 for cross-entropy alone.
 
     Returns:
         Scalar.
     """
-    logits = logits.float()
+    logits, occupancies = logits.float(), occupancies.float()
     loss = F.binary_cross_entropy_with_logits(logits, occupancies)
     if dice_weight > 0:
         probabilities = logits.sigmoid()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from occvae.ops.marching_cubes import marching_cubes, require_memory
+from occvae.ops.marching_cubes import import_mcubes, marching_cubes, require_memory
 from occvae.ops.mise import Field, Progress, check_resolutions, mise
 from occvae.sparse_grid import DEFAULT_BOUNDS
 
@@ -48,6 +48,7 @@ def extract_mesh(
         True
     """
     trimesh = _import_trimesh()
+    import_mcubes()
     resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
     require_memory(resolution)
     grid = mise(

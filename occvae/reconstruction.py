@@ -20,7 +20,7 @@ def output_paths(images: list[str], output: str) -> list[Path]:
     suffix = path.suffix.lower().lstrip(".")
     if len(images) == 1 and suffix in FORMATS:
         return [path]
-    if len(images) == 1 and suffix:
+    if len(images) == 1 and suffix and not path.is_dir():
         raise UserError(f"{output}: unknown mesh format; choose from .{', .'.join(FORMATS)}")
     if suffix in FORMATS:
         raise UserError(
@@ -44,27 +44,32 @@ def reconstruct_files(
     """Reconstructs pictures, one object each, and writes meshes and previews.
 
     Args:
-        model: with `reconstruct`.
+        model: with `reconstruct` and `image_size`.
         images: picture files.
-        outputs: mesh files, of the format their suffix says; a .png goes beside each.
+        outputs: mesh files, of the format their suffix says; a .preview.png goes beside each.
         resolution: cells along each axis.
         threshold: probability of the surface; None takes the model's own.
         device: to compute on.
 
     Raises:
-        UserError: a picture cannot be read, or has no surface at that threshold.
+        UserError: a picture cannot be read, the model refuses an argument, or there is no surface
+            at that threshold.
     """
-    pictures = [load_image(image, _PREVIEW_SIZE) for image in images]
+    pictures = [load_image(image, model.image_size) for image in images]
     model = model.to(device).eval()
     for image, picture, output in zip(images, pictures, outputs, strict=True):
         batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None, None].to(device)
-        [mesh] = model.reconstruct(batch.float() / 255.0, resolution, threshold)
+        try:
+            [mesh] = model.reconstruct(batch.float() / 255.0, resolution, threshold)
+        except (ValueError, MemoryError) as error:
+            raise UserError(f"{image}: {error}") from None
         if len(mesh.faces) == 0:
             raise UserError(f"{image}: the model sees no surface here; try a lower --threshold")
         output.parent.mkdir(parents=True, exist_ok=True)
         mesh.export(output)
-        preview = output.with_suffix(".png")
-        _preview(picture, mesh).save(preview)
+        # Not merely .png: that may be the very picture.
+        preview = output.with_suffix(".preview.png")
+        _preview(load_image(image, _PREVIEW_SIZE), mesh).save(preview)
         print(f"{image} -> {output} ({len(mesh.faces)} faces), {preview}")
 
 

@@ -1,11 +1,13 @@
-"""Device parametrisation. CUDA variants are skipped by name without a GPU, never silently."""
+"""Devices and shared data. CUDA variants are skipped by name without a GPU, never silently."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from occvae import _extension
+from tests.tiny import build_tiny_dataset
 
 # For @pytest.mark.parametrize("device", DEVICES).
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda))
@@ -28,3 +30,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("OCCVAE_REQUIRE_CUDA") == "1":
         pytest.fail(f"OCCVAE_REQUIRE_CUDA=1, but {obstacle}")
     pytest.skip(f"needs CUDA: {obstacle}")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory) -> Path:
+    """Folder of a dataset of 64 + 32 boxes."""
+    root = tmp_path_factory.mktemp("tiny")
+    build_tiny_dataset(root)
+    return root / "data"

@@ -78,7 +78,9 @@ class ShapeDataset(Dataset):
         }
 
     def locate(self, index: int) -> tuple[Shard, int]:
-        """The shard of a shape and its place therein."""
+        """The shard of a shape and its place therein; raises IndexError."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"shape {index} of a dataset of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self.shards[number], index - int(self._ends[number] - len(self.shards[number]))
 

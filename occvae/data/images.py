@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from occvae.errors import UserError
 
@@ -12,8 +12,9 @@ from occvae.errors import UserError
 def load_image(source: str | Path | bytes, image_size: int) -> np.ndarray:
     """Reads a picture of any size and mode.
 
-    Transparency is laid over white, the shorter edge is padded with white, and the square is
-    resized with antialiasing: what the training views look like.
+    A phone's note of how it was held is honoured, transparency is laid over white, the longer edge
+    is resized with antialiasing and the shorter one padded with white: what training views look
+    like.
 
     Args:
         source: path or encoded bytes.
@@ -29,15 +30,13 @@ def load_image(source: str | Path | bytes, image_size: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             picture.load()
-            square = _pad_to_square(_over_white(picture))
+            square = _fit_in_square(_over_white(ImageOps.exif_transpose(picture)), image_size)
     except FileNotFoundError:
         raise UserError(f"{name}: no such file") from None
     except UnidentifiedImageError:
         raise UserError(f"{name}: not a picture (expected PNG, JPEG, WebP, ...)") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise all sorts of things on damaged files
         raise UserError(f"{name}: cannot be read as a picture ({error})") from None
-    if square.size != (image_size, image_size):
-        square = square.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(square)
 
 
@@ -49,20 +48,21 @@ def encode_png(picture: np.ndarray) -> bytes:
 
 
 def _over_white(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        # Pillow's own conversion clips at 255 instead of scaling.
+        picture = Image.fromarray((np.asarray(picture) / 257.0).clip(0, 255).astype(np.uint8))
+    elif picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, picture)
-    elif picture.mode.startswith("I;16") or picture.mode == "I":
-        picture = Image.fromarray((np.asarray(picture) / 257.0).clip(0, 255).astype(np.uint8))
     return picture.convert("RGB")
 
 
-def _pad_to_square(picture: Image.Image) -> Image.Image:
-    width, height = picture.size
-    if width == height:
-        return picture
-    edge = max(width, height)
+def _fit_in_square(picture: Image.Image, edge: int) -> Image.Image:
+    # Resized before it is padded: the padded square of a long panorama could fill the memory.
+    scale = edge / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
     square = Image.new("RGB", (edge, edge), (255, 255, 255))
-    square.paste(picture, ((edge - width) // 2, (edge - height) // 2))
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    square.paste(resized, ((edge - width) // 2, (edge - height) // 2))
     return square

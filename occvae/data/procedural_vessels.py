@@ -16,15 +16,23 @@ def cavity(outer: np.ndarray, wall: float, floor: float) -> np.ndarray:
     shoulder; it starts `floor` above the bottom and runs out of the top.
     """
     low, high = outer[0, 1] + floor, outer[-1, 1]
-    nodes = np.concatenate([outer[:, 1] - wall, outer[:, 1], outer[:, 1] + wall])
-    y = np.unique(np.concatenate([[low, high], nodes[(nodes > low) & (nodes < high)]]))
-    # Nodes that are very close to the one before would only add faces.
-    y = y[np.concatenate([[True], np.diff(y) > 0.025 * high])]
-    shift = np.linspace(-wall, wall, 9)
+    y = np.linspace(low, high, 65)
+    shift = np.linspace(-wall, wall, 17)
     around = np.interp(y[:, None] + shift, outer[:, 1], outer[:, 0])
     radius = (around - np.sqrt(wall**2 - shift**2)).min(axis=1)
-    inner = np.stack([np.maximum(radius, 0.012), y], axis=1)
+    inner = _thinned(np.stack([np.maximum(radius, 0.012), y], axis=1), 0.12 * wall)
     return np.concatenate([inner, [[inner[-1, 0], high + 0.05]]])
+
+
+def _thinned(profile: np.ndarray, error: float) -> np.ndarray:
+    """The fewest of the nodes (K, 2) that keep the radius within `error`, split at the worst."""
+    first, last = profile[0], profile[-1]
+    chord = np.interp(profile[:, 1], [first[1], last[1]], [first[0], last[0]])
+    worst = int(np.argmax(np.abs(chord - profile[:, 0])))
+    if abs(chord[worst] - profile[worst, 0]) <= error:
+        return profile[[0, -1]]
+    below = _thinned(profile[: worst + 1], error)
+    return np.concatenate([below[:-1], _thinned(profile[worst:], error)])
 
 
 def mug(rng: np.random.Generator) -> Solid:

@@ -4,6 +4,8 @@ Cameras follow the OpenCV convention: x to the right, y down, z forward. An extr
 world to camera coordinates, an intrinsic matrix maps camera coordinates to pixels.
 """
 
+import itertools
+
 import numpy as np
 
 # Focal length over sensor width of the renderings of Choy et al. 2016 (3D-R2N2): 35 mm / 32 mm.
@@ -146,5 +148,7 @@ def _render_view(
 
 
 def _downsample(colours: np.ndarray, image_size: int, supersample: int) -> np.ndarray:
-    blocks = colours.reshape(image_size, supersample, image_size, supersample, 3)
-    return np.round(blocks.mean(axis=(1, 3)) * 255.0).astype(np.uint8)
+    fine = colours.reshape(image_size * supersample, image_size * supersample, 3)
+    offsets = itertools.product(range(supersample), repeat=2)
+    total = sum(fine[row::supersample, column::supersample] for row, column in offsets)
+    return np.round(total * (255.0 / supersample**2)).astype(np.uint8)

@@ -83,7 +83,7 @@ class Manifest:
             check_version(path, content["format_version"])
             content["shards"] = [ShardEntry(**entry) for entry in content["shards"]]
             return cls(**content)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a dataset manifest ({error!r})") from None
 
 
@@ -141,6 +141,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# What h5py raises on files that are not, or no longer, a shard.
+_DAMAGE = (OSError, KeyError, RuntimeError)
+
+
 class Shard:
     """Reads one shard; safe to copy into worker processes.
 
@@ -154,14 +158,11 @@ class Shard:
         self._pid = None
         self._datasets: dict[str, h5py.Dataset] = {}
         self._check_size(entry)
-        with self._open() as file:
-            check_version(self.path, int(file.attrs["format_version"]))
-            self.ids = [text.decode() for text in file["ids"][:]]
-            self.categories = [text.decode() for text in file["categories"][:]]
-            self.intrinsics = file["intrinsics"][:]
-            self.num_points = file["points"].shape[1]
-            self.num_views = file["image_ends"].shape[1]
-            self.voxel_resolution = round((file["voxels"].shape[1] * 8) ** (1 / 3))
+        try:
+            with self._open() as file:
+                self._read_layout(file)
+        except _DAMAGE as error:
+            raise self._damaged(error) from None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -217,16 +218,31 @@ class Shard:
             )
 
     def _open(self) -> h5py.File:
-        try:
-            # Without locking: shards never change, and many network file systems have no locks.
-            return h5py.File(self.path, "r", locking=False)
-        except OSError as error:
-            raise UserError(f"{self.path}: not readable as HDF5 ({error})") from None
+        # Without locking: shards never change, and many network file systems have no locks.
+        return h5py.File(self.path, "r", locking=False)
+
+    def _read_layout(self, file: h5py.File) -> None:
+        check_version(self.path, int(file.attrs.get("format_version", 0)))
+        self.ids = [text.decode() for text in file["ids"][:]]
+        self.categories = [text.decode() for text in file["categories"][:]]
+        self.intrinsics = file["intrinsics"][:]
+        self.num_points = file["points"].shape[1]
+        self.num_views = file["image_ends"].shape[1]
+        self.voxel_resolution = round((file["voxels"].shape[1] * 8) ** (1 / 3))
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.path}: damaged or not a shard ({' '.join(str(error).split())}); delete it and "
+            "run the same `occvae data build` again"
+        )
 
     def _dataset(self, name: str) -> h5py.Dataset:
         if self._pid != os.getpid():
-            file = self._open()
-            # Dataset objects are kept because looking one up by name costs more than a read.
-            self._datasets = {key: file[key] for key in self._DATASETS}
+            try:
+                file = self._open()
+                # Dataset objects are kept because looking one up by name costs more than a read.
+                self._datasets = {key: file[key] for key in self._DATASETS}
+            except _DAMAGE as error:
+                raise self._damaged(error) from None
             self._pid = os.getpid()
         return self._datasets[name]

@@ -1,6 +1,7 @@
 """Where shapes come from: procedural programs or voxel archives, behind one small interface."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,7 @@ import numpy as np
 
 from occvae.data import procedural
 from occvae.data.rendering import grid_mesh
+from occvae.data.shards import file_sha256
 from occvae.errors import UserError
 
 
@@ -53,6 +55,8 @@ class ProceduralSource:
     name = "procedural"
 
     def __init__(self, shapes_per_category: int, seed: int = 0):
+        if shapes_per_category < 1:
+            raise UserError(f"shapes_per_category must be positive, got {shapes_per_category}")
         self.seed = seed
         self.settings = {"shapes_per_category": shapes_per_category, "seed": seed}
         self.skipped: dict[str, str] = {}
@@ -106,17 +110,18 @@ class VoxelArchiveSource:
         if up not in ("y", "z"):
             raise UserError(f"up must be 'y' or 'z', got {up!r}")
         self.up = up
-        self.settings = {"archives": [Path(path).name for path in paths], "up": up}
+        paths = [Path(path) for path in paths]
+        self.settings = {"archives": [[path.name, _digest(path)] for path in paths], "up": up}
         self.skipped: dict[str, str] = {}
         self.items: list[Item] = []
         self._grids: list[np.ndarray] = []
         for path in paths:
             try:
-                self._add_archive(Path(path))
+                self._add_archive(path)
             except UserError as error:
                 self.skipped[str(path)] = str(error)
         if not self.items:
-            reasons = "; ".join(self.skipped.values()) or "no archive given"
+            reasons = "; ".join(self.skipped.values()) or "the archives hold no shapes"
             raise UserError(f"no voxel archive could be read: {reasons}")
 
     def load(self, index: int) -> VoxelShape:
@@ -127,12 +132,28 @@ class VoxelArchiveSource:
 
     def _add_archive(self, path: Path) -> None:
         grids, columns = _read_archive(path)
-        for index, grid in enumerate(grids):
-            split = columns["split"][index]
+        for split in columns["split"]:
             if split not in ("train", "val"):
                 raise UserError(f"{path}: split {split!r} is neither 'train' nor 'val'")
-            self.items.append(Item(columns["id"][index], columns["category"][index], split))
-            self._grids.append(grid)
+        self.items += map(Item, columns["id"], columns["category"], columns["split"])
+        self._grids += list(grids)
+
+
+# What numpy.load is known to raise on files that are not, or no longer, an .npz archive.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _digest(path: Path) -> str | None:
+    """What tells an archive from another of the same name, should a build be continued."""
+    return file_sha256(path) if path.is_file() else None
 
 
 def _read_archive(path: Path) -> tuple[np.ndarray, dict[str, list[str]]]:
@@ -141,7 +162,7 @@ def _read_archive(path: Path) -> tuple[np.ndarray, dict[str, list[str]]]:
             content = {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: not a readable .npz archive ({error})") from None
     if "voxels" not in content:
         raise UserError(f"{path}: has no 'voxels' array (found {', '.join(sorted(content))})")
@@ -157,20 +178,23 @@ def _read_archive(path: Path) -> tuple[np.ndarray, dict[str, list[str]]]:
     for key, values in columns.items():
         if values.shape != (count,):
             raise UserError(f"{path}: '{key}' has shape {values.shape}, expected ({count},)")
-    return grids, {key: [str(value) for value in values] for key, values in columns.items()}
+    return grids, {key: values.astype(str).tolist() for key, values in columns.items()}
 
 
 def _unpack_grids(path: Path, content: dict[str, np.ndarray]) -> np.ndarray:
     """(N, R, R, R) bool."""
     voxels = content["voxels"]
+    if voxels.dtype.kind not in "biuf":
+        raise UserError(f"{path}: 'voxels' is {voxels.dtype}, expected bool or numbers")
     if voxels.ndim == 4 and voxels.shape[1] == voxels.shape[2] == voxels.shape[3]:
         return voxels if voxels.dtype == bool else voxels >= 0.5
-    if voxels.ndim == 2 and voxels.dtype == np.uint8 and "resolution" in content:
-        edge = int(content["resolution"])
-        if voxels.shape[1] == (edge**3 + 7) // 8:
+    resolution = content.get("resolution", np.empty(0))
+    if voxels.ndim == 2 and voxels.dtype == np.uint8 and resolution.shape == ():
+        edge = int(resolution) if resolution.dtype.kind in "iu" else 0
+        if edge > 0 and voxels.shape[1] == (edge**3 + 7) // 8:
             bits = np.unpackbits(voxels, axis=1, count=edge**3)
             return bits.reshape(-1, edge, edge, edge).astype(bool)
     raise UserError(
         f"{path}: 'voxels' is {voxels.dtype} {voxels.shape}; expected (N, R, R, R), or packed "
-        "uint8 (N, R^3/8) with a scalar 'resolution'"
+        "uint8 (N, R^3/8) with an integer 'resolution'"
     )

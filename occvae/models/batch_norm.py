@@ -65,12 +65,24 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return mean, variance, count
 
 
+class SyncBatchNormAct(SyncBatchNorm):
+    """The same for timm's batch norm that carries its dropout and activation."""
+
+    def __init__(self, num_features: int, *arguments, drop: nn.Module, act: nn.Module, **options):
+        super().__init__(num_features, *arguments, **options)
+        self.drop, self.act = drop, act
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(input)))
+
+
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """Replaces every torch batch norm inside `module` by `SyncBatchNorm`, keeping its state."""
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            synchronised = SyncBatchNorm(
-                child.num_features, child.eps, child.momentum, affine=child.affine
+            parts = dict(child.named_children())
+            synchronised = (SyncBatchNormAct if parts else SyncBatchNorm)(
+                child.num_features, child.eps, child.momentum, affine=child.affine, **parts
             )
             synchronised.load_state_dict(child.state_dict())
             synchronised.train(child.training)

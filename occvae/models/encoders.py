@@ -4,6 +4,7 @@ torchvision and timm are imported when an encoder is built, so that decoders, ke
 work without them.
 """
 
+import difflib
 import logging
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def resnet_encoder(
             for key, value in _read_weights(weights_file).items()
             if not key.startswith("fc.")
         }
-        missing, unexpected = backbone.load_state_dict(state, strict=False)
+        try:
+            missing, unexpected = backbone.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # tensors of other shapes
+            raise _wrong_weights(weights_file, name, error) from None
         if unexpected or any(not key.startswith("fc.") for key in missing):
             raise UserError(f"{weights_file}: not the weights of {name}")
     backbone.fc = nn.Linear(backbone.fc.in_features, embedding_size)
@@ -65,22 +69,34 @@ def timm_encoder(
     import timm
 
     if name.split(".")[0] not in timm.list_models():
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "vit_small_patch16_224"
-        raise UserError(f"unknown timm model {name!r}; near names: {near}")
+        near = difflib.get_close_matches(name, timm.list_models()) or ["vit_small_patch16_224"]
+        raise UserError(f"unknown timm model {name!r}; near names: {', '.join(near)}")
+    if reserved := options.keys() & {"img_size", "num_classes", "pretrained"}:
+        raise UserError(
+            f"encoder_options must leave out {', '.join(sorted(reserved))}; set image_size, "
+            "embedding_size or pretrained instead"
+        )
     arguments = {"num_classes": embedding_size, "pretrained": pretrained, **options}
     if weights_file is not None:
-        _read_weights(weights_file)  # a clear message for a bad file before timm sees it
+        state = _read_weights(weights_file)  # a clear message for a bad file before timm sees it
         # A head size that no file has makes timm drop the file's head instead of refusing it.
         overlay = {"file": str(weights_file), "num_classes": -1}
         arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
         backbone = _create_timm(name, image_size, arguments)
-    except TypeError as error:
+    except (TypeError, AssertionError) as error:
         raise UserError(f"timm model {name!r} refuses encoder_options {options}: {error}") from None
     except (OSError, RuntimeError) as error:
-        if not arguments["pretrained"]:
-            raise
-        raise _no_weights(weights_file or name, error) from None
+        if weights_file is not None:
+            raise _wrong_weights(weights_file, name, error) from None
+        if not pretrained:
+            raise UserError(f"timm model {name!r} cannot be made: {error}") from None
+        raise _no_weights(name, error) from None
+    if weights_file is not None:
+        # timm leaves out what it does not find, and says nothing when that is all of it.
+        wanted = {key for key, _ in backbone.named_parameters()}
+        if len(wanted & state.keys()) < len(wanted) / 2:
+            raise UserError(f"{weights_file}: not the weights of {name}")
     data = timm.data.resolve_model_data_config(backbone)
     return ImageEncoder(backbone, data["mean"], data["std"])
 
@@ -102,15 +118,26 @@ def _read_weights(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such weights file")
     try:
-        if path.endswith(".safetensors"):
+        if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a readable weights file ({reason})") from None
-    return state.get("state_dict", state.get("model", state))
+    except Exception as error:  # torch's own text would advise to load it unsafely
+        raise UserError(
+            f"{path}: not a readable weights file ({type(error).__name__}); expected tensors in "
+            ".safetensors, or in .pth as torch.save writes a state dict"
+        ) from None
+    for key in ("state_dict", "model"):
+        state = state.get(key, state) if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__} instead of named weights")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _wrong_weights(path: str, name: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{path}: not the weights of {name} ({reason})")
 
 
 def _no_weights(name: str, error: Exception) -> UserError:

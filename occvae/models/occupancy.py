@@ -39,7 +39,8 @@ class OccupancyModel(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E): the mean over the views."""
-        if images.dim() != 5 or images.shape[2] != 3 or not images.is_floating_point():
+        valid = images.dim() == 5 and images.shape[2] == 3 and images.numel() > 0
+        if not (valid and images.is_floating_point()):
             raise ValueError(
                 "images must be floating point (B, V, 3, H, W) in [0, 1], "
                 f"got {images.dtype} {tuple(images.shape)}"
@@ -121,17 +122,18 @@ class OccupancyModel(nn.Module):
 
 
 class _evaluation_mode:
-    """Context that switches a module to eval and back."""
+    """Context that switches a module to eval and each of its parts back to what it was."""
 
     def __init__(self, module: nn.Module):
         self.module = module
 
     def __enter__(self) -> None:
-        self.was_training = self.module.training
+        self.was_training = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
 
     def __exit__(self, *exception) -> None:
-        self.module.train(self.was_training)
+        for part, training in self.was_training:
+            part.training = training
 
 
 def _check_threshold(threshold: float) -> None:

@@ -55,8 +55,8 @@ def from_pretrained(path: str | Path) -> nn.Module:
     folder = find_export(path)
     try:
         config = json.loads((folder / CONFIG).read_text())
-        arch, options = config["arch"], config["options"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        arch, options = config["arch"], dict(config["options"])
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / CONFIG}: not a model description ({error!r})") from None
     try:
         state = load_file(folder / WEIGHTS)

@@ -51,7 +51,7 @@ def marching_cubes(grid: SparseGrid, level: float | None = None) -> list[tuple[T
     if grid.values.isnan().any():
         raise ValueError("grid.values must not be NaN")
     require_memory(grid.resolution)
-    mcubes = _import_mcubes()
+    mcubes = import_mcubes()
     return [_one_shape(grid, shape, level, mcubes) for shape in range(grid.num_shapes)]
 
 
@@ -79,7 +79,7 @@ def _available_memory() -> int | None:
     return None
 
 
-def _import_mcubes() -> ModuleType:
+def import_mcubes() -> ModuleType:
     try:
         import mcubes
     except ImportError:

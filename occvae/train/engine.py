@@ -110,6 +110,10 @@ class Engine:
     def train_step(self, loss: torch.Tensor) -> None:
         """Backward of a micro step; the optimiser moves when enough have been accumulated."""
         self._engine.backward(loss)
+        if self._engine.zero_optimization_stage() == 0:
+            # DeepSpeed reports the norm under ZeRO only.
+            gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+            self._grad_norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -130,7 +134,9 @@ class Engine:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def grad_norm(self) -> float:
-        return float(self._engine.get_global_grad_norm() or 0.0)
+        """Of the last step, before clipping."""
+        norm = self._engine.get_global_grad_norm()
+        return float(self._grad_norm if norm is None else norm)
 
     def learning_rate(self) -> float:
         return float(self._engine.get_lr()[0])

@@ -1,0 +1,50 @@
+"""A dataset and a model small enough to train inside a test."""
+
+from pathlib import Path
+
+import numpy as np
+
+from occvae.data.build import BuildSettings, build_dataset
+from occvae.data.shards import Manifest
+from occvae.data.sources import VoxelArchiveSource
+
+SETTINGS = BuildSettings(
+    num_points=2048, voxel_resolution=16, num_views=4, image_size=40, shapes_per_shard=10
+)
+# Overrides of launchers/train.py that make a step take milliseconds.
+TINY_MODEL = [
+    "model.encoder=vit_tiny_patch16_224",
+    'model.encoder_options={"depth": 2, "embed_dim": 48, "num_heads": 2, "patch_size": 8}',
+    "model.image_size=32",
+    "model.hidden_size=32",
+    "model.num_blocks=1",
+]
+TINY_RUN = [
+    *TINY_MODEL,
+    "data.num_points=256",
+    "data.num_workers=0",
+    "optim.batch_size=4",
+    "optim.lr=2e-3",
+    "optim.warmup_steps=5",
+    "validate_points=512",
+    "log_every=2",
+]
+
+
+def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
+    """Boxes, tall or flat or in between: the picture tells which, the mean shape does not."""
+    rng = np.random.default_rng(0)
+    voxels = np.zeros((count, resolution, resolution, resolution), bool)
+    for grid in voxels:
+        low = rng.integers(0, resolution // 2 - 1, 3)
+        grid[tuple(slice(start, resolution - start) for start in low)] = True
+    category = np.where(np.arange(count) % 2, "odd", "even")
+    split = np.where(np.arange(count) < count * 2 // 3, "train", "val")
+    np.savez(path, voxels=voxels, category=category, split=split)
+    return path
+
+
+def build_tiny_dataset(root: Path) -> Manifest:
+    root.mkdir(parents=True, exist_ok=True)
+    source = VoxelArchiveSource([write_archive(root / "boxes.npz")], up="y")
+    return build_dataset(source, root / "data", SETTINGS, num_workers=1)

@@ -1,0 +1,61 @@
+"""Overrides are typed, and every mistake is named."""
+
+import pytest
+
+from occvae.errors import UserError
+from occvae.train.config import apply_overrides, from_dict
+from occvae.train.presets import PRESETS, make_preset
+from occvae.train.schedule import warmup_cosine
+
+
+def test_overrides_take_the_declared_types():
+    config = apply_overrides(
+        make_preset("default", "vitocc"),
+        ["optim.lr=3e-4", "optim.steps=7", "model.hidden_size=64", "model.pretrained=true"],
+    )
+    assert (config.optim.lr, config.optim.steps) == (3e-4, 7)
+    assert config.model == {"hidden_size": 64, "pretrained": True}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=fast", r"optim\.lr = 'fast': .*number"),
+        ("optim.steps=1.5", r"optim\.steps = 1\.5: .*integer"),
+        ("optim.steps=0", r"optim\.steps must be positive, got 0"),
+        ("optim.learning=1", "unknown setting optim.learning; known: steps, batch_size"),
+        ("optimizer.lr=1", "unknown setting optimizer; did you mean optim"),
+        ("optim=3", "optim is a section"),
+        ("optim.lr.x=3", "optim.lr is not a section"),
+        ("lr", "not of the form"),
+        ("model.hidden=64", "unknown setting model.hidden for vitocc; did you mean hidden_size"),
+        ("model.hidden_size=big", r"model\.hidden_size = 'big': .*integer"),
+        ("precision=fp8", "precision = 'fp8'"),
+        ("zero_stage=4", "zero_stage = 4"),
+        ("arch=vitoc", "unknown arch 'vitoc'; did you mean vitocc"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_setting(override, message):
+    with pytest.raises(UserError, match=message) as caught:
+        apply_overrides(make_preset("default", "vitocc"), [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arch", ["onet", "vitocc"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_survive_their_own_serialisation(preset, arch):
+    config = make_preset(preset, arch)
+    assert from_dict(config.to_dict()) == config
+
+
+def test_unknown_preset():
+    with pytest.raises(UserError, match="unknown preset 'gpu'"):
+        make_preset("gpu", "vitocc")
+
+
+def test_schedule_rises_and_falls():
+    factor = warmup_cosine(10, 110)
+    assert factor(0) == pytest.approx(0.1)
+    assert factor(10) == pytest.approx(1.0)
+    assert factor(60) == pytest.approx(0.5)
+    assert factor(110) == pytest.approx(0.0)

@@ -1,0 +1,156 @@
+"""Runs of launchers/train.py as a user starts them: they learn, resume exactly and stop well."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import occvae
+from occvae.evaluation import evaluate
+from tests.tiny import TINY_RUN
+
+TRAIN = Path(__file__).parents[2] / "launchers" / "train.py"
+LAUNCHER = str(Path(sys.executable).parent / "deepspeed")
+
+
+def command(data: Path, out: Path, *arguments: str, ranks: int = 0) -> list[str]:
+    """Plain python, or the deepspeed launcher for ranks > 0."""
+    port = str(29000 + os.getpid() % 1000)
+    start = (
+        [LAUNCHER, "--num_gpus", str(ranks), "--master_port", port] if ranks else [sys.executable]
+    )
+    return [*start, str(TRAIN), "--preset", "cpu-small", "--out", str(out), "--data", str(data)] + [
+        *arguments
+    ]
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(*arguments, **options), capture_output=True, text=True, timeout=240
+    )
+
+
+def succeed(*arguments, **options) -> None:
+    result = run(*arguments, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def weights(run_folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(run_folder / "last" / "model.safetensors")
+
+
+def metrics(run_folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    expected, found = weights(first), weights(second)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert torch.equal(expected[name], found[name]), name
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_dataset, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    steps = ["optim.steps=200", "validate_every=100", "save_every=200"]
+    succeed(tiny_dataset, out, *TINY_RUN, *steps)
+    return out
+
+
+def test_training_learns_from_the_picture(trained, tiny_dataset):
+    report = evaluate(occvae.from_pretrained(trained / "last"), tiny_dataset)
+    controls = report["controls_iou_voxels"]
+    found = report["iou_voxels"]["micro"]
+    assert found > controls["mean_shape"]["micro"] + 0.05, report
+    assert found > controls["shuffled_images"]["micro"] + 0.1, report
+
+
+def test_a_run_leaves_its_records(trained):
+    lines = metrics(trained)
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert losses[-1] < losses[0]
+    assert [line["step"] for line in lines if "val/iou" in line] == [100, 200]
+    assert json.loads((trained / "train_config.json").read_text())["optim"]["steps"] == 200
+    assert list((trained / "tensorboard").iterdir())
+    assert (trained / "samples" / "step-0000200.png").stat().st_size > 1000
+    assert [folder.name for folder in (trained / "checkpoints").glob("step-*")] == ["step-200"]
+
+
+def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
+    steps = ["optim.steps=12", "save_every=6", "validate_every=100"]
+    succeed(tiny_dataset, tmp_path / "straight", *TINY_RUN, *steps)
+    # Ends half way as if killed: the schedule is that of the whole run.
+    process = subprocess.Popen(
+        command(tiny_dataset, tmp_path / "resumed", *TINY_RUN, *steps, "data.num_workers=1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    pointer = tmp_path / "resumed" / "checkpoints" / "latest.json"
+    wait_for(pointer.exists, process)
+    process.kill()
+    process.wait()
+    succeed(tiny_dataset, tmp_path / "resumed", "--resume")
+    assert_same_weights(tmp_path / "straight", tmp_path / "resumed")
+
+
+def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):
+    """Data shares, batch norm statistics and gradients add up to those of a single process."""
+    steps = ["optim.steps=3", "validate_every=3", "precision=fp32", "log_every=1"]
+    succeed(tiny_dataset, tmp_path / "two", *TINY_RUN, *steps, "optim.batch_size=2", ranks=2)
+    succeed(tiny_dataset, tmp_path / "one", *TINY_RUN, *steps)
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert two[0]["train/loss"] == pytest.approx(one[0]["train/loss"], rel=1e-5)
+    assert two[0]["train/grad_norm"] == pytest.approx(one[0]["train/grad_norm"], rel=1e-4)
+    # Adam turns rounding into full steps where gradients vanish, so later figures only stay close.
+    assert two[2]["train/loss"] == pytest.approx(one[2]["train/loss"], rel=1e-2)
+    assert two[-1]["val/iou"] == pytest.approx(one[-1]["val/iou"], abs=0.02)
+
+
+def test_sigterm_saves_and_says_so(tiny_dataset, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command(tiny_dataset, out, *TINY_RUN, "optim.steps=100000", "validate_every=100000"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for(
+        lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size, process
+    )
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "saved; continue with --resume" in output
+    assert (out / "checkpoints" / "latest.json").exists()
+
+
+def wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, "the run ended before the condition was met"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assert_refused(result: subprocess.CompletedProcess, message: str) -> None:
+    assert result.returncode == 2, result.stderr
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in result.stderr
+
+
+def test_mistakes_end_in_one_line(tiny_dataset, tmp_path, trained):
+    out = tmp_path / "run"
+    assert_refused(run(tiny_dataset, out, "--arch", "vitoc"), "did you mean vitocc")
+    assert_refused(run(tmp_path / "nowhere", out), "no dataset here")
+    assert_refused(run(tiny_dataset, trained), "already holds a run")
+    assert_refused(run(tiny_dataset, trained, "--resume", "--arch", "onet"), "not 'onet'")
+    assert_refused(run(tiny_dataset, out, "--resume"), "no run to resume")
