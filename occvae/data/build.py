@@ -45,8 +45,9 @@ class BuildSettings:
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            if value < (0 if name == "seed" else 1):
-                raise UserError(f"{name} must be positive, got {value}")
+            least = 0 if name == "seed" else 1
+            if value < least:
+                raise UserError(f"{name} must be at least {least}, got {value}")
         if self.num_points % 8:
             raise UserError(f"num_points must be a multiple of 8, got {self.num_points}")
 

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 import trimesh
 
-from occvae.data.convex import bevelled_box, box, ellipsoid, frustum, polygon, revolve, sweep
 from occvae.data.procedural import CATEGORIES, make_shape
-from occvae.data.solids import Body, Solid
+from occvae.data.procedural.convex import (
+    bevelled_box,
+    box,
+    ellipsoid,
+    frustum,
+    polygon,
+    revolve,
+    sweep,
+)
+from occvae.data.procedural.solids import Body, Solid
 
 SEEDS = range(6)
 

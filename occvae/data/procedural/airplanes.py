@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from occvae.data.convex import Convex, box, ellipsoid, frustum, revolve, scaled, turned
-from occvae.data.procedural_parts import chance, pick
-from occvae.data.solids import Body, Solid
+from occvae.data.procedural.convex import Convex, box, ellipsoid, frustum, revolve, scaled, turned
+from occvae.data.procedural.parts import chance, pick
+from occvae.data.procedural.solids import Body, Solid
 
 
 def airplane(rng: np.random.Generator) -> Solid:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from occvae.data.convex import (
+from occvae.data.procedural.convex import (
     Convex,
     ellipsoid,
     frustum,
@@ -13,8 +13,8 @@ from occvae.data.convex import (
     rotation,
     sweep,
 )
-from occvae.data.procedural_parts import chance, pick, slab
-from occvae.data.solids import Body, Solid
+from occvae.data.procedural.parts import chance, pick, slab
+from occvae.data.procedural.solids import Body, Solid
 
 
 def lamp(rng: np.random.Generator) -> Solid:

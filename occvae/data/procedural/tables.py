@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from occvae.data.convex import Convex, box, frustum
-from occvae.data.procedural_parts import chance, drawer_fronts, four_legs, pedestal, pick, slab
-from occvae.data.solids import Body, Solid
+from occvae.data.procedural.convex import Convex, box, frustum
+from occvae.data.procedural.parts import chance, drawer_fronts, four_legs, pedestal, pick, slab
+from occvae.data.procedural.solids import Body, Solid
 
 
 def table(rng: np.random.Generator) -> Solid:

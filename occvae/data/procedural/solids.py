@@ -18,7 +18,7 @@ from itertools import count
 import manifold3d
 import numpy as np
 
-from occvae.data.convex import Convex
+from occvae.data.procedural.convex import Convex
 
 # Corners closer than this become one: a reader that merges near vertices would otherwise turn
 # the slivers between them into holes.

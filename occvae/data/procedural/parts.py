@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from occvae.data.convex import Convex, arc, bevelled_box, box, frustum, loft, polygon, prism, sweep
+from occvae.data.procedural.convex import (
+    Convex,
+    arc,
+    bevelled_box,
+    box,
+    frustum,
+    loft,
+    polygon,
+    prism,
+    sweep,
+)
 
 
 def chance(rng: np.random.Generator, probability: float) -> bool:

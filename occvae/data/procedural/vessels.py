@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from occvae.data.convex import Convex, frustum, polygon, prism, revolve, scaled, sweep
-from occvae.data.procedural_parts import chance, loop_handle, pick
-from occvae.data.solids import Body, Solid
+from occvae.data.procedural.convex import Convex, frustum, polygon, prism, revolve, scaled, sweep
+from occvae.data.procedural.parts import chance, loop_handle, pick
+from occvae.data.procedural.solids import Body, Solid
 
 
 def cavity(outer: np.ndarray, wall: float, floor: float) -> np.ndarray:

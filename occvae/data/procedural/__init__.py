@@ -14,14 +14,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from occvae.data import procedural_airplanes as airplanes
-from occvae.data import procedural_beds as beds
-from occvae.data import procedural_lamps as lamps
-from occvae.data import procedural_seating as seating
-from occvae.data import procedural_tables as tables
-from occvae.data import procedural_tools as tools
-from occvae.data import procedural_vessels as vessels
-from occvae.data.solids import Solid
+from occvae.data.procedural import airplanes, beds, lamps, seating, tables, tools, vessels
+from occvae.data.procedural.solids import Solid
 
 _PROGRAMS: dict[str, Callable[[np.random.Generator], Solid]] = {
     "chair": seating.chair,

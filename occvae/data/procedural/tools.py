@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from occvae.data.convex import (
+from occvae.data.procedural.convex import (
     Convex,
     arc,
     bevelled_box,
@@ -24,8 +24,8 @@ from occvae.data.convex import (
     sweep,
     turned,
 )
-from occvae.data.procedural_parts import chance, pick
-from occvae.data.solids import Body, Solid
+from occvae.data.procedural.parts import chance, pick
+from occvae.data.procedural.solids import Body, Solid
 
 
 def hammer(rng: np.random.Generator) -> Solid:

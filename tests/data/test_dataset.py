@@ -1,0 +1,182 @@
+"""A sample follows from (seed, epoch, index); the sampler from the step. Nothing else decides."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from occvae.data.build import BuildSettings, build_dataset
+from occvae.data.dataset import ShapeDataset, StepSampler
+from occvae.data.images import load_image
+from occvae.data.sources import VoxelArchiveSource
+from occvae.errors import UserError
+
+RESOLUTION, SIZE, VIEWS = 8, 24, 4
+
+
+@pytest.fixture(scope="module")
+def lopsided(tmp_path_factory) -> Path:
+    """Shapes that differ from their mirror images."""
+    folder = tmp_path_factory.mktemp("lopsided")
+    voxels = np.random.default_rng(0).random((9, *(RESOLUTION,) * 3)) < 0.3
+    np.savez(folder / "noise.npz", voxels=voxels)
+    settings = BuildSettings(
+        num_points=1024, voxel_resolution=RESOLUTION, num_views=VIEWS, image_size=SIZE
+    )
+    source = VoxelArchiveSource([folder / "noise.npz"], up="y")
+    build_dataset(source, folder / "data", settings, num_workers=1)
+    return folder / "data"
+
+
+def open_set(root: Path, **changes) -> ShapeDataset:
+    options = {"image_size": SIZE, "num_points": 512, "num_views": 2, "train": True, **changes}
+    return ShapeDataset(root, "train", **options)
+
+
+def same(first: dict, second: dict) -> bool:
+    return all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_shapes_dtypes_and_ranges(lopsided):
+    sample = open_set(lopsided)[2, 5]
+    assert sample["images"].shape == (2, 3, SIZE, SIZE) and sample["images"].dtype == torch.uint8
+    assert sample["points"].shape == (512, 3) and sample["points"].dtype == torch.float32
+    assert sample["occupancies"].dtype == torch.float32
+    assert set(sample["occupancies"].tolist()) == {0.0, 1.0}
+    assert sample["points"].abs().max() < 0.55
+    assert sample["index"] == 5
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index(lopsided):
+    dataset, again = open_set(lopsided), open_set(lopsided)
+    expected = dataset[4, 3]
+    for other in [(0, 0), (1, 3), (4, 2)]:
+        assert not same(expected, dataset[other])
+    assert same(expected, again[4, 3])
+    assert not same(expected, open_set(lopsided, seed=1)[4, 3])
+
+
+def test_evaluation_takes_the_first_views_and_points(lopsided):
+    dataset = open_set(lopsided, train=False)
+    sample = dataset[3]
+    assert same(sample, dataset[7, 3])
+    shard, local = dataset.locate(3)
+    points, occupancies = shard.points(local, 0, 512)
+    np.testing.assert_array_equal(sample["points"], points)
+    np.testing.assert_array_equal(sample["occupancies"], occupancies)
+    for view in range(2):
+        picture = load_image(shard.image(local, view), SIZE).transpose(2, 0, 1)
+        np.testing.assert_array_equal(sample["images"][view], picture)
+
+
+def agreement(dataset: ShapeDataset, sample: dict, sign: float) -> float:
+    """How often the occupancies are those of the voxels at the points with x times `sign`."""
+    shard, local = dataset.locate(sample["index"])
+    points = sample["points"].numpy() * [sign, 1.0, 1.0]
+    cells = np.floor((points + 0.5) * RESOLUTION).astype(int)
+    inside = ((cells >= 0) & (cells < RESOLUTION)).all(axis=1)
+    cells = cells.clip(0, RESOLUTION - 1)
+    expected = inside & shard.voxels(local)[tuple(cells.T)]
+    return float((expected == sample["occupancies"].numpy().astype(bool)).mean())
+
+
+def test_mirroring_flips_the_picture_and_the_shape_together(lopsided):
+    dataset = open_set(lopsided)
+    seen = set()
+    for epoch in range(12):
+        sample = dataset[epoch, epoch % len(dataset)]
+        shard, local = dataset.locate(sample["index"])
+        stored = [load_image(shard.image(local, view), SIZE) for view in range(VIEWS)]
+        pictures = sample["images"].numpy().transpose(0, 2, 3, 1)
+        plain = [any(np.array_equal(p, s) for s in stored) for p in pictures]
+        flipped = [any(np.array_equal(p[:, ::-1], s) for s in stored) for p in pictures]
+        assert all(plain) != all(flipped)
+        sign = 1.0 if all(plain) else -1.0
+        assert agreement(dataset, sample, sign) > 0.995
+        assert agreement(dataset, sample, -sign) < 0.9
+        seen.add(sign)
+    assert seen == {1.0, -1.0}
+
+
+def test_views_of_a_sample_differ_and_all_occur(lopsided):
+    dataset = open_set(lopsided, num_views=VIEWS)
+    images = dataset[0, 0]["images"]
+    assert len({view.numpy().tobytes() for view in images}) == VIEWS
+    orders = {dataset[epoch, 0]["images"][0].numpy().tobytes() for epoch in range(30)}
+    assert len(orders) > VIEWS  # first views, plain and mirrored
+
+
+def test_any_number_of_points_up_to_all(lopsided):
+    for count in (1, 7, 100, 1024):
+        sample = open_set(lopsided, num_points=count)[0, 0]
+        assert sample["points"].shape == (count, 3) and sample["occupancies"].shape == (count,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_points": 0}, "num_points must be between 1 and the 1024 stored, got 0"),
+        ({"num_points": 1025}, "num_points must be between 1 and the 1024 stored, got 1025"),
+        ({"num_views": 5}, "num_views must be between 1 and the 4 stored, got 5"),
+        ({"num_views": -1}, "num_views must be between"),
+    ],
+)
+def test_more_than_is_stored_is_refused(lopsided, changes, message):
+    with pytest.raises(UserError, match=message):
+        open_set(lopsided, **changes)
+
+
+def test_unknown_splits_and_folders_are_refused(lopsided, tmp_path):
+    with pytest.raises(UserError, match="has no shapes in split 'test'"):
+        ShapeDataset(lopsided, "test", image_size=8, num_points=8)
+    with pytest.raises(UserError, match="no dataset here"):
+        open_set(tmp_path)
+
+
+def test_shapes_are_found_across_shards(tiny_dataset):
+    dataset = ShapeDataset(tiny_dataset, "train", image_size=8, num_points=8)
+    assert len(dataset.shards) > 1
+    found = [shard.ids[local] for shard, local in map(dataset.locate, range(len(dataset)))]
+    assert found == dataset.ids and len(set(found)) == len(dataset)
+    for index in (-1, len(dataset)):
+        with pytest.raises(IndexError):
+            dataset.locate(index)
+
+
+def batches(steps: range, *, rank: int = 0, ranks: int = 2, samples: int = 12, batch: int = 3):
+    sampler = StepSampler(samples, batch, rank=rank, world_size=ranks, seed=5, steps=steps)
+    assert len(sampler) == len(steps)
+    return list(sampler)
+
+
+@pytest.mark.parametrize(("samples", "batch", "ranks"), [(12, 3, 2), (12, 12, 1), (13, 2, 3)])
+def test_an_epoch_sees_every_sample_once_across_ranks(samples, batch, ranks):
+    per_epoch = samples // (batch * ranks)
+    everything = []
+    for epoch in range(3):
+        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        options = {"ranks": ranks, "samples": samples, "batch": batch}
+        keys = [
+            key
+            for rank in range(ranks)
+            for group in batches(steps, rank=rank, **options)
+            for key in group
+        ]
+        assert {number for number, _ in keys} == {epoch}
+        indices = [index for _, index in keys]
+        # What fills no batch is dropped, nothing comes twice.
+        assert len(set(indices)) == len(indices) == per_epoch * batch * ranks
+        assert set(indices) <= set(range(samples))
+        everything.append(tuple(indices))
+    assert len(set(everything)) == 3
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 5])
+def test_a_resume_continues_the_same_batches(start):
+    assert batches(range(start, 9)) == batches(range(9))[start:]
+
+
+def test_a_batch_larger_than_the_set_is_refused():
+    with pytest.raises(UserError, match="a batch of 7 x 2 ranks is larger than .* 12 shapes"):
+        batches(range(1), batch=7)

@@ -1,0 +1,245 @@
+"""Shards give back what was written, in any process, and damaged ones are refused by name."""
+
+import json
+import multiprocessing
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from occvae.data import shards
+from occvae.data.build import verify_dataset
+from occvae.data.dataset import ShapeDataset
+from occvae.data.shards import (
+    HALF_EXTENT,
+    MANIFEST,
+    Manifest,
+    Sample,
+    Shard,
+    ShardEntry,
+    dequantise_points,
+    quantise_points,
+    write_shard,
+)
+from occvae.errors import UserError
+
+POINTS, RESOLUTION, VIEWS = 64, 6, 3  # 6^3 bits fill whole bytes, 6 is no power of two
+
+
+def random_sample(seed: int) -> Sample:
+    rng = np.random.default_rng(seed)
+    return Sample(
+        id=f"shape-{seed}",
+        category="größe" if seed % 2 else "chair",
+        points=rng.integers(0, 65536, (POINTS, 3)).astype(np.uint16),
+        occupancies=rng.random(POINTS) < 0.5,
+        voxels=rng.random((RESOLUTION,) * 3) < 0.5,
+        images=[rng.bytes(int(rng.integers(1, 50))) for _ in range(VIEWS)],
+        extrinsics=rng.standard_normal((VIEWS, 3, 4)),
+        intrinsics=rng.standard_normal((3, 3)),
+    )
+
+
+def entry_of(path: Path) -> ShardEntry:
+    digest = shards.file_sha256(path)
+    return ShardEntry(path.name, "train", 4, path.stat().st_size, digest)
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    return [random_sample(seed) for seed in range(4)]
+
+
+@pytest.fixture
+def path(samples, tmp_path) -> Path:
+    write_shard(tmp_path / "train-00000.h5", samples)
+    return tmp_path / "train-00000.h5"
+
+
+@pytest.fixture
+def copy(tiny_dataset, tmp_path) -> Path:
+    """A dataset that a test may damage."""
+    return Path(shutil.copytree(tiny_dataset, tmp_path / "copy"))
+
+
+def test_every_field_comes_back(samples, path):
+    shard = Shard(path.parent, entry_of(path))
+    assert (len(shard), shard.num_points, shard.num_views) == (4, POINTS, VIEWS)
+    assert shard.voxel_resolution == RESOLUTION
+    assert shard.ids == [sample.id for sample in samples]
+    assert shard.categories == [sample.category for sample in samples]
+    np.testing.assert_array_equal(shard.intrinsics, samples[0].intrinsics.astype(np.float32))
+    for index, sample in enumerate(samples):
+        points, occupancies = shard.points(index, 0, POINTS)
+        np.testing.assert_array_equal(points, dequantise_points(sample.points))
+        np.testing.assert_array_equal(occupancies, sample.occupancies)
+        np.testing.assert_array_equal(shard.voxels(index), sample.voxels)
+        np.testing.assert_array_equal(shard.packed_voxels(index), np.packbits(sample.voxels))
+        for view in range(VIEWS):  # the first of the first and the last of the last included
+            assert shard.image(index, view) == sample.images[view]
+            expected = sample.extrinsics[view].astype(np.float32)
+            np.testing.assert_array_equal(shard.extrinsics(index, view), expected)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 8), (8, 16), (56, 8), (16, 13), (40, 24), (8, 1)])
+def test_slices_of_points_and_bits_stay_together(samples, path, start, count):
+    points, occupancies = Shard(path.parent, entry_of(path)).points(2, start, count)
+    assert points.dtype == np.float32 and occupancies.dtype == bool
+    chosen = slice(start, start + count)
+    np.testing.assert_array_equal(points, dequantise_points(samples[2].points[chosen]))
+    np.testing.assert_array_equal(occupancies, samples[2].occupancies[chosen])
+
+
+def test_quantisation_error_is_at_most_half_a_step():
+    points = np.random.default_rng(0).uniform(-HALF_EXTENT, HALF_EXTENT, (10_000, 3))
+    points[0], points[1] = HALF_EXTENT, -HALF_EXTENT
+    found = dequantise_points(quantise_points(points))
+    assert found.dtype == np.float32
+    half_step = HALF_EXTENT / 65536
+    assert np.abs(found - points).max() <= half_step + 1e-7
+    assert np.abs(found).max() < HALF_EXTENT
+
+
+def test_quantisation_keeps_all_codes_apart_and_is_symmetric():
+    codes = np.arange(65536).astype(np.uint16)
+    values = dequantise_points(codes)
+    assert len(np.unique(values)) == 65536
+    np.testing.assert_array_equal(quantise_points(values), codes)
+    np.testing.assert_array_equal(values, -values[::-1])
+    np.testing.assert_array_equal(quantise_points(np.array([-9.0, 9.0])), [0, 65535])
+
+
+def read_all(dataset: ShapeDataset, workers: int, start: str | None = None) -> list[dict]:
+    context = multiprocessing.get_context(start) if start else None
+    batches = [[(3, 0), (3, 1)], [(4, 5), (4, 2)]]
+    loader = DataLoader(
+        dataset, batch_sampler=batches, num_workers=workers, multiprocessing_context=context
+    )
+    return list(loader)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("workers", "start"), [(2, "fork"), (1, "spawn")])
+def test_workers_read_the_same(tiny_dataset, workers, start):
+    dataset = ShapeDataset(
+        tiny_dataset, "train", image_size=16, num_points=64, num_views=2, train=True
+    )
+    expected = read_all(dataset, 0)  # leaves files open that a fork must not use
+    for want, got in zip(expected, read_all(dataset, workers, start), strict=True):
+        for key in want:
+            assert torch.equal(want[key], got[key]), key
+
+
+def test_shards_outlive_the_garbage_collector(path, samples):
+    import gc
+
+    shard = Shard(path.parent, entry_of(path))
+    shard.voxels(0)
+    gc.collect()
+    np.testing.assert_array_equal(shard.voxels(1), samples[1].voxels)
+
+
+def test_truncated_and_missing_shards_are_named(path):
+    entry = entry_of(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"train-00000\.h5: \d+ bytes where .* \(truncated"):
+        Shard(path.parent, entry)
+    path.unlink()
+    with pytest.raises(UserError, match=r"train-00000\.h5: missing shard"):
+        Shard(path.parent, entry)
+
+
+def test_other_files_are_no_shards(path):
+    path.write_bytes(b"no HDF5 at all")
+    with pytest.raises(UserError, match=r"train-00000\.h5: damaged or not a shard"):
+        Shard(path.parent, entry_of(path))
+    with h5py.File(path, "w") as file:
+        file.attrs["format_version"] = shards.FORMAT_VERSION
+    with pytest.raises(UserError, match=r"train-00000\.h5: damaged or not a shard"):
+        Shard(path.parent, entry_of(path))
+
+
+def test_damaged_structures_raise_nothing_else(path):
+    whole, entry = path.read_bytes(), entry_of(path)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[rng.integers(3000)] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            Shard(path.parent, entry).voxels(0)
+        except UserError as error:
+            assert path.name in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 10
+
+
+def test_other_format_versions_are_refused(path, copy):
+    with h5py.File(path, "a") as file:
+        file.attrs["format_version"] = 7
+    with pytest.raises(UserError, match="format version 7, this occvae reads version 1"):
+        Shard(path.parent, entry_of(path))
+    content = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**content, "format_version": 2}))
+    with pytest.raises(UserError, match=r"dataset\.json: written as format version 2"):
+        Manifest.load(copy)
+
+
+def test_manifest_round_trip(tmp_path):
+    shard = ShardEntry("train-00000.h5", "train", 3, 10, "ab")
+    manifest = Manifest("voxels", {"seed": 1}, ["a"], [shard], {"x": "empty"}, complete=True)
+    manifest.save(tmp_path)
+    assert Manifest.load(tmp_path) == manifest
+    replace(manifest, complete=False).save(tmp_path)
+    assert not Manifest.load(tmp_path).complete
+    assert [file.name for file in tmp_path.iterdir()] == [MANIFEST]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a dataset manifest"),
+        (b"{", "not a dataset manifest"),
+        (b"\xff\xfe\x00", "not a dataset manifest"),
+        (b"[]", "not a dataset manifest"),
+        (b"3", "not a dataset manifest"),
+        (b"{}", "not a dataset manifest"),
+        (b'{"format_version": 1, "shards": [{"file": "x"}]}', "not a dataset manifest"),
+        (b'{"format_version": 1, "shards": []}', "not a dataset manifest"),
+        (None, "no dataset here; make one with `occvae data build`"),
+    ],
+)
+def test_corrupt_manifests_are_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(UserError, match=rf"dataset\.json: {message}") as caught:
+        Manifest.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 1.0])
+def test_verify_finds_one_flipped_bit(copy, where):
+    assert verify_dataset(copy).complete
+    path = copy / "val-00000.h5"
+    content = bytearray(path.read_bytes())
+    content[int(where * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"val-00000\.h5: SHA-256 differs"):
+        verify_dataset(copy)
+
+
+def test_verify_names_lost_and_truncated_shards(copy):
+    path = copy / "val-00000.h5"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"val-00000\.h5"):
+        verify_dataset(copy)
+    path.unlink()
+    with pytest.raises(UserError, match=r"val-00000\.h5: missing shard"):
+        verify_dataset(copy)

@@ -1,0 +1,164 @@
+"""Voxel archives in every form that is promised, and the ones that are refused."""
+
+import numpy as np
+import pytest
+
+from occvae.data.procedural import CATEGORIES
+from occvae.data.sources import ProceduralSource, VoxelArchiveSource, VoxelShape
+from occvae.errors import UserError
+
+GRIDS = np.random.default_rng(0).random((9, 4, 4, 4)) < 0.4
+PACKED = np.packbits(GRIDS.reshape(9, -1), axis=1)
+
+
+def archive(tmp_path, name: str = "shapes", **content) -> str:
+    path = tmp_path / f"{name}.npz"
+    np.savez_compressed(path, **content)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"voxels": GRIDS},
+        {"voxels": GRIDS.astype(np.uint8)},
+        {"voxels": GRIDS.astype(np.uint8) * 255},
+        {"voxels": np.where(GRIDS, 0.5, 0.49).astype(np.float16)},
+        {"voxels": np.where(GRIDS, 1.0, np.nan)},
+        {"voxels": PACKED, "resolution": 4},
+    ],
+    ids=["bool", "uint8", "bytes", "float16", "nan", "packed"],
+)
+def test_all_forms_hold_the_same_grids(tmp_path, content):
+    source = VoxelArchiveSource([archive(tmp_path, **content)], up="y")
+    found = [source.load(index).grid for index in range(len(source.items))]
+    np.testing.assert_array_equal(found, GRIDS)
+    assert not source.skipped
+
+
+def test_packed_bits_of_an_odd_resolution(tmp_path):
+    grids = np.random.default_rng(1).random((2, 3, 3, 3)) < 0.5
+    bits = np.packbits(grids.reshape(2, -1), axis=1)
+    source = VoxelArchiveSource([archive(tmp_path, voxels=bits, resolution=3)], up="y")
+    np.testing.assert_array_equal([source.load(0).grid, source.load(1).grid], grids)
+
+
+def test_z_up_is_turned_to_y_up_with_the_front_towards_z(tmp_path):
+    grids = np.zeros((3, 5, 5, 5), bool)
+    grids[0, 4, 2, 2] = True  # on the right
+    grids[1, 2, 0, 2] = True  # in front: towards -y
+    grids[2, 2, 2, 4] = True  # on top: +z
+    source = VoxelArchiveSource([archive(tmp_path, voxels=grids)])
+    right, front, top = (np.argwhere(source.load(index).grid).tolist() for index in range(3))
+    assert (right, front, top) == ([[4, 2, 2]], [[2, 2, 4]], [[2, 4, 2]])
+
+
+def test_defaults_of_id_category_and_split(tmp_path):
+    source = VoxelArchiveSource([archive(tmp_path, "parts", voxels=GRIDS)])
+    assert [item.id for item in source.items[:2]] == ["parts-00000", "parts-00001"]
+    assert {item.category for item in source.items} == {"object"}
+    assert [item.split for item in source.items] == ["train"] * 7 + ["val", "train"]
+
+
+def test_columns_are_taken_from_the_archive(tmp_path):
+    path = archive(
+        tmp_path,
+        voxels=GRIDS[:2],
+        id=np.array([7, 9]),
+        category=np.array([b"cup", b"jar"]),
+        split=np.array(["val", "train"]),
+    )
+    first, second = VoxelArchiveSource([path]).items
+    assert (first.id, first.category, first.split) == ("7", "cup", "val")
+    assert (second.id, second.category, second.split) == ("9", "jar", "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"grid": GRIDS}, r"has no 'voxels' array \(found grid\)"),
+        ({"voxels": GRIDS[:, :3]}, r"'voxels' is bool \(9, 3, 4, 4\); expected \(N, R, R, R\)"),
+        ({"voxels": GRIDS[0]}, r"'voxels' is bool \(4, 4, 4\)"),
+        ({"voxels": PACKED}, r"'voxels' is uint8 \(9, 8\)"),
+        ({"voxels": PACKED, "resolution": 5}, r"'voxels' is uint8 \(9, 8\)"),
+        ({"voxels": PACKED, "resolution": [4, 4]}, "an integer 'resolution'"),
+        ({"voxels": PACKED, "resolution": "four"}, "an integer 'resolution'"),
+        ({"voxels": GRIDS.astype(str)}, "expected bool or numbers"),
+        ({"voxels": GRIDS.astype(complex)}, "expected bool or numbers"),
+        ({"voxels": GRIDS.astype(object)}, "not a readable"),
+        ({"voxels": GRIDS, "category": np.array(["a"] * 8)}, r"'category' has shape \(8,\)"),
+        ({"voxels": GRIDS, "id": np.array("one")}, r"'id' has shape \(\), expected \(9,\)"),
+        ({"voxels": GRIDS, "split": ["val"] * 8 + ["test"]}, "split 'test' is neither"),
+        ({"voxels": GRIDS[:0]}, "the archives hold no shapes"),
+    ],
+)
+def test_wrong_content_is_named(tmp_path, content, message):
+    path = archive(tmp_path, "bad", **content)
+    with pytest.raises(UserError, match=f"no voxel archive could be read: .*{message}") as caught:
+        VoxelArchiveSource([path])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_archive_is_skipped_whole_and_named(tmp_path):
+    good = archive(tmp_path, "good", voxels=GRIDS)
+    late = archive(tmp_path, "late", voxels=GRIDS, split=["train"] * 8 + ["test"])
+    source = VoxelArchiveSource([late, good, str(tmp_path / "missing.npz")])
+    assert {item.id.split("-")[0] for item in source.items} == {"good"}
+    assert "'test'" in source.skipped[late]
+    assert "no such file" in source.skipped[str(tmp_path / "missing.npz")]
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut"])
+def test_other_files_are_no_archives(tmp_path, content):
+    path = tmp_path / "other.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"other\.npz: not a readable \.npz archive"):
+        VoxelArchiveSource([path])
+
+
+def test_arrays_and_folders_are_no_archives(tmp_path):
+    np.save(tmp_path / "array.npy", GRIDS)
+    for path in (tmp_path / "array.npy", tmp_path):
+        with pytest.raises(UserError, match="not a readable"):
+            VoxelArchiveSource([path])
+
+
+def test_random_damage_raises_nothing_else(tmp_path):
+    path = archive(tmp_path, voxels=GRIDS)
+    whole = open(path, "rb").read()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] = rng.integers(256)
+        open(path, "wb").write(damaged)
+        try:
+            VoxelArchiveSource([path])
+        except UserError:
+            pass
+
+
+def test_wrong_arguments():
+    with pytest.raises(UserError, match="up must be 'y' or 'z', got 'x'"):
+        VoxelArchiveSource([], up="x")
+    with pytest.raises(UserError, match="shapes_per_category must be positive, got 0"):
+        ProceduralSource(0)
+
+
+def test_voxel_shape_contains_what_its_cells_say():
+    shape = VoxelShape(GRIDS[0])
+    points = np.random.default_rng(2).uniform(-0.55, 0.55, (500, 3))
+    for point, inside in zip(points, shape.contains(points), strict=True):
+        cell = np.floor((point + 0.5) * 4).astype(int)
+        expected = bool((0 <= cell).all() and (cell < 4).all() and GRIDS[0][tuple(cell)])
+        assert inside == expected
+
+
+def test_procedural_shapes_alternate_and_are_reproducible():
+    source, again = ProceduralSource(9, seed=3), ProceduralSource(9, seed=3)
+    assert [item.category for item in source.items[: len(CATEGORIES)]] == list(CATEGORIES)
+    assert sum(item.split == "val" for item in source.items) == len(CATEGORIES)
+    np.testing.assert_array_equal(source.load(5).mesh()[0], again.load(5).mesh()[0])
+    other = ProceduralSource(9, seed=4).load(5).mesh()[0]
+    assert other.shape != source.load(5).mesh()[0].shape or not np.array_equal(
+        other, source.load(5).mesh()[0]
+    )

@@ -1,0 +1,96 @@
+"""Models whose answers are known: an analytic decoder, an oracle, and a tiny network."""
+
+import torch
+from torch import Tensor, nn
+
+from occvae.data.dataset import ShapeDataset
+from occvae.models import create_model
+from occvae.models.occupancy import OccupancyModel
+from occvae.train.config import apply_overrides
+from occvae.train.presets import make_preset
+from tests.tiny import TINY_MODEL
+
+CENTRE = (0.1, 0.05, -0.08)
+RADIUS = 0.35
+
+
+def tiny_options() -> dict:
+    return apply_overrides(make_preset("default", "vitocc"), TINY_MODEL).model
+
+
+def tiny_model(**options) -> OccupancyModel:
+    torch.manual_seed(0)
+    return create_model("vitocc", **tiny_options() | options)
+
+
+def octahedron_model(sharpness: float = 20.0) -> OccupancyModel:
+    """The tiny network with weights set so that logit = sharpness (RADIUS - |p - CENTRE|_1)."""
+    model = tiny_model().eval()
+    decoder = model.decoder
+    directions = torch.cat([torch.eye(3), -torch.eye(3)])
+    with torch.no_grad():
+        for layer in (decoder.linear_in, decoder.linear_out):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        decoder.linear_in.weight[:6] = directions
+        decoder.linear_in.bias[:6] = -directions @ torch.tensor(CENTRE)
+        decoder.linear_out.weight[0, :6] = -sharpness
+        decoder.linear_out.bias.fill_(sharpness * RADIUS)
+    return model
+
+
+class MeanColour(nn.Module):
+    """Pictures (B, 3, S, S) to their mean colour (B, 3)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
+
+
+class Ball(nn.Module):
+    """Logit slope (radius - |p - centre|); the red of the conditioning is added to the radius."""
+
+    def __init__(self, centre: tuple[float, ...] = CENTRE, radius: float = 0.2, slope: float = 8.0):
+        super().__init__()
+        self.register_buffer("centre", torch.tensor(centre))
+        self.radius, self.slope = radius, slope
+
+    def forward(self, points: Tensor, conditioning: Tensor) -> Tensor:
+        radius = self.radius + conditioning[:, :1]
+        return self.slope * (radius - (points - self.centre).norm(dim=-1))
+
+
+def ball_model(threshold: float = 0.5, **options) -> OccupancyModel:
+    return OccupancyModel(MeanColour(), Ball(**options), image_size=8, threshold=threshold)
+
+
+class LookUp(nn.Module):
+    """Recognises the first view of each shape of a dataset and answers from a table.
+
+    Args:
+        dataset: pictures to recognise, of `image_size`.
+        logits: (S, N), in the order of the dataset.
+        voxels: (S, R, R, R) probabilities.
+    """
+
+    threshold = 0.5
+
+    def __init__(self, dataset: ShapeDataset, logits: Tensor, voxels: Tensor):
+        super().__init__()
+        self.image_size = dataset.image_size
+        self.numbers = {
+            self._key(dataset[i]["images"][None] / 255.0): i for i in range(len(dataset))
+        }
+        assert len(self.numbers) == len(dataset)
+        self.logits, self.voxels = logits, voxels
+
+    @staticmethod
+    def _key(images: Tensor) -> bytes:
+        return images[0, 0].numpy().tobytes()
+
+    def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
+        return self.logits[self.numbers[self._key(images)]][None, : points.shape[1]]
+
+    def predict_voxels(self, images: Tensor, resolution: int = 32) -> Tensor:
+        grids = self.voxels[[self.numbers[self._key(image[None])] for image in images]]
+        assert grids.shape[1] == resolution
+        return grids

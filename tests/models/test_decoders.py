@@ -1,0 +1,117 @@
+"""Decoders against their formulas, recomputed in float64 numpy."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from occvae.models.batch_norm import ConditionalBatchNorm
+from occvae.models.decoders import CbnBlock, CbnDecoder, CnnDecoder
+
+DECODERS = [CbnDecoder(16, 24, 2), CnnDecoder(16)]
+
+
+def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Nothing at its initial value: running statistics neither, and no zero weight hides a path."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if value.is_floating_point():
+            noise = torch.randn(value.shape, generator=generator) * 0.2
+            value.data.copy_(noise.abs() + 0.5 if name.endswith("running_var") else noise)
+    return module
+
+
+def inputs(batch: int = 3, count: int = 50) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    points = torch.rand(batch, count, 3, generator=generator) - 0.5
+    return points, torch.randn(batch, 16, generator=generator)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_published_sizes():
+    assert parameters(CbnDecoder()) == 2_106_625
+    assert parameters(CnnDecoder()) == 176_929
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=["cbn", "cnn"])
+def test_a_point_does_not_see_the_others(decoder):
+    decoder = randomised(decoder).eval()
+    points, conditioning = inputs()
+    with torch.no_grad():
+        expected = decoder(points, conditioning)
+        single = decoder(points[1:2, 7:8], conditioning[1:2])
+        shuffled = decoder(points.flip(1), conditioning).flip(1)
+        none = decoder(points[:, :0], conditioning)
+    assert expected.shape == (3, 50) and none.shape == (3, 0)
+    torch.testing.assert_close(single[0, 0], expected[1, 7], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shuffled, expected, rtol=1e-4, atol=1e-5)
+
+
+def linear(state: dict, name: str, x: np.ndarray) -> np.ndarray:
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def conditional_norm(state: dict, name: str, x: np.ndarray, c: np.ndarray) -> np.ndarray:
+    mean, variance = state[f"{name}.norm.running_mean"], state[f"{name}.norm.running_var"]
+    normalised = (x - mean) / np.sqrt(variance + 1e-5)
+    gamma, beta = linear(state, f"{name}.gamma", c), linear(state, f"{name}.beta", c)
+    return np.maximum(gamma[:, None] * normalised + beta[:, None], 0.0)
+
+
+def test_cbn_decoder_is_the_published_formula():
+    decoder = randomised(CbnDecoder(16, 24, 2)).eval()
+    state = {key: value.double().numpy() for key, value in decoder.state_dict().items()}
+    points, conditioning = inputs()
+    p, c = points.double().numpy(), conditioning.double().numpy()
+    x = linear(state, "linear_in", p)
+    for block in ("blocks.0", "blocks.1"):
+        update = linear(
+            state, f"{block}.linear_0", conditional_norm(state, f"{block}.norm_0", x, c)
+        )
+        x = x + linear(
+            state, f"{block}.linear_1", conditional_norm(state, f"{block}.norm_1", update, c)
+        )
+    expected = linear(state, "linear_out", conditional_norm(state, "norm_out", x, c))[..., 0]
+    with torch.no_grad():
+        found = decoder.double()(points.double(), conditioning.double())
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_conditional_batch_norm_gradients(training):
+    norm = randomised(ConditionalBatchNorm(3, 2)).double().train(training)
+    # Running statistics move with each call; they do not enter the output of a training step.
+    features = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    conditioning = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(norm, (features, conditioning))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_blocks_start_as_identities(training):
+    block = CbnBlock(8, 4).train(training)
+    features = torch.randn(2, 5, 8)
+    kept = features.clone()
+    torch.testing.assert_close(block(features, torch.randn(2, 4)), kept, rtol=0, atol=0)
+    torch.testing.assert_close(features, kept, rtol=0, atol=0)  # nothing was done in place
+
+
+def test_conditional_batch_norm_starts_plain():
+    features = torch.randn(2, 30, 6) * 3 + 1
+    found = ConditionalBatchNorm(6, 4)(features, torch.randn(2, 4))
+    expected = nn.BatchNorm1d(6, affine=False)(features.flatten(0, 1)).view_as(features)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("decoder", DECODERS, ids=["cbn", "cnn"])
+def test_every_parameter_gets_a_gradient(decoder):
+    decoder = randomised(decoder).train()
+    points, conditioning = inputs()
+    decoder.zero_grad()
+    decoder(points, conditioning.requires_grad_()).square().mean().backward()
+    without = [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()]
+    # A bias straight before a batch norm is the exception: the norm subtracts it again.
+    assert all(name.endswith("bias") for name in without), without
+    assert conditioning.grad.any()
