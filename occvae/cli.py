@@ -114,7 +114,8 @@ def _export_images(options: argparse.Namespace) -> None:
     for number in range(count):
         index = number * len(dataset) // count
         shard, local = dataset.locate(index)
-        (folder / f"{dataset.ids[index]}.png").write_bytes(shard.image(local, 0))
+        name = dataset.ids[index].replace("/", "_")  # ids come from archives, not from this folder
+        (folder / f"{name}.png").write_bytes(shard.image(local, 0))
     print(f"{count} pictures in {folder}")
 
 

@@ -1,27 +1,10 @@
 """Occupancy decoders: points and a conditioning vector to logits. Points never see each other."""
 
-import math
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from occvae.errors import UserError
 from occvae.models.batch_norm import ConditionalBatchNorm, SyncBatchNorm, conditional_relu
-
-
-def encode_positions(points: Tensor, num_frequencies: int) -> Tensor:
-    """Coordinates with their sines and cosines at doubling frequencies (NeRF, Mildenhall 2020).
-
-    A network of raw coordinates learns smooth shapes first and thin legs last.
-
-    Shapes: points (B, N, 3) -> (B, N, 3 + 6 * num_frequencies); wavelengths 2, 1, 1/2, ...
-    """
-    if num_frequencies == 0:
-        return points
-    scales = math.pi * 2.0 ** torch.arange(num_frequencies, device=points.device)
-    angles = (points.unsqueeze(-1) * scales).flatten(-2)
-    return torch.cat([points, angles.sin(), angles.cos()], dim=-1)
 
 
 class CbnBlock(nn.Module):
@@ -49,16 +32,9 @@ class CbnDecoder(nn.Module):
     Shapes: points (B, N, 3), conditioning (B, E) -> logits (B, N).
     """
 
-    def __init__(
-        self,
-        embedding_size: int = 256,
-        hidden_size: int = 256,
-        num_blocks: int = 5,
-        num_frequencies: int = 0,
-    ):
+    def __init__(self, embedding_size: int = 256, hidden_size: int = 256, num_blocks: int = 5):
         super().__init__()
-        self.num_frequencies = num_frequencies
-        self.linear_in = nn.Linear(3 + 6 * num_frequencies, hidden_size)
+        self.linear_in = nn.Linear(3, hidden_size)
         self.blocks = nn.ModuleList(
             CbnBlock(hidden_size, embedding_size) for _ in range(num_blocks)
         )
@@ -66,7 +42,7 @@ class CbnDecoder(nn.Module):
         self.linear_out = nn.Linear(hidden_size, 1)
 
     def forward(self, points: Tensor, conditioning: Tensor) -> Tensor:
-        features = self.linear_in(encode_positions(points, self.num_frequencies))
+        features = self.linear_in(points)
         for block in self.blocks:
             features = block(features, conditioning)
         features = conditional_relu(self.norm_out, features, conditioning)
@@ -101,12 +77,10 @@ class CnnDecoder(nn.Module):
         return self.linear_out(features).view(points.shape[:2])
 
 
-def create_decoder(
-    name: str, embedding_size: int, hidden_size: int, num_blocks: int, num_frequencies: int
-) -> nn.Module:
+def create_decoder(name: str, embedding_size: int, hidden_size: int, num_blocks: int) -> nn.Module:
     """`cbn` of any width and depth, or `cnn`, whose widths are fixed."""
     if name == "cbn":
-        return CbnDecoder(embedding_size, hidden_size, num_blocks, num_frequencies)
+        return CbnDecoder(embedding_size, hidden_size, num_blocks)
     if name == "cnn":
         return CnnDecoder(embedding_size)
     raise UserError(f"unknown decoder {name!r}; choose from cbn, cnn")

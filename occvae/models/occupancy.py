@@ -152,7 +152,6 @@ def onet(
     decoder: str = "cbn",
     hidden_size: int = 256,
     num_blocks: int = 5,
-    num_frequencies: int = 0,
     threshold: float = 0.3,
 ) -> OccupancyModel:
     """The image model of Occupancy Networks: ResNet-18 and the conditional batch norm decoder.
@@ -164,11 +163,11 @@ def onet(
         image_size: edge in pixels; other sizes are resized.
         embedding_size: E, size of the conditioning vector.
         decoder: `cbn`, or `cnn` with fixed widths.
-        hidden_size, num_blocks, num_frequencies: of the `cbn` decoder; see `CbnDecoder`.
+        hidden_size, num_blocks: of the `cbn` decoder.
         threshold: see `OccupancyModel`.
     """
     image_encoder = resnet_encoder(encoder, embedding_size, pretrained, encoder_weights)
-    implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks, num_frequencies)
+    implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
 
 
@@ -184,7 +183,6 @@ def vitocc(
     decoder: str = "cbn",
     hidden_size: int = 256,
     num_blocks: int = 5,
-    num_frequencies: int = 0,
     threshold: float = 0.3,
 ) -> OccupancyModel:
     """ViTOcNet: a vision transformer with its head altered to the embedding, and a decoder.
@@ -197,11 +195,11 @@ def vitocc(
         image_size: edge in pixels; other sizes are resized.
         embedding_size: E, size of the conditioning vector.
         decoder: `cbn` as in Occupancy Networks, or the original's `cnn` with fixed widths.
-        hidden_size, num_blocks, num_frequencies: of the `cbn` decoder; see `CbnDecoder`.
+        hidden_size, num_blocks: of the `cbn` decoder.
         threshold: see `OccupancyModel`.
     """
     image_encoder = timm_encoder(
         encoder, embedding_size, image_size, pretrained, encoder_weights, encoder_options or {}
     )
-    implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks, num_frequencies)
+    implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
     return OccupancyModel(image_encoder, implicit, image_size, threshold)

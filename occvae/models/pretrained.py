@@ -55,14 +55,16 @@ def from_pretrained(path: str | Path) -> nn.Module:
     folder = find_export(path)
     try:
         config = json.loads((folder / CONFIG).read_text())
-        arch, options = config["arch"], dict(config["options"])
+        arch = config["arch"]
+        model = create_model(arch, **config["options"])
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / CONFIG}: not a model description ({error!r})") from None
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / WEIGHTS}: not readable ({error}); export it again") from None
-    model = create_model(arch, **options)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -52,7 +52,8 @@ def create_model(arch: str, **options) -> nn.Module:
             raise UserError(f"{arch} has no option {option!r}{_suggest(option, known)}")
     model = _ARCHITECTURES[arch](**options)
     model.arch = arch
-    model.options = options
+    # Defaults included: an export must not change when a default does.
+    model.options = {name: entry.default for name, entry in known.items()} | options
     return model
 
 

@@ -88,13 +88,20 @@ def test_an_interrupted_build_continues(source, straight, tmp_path, monkeypatch,
     assert not set(rebuilt) & set(finished)
 
 
-def test_a_deleted_shard_is_made_again_in_its_place(source, straight, tmp_path, monkeypatch):
+def test_deleted_shards_are_made_again_in_their_places(source, straight, tmp_path, monkeypatch):
+    def fail_on_validation(path, samples, write=build.write_shard):
+        if path.name.startswith("val"):
+            raise OSError("disk full")
+        write(path, samples)
+
     make(source, tmp_path)
-    (tmp_path / "train-00001.h5").unlink()
+    for name in ("train-00001.h5", "val-00000.h5"):
+        (tmp_path / name).unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(build, "write_shard", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        patched.setattr(build, "write_shard", fail_on_validation)
+        with pytest.raises(OSError, match="disk full"):
             make(source, tmp_path)
+    assert not Manifest.load(tmp_path).complete
     make(source, tmp_path)
     assert files(tmp_path) == files(straight)
 

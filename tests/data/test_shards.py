@@ -1,7 +1,9 @@
 """Shards give back what was written, in any process, and damaged ones are refused by name."""
 
+import gc
 import json
 import multiprocessing
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +37,7 @@ def random_sample(seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     return Sample(
         id=f"shape-{seed}",
-        category="größe" if seed % 2 else "chair",
+        category="gr\u00f6\u00dfe" if seed % 2 else "chair",
         points=rng.integers(0, 65536, (POINTS, 3)).astype(np.uint16),
         occupancies=rng.random(POINTS) < 0.5,
         voxels=rng.random((RESOLUTION,) * 3) < 0.5,
@@ -136,9 +138,18 @@ def test_workers_read_the_same(tiny_dataset, workers, start):
             assert torch.equal(want[key], got[key]), key
 
 
-def test_shards_outlive_the_garbage_collector(path, samples):
-    import gc
+def test_a_forked_process_opens_the_file_itself(path, monkeypatch):
+    shard, opened = Shard(path.parent, entry_of(path)), []
+    monkeypatch.setattr(
+        Shard, "_open", lambda self, really=Shard._open: opened.append(self) or really(self)
+    )
+    for process in (1, 1, 2, 2):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        shard.voxels(0)
+    assert len(opened) == 2
 
+
+def test_shards_outlive_the_garbage_collector(path, samples):
     shard = Shard(path.parent, entry_of(path))
     shard.voxels(0)
     gc.collect()

@@ -1,0 +1,186 @@
+"""OccupancyModel around parts whose answers are known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from occvae.errors import UserError
+from occvae.models.occupancy import OccupancyModel
+from tests.fakes import (
+    CENTRE,
+    RADIUS,
+    Ball,
+    MeanColour,
+    ball_model,
+    octahedron_model,
+    tiny_model,
+)
+
+
+def pictures(batch: int = 2, views: int = 1, size: int = 8) -> torch.Tensor:
+    return torch.rand(batch, views, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("size", [32, 50])
+def test_shapes(views, size):
+    model = tiny_model().eval()
+    images, points = pictures(2, views, size), torch.rand(2, 7, 3) - 0.5
+    conditioning = model.encode(images)
+    assert conditioning.shape == (2, 256)
+    logits = model.decode(points, conditioning)
+    assert logits.shape == (2, 7)
+    assert torch.equal(model(images, points), logits)
+
+
+def test_several_views_are_averaged():
+    model = tiny_model().eval()
+    images = pictures(2, 3, 32)
+    views = torch.stack([model.encode(images[:, v : v + 1]) for v in range(3)])
+    torch.testing.assert_close(model.encode(images), views.mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_of_other_sizes_are_resized():
+    model = ball_model()
+    images = pictures(2, 2, 64)
+    assert model.encode(images).shape == (2, 3)
+    pooled = torch.nn.functional.interpolate(
+        images.flatten(0, 1), (8, 8), mode="bilinear", antialias=True
+    )
+    expected = pooled.mean(dim=(2, 3)).view(2, 2, 3).mean(dim=1)
+    torch.testing.assert_close(model.encode(images), expected)
+    flat = torch.full((1, 1, 3, 5, 9), 0.25)  # enlarged, and not square
+    torch.testing.assert_close(model.encode(flat), torch.full((1, 3), 0.25))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(3, 8, 8),
+        torch.zeros(1, 3, 8, 8),
+        torch.zeros(1, 1, 4, 8, 8),
+        torch.zeros(1, 1, 8, 8, 3),
+        torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(1, 0, 3, 8, 8),
+        torch.zeros(0, 1, 3, 8, 8),
+        torch.zeros(1, 1, 3, 0, 8),
+    ],
+)
+def test_wrong_images_are_refused(images):
+    message = rf"images must be floating point \(B, V, 3, H, W\).* got {images.dtype} "
+    with pytest.raises(ValueError, match=message):
+        ball_model().encode(images)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (1, 7, 2), (1, 7, 3), (3, 7, 3)])
+def test_wrong_points_are_refused(shape):
+    with pytest.raises(ValueError, match=r"points must be \(B, N, 3\) with B = 2, got \("):
+        ball_model().decode(torch.zeros(shape), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, math.nan])
+def test_thresholds_are_probabilities(threshold):
+    with pytest.raises(UserError, match="threshold must be a probability between 0 and 1"):
+        ball_model(threshold)
+    with pytest.raises(UserError, match="threshold must be a probability"):
+        ball_model().reconstruct(pictures(), 32, threshold)
+
+
+def test_voxels_are_indexed_x_y_z():
+    class Plane(nn.Module):
+        def forward(self, points, conditioning):
+            return points @ torch.tensor([1.0, 10.0, 100.0])
+
+    model = OccupancyModel(MeanColour(), Plane(), 8, 0.5)
+    grid = model.predict_voxels(pictures(), 4)
+    assert grid.shape == (2, 4, 4, 4)
+    line = (np.arange(4) + 0.5) / 4 - 0.5
+    x, y, z = line[:, None, None], line[None, :, None], line[None, None, :]
+    expected = 1 / (1 + np.exp(-(x + 10 * y + 100 * z)))
+    np.testing.assert_allclose(grid, np.stack([expected] * 2), rtol=1e-4)
+
+
+def test_voxels_and_points_differ_from_picture_to_picture():
+    model = ball_model(radius=0.0)
+    images = torch.stack([torch.full((1, 3, 8, 8), value) for value in (0.1, 0.4)])
+    small, large = (grid >= 0.5 for grid in model.predict_voxels(images, 16))
+    assert 0 < small.sum() < large.sum()
+    points = torch.rand(2, 100, 3) - 0.5
+    torch.testing.assert_close(model.predict_points(images, points), model(images, points))
+
+
+def test_chunks_do_not_show(monkeypatch):
+    model = tiny_model().eval()
+    points = torch.rand(2, 100, 3) - 0.5
+    conditioning = model.encode(pictures(2, 1, 32))
+    whole = model.decode(points, conditioning)
+    for chunk in (1, 33, 100, 1000):
+        part = model._decode_chunked(points, conditioning, chunk)
+        torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-5)
+    assert model._decode_chunked(points[:, :0], conditioning).shape == (2, 0)
+
+
+def test_reconstruct_gives_each_picture_its_ball():
+    model = ball_model(radius=0.0)
+    images = torch.stack([torch.full((1, 3, 8, 8), value) for value in (0.15, 0.3, 0.0)])
+    small, large, none = model.reconstruct(images, resolution=64)
+    for mesh, radius in ((small, 0.15), (large, 0.3)):
+        assert mesh.is_watertight
+        distances = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+        np.testing.assert_allclose(distances, radius, atol=1.1 / 64 / 2)
+        assert mesh.volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.05)
+    assert len(none.faces) == 0
+
+
+@pytest.mark.parametrize("threshold", [None, 0.2, 0.5, 0.8])
+def test_the_threshold_moves_the_surface(threshold):
+    model = ball_model(threshold=0.3, radius=0.3, slope=20.0)
+    model.encoder = MeanColour()
+    [mesh] = model.reconstruct(torch.zeros(1, 1, 3, 8, 8), 64, threshold)
+    used = 0.3 if threshold is None else threshold
+    # sigmoid(20 (r - d)) = t at d = r - logit(t) / 20
+    expected = 0.3 - math.log(used / (1 - used)) / 20
+    found = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+    assert found.mean() == pytest.approx(expected, abs=0.006)
+
+
+def test_a_whole_network_is_reconstructed():
+    [mesh] = octahedron_model().reconstruct(pictures(1, 1, 32), 64, threshold=0.5)
+    assert mesh.is_watertight
+    assert np.abs(mesh.vertices - CENTRE).sum(axis=1) == pytest.approx(RADIUS, abs=0.02)
+    assert mesh.volume == pytest.approx(4 / 3 * RADIUS**3, rel=0.05)
+
+
+@pytest.mark.parametrize("resolution", [0, 16, 100])
+def test_resolutions_are_checked(resolution):
+    with pytest.raises(ValueError, match="resolution must be"):
+        ball_model().reconstruct(pictures(), resolution)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model, images: model.predict_voxels(images, 2),
+        lambda model, images: model.predict_points(images, torch.zeros(2, 4, 3)),
+        lambda model, images: model.reconstruct(images, 32),
+        lambda model, images: model.predict_voxels(images[0], 2),
+    ],
+    ids=["voxels", "points", "mesh", "error"],
+)
+def test_predicting_leaves_training_as_it_was(use):
+    class Watchful(Ball):
+        def forward(self, points, conditioning):
+            assert not self.training and not torch.is_grad_enabled()
+            return super().forward(points, conditioning)
+
+    model = OccupancyModel(MeanColour(), Watchful(), 8, 0.5).train()
+    model.encoder.eval()  # frozen by the user
+    try:
+        use(model, pictures())
+    except ValueError:
+        pass
+    assert model.training and model.decoder.training and not model.encoder.training
+    assert torch.is_grad_enabled()

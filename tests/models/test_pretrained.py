@@ -1,0 +1,107 @@
+"""Exports come back as the same model; broken ones are named."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from occvae.errors import UserError
+from occvae.models import from_pretrained, save_pretrained
+from occvae.models.pretrained import CONFIG, WEIGHTS, find_export
+from tests.fakes import tiny_model, tiny_options
+
+
+@pytest.fixture
+def export(tmp_path) -> Path:
+    save_pretrained(tiny_model(), tmp_path / "export", step=7)
+    return tmp_path / "export"
+
+
+def test_round_trip_gives_equal_outputs(tmp_path):
+    model = tiny_model(threshold=0.4)
+    images, points = torch.rand(2, 1, 3, 32, 32), torch.rand(2, 9, 3) - 0.5
+    model(images, points)  # running statistics other than the initial ones
+    save_pretrained(model, tmp_path / "a" / "b")
+    loaded = from_pretrained(tmp_path / "a" / "b")
+    assert not loaded.training
+    assert (loaded.arch, loaded.threshold) == ("vitocc", 0.4)
+    assert torch.equal(loaded(images, points), model.eval()(images, points))
+    assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {CONFIG, WEIGHTS}
+
+
+def test_metadata_is_kept_and_where_weights_came_from_is_not(tmp_path):
+    model = tiny_model()
+    model.options = {**model.options, "pretrained": True, "encoder_weights": "/gone.pth"}
+    save_pretrained(model, tmp_path, step=7, metrics={"iou": 0.5})
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert (config["arch"], config["step"], config["metrics"]) == ("vitocc", 7, {"iou": 0.5})
+    assert config["options"] == tiny_options()
+    from_pretrained(tmp_path)
+
+
+def test_an_export_is_replaced(export):
+    other = tiny_model(num_blocks=2)
+    save_pretrained(other, export)
+    assert from_pretrained(export).state_dict().keys() == other.state_dict().keys()
+
+
+def test_a_run_folder_gives_its_best_and_then_its_last(tmp_path):
+    for name, threshold in (("last", 0.2), ("best", 0.4)):
+        save_pretrained(tiny_model(threshold=threshold), tmp_path / name)
+        assert from_pretrained(tmp_path).threshold == threshold
+    assert find_export(tmp_path) == tmp_path / "best"
+    assert find_export(tmp_path / "last" / WEIGHTS) == tmp_path / "last"
+    (tmp_path / "best" / WEIGHTS).unlink()  # an export cut short does not count
+    assert find_export(tmp_path) == tmp_path / "last"
+
+
+@pytest.mark.parametrize("gone", [CONFIG, WEIGHTS])
+def test_missing_files(export, gone):
+    (export / gone).unlink()
+    with pytest.raises(UserError, match=f"export: holds no {CONFIG} with {WEIGHTS}; give an"):
+        from_pretrained(export)
+    with pytest.raises(UserError, match="nowhere: holds no"):
+        from_pretrained(export / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a model description"),
+        (b"{", "not a model description"),
+        (b"\xff\x00", "not a model description"),
+        (b"[1]", "not a model description"),
+        (b"null", "not a model description"),
+        (b'{"arch": "vitocc"}', "not a model description"),
+        (b'{"arch": "vitocc", "options": 3}', "not a model description"),
+        (b'{"arch": "vitocc", "options": {"hidden_size": "big"}}', "not a model description"),
+        (b'{"arch": "nerf", "options": {}}', "unknown arch 'nerf'"),
+        (b'{"arch": ["vitocc"], "options": {}}', "not a model description"),
+        (b'{"arch": "onet", "options": {"depth": 3}}', "onet has no option 'depth'"),
+    ],
+)
+def test_broken_configs(export, content, message):
+    (export / CONFIG).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        from_pretrained(export)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 1000, -10])
+def test_truncated_weights(export, keep):
+    path = export / WEIGHTS
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=rf"{WEIGHTS}: not readable .*; export it again") as caught:
+        from_pretrained(export)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 16}, {"num_blocks": 2}, {"decoder": "cnn"}])
+def test_weights_of_another_architecture(export, change):
+    config = json.loads((export / CONFIG).read_text())
+    config["options"] |= change
+    (export / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(UserError, match=f"{WEIGHTS}: does not fit vitocc: ") as caught:
+        from_pretrained(export)
+    assert "\n" not in str(caught.value)

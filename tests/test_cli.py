@@ -1,0 +1,262 @@
+"""The command as a user meets it: what it writes, and one line for every mistake."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from occvae.cli import main
+from occvae.data.shards import Manifest
+from occvae.errors import UserError
+from occvae.models import save_pretrained
+from occvae.reconstruction import FORMATS, output_paths
+from tests.fakes import CENTRE, RADIUS, octahedron_model
+from tests.tiny import write_archive
+
+SMALL = ["--points", "64", "--views", "1", "--image-size", "16", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "octahedron"
+    save_pretrained(octahedron_model(), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory) -> str:
+    """A model that sees nothing anywhere."""
+    folder = tmp_path_factory.mktemp("models") / "blind"
+    model = octahedron_model()
+    model.decoder.linear_out.bias.data.fill_(-50.0)
+    save_pretrained(model, folder)
+    return str(folder)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory with one picture."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save("photo.png")
+    return tmp_path
+
+
+def run(*arguments) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def assert_refused(capsys, *arguments, message: str) -> None:
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    lines = capsys.readouterr().err.splitlines()  # a progress bar may come first
+    assert [line.startswith("error: ") for line in lines].count(True) == 1
+    assert lines[-1].startswith("error: ") and message in lines[-1], lines
+
+
+def test_info(capsys):
+    assert run("info") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"occvae", "torch", "timm", "h5py", "gpu"} <= {line.split()[0] for line in lines}
+
+
+def test_as_a_process(here):
+    for arguments, status in ((["info"], 0), (["data", "verify", "nowhere"], 2)):
+        result = subprocess.run(
+            [sys.executable, "-m", "occvae.cli", *arguments], capture_output=True, text=True
+        )
+        assert result.returncode == status, result.stderr
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: nowhere/dataset.json: no dataset here")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["paint"], ["data"], ["data", "build"], ["evaluate", "x"]]
+)
+def test_wrong_usage_ends_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: occvae" in capsys.readouterr().err
+
+
+def test_build_voxels_and_verify(here, capsys):
+    write_archive(here / "boxes.npz", count=9, resolution=8)
+    (here / "broken.npz").write_bytes(b"broken")
+    build = ["data", "build", "voxels", "boxes.npz", "broken.npz", "set", *SMALL]
+    assert run(*build) == 0
+    out = capsys.readouterr().out
+    assert "6 training and 3 validation shapes in 2 shards, 1 skipped" in out
+    assert "skipped broken.npz: broken.npz: not a readable .npz archive" in out
+    assert run("data", "verify", "set") == 0
+    assert run(*build) == 0  # nothing left to do
+    shard = here / "set" / Manifest.load("set").shards[0].file
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert_refused(capsys, "data", "verify", "set", message=f"{shard.name}: SHA-256 differs")
+
+
+def test_images_stay_in_their_folder(here, capsys):
+    voxels = np.ones((3, 4, 4, 4), bool)
+    np.savez("odd.npz", voxels=voxels, id=["../up", "a/b", "plain"], split=["train"] * 3)
+    assert run("data", "build", "voxels", "odd.npz", "set", *SMALL) == 0
+    assert run("data", "images", "set", "out", "--split", "train") == 0
+    names = {path.name for path in Path("out").iterdir()}
+    assert names == {".._up.png", "a_b.png", "plain.png"}
+    assert Image.open("out/plain.png").size == (16, 16)
+    assert not Path("up.png").exists()
+    message = "set: has no shapes in split 'val'"
+    assert_refused(capsys, "data", "images", "set", "out", message=message)
+
+
+def test_build_procedural(here, capsys):
+    assert run("data", "build", "procedural", "set", "--shapes-per-category", 1, *SMALL) == 0
+    manifest = Manifest.load("set")
+    assert sum(entry.num_shapes for entry in manifest.shards) == len(manifest.categories) == 12
+    assert_refused(
+        capsys,
+        *("data", "build", "procedural", "set", "--shapes-per-category", 1, *SMALL, "--seed", 1),
+        message="set: holds a dataset built with other settings",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["procedural", "set", "--shapes-per-category", 0], "shapes_per_category must be positive"),
+        (["procedural", "set", "--points", 100], "num_points must be a multiple of 8, got 100"),
+        (["procedural", "set", "--views", 0], "num_views must be at least 1"),
+        (["procedural", "set", "--image-size", -1], "image_size must be at least 1"),
+        (["procedural", "set", "--seed", -1], "seed must be at least 0"),
+        (["procedural", "set", "--workers", 0], "workers must be positive, got 0"),
+        (["procedural", "photo.png"], "File exists"),
+        (["voxels", "missing.npz", "set"], "missing.npz: no such file"),
+        (["voxels", "photo.png", "set"], "photo.png: not a readable .npz archive"),
+    ],
+)
+def test_wrong_builds(here, capsys, arguments, message):
+    assert_refused(capsys, "data", "build", *arguments, message=message)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_reconstruct_to_every_format(here, capsys, model, suffix):
+    output = here / "new" / f"photo.{suffix}"
+    arguments = ["reconstruct", "photo.png", "-o", output, "--model", model, "--resolution", 32]
+    assert run(*arguments, "--threshold", 0.5) == 0
+    mesh = trimesh.load(output, force="mesh")
+    assert mesh.is_watertight
+    np.testing.assert_allclose(np.abs(mesh.vertices - CENTRE).sum(axis=1), RADIUS, atol=0.04)
+    preview = np.asarray(Image.open(output.with_suffix(".preview.png")))
+    height = preview.shape[0]
+    assert preview.shape == (height, 5 * height, 3)
+    assert all((preview[:, i * height : (i + 1) * height] < 200).any() for i in range(5))
+    assert f"photo.png -> {output}" in capsys.readouterr().out
+
+
+def test_reconstruct_beside_the_picture_leaves_it_alone(here, model):
+    before = (here / "photo.png").read_bytes()
+    assert (
+        run("reconstruct", "photo.png", "-o", "photo.GLB", "--model", model, "--resolution", 32)
+        == 0
+    )
+    assert (here / "photo.png").read_bytes() == before
+    assert len(trimesh.load(here / "photo.GLB", file_type="glb", force="mesh").faces) > 0
+
+
+def test_reconstruct_several_pictures_into_a_folder(here, model):
+    shutil.copy("photo.png", "other.png")
+    (here / "meshes.v1").mkdir()
+    arguments = ["--model", model, "--resolution", 32]
+    assert run("reconstruct", "photo.png", "other.png", "-o", "meshes.v1", *arguments) == 0
+    assert run("reconstruct", "photo.png", "-o", "meshes.v1", *arguments) == 0
+    names = {path.name for path in (here / "meshes.v1").iterdir()}
+    assert names == {
+        f"{stem}.{kind}" for stem in ("photo", "other") for kind in ("glb", "preview.png")
+    }
+
+
+def test_the_newest_run_is_the_default(here, model):
+    shutil.copytree(model, here / "runs" / "one" / "last")
+    assert run("reconstruct", "photo.png", "-o", "a.ply", "--resolution", 32) == 0
+
+
+def test_output_paths():
+    assert output_paths(["a/b.jpg"], "out.OBJ") == [Path("out.OBJ")]
+    assert output_paths(["a/b.jpg"], "out") == [Path("out/b.glb")]
+    assert output_paths(["a.jpg", "b.jpg"], "out") == [Path("out/a.glb"), Path("out/b.glb")]
+    with pytest.raises(UserError, match="unknown mesh format; choose from .glb, .obj"):
+        output_paths(["a.jpg"], "out.fbx")
+    with pytest.raises(UserError, match="2 pictures make 2 meshes; give a folder"):
+        output_paths(["a.jpg", "b.jpg"], "out.glb")
+    with pytest.raises(UserError, match="same name would overwrite"):
+        output_paths(["x/a.jpg", "y/a.png"], "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png"], "missing.png: no such file"),
+        (["runs.txt"], "runs.txt: not a picture"),
+        (["."], "cannot be read as a picture"),
+        (["photo.png", "--resolution", 100], "resolution must be"),
+        (["photo.png", "--resolution", 0], "resolution must be"),
+        (["photo.png", "--resolution", 1 << 20], "choose a lower resolution"),
+        (["photo.png", "--threshold", 2], "threshold must be a probability"),
+        (["photo.png", "--threshold", "nan"], "threshold must be a probability"),
+        (["photo.png", "--model", "nowhere"], "nowhere: holds no config.json"),
+        (["photo.png", "-o", "out.xyz"], "out.xyz: unknown mesh format"),
+        (["photo.png", "-o", "photo.png/out.glb"], "photo.png"),
+        (["photo.png", "photo.png"], "give a folder"),
+    ],
+)
+def test_wrong_reconstructions(here, capsys, model, arguments, message):
+    (here / "runs.txt").write_text("text")
+    defaults = ["-o", "out.glb", "--model", model, "--resolution", 32]
+    assert_refused(capsys, "reconstruct", *defaults, *arguments, message=message)
+    assert not list(here.glob("out*"))
+
+
+def test_nothing_to_see_is_said(here, capsys, blind):
+    arguments = ["reconstruct", "photo.png", "-o", "out.glb", "--model", blind, "--resolution", 32]
+    message = "photo.png: the model sees no surface here; try a lower --threshold"
+    assert_refused(capsys, *arguments, message=message)
+
+
+def test_no_model_yet(here, capsys):
+    message = "no trained model in runs/; train one, or give one with --model"
+    assert_refused(capsys, "reconstruct", "photo.png", "-o", "out.glb", message=message)
+    assert_refused(capsys, "evaluate", message=message)
+
+
+def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
+    arguments = ["evaluate", "--model", model, "--data", tiny_dataset]
+    assert run(*arguments, "--json", "deep/report.json") == 0
+    out = capsys.readouterr().out
+    report = json.loads((here / "deep" / "report.json").read_text())
+    assert report["model"] == model and report["split"] == "val"
+    assert f"{report['iou_points']['micro']:.4f}" in out
+    assert run(*arguments, "--split", "train") == 0
+    beside = json.loads((Path(model) / "evaluation.json").read_text())
+    assert beside["split"] == "train" and beside["num_shapes"] > report["num_shapes"]
+    # Pictures say nothing to this model.
+    controls = report["controls_iou_voxels"]
+    assert 0 < report["iou_voxels"]["micro"] < 1
+    assert controls["mean_shape"]["micro"] > report["iou_voxels"]["micro"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "test"], "has no shapes in split 'test'"),
+        (["--data", "nowhere"], "nowhere/dataset.json: no dataset here"),
+        (["--model", "nowhere"], "nowhere: holds no config.json"),
+    ],
+)
+def test_wrong_evaluations(here, capsys, model, tiny_dataset, arguments, message):
+    defaults = ["evaluate", "--model", model, "--data", tiny_dataset]
+    assert_refused(capsys, *defaults, *arguments, message=message)
