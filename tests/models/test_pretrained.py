@@ -36,7 +36,7 @@ def test_metadata_is_kept_and_where_weights_came_from_is_not(tmp_path):
     save_pretrained(model, tmp_path, step=7, metrics={"iou": 0.5})
     config = json.loads((tmp_path / CONFIG).read_text())
     assert (config["arch"], config["step"], config["metrics"]) == ("vitocc", 7, {"iou": 0.5})
-    assert config["options"] == tiny_options()
+    assert not {"pretrained", "encoder_weights"} & config["options"].keys()
     from_pretrained(tmp_path)
 
 

@@ -37,7 +37,8 @@ def test_mistakes_are_one_line_with_near_names(arch, options, message):
 def test_a_model_knows_how_to_make_it_again():
     model = create_model("vitocc", **tiny_options())
     assert model.training
-    assert (model.arch, model.options) == ("vitocc", tiny_options())
+    assert (model.arch, model.options) == ("vitocc", model.options | tiny_options())
+    assert model.options.keys() == model_options("vitocc").keys()
     assert model_options("vitocc").keys() >= tiny_options().keys()
 
 
