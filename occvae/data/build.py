@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,11 +26,13 @@ from occvae.data.shards import (
     quantise_points,
     write_shard,
 )
-from occvae.data.sources import ProceduralSource, Source
+from occvae.data.sources import Item, ProceduralSource, Source
 from occvae.errors import UserError
 
-# 8 categories of 64 build in about a minute on two cores.
+# 12 categories of 64 build in about a minute on two cores.
 DEFAULT_SHAPES_PER_CATEGORY = 64
+
+_source: Source  # of a worker process, set once by _start_worker
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,12 @@ def build_dataset(
         unit="shape",
         mininterval=0.5,
     )
-    with progress, _worker_pool(num_workers) as pool:
+    with progress, _worker_pool(num_workers, source) as pool:
         try:
             for file, indices in todo:
-                samples = _build_samples(pool, source, settings, indices, manifest, progress)
+                items = [source.items[index] for index in indices]
+                outcomes = pool.map(partial(_try_sample, settings=settings), indices)
+                samples = _collect_samples(items, outcomes, manifest, progress)
                 _finish_shard(root, file, samples, manifest)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -121,9 +126,15 @@ def verify_dataset(root: str | Path) -> Manifest:
     return manifest
 
 
-def _worker_pool(num_workers: int) -> ProcessPoolExecutor:
-    """Without the limit, each worker's BLAS starts a thread a core: 7 times the CPU time."""
-    return ProcessPoolExecutor(num_workers, initializer=threadpool_limits, initargs=(1,))
+def _worker_pool(num_workers: int, source: Source) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(source,))
+
+
+def _start_worker(source: Source) -> None:
+    global _source
+    _source = source
+    # Left alone, each worker's BLAS starts a thread a core: 7 times the CPU time.
+    threadpool_limits(1)
 
 
 def _start_manifest(source: Source, root: Path, settings: BuildSettings) -> Manifest:
@@ -154,19 +165,11 @@ def _plan_shards(source: Source, shapes_per_shard: int) -> list[tuple[str, list[
     return plan
 
 
-def _build_samples(
-    pool: ProcessPoolExecutor,
-    source: Source,
-    settings: BuildSettings,
-    indices: list[int],
-    manifest: Manifest,
-    progress: tqdm,
+def _collect_samples(
+    items: list[Item], outcomes: Iterable[Sample | str], manifest: Manifest, progress: tqdm
 ) -> list[Sample]:
-    jobs = [(source.items[index], source.load(index)) for index in indices]
     samples = []
-    for (item, _), outcome in zip(
-        jobs, pool.map(partial(_try_sample, settings=settings), jobs), strict=True
-    ):
+    for item, outcome in zip(items, outcomes, strict=True):
         if isinstance(outcome, Sample):
             samples.append(outcome)
         else:
@@ -176,11 +179,11 @@ def _build_samples(
     return samples
 
 
-def _try_sample(job: tuple, settings: BuildSettings) -> Sample | str:
+def _try_sample(index: int, settings: BuildSettings) -> Sample | str:
     """The sample, or why this shape is unusable: one bad shape must not stop a long build."""
-    item, shape = job
+    item = _source.items[index]
     try:
-        return make_sample(item.id, item.category, shape, settings)
+        return make_sample(item.id, item.category, _source.load(index), settings)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
 

@@ -190,8 +190,7 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # Without bf16 multipliers autocast on a CPU only adds conversions.
-        capabilities = torch.backends.cpu.get_cpu_capability(), _cpu_flags()
-        has_bf16 = "avx512_bf16" in capabilities[1] or "amx_bf16" in capabilities[1]
+        has_bf16 = not _cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
     if precision == "bf16" and not has_bf16:
         raise UserError(f"precision bf16: this {device.type} has no bf16 arithmetic; use fp32")
     return torch.bfloat16 if has_bf16 and precision != "fp32" else None
@@ -202,7 +201,8 @@ def _cpu_flags() -> set[str]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    named = (line for line in lines if line.startswith(("flags", "Features")))  # x86, ARM
+    return set(next(named, "").split())
 
 
 def _complete_environment() -> None:
