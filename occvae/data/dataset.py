@@ -65,7 +65,7 @@ class ShapeDataset(Dataset):
         else:
             views, start, mirrored = range(self.num_views), 0, False
         points, occupancies = shard.points(local, start, self.num_points)
-        images = np.stack([load_image(shard.image(local, v), self.image_size) for v in views])
+        images = np.stack([self._picture(shard, local, int(view)) for view in views])
         if mirrored:
             # The mirror image of a scene is the picture of the mirrored shape.
             images = images[:, :, ::-1]
@@ -76,6 +76,12 @@ class ShapeDataset(Dataset):
             "occupancies": torch.from_numpy(occupancies.astype(np.float32)),
             "index": index,
         }
+
+    def _picture(self, shard: Shard, local: int, view: int) -> np.ndarray:
+        try:
+            return load_image(shard.image(local, view), self.image_size)
+        except UserError as error:
+            raise UserError(f"{shard.path}: view {view} of {shard.ids[local]}: {error}") from None
 
     def locate(self, index: int) -> tuple[Shard, int]:
         """The shard of a shape and its place therein; raises IndexError."""

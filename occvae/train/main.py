@@ -28,8 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         # Every rank fails alike; one line is enough.
         if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _one_line(error: UserError) -> str:
+    """A loader process wraps its traceback around the message; the last line is ours."""
+    return str(error).splitlines()[-1].removeprefix("occvae.errors.UserError: ")
 
 
 def _train(options: argparse.Namespace, device) -> int:

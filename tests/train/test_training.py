@@ -85,9 +85,8 @@ def test_a_run_leaves_its_records(trained):
 
 
 def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
-    steps = ["optim.steps=12", "save_every=6", "validate_every=100"]
+    steps = ["optim.steps=120", "save_every=20", "validate_every=1000"]
     succeed(tiny_dataset, tmp_path / "straight", *TINY_RUN, *steps)
-    # Ends half way as if killed: the schedule is that of the whole run.
     process = subprocess.Popen(
         command(tiny_dataset, tmp_path / "resumed", *TINY_RUN, *steps, "data.num_workers=1"),
         stdout=subprocess.DEVNULL,
@@ -97,6 +96,7 @@ def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
     wait_for(pointer.exists, process)
     process.kill()
     process.wait()
+    assert json.loads(pointer.read_text())["step"] < 120
     succeed(tiny_dataset, tmp_path / "resumed", "--resume")
     assert_same_weights(tmp_path / "straight", tmp_path / "resumed")
 
