@@ -1,5 +1,6 @@
 """Training reads: which samples a step sees, and what a sample is."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,4 +155,11 @@ def make_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Terminals and launchers signal every process; a loader that died would abort the save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -34,9 +34,15 @@ def distributed() -> Iterator[torch.device]:
     device = _local_device()
     _share_cores(int(os.environ["LOCAL_WORLD_SIZE"]))
     deepspeed = _import_deepspeed(device)
-    deepspeed.init_distributed(
-        dist_backend="nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT, verbose=False
-    )
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        deepspeed.init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the ranks cannot meet at {place} ({reason}); try another --master_port"
+        ) from None
     yield device
     dist.barrier()
     dist.destroy_process_group()
@@ -221,8 +227,10 @@ def _complete_environment() -> None:
         value = next((env[name] for name in names if name in env), None)
         env.setdefault(ours, value or ("1" if "SIZE" in ours else "0"))
     env.setdefault("MASTER_ADDR", "127.0.0.1")
-    if "MASTER_PORT" not in env:
-        env["MASTER_PORT"] = str(_free_port()) if env["WORLD_SIZE"] == "1" else "29500"
+    if env["WORLD_SIZE"] == "1":
+        # Nobody else must find it, and the launchers' usual port may be another run's.
+        env["MASTER_PORT"] = str(_free_port())
+    env.setdefault("MASTER_PORT", "29500")
 
 
 def _free_port() -> int:

@@ -9,7 +9,7 @@ import torch
 from occvae.errors import UserError
 from occvae.models import from_pretrained, save_pretrained
 from occvae.models.pretrained import CONFIG, WEIGHTS, find_export
-from tests.fakes import tiny_model, tiny_options
+from tests.fakes import tiny_model
 
 
 @pytest.fixture

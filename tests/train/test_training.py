@@ -114,20 +114,23 @@ def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):
     assert two[-1]["val/iou"] == pytest.approx(one[-1]["val/iou"], abs=0.02)
 
 
-def test_sigterm_saves_and_says_so(tiny_dataset, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_job_saves_and_says_so(number, tiny_dataset, tmp_path):
+    """As a terminal or a scheduler sends it: to every process, data loaders included."""
     out = tmp_path / "run"
+    steps = ["optim.steps=100000", "validate_every=100000", "data.num_workers=1"]
     process = subprocess.Popen(
-        command(tiny_dataset, out, *TINY_RUN, "optim.steps=100000", "validate_every=100000"),
+        command(tiny_dataset, out, *TINY_RUN, *steps),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
-    wait_for(
-        lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size, process
-    )
-    process.send_signal(signal.SIGTERM)
+    records = out / "metrics.jsonl"
+    wait_for(lambda: records.exists() and records.stat().st_size, process)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + number, output
     assert "saved; continue with --resume" in output
     assert (out / "checkpoints" / "latest.json").exists()
 
