@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from occvae._extension import BACKENDS
-from occvae.ops.mise_reference import refine
+from occvae import _extension
+from occvae.ops import mise_native, mise_reference
 from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
 
 Field = Callable[[Tensor, Tensor], Tensor]
@@ -63,6 +63,7 @@ def mise(
         ValueError: an argument out of range, a field that returns NaN or the wrong shape or device.
         TypeError: an argument, or the field's values, of the wrong type.
         RuntimeError: backend="native" where it is not available.
+        MemoryError: the kernels' state, or the next round's points, would not fit.
 
     Example:
         >>> grid = mise(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
@@ -76,16 +77,18 @@ def mise(
     max_points_per_call = _check_count("max_points_per_call", max_points_per_call)
     if not callable(field):
         raise TypeError(f"field must be callable; got {type(field).__name__}")
-    _check_backend(backend)
+    device = torch.get_default_device() if device is None else torch.device(device)
+    native = _extension.use_native("mise_mark", device, backend)
 
     evaluate = _Evaluator(field, resolution, bounds, max_points_per_call, progress)
+    refine = mise_native.refine if native else mise_reference.refine
     points, values, shape_index, rounds = refine(
         evaluate,
         resolution=resolution,
         coarse_resolution=coarse_resolution,
         level=level,
         num_shapes=num_shapes,
-        device=torch.get_default_device() if device is None else torch.device(device),
+        device=device,
     )
     return SparseGrid(
         points=points,
@@ -218,12 +221,3 @@ def _check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
     if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
         raise ValueError(f"bounds must be finite with lower < upper; got ({lower}, {upper})")
     return lower, upper
-
-
-def _check_backend(backend: str) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "native":
-        raise RuntimeError(
-            'backend="native" is not available for mise; pass backend="auto" or "reference"'
-        )
