@@ -74,6 +74,11 @@ def declare(schema: str, reference: Callable | None, fake: Callable) -> torch._o
     return op
 
 
+def kernel_device(op: str, device: torch.device) -> torch.device:
+    """`device` if the op has a kernel for it, else the CPU: for ops whose inputs may be copied."""
+    return device if device.type in _native[op] else torch.device("cpu")
+
+
 def use_native(op: str, device: torch.device, backend: str) -> bool:
     """Whether `op` shall run its kernel (True) or its reference (False) on `device`.
 

@@ -25,7 +25,8 @@ def refine(
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """As mise_reference.refine: the same points in the same rounds, in another order.
 
-    The order depends on neither the number of threads nor the order of evaluation.
+    The order does not depend on the number of threads. For a device without kernels the state is on
+    the CPU; the results are on `device` all the same.
 
     Raises:
         MemoryError: the next round would not fit; said before the field is called for it.
@@ -43,7 +44,7 @@ def refine(
         splits = cells.choose()
         total = sum(len(part[0]) for part in rounds)
         cells.require_memory(total, int(splits[-1, 2]) if len(splits) else 0, values.itemsize)
-        points, shape_index = cells.split(splits)
+        points, shape_index = (part.to(device) for part in cells.split(splits))
     counts = [len(part[0]) for part in rounds]
     if len(rounds) == 1:
         return *rounds[0], counts
@@ -59,17 +60,18 @@ class _Cells:
     ):
         self._resolutions = (resolution, coarse_resolution)
         self._num_shapes = num_shapes
-        self._device = device
+        self._device = _extension.kernel_device("mise_mark", device)
         size = 0
         if resolution > coarse_resolution:
             size = torch.ops.occvae._mise_state_size(resolution, coarse_resolution)
         first = num_shapes * (coarse_resolution + 1) ** 3
         self._require(8 * num_shapes * size + first * (_POINT_BYTES + 8))
-        self._state = torch.zeros((num_shapes, size), dtype=torch.int64, device=device)
+        self._state = torch.zeros((num_shapes, size), dtype=torch.int64, device=self._device)
 
     def mark(self, points: Tensor, shape_index: Tensor, values: Tensor, level: float) -> None:
         """Records on which sides new points (N, 3) lie in all cells that they touch."""
-        _mark(self._state, points, shape_index, values, level, *self._resolutions)
+        new = (part.to(self._device) for part in (points, shape_index, values))
+        _mark(self._state, *new, level, *self._resolutions)
 
     def choose(self) -> Tensor:
         """(S, 3) int64: the leaves to split; the last entry is the number of points they add."""

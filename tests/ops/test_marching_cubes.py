@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from occvae.ops import marching_cubes as module
-from occvae.ops.marching_cubes import MIN_EDGE_FRACTION, marching_cubes
+from occvae.ops.marching_cubes import marching_cubes
+from occvae.ops.marching_cubes_reference import MIN_EDGE_FRACTION
 from occvae.ops.mise import mise
 from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world, world_to_lattice
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
