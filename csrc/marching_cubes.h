@@ -77,25 +77,52 @@ constexpr void trace_faces(int inside, int (&follows)[12]) {
   }
 }
 
-// A fan over one loop. It starts where none of its diagonals lies in a face of the cell: the cell
-// behind might have the same diagonal, and four triangles would meet there. All loops have such a
-// start.
-constexpr void add_fan(CubeTable& table, int inside, const int (&loop)[12], int length) {
+// Twice the coordinate of the middle of an edge.
+constexpr int doubled_middle(int edge, int axis) {
+  const int along = edge / 4;
+  if (axis == along) return 1;
+  const int first_other = along == 0 ? 1 : 0;
+  return axis == first_other ? 2 * ((edge >> 1) & 1) : 2 * (edge & 1);
+}
+
+constexpr int squared_length(int edge_a, int edge_b) {
+  int sum = 0;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int d = doubled_middle(edge_a, axis) - doubled_middle(edge_b, axis);
+    sum += d * d;
+  }
+  return sum;
+}
+
+// Where the fan over a loop starts: where its diagonals are short, and none lies in a face of the
+// cell. The cell behind might have the same diagonal, and four triangles would meet there. All
+// loops have such a start.
+constexpr int fan_start(const int (&loop)[12], int length) {
+  int best = 0;
+  int shortest = 1 << 30;
   for (int start = 0; start < length; ++start) {
-    bool clean = true;
+    int cost = 0;
     for (int d = 2; d + 1 < length; ++d) {
-      if (share_face(loop[start], loop[(start + d) % length])) clean = false;
+      const int end = loop[(start + d) % length];
+      cost += share_face(loop[start], end) ? 1 << 20 : squared_length(loop[start], end);
     }
-    if (!clean) continue;
-    for (int d = 1; d + 1 < length; ++d) {
-      const int corners[3] = {loop[start], loop[(start + d) % length],
-                              loop[(start + d + 1) % length]};
-      for (int i = 0; i < 3; ++i) {
-        table.edges[inside][3 * table.triangles[inside] + i] = static_cast<uint8_t>(corners[i]);
-      }
-      ++table.triangles[inside];
+    if (cost < shortest) {
+      shortest = cost;
+      best = start;
     }
-    return;
+  }
+  return best;
+}
+
+constexpr void add_fan(CubeTable& table, int inside, const int (&loop)[12], int length) {
+  const int start = fan_start(loop, length);
+  for (int d = 1; d + 1 < length; ++d) {
+    const int corners[3] = {loop[start], loop[(start + d) % length],
+                            loop[(start + d + 1) % length]};
+    for (int i = 0; i < 3; ++i) {
+      table.edges[inside][3 * table.triangles[inside] + i] = static_cast<uint8_t>(corners[i]);
+    }
+    ++table.triangles[inside];
   }
 }
 
@@ -130,13 +157,13 @@ constexpr CubeTable cube_table() {
 struct Brick {
   uint64_t known[8];
   uint64_t inside[8];
-  uint64_t edges[3][8];        // crossed edges by axis
-  int64_t first_value;         // values, vertices and triangles before those of this brick
+  uint64_t edges[3][8];  // crossed edges by axis
+  int64_t first_value;   // values, vertices and triangles before those of this brick
   int64_t first_vertex;
   int64_t first_triangle;
-  uint16_t values_before[8];   // within the brick, up to a word
+  uint16_t values_before[8];  // within the brick, up to a word
   uint16_t vertices_before[3][8];
-  int32_t x, y, z;             // place among the bricks
+  int32_t x, y, z;  // place among the bricks
 };
 
 C10_HOST_DEVICE inline int point_bit(int y, int z) { return 8 * y + z; }

@@ -153,8 +153,7 @@ struct Surroundings {
   uint8_t now[6][6];
 };
 
-C10_HOST_DEVICE inline uint8_t six_cells(uint64_t before, uint64_t here, uint64_t after,
-                                         int row) {
+C10_HOST_DEVICE inline uint8_t six_cells(uint64_t before, uint64_t here, uint64_t after, int row) {
   const uint64_t middle = (here >> row) & 15;
   return static_cast<uint8_t>(((before >> row) & 15) >> 3 | middle << 1 |
                               ((after >> row) & 1) << 5);

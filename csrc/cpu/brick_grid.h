@@ -38,7 +38,7 @@ class BrickGrid {
       }
       repeated += known_before;
     });
-    faces.for_each_cap_point([&](const int64_t(&point)[3], bool inside) {
+    faces.for_each_cap_point([&](const int64_t (&point)[3], bool inside) {
       set_point({point[0] + 1, point[1] + 1, point[2] + 1}, inside);
     });
     heights_.reset(new double[number_values()]);
@@ -99,9 +99,8 @@ class BrickGrid {
     torch::stable::parallel_for(0, count, kPointGrain, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) want(padded(points + 3 * i));
     });
-    faces.for_each_cap_point([&](const int64_t(&point)[3], bool) {
-      want({point[0] + 1, point[1] + 1, point[2] + 1});
-    });
+    faces.for_each_cap_point(
+        [&](const int64_t (&point)[3], bool) { want({point[0] + 1, point[1] + 1, point[2] + 1}); });
     int32_t total = 0;
     for (int32_t& id : index_) {
       if (id != kAbsent) id = total++;

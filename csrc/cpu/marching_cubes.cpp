@@ -234,8 +234,8 @@ Mesh march(const Tensor& points, const Tensor& values, const Domain& domain, int
   faces.fill(point, count, [&](int64_t i) { return height(i) >= 0; });
   BrickGrid grid(domain.resolution);
   problems[1] = grid.fill(point, count, height, faces);
-  problems[0] = count_bricks(grid) +
-                count_missing_middles(grid, point, count, domain.resolution, step);
+  problems[0] =
+      count_bricks(grid) + count_missing_middles(grid, point, count, domain.resolution, step);
   return write_mesh(grid, domain, points, with_edges);
 }
 
@@ -250,18 +250,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
                   ": resolution must be a multiple of coarse_resolution");
   const Tensor p = torch::stable::contiguous(points);
   const Tensor v = torch::stable::contiguous(values);
-  STD_TORCH_CHECK(are_on_lattice(static_cast<const int32_t*>(p.const_data_ptr()), v.numel(),
-                                 resolution),
-                  kOp, ": points lie outside the lattice");
+  STD_TORCH_CHECK(
+      are_on_lattice(static_cast<const int32_t*>(p.const_data_ptr()), v.numel(), resolution), kOp,
+      ": points lie outside the lattice");
   Tensor problems = torch::stable::new_zeros(points, {2}, ScalarType::Long);
   auto* counts = static_cast<int64_t*>(problems.mutable_data_ptr());
   const Domain domain{resolution, lower, upper};
   const int64_t step = resolution / coarse_resolution;
   Mesh mesh;
-  THO_DISPATCH_V2(
-      v.scalar_type(), kOp,
-      AT_WRAP([&] { mesh = march<scalar_t>(p, v, domain, step, level, with_edges, counts); }),
-      AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
+  THO_DISPATCH_V2(v.scalar_type(), kOp, AT_WRAP([&] {
+                    mesh = march<scalar_t>(p, v, domain, step, level, with_edges, counts);
+                  }),
+                  AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
   return {mesh.vertices, mesh.faces, mesh.edges, mesh.ends, problems};
 }
 

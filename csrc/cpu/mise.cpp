@@ -33,9 +33,7 @@ struct State {
   CellWord* words(int64_t shape) const {
     return reinterpret_cast<CellWord*>(data + shape * layout.size());
   }
-  uint64_t* dirty(int64_t shape) const {
-    return data + shape * layout.size() + 4 * layout.words();
-  }
+  uint64_t* dirty(int64_t shape) const { return data + shape * layout.size() + 4 * layout.words(); }
 };
 
 State open_state(const Tensor& state, int64_t resolution, int64_t coarse_resolution) {
@@ -60,19 +58,17 @@ int64_t mark_points(const State& state, int64_t num_shapes, const Tensor& points
   const auto* point = static_cast<const int32_t*>(points.const_data_ptr());
   const auto* shape = static_cast<const int64_t*>(shape_index.const_data_ptr());
   const auto* value = static_cast<const scalar_t*>(values.const_data_ptr());
-  torch::stable::parallel_for(
-      0, points.size(0), kPointGrain, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) {
-          if (shape[i] < 0 || shape[i] >= num_shapes ||
-              !is_on_lattice(state.layout, point + 3 * i)) {
-            ++outside;
-            continue;
-          }
-          const auto wide = static_cast<double>(value[i]);  // exact whatever the dtype
-          mark_point(state.layout, state.words(shape[i]), state.dirty(shape[i]), point + 3 * i,
-                     wide >= level, wide <= level, set_bits);
-        }
-      });
+  torch::stable::parallel_for(0, points.size(0), kPointGrain, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      if (shape[i] < 0 || shape[i] >= num_shapes || !is_on_lattice(state.layout, point + 3 * i)) {
+        ++outside;
+        continue;
+      }
+      const auto wide = static_cast<double>(value[i]);  // exact whatever the dtype
+      mark_point(state.layout, state.words(shape[i]), state.dirty(shape[i]), point + 3 * i,
+                 wide >= level, wide <= level, set_bits);
+    }
+  });
   return outside;
 }
 
@@ -168,9 +164,9 @@ void commit(const State& state, const Split* splits, int64_t count) {
       if (block.level + 1 == layout.depth) continue;
       for (uint64_t rest = splits[s].cells; rest != 0; rest &= rest - 1) {
         const int bit = lowest_bit(rest);
-        const int64_t child = layout.word(block.level + 1, (block.cell_x(bit) >> 1) + 1,
-                                          (block.cell_y(bit) >> 1) + 1,
-                                          (block.cell_z(bit) >> 1) + 1);
+        const int64_t child =
+            layout.word(block.level + 1, (block.cell_x(bit) >> 1) + 1, (block.cell_y(bit) >> 1) + 1,
+                        (block.cell_z(bit) >> 1) + 1);
         set_bits(state.dirty(shape) + (child >> 6), uint64_t{1} << (child & 63));
       }
     }
@@ -190,10 +186,10 @@ void mise_mark(const Tensor& state, const Tensor& points, const Tensor& shape_in
   const Tensor s = torch::stable::contiguous(shape_index);
   const Tensor v = torch::stable::contiguous(values);
   int64_t outside = 0;
-  THO_DISPATCH_V2(
-      v.scalar_type(), kOp,
-      AT_WRAP([&] { outside = mark_points<scalar_t>(opened, state.size(0), p, s, v, level); }),
-      AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
+  THO_DISPATCH_V2(v.scalar_type(), kOp, AT_WRAP([&] {
+                    outside = mark_points<scalar_t>(opened, state.size(0), p, s, v, level);
+                  }),
+                  AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
   STD_TORCH_CHECK(outside == 0, kOp, ": ", outside, " points lie outside the lattice or the batch");
 }
 

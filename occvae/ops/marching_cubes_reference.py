@@ -75,7 +75,9 @@ def edge_fractions(edges: Tensor, ends: Tensor, resolution: int) -> Tensor:
     # Edges that leave the domain carry the caps: their vertices go to the end inside the domain.
     fractions = (edges[:, :3] < 0).any(1).to(torch.float64)
     within = within_domain(edges, resolution)
-    first, second = ends[within].unbind(1)
+    # Without infinities differences are numbers; a quarter leaves room for them.
+    limit = torch.finfo(torch.float64).max / 4
+    first, second = ends[within].clamp(-limit, limit).unbind(1)
     fractions[within] = first / (first - second)
     return fractions.clamp(MIN_EDGE_FRACTION, 1 - MIN_EDGE_FRACTION)
 
@@ -114,8 +116,6 @@ def _heights_of_ends(
     edges: Tensor, points: Tensor, heights: Tensor, resolution: int
 ) -> tuple[Tensor, int]:
     """(V, 2) float64 heights at both ends of edges (V, 4), 0 for caps, and how many are unknown."""
-    # Without infinities their differences are numbers; a quarter leaves room for them.
-    limit = torch.finfo(torch.float64).max / 4
     within = within_domain(edges, resolution)
     lows = edges[within, :3].long()
     highs = lows.scatter_add(1, edges[within, 3:].long(), torch.ones_like(lows[:, :1]))
@@ -128,5 +128,5 @@ def _heights_of_ends(
     found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
     missing = int((keys[found] != wanted).count_nonzero())
     ends = heights.new_zeros((len(edges), 2))
-    ends[within] = heights[order[found]].clamp(-limit, limit).view(2, -1).T
+    ends[within] = heights[order[found]].view(2, -1).T
     return ends, missing

@@ -14,8 +14,8 @@ from occvae.ops.marching_cubes_reference import (
     within_domain,
 )
 
-# The next point keeps this share of the bracket to its ends: an estimate that hugs one end, as the
-# steep logits of a network make it, still shrinks the bracket.
+# A step keeps at least this share of the bracket to its ends: where one height is far larger than
+# the other, as with the saturated logits of a network, the bracket shrinks all the same.
 _MARGIN = 0.02
 
 
@@ -32,7 +32,7 @@ def refine_vertices(
 ) -> Tensor:
     """Vertices after `steps` steps of root finding, all vertices of all shapes at once.
 
-    The Illinois variant of false position (Dowell and Jarratt 1971): the zero stays bracketed, so
+    False position as Anderson and Bjorck (1973) made it converge fast: the zero stays bracketed, so
     that a vertex never leaves its edge. Vertices of caps stay.
 
     Args:
@@ -53,31 +53,31 @@ def refine_vertices(
             points = lows.scatter_add(1, axes, fraction[:, None])
             return evaluate(points, shapes).to(torch.float64) - level
 
-        root = _illinois(heights_at, ends[within], steps)
+        root = _find_zeros(heights_at, ends[within], steps)
         fractions[within] = root.clamp(MIN_EDGE_FRACTION, 1 - MIN_EDGE_FRACTION)
     return vertices_on_edges(edges, fractions, resolution, bounds)
 
 
-def _illinois(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int) -> Tensor:
+def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int) -> Tensor:
     """(N,) zeros in [0, 1] of functions with heights `ends` (N, 2) of opposite sides at 0 and 1."""
-    limit = torch.finfo(torch.float64).max / 4
-    heights = ends.clone()  # of the bracket's ends
-    weights = ends.clone()  # the same, but halved where an end stays too long
+    limit = torch.finfo(torch.float64).max / 4  # leaves room for differences of infinities
+    weights = ends.clamp(-limit, limit)  # heights, but smaller where an end stays too long
     bracket = torch.tensor([0.0, 1.0], dtype=ends.dtype, device=ends.device).expand_as(ends).clone()
     starts_inside = ends[:, 0] >= 0
     last = torch.full_like(starts_inside, 2, dtype=torch.int64)
     for _ in range(steps):
-        position = _MARGIN + (1 - 2 * _MARGIN) * _share(weights)
+        position = _share(weights).clamp(_MARGIN, 1 - _MARGIN)
         where = torch.lerp(bracket[:, 0], bracket[:, 1], position)
         height = heights_at(where).clamp(-limit, limit)
         side = ((height >= 0) != starts_inside).long()  # the end that moves
-        other = (1 - side)[:, None]
-        halved = weights.gather(1, other) / torch.where(side == last, 2, 1)[:, None]
-        weights.scatter_(1, other, halved).scatter_(1, side[:, None], height[:, None])
-        heights.scatter_(1, side[:, None], height[:, None])
-        bracket.scatter_(1, side[:, None], where[:, None])
+        moved, kept = side[:, None], 1 - side[:, None]
+        factor = 1 - height / weights.gather(1, moved)[:, 0]
+        factor = torch.where(factor > 0, factor, 0.5).where(side == last, 1.0)
+        weights.scatter_(1, kept, weights.gather(1, kept) * factor[:, None])
+        weights.scatter_(1, moved, height[:, None])
+        bracket.scatter_(1, moved, where[:, None])
         last = side
-    return torch.lerp(bracket[:, 0], bracket[:, 1], _share(heights))
+    return torch.lerp(bracket[:, 0], bracket[:, 1], _share(weights))
 
 
 def _share(heights: Tensor) -> Tensor:

@@ -105,13 +105,10 @@ def test_the_level_is_compared_exactly(backend):
     def field(points, shape_index):
         return torch.full((len(points),), 0.1)
 
-    assert mise(field, resolution=8, coarse_resolution=4, level=0.1, backend=backend).rounds == [
-        125
-    ]
+    options = {"resolution": 8, "coarse_resolution": 4, "backend": backend}
+    assert mise(field, **options, level=0.1).rounds == [125]
     nearest = float(torch.tensor(0.1))
-    assert mise(
-        field, resolution=8, coarse_resolution=4, level=nearest, backend=backend
-    ).rounds == [125, 604]
+    assert mise(field, **options, level=nearest).rounds == [125, 604]
 
 
 @pytest.mark.parametrize(
@@ -275,6 +272,7 @@ def test_a_field_must_keep_its_dtype(backend):
             lambda points, shape: sphere()(points, shape).to(next(dtypes)),
             resolution=16,
             coarse_resolution=8,
+            backend=backend,
         )
 
 
