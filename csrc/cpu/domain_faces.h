@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -16,8 +17,17 @@ class DomainFaces {
   // points (N, 3); inside(i) is the side of point i.
   template <typename Inside>
   void fill(const int32_t* points, int64_t count, Inside inside) {
-    for (int64_t i = 0; i < count; ++i) {
-      if (is_on_a_face(points + 3 * i) && inside(i)) open_faces(points + 3 * i);
+    std::atomic<int> touched{0};
+    torch::stable::parallel_for(0, count, 8192, [&](int64_t first, int64_t last) {
+      int found = 0;
+      for (int64_t i = first; i < last; ++i) {
+        if (is_on_a_face(points + 3 * i) && inside(i)) found |= faces_of(points + 3 * i);
+      }
+      touched |= found;
+    });
+    if (touched == 0) return;
+    for (int f = 0; f < 6; ++f) {
+      if ((touched >> f) & 1) faces_[f].assign((resolution_ + 1) * (resolution_ + 1), kUnknown);
     }
     for (int64_t i = 0; i < count; ++i) {
       if (is_on_a_face(points + 3 * i)) set(points + 3 * i, inside(i));
@@ -50,17 +60,16 @@ class DomainFaces {
   }
 
   // Face 2 axis + (0 for the lower, 1 for the upper one) has the two other axes in cyclic order.
-  void open_faces(const int32_t* p) {
-    for (int f = 0; f < 6; ++f) {
-      if (p[f / 2] == (f % 2) * resolution_ && faces_[f].empty()) {
-        faces_[f].assign((resolution_ + 1) * (resolution_ + 1), kUnknown);
-      }
-    }
+  // Returns a bit for each face that the point is on.
+  int faces_of(const int32_t* p) const {
+    int faces = 0;
+    for (int f = 0; f < 6; ++f) faces |= (p[f / 2] == (f % 2) * resolution_ ? 1 : 0) << f;
+    return faces;
   }
 
   void set(const int32_t* p, bool inside) {
     for (int f = 0; f < 6; ++f) {
-      if (p[f / 2] != (f % 2) * resolution_ || faces_[f].empty()) continue;
+      if (!((faces_of(p) >> f) & 1) || faces_[f].empty()) continue;
       const int64_t place = p[(f / 2 + 1) % 3] * (resolution_ + 1) + p[(f / 2 + 2) % 3];
       faces_[f][place] = inside ? kInside : kOutside;
     }
