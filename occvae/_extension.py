@@ -75,8 +75,9 @@ def declare(schema: str, reference: Callable | None, fake: Callable) -> torch._o
 
 
 def kernel_device(op: str, device: torch.device) -> torch.device:
-    """`device` if the op has a kernel for it, else the CPU: for ops whose inputs may be copied."""
-    return device if device.type in _native[op] else torch.device("cpu")
+    """The CPU where it has the op's kernel and `device` has none: for inputs that may be copied."""
+    kernels = _native[op]
+    return torch.device("cpu") if device.type not in kernels and "cpu" in kernels else device
 
 
 def use_native(op: str, device: torch.device, backend: str) -> bool:

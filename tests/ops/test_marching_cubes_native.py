@@ -85,6 +85,25 @@ def test_watertight_on_random_signs(seed):
         assert len(faces.unique(dim=0)) == len(faces)
 
 
+def double_torus(points, shape_index):
+    half = torch.tensor([0.24, 0.0, 0.0])
+    return torch.maximum(
+        torus(0.2, 0.07)(points - half, shape_index), torus(0.2, 0.07)(points + half, shape_index)
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "euler"), [(sphere(), 2), (torus(), 0), (double_torus, -2), (thin_chair, 2)]
+)
+@pytest.mark.parametrize("coarse_resolution", [16, 32])
+def test_euler_characteristic(field, euler, coarse_resolution):
+    grid = mise(field, resolution=128, coarse_resolution=coarse_resolution)
+    ((vertices, faces),) = marching_cubes(grid)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    assert mesh.is_watertight and mesh.euler_number == euler
+    assert float(mesh.area_faces.min()) > 0
+
+
 def test_caps_are_as_fine_as_the_lattice_where_the_field_is_not_known():
     grid = mise(lambda p, _: p[:, 0] - p[:, 1], resolution=32, coarse_resolution=4)
     for native, reference in both(grid):
