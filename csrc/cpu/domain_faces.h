@@ -68,8 +68,9 @@ class DomainFaces {
   }
 
   void set(const int32_t* p, bool inside) {
+    const int faces = faces_of(p);
     for (int f = 0; f < 6; ++f) {
-      if (!((faces_of(p) >> f) & 1) || faces_[f].empty()) continue;
+      if (!((faces >> f) & 1) || faces_[f].empty()) continue;
       const int64_t place = p[(f / 2 + 1) % 3] * (resolution_ + 1) + p[(f / 2 + 2) % 3];
       faces_[f][place] = inside ? kInside : kOutside;
     }
