@@ -164,6 +164,8 @@ struct Brick {
   uint16_t values_before[8];  // within the brick, up to a word
   uint16_t vertices_before[3][8];
   int32_t x, y, z;  // place among the bricks
+  bool has_inside;  // known points of either side
+  bool has_outside;
 };
 
 C10_HOST_DEVICE inline int point_bit(int y, int z) { return 8 * y + z; }

@@ -134,6 +134,8 @@ class BrickGrid {
       for (int x = 0; x < 8; ++x) {
         brick.values_before[x] = static_cast<uint16_t>(before);
         before += count_bits(brick.known[x]);
+        brick.has_inside |= (brick.known[x] & brick.inside[x]) != 0;
+        brick.has_outside |= (brick.known[x] & ~brick.inside[x]) != 0;
       }
       total += before;
     }

@@ -31,14 +31,26 @@ struct Domain {
   }
 };
 
+// Whether cells of the first brick may have corners on both sides. Bricks that hold one point of
+// the coarse lattice and no surface are many, and done with here.
+bool has_both_sides(const Brick* const (&around)[8]) {
+  bool inside = false, outside = false;
+  for (const Brick* brick : around) {
+    inside |= brick->has_inside;
+    outside |= brick->has_outside;
+  }
+  return inside && outside;
+}
+
 // Marks the edges of a brick and counts its vertices, triangles and incomplete cells.
 int64_t count_brick(const BrickGrid& grid, Brick& brick) {
   const Brick* around[8];
   grid.neighbours(brick, around);
+  if (!has_both_sides(around)) return 0;
   uint64_t known[8];
   uint64_t inside[8];
   int64_t incomplete = 0;
-  brick.first_vertex = brick.first_triangle = 0;  // counts, for now
+  // first_vertex and first_triangle are counts, for now.
   for (int x = 0; x < 8; ++x) {
     corner_bits(around, &Brick::known, x, known);
     corner_bits(around, &Brick::inside, x, inside);
@@ -177,6 +189,7 @@ Mesh write_mesh(BrickGrid& grid, const Domain& domain, const Tensor& like, bool 
     const Brick* around[8];
     for (int64_t i = first; i < last; ++i) {
       grid.neighbours(grid[i], around);
+      if (!has_both_sides(around)) continue;
       write_vertices(around, writer);
       write_triangles(around, faces);
     }
