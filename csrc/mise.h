@@ -183,7 +183,7 @@ struct PointTable {
   uint32_t around[27];
 };
 
-constexpr PointTable point_table() {
+C10_HOST_DEVICE constexpr PointTable point_table() {
   PointTable table{};
   for (int p = 0; p < 27; ++p) {
     for (int n = 0; n < 27; ++n) {
@@ -199,7 +199,7 @@ constexpr PointTable point_table() {
   return table;
 }
 
-constexpr bool is_corner(int point) {
+C10_HOST_DEVICE constexpr bool is_corner(int point) {
   return point / 9 != 1 && point / 3 % 3 != 1 && point % 3 != 1;
 }
 
