@@ -8,6 +8,7 @@
 
 #include "common.h"
 #include "cpu/isa.h"
+#include "mise.h"
 
 namespace {
 
@@ -21,6 +22,10 @@ int64_t cpu_isa(int64_t limit) {
   return static_cast<int64_t>(occvae::current_isa().load());
 }
 
+int64_t mise_state_size(int64_t resolution, int64_t coarse_resolution) {
+  return occvae::mise_layout(resolution, coarse_resolution).size();
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY(occvae, m) {
@@ -29,11 +34,30 @@ STABLE_TORCH_LIBRARY(occvae, m) {
   m.def(
       "voxel_iou_counts(Tensor pred, Tensor target, float[] thresholds, bool packed=False)"
       " -> Tensor");
+  // Exact MISE, one round: mark what is known, choose the cells to split, make their new points.
+  // state int64 (B, _mise_state_size) starts as zeros; points int32 (N, 3); shape_index int64 (N,);
+  // values floating (N,). splits int64 (S, 3): word, its cells, points up to and with this row.
+  m.def(
+      "mise_mark(Tensor(a!) state, Tensor points, Tensor shape_index, Tensor values, float level,"
+      " int resolution, int coarse_resolution) -> ()");
+  m.def("mise_split(Tensor(a!) state, int resolution, int coarse_resolution) -> Tensor");
+  m.def(
+      "mise_points(Tensor(a!) state, Tensor splits, int resolution, int coarse_resolution)"
+      " -> (Tensor points, Tensor shape_index)");
+  // One shape: points int32 (N, 3), values floating (N,). vertices float32 (V, 3), faces int64
+  // (F, 3); with_edges: edges int32 (V, 4), lower end and axis, and ends float64 (V, 2), value -
+  // level of both ends. problems int64 (2,): unknown ends of crossed edges, repeated points.
+  m.def(
+      "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
+      " float level, float lower, float upper, bool with_edges=False)"
+      " -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends, Tensor problems)");
+  m.def("_mise_state_size(int resolution, int coarse_resolution) -> int");
   m.def("_cpu_isa(int limit=-1) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(occvae, CompositeExplicitAutograd, m) {
   m.impl("_cpu_isa", TORCH_BOX(&cpu_isa));
+  m.impl("_mise_state_size", TORCH_BOX(&mise_state_size));
 }
 
 OCCVAE_PYTHON_MODULE(_C)

@@ -42,12 +42,13 @@ def status() -> dict[str, str | None]:
     return dict(_missing)
 
 
-def declare(schema: str, reference: Callable, fake: Callable) -> torch._ops.OpOverload:
+def declare(schema: str, reference: Callable | None, fake: Callable) -> torch._ops.OpOverload:
     """Declares the op `occvae::<schema>` and returns it.
 
     The schemas live in csrc/bindings.cpp; a wrapper repeats its own here, which defines the op
     where `_C` is missing and is compared with the binary's where it is not. `reference` serves
-    every device without a kernel, `fake` gives the outputs' shapes and dtypes.
+    every device without a kernel, `fake` gives the outputs' shapes and dtypes. A step of a larger
+    algorithm that has its twin as a whole has None for its reference.
 
     Raises:
         ImportError: the binary was built from sources with another schema.
@@ -62,7 +63,8 @@ def declare(schema: str, reference: Callable, fake: Callable) -> torch._ops.OpOv
             f"the kernels were built from other sources: {op._schema}, but this version of occvae "
             f"needs {expected}; build them again with `pip install -e .`"
         )
-    _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    if reference is not None:
+        _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"occvae::{name}", fake, lib=_LIBRARY)
     _native[name] = frozenset(
         device
@@ -70,6 +72,12 @@ def declare(schema: str, reference: Callable, fake: Callable) -> torch._ops.OpOv
         if torch._C._dispatch_has_kernel_for_dispatch_key(f"occvae::{name}", device.upper())
     )
     return op
+
+
+def kernel_device(op: str, device: torch.device) -> torch.device:
+    """The CPU where it has the op's kernel and `device` has none: for inputs that may be copied."""
+    kernels = _native[op]
+    return torch.device("cpu") if device.type not in kernels and "cpu" in kernels else device
 
 
 def use_native(op: str, device: torch.device, backend: str) -> bool:
@@ -102,7 +110,9 @@ def _why(device_type: str) -> str:
     if device_type not in _MODULE_OF:
         return "kernels exist for cpu and cuda only"
     module = _MODULE_OF[device_type]
-    reason = _missing[module] or "built from older sources; build again with `pip install -e .`"
+    reason = _missing[module]
+    if reason is None:
+        return f"occvae.{module} as it was built has none"
     return f"occvae.{module} is {reason} (`occvae info` says more)"
 
 

@@ -105,14 +105,16 @@ def _data(options: argparse.Namespace) -> None:
 
 def _export_images(options: argparse.Namespace) -> None:
     """The first view of shapes spread evenly over a split: pictures to try `reconstruct` on."""
+    import numpy as np
+
     from occvae.data.dataset import ShapeDataset
 
     dataset = ShapeDataset(options.root, options.split, image_size=1, num_points=8)
     folder = Path(options.destination)
     folder.mkdir(parents=True, exist_ok=True)
     count = min(options.count, len(dataset))
-    for number in range(count):
-        index = number * len(dataset) // count
+    # Rounded positions, because a stride that divides the number of categories meets only one.
+    for index in np.linspace(0, len(dataset) - 1, count).round().astype(int):
         shard, local = dataset.locate(index)
         name = dataset.ids[index].replace("/", "_")  # ids come from archives, not from this folder
         (folder / f"{name}.png").write_bytes(shard.image(local, 0))

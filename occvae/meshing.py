@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from occvae.ops.marching_cubes import import_mcubes, marching_cubes, require_memory
-from occvae.ops.mise import Field, Progress, check_resolutions, mise
+from occvae.ops.evaluator import Field, Progress
+from occvae.ops.marching_cubes import check_memory, marching_cubes
+from occvae.ops.mise import check_resolutions, mise
 from occvae.sparse_grid import DEFAULT_BOUNDS
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def extract_mesh(
     device: torch.device | str | None = None,
     backend: str = "auto",
     progress: Progress | None = None,
+    refine_vertices: int = 0,
 ) -> list[trimesh.Trimesh]:
-    """One closed mesh a shape: mise() and then marching_cubes(); the arguments are those of mise().
+    """One closed mesh a shape: mise() and then marching_cubes(), whose arguments these are.
 
     Meshes are watertight with faces counter-clockwise seen from outside. Vertices are as marching
     cubes made them, shared between triangles, and nothing is merged or removed afterwards. A
@@ -39,8 +41,8 @@ def extract_mesh(
 
     Raises:
         ValueError, TypeError, RuntimeError: as mise().
-        MemoryError: the dense grid of marching cubes would not fit; said before the field is used.
-        ImportError: trimesh or PyMCubes is not installed; said before the field is used.
+        MemoryError: what is needed would not fit; as far as known said before the field is used.
+        ImportError: trimesh is not installed, or without kernels PyMCubes; said before that too.
 
     Example:
         >>> (ball,) = extract_mesh(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
@@ -48,9 +50,9 @@ def extract_mesh(
         True
     """
     trimesh = _import_trimesh()
-    import_mcubes()
     resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
-    require_memory(resolution)
+    device = torch.get_default_device() if device is None else torch.device(device)
+    check_memory(resolution, coarse_resolution, (coarse_resolution + 1) ** 3, device, backend)
     grid = mise(
         field,
         resolution=resolution,
@@ -63,9 +65,17 @@ def extract_mesh(
         backend=backend,
         progress=progress,
     )
+    meshes = marching_cubes(
+        grid,
+        field=field,
+        refine_vertices=refine_vertices,
+        max_points_per_call=max_points_per_call,
+        progress=progress,
+        backend=backend,
+    )
     return [
         trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
-        for vertices, faces in marching_cubes(grid)
+        for vertices, faces in meshes
     ]
 
 

@@ -12,6 +12,17 @@ from tests.tiny import build_tiny_dataset
 # For @pytest.mark.parametrize("device", DEVICES).
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda))
 
+needs_kernels = pytest.mark.skipif(
+    _extension.status()["_C"] is not None, reason="occvae._C is not built"
+)
+# For @pytest.mark.parametrize("backend", BACKENDS), or the fixture.
+BACKENDS = ("reference", pytest.param("native", marks=needs_kernels))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
 
 def _cuda_obstacle() -> str | None:
     if not torch.cuda.is_available():

@@ -8,11 +8,7 @@ import pytest
 import torch
 
 from occvae import _extension, environment
-from tests.conftest import DEVICES
-
-needs_kernels = pytest.mark.skipif(
-    _extension.status()["_C"] is not None, reason="occvae._C is not built"
-)
+from tests.conftest import DEVICES, needs_kernels
 
 
 def run_without_kernels(code: str) -> str:
@@ -51,6 +47,19 @@ def test_native_without_kernels_says_why():
         "except RuntimeError as error: print(error)\n"
     )
     assert "has no cpu kernel: occvae._C is switched off by OCCVAE_DISABLE_EXT=1" in output
+
+
+def test_meshes_come_without_kernels_too():
+    output = run_without_kernels(
+        "import occvae\n"
+        "ball = lambda points, shape: 0.4 - points.norm(dim=1)\n"
+        "print(occvae.extract_mesh(ball, resolution=32)[0].is_watertight)\n"
+        "try: occvae.mise(ball, resolution=32, backend='native')\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    assert "True" in output and "mise_mark has no cpu kernel: occvae._C is switched off" in output
+    for op in ("mise_mark", "marching_cubes"):
+        assert output.count(f"{op} runs its slow PyTorch reference on cpu") == 1
 
 
 def test_the_schema_in_python_is_the_one_in_the_binary():

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
-from occvae.sparse_grid import SparseGrid, lattice_to_world
+from occvae import _extension
+from occvae.memory import require_memory
+from occvae.ops.evaluator import Evaluator, Field, Progress
+from occvae.ops.marching_cubes_reference import import_mcubes, march
+from occvae.ops.vertex_refinement import refine_vertices as move_vertices
+from occvae.sparse_grid import SparseGrid
 
-# A vertex keeps at least this share of its edge to both of the edge's lattice points. Without it a
-# value equal or very close to the level would put up to six vertices on one lattice point, and
-# triangles without area between them. The error is at most a thousandth of a cell.
-MIN_EDGE_FRACTION = 1e-3
+Mesh = tuple[Tensor, Tensor]
+_Parts = tuple[Tensor, Tensor, Tensor, Tensor]  # vertices, faces, edges, ends
+
+_ADVICE = "choose a lower resolution"
 
 
-def marching_cubes(grid: SparseGrid, level: float | None = None) -> list[tuple[Tensor, Tensor]]:
+def marching_cubes(
+    grid: SparseGrid,
+    level: float | None = None,
+    *,
+    field: Field | None = None,
+    refine_vertices: int = 0,
+    max_points_per_call: int = 262_144,
+    progress: Progress | None = None,
+    backend: str = "auto",
+) -> list[Mesh]:
     """The surface of each shape of a grid as a closed triangle mesh.
 
     Marching cubes (Lorensen and Cline 1987) over all cells of the finest lattice. Inside means
@@ -26,12 +38,23 @@ def marching_cubes(grid: SparseGrid, level: float | None = None) -> list[tuple[T
     Vertices are distinct and shared, triangles counter-clockwise seen from outside. A vertex of a
     cap lies 0.001 cells beyond the bounds.
 
-    Today the topology comes from PyMCubes on a dense array of one byte a lattice point. Points that
-    MISE left unknown get the sign of their cell, which is the same for all its known points.
+    The kernel looks at cells with known corners only; memory and time follow the surface. The
+    reference takes the topology from PyMCubes on a dense array of one byte a lattice point. Both
+    have the same vertices and cut every cell along the same lines, connecting the inside where a
+    face of a cell is ambiguous; they differ in the order of vertices and faces, and in which
+    diagonals make triangles of the polygons in a cell. The kernel's never lie in a face of the
+    cell, so that every edge has exactly two triangles, on random signs as well.
 
     Args:
         grid: from mise() or SparseGrid.from_dense().
         level: None means grid.level. Another level needs a grid whose every point is known.
+        field: the function that the grid was made from; needed for refine_vertices only.
+        refine_vertices: steps of root finding that move each vertex along its edge to where the
+            field itself has its level, as logits are far from linear between lattice points. Each
+            step calls the field once for every vertex.
+        max_points_per_call, progress: as in mise(), for these steps; rounds go on from the grid's.
+        backend: "native", "reference" or "auto". A grid on a device without a kernel is copied to
+            the CPU and its mesh back.
 
     Returns:
         For each shape vertices (V, 3) float32 in world units and faces (F, 3) int64, on the grid's
@@ -39,124 +62,134 @@ def marching_cubes(grid: SparseGrid, level: float | None = None) -> list[tuple[T
 
     Raises:
         ValueError: a level that the grid was not refined for, a grid that lacks points next to its
-            surface, NaN values.
-        MemoryError: the dense array does not fit in this machine's free memory.
-        ImportError: PyMCubes is not installed.
+            surface or has some twice, NaN values, refine_vertices without a field.
+        MemoryError: what it needs does not fit in free memory.
+        ImportError: PyMCubes is not installed and there is no kernel.
     """
     level = grid.level if level is None else float(level)
     if level != grid.level and grid.coarse_resolution != grid.resolution:
         raise ValueError(
             f"grid was refined at level {grid.level}; got level {level}: call mise(level={level})"
         )
+    if refine_vertices < 0 or (refine_vertices and field is None):
+        raise ValueError(f"refine_vertices={refine_vertices} must be >= 0 and needs the field")
     if grid.values.isnan().any():
         raise ValueError("grid.values must not be NaN")
-    require_memory(grid.resolution)
-    mcubes = import_mcubes()
-    return [_one_shape(grid, shape, level, mcubes) for shape in range(grid.num_shapes)]
+    device = grid.points.device
+    check_memory(grid.resolution, grid.coarse_resolution, len(grid.points), device, backend)
+    parts = [
+        _one_shape(grid, shape, level, refine_vertices > 0, backend)
+        for shape in range(grid.num_shapes)
+    ]
+    if not refine_vertices:
+        return [(vertices, faces) for vertices, faces, _, _ in parts]
+    evaluate = Evaluator(
+        field, grid.resolution, grid.bounds, max_points_per_call, progress, len(grid.rounds)
+    )
+    vertices = _refine(grid, level, parts, evaluate, refine_vertices)
+    return [(moved, faces) for moved, (_, faces, _, _) in zip(vertices, parts, strict=True)]
 
 
-def require_memory(resolution: int) -> None:
-    """MemoryError when the dense arrays of marching_cubes at this resolution would not fit."""
-    # The padded array, the unpadded one and the last step of filling it, one byte a point each.
-    needed = 3 * (resolution + 3) ** 3
-    available = _available_memory()
-    if available is not None and needed > available:
-        raise MemoryError(
-            f"marching cubes at resolution {resolution} needs {needed / 2**30:.1f} GiB for its "
-            f"dense grid, {available / 2**30:.1f} GiB are free: choose a lower resolution"
-        )
+def check_memory(
+    resolution: int, coarse_resolution: int, points: int, device: torch.device, backend: str
+) -> None:
+    """MemoryError when marching_cubes of a grid with so many points would not fit.
+
+    Raises:
+        ImportError: this needs PyMCubes, which is not installed.
+    """
+    cpu = torch.device("cpu")
+    if _extension.use_native("marching_cubes", _kernel_device(device), backend):
+        # An index of bricks, bricks (dense ones near the surface, one for each coarse point
+        # elsewhere), values, and the mesh with about 0.3 vertices a point.
+        needed = 4 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
+        needed += 448 * min(points, (coarse_resolution + 1) ** 3)
+        require_memory(needed, cpu, f"marching cubes at resolution {resolution}", _ADVICE)
+    else:
+        import_mcubes()
+        # The padded array, the unpadded one and the last step of filling it, one byte a point each.
+        needed = 3 * (resolution + 3) ** 3
+        purpose = f"marching cubes at resolution {resolution} on a dense grid"
+        require_memory(needed, cpu, purpose, _ADVICE)
 
 
-def _available_memory() -> int | None:
-    """Free bytes of main memory, or None where the system does not tell (only Linux does)."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def import_mcubes() -> ModuleType:
-    try:
-        import mcubes
-    except ImportError:
-        raise ImportError("marching_cubes needs PyMCubes: pip install PyMCubes") from None
-    return mcubes
+def _kernel_device(device: torch.device) -> torch.device:
+    return _extension.kernel_device("marching_cubes", device)
 
 
 def _one_shape(
-    grid: SparseGrid, shape: int, level: float, mcubes: ModuleType
-) -> tuple[Tensor, Tensor]:
-    chosen = grid.shape_index == shape
-    points = grid.points[chosen]
-    # The sign of a float64 difference is exact, whatever the dtype of the values.
-    heights = grid.values[chosen].to(torch.float64) - level
-    inside = _fill(points, heights >= 0, grid.resolution, grid.coarse_resolution)
-    padded = inside.new_zeros([grid.resolution + 3] * 3)
-    padded[1:-1, 1:-1, 1:-1] = inside
-
-    # Of PyMCubes we use the topology alone: on an array of 0 and 1 it puts each vertex in the
-    # middle of its edge, which tells the edge.
-    middles, faces = mcubes.marching_cubes(padded.cpu().numpy(), 0.5)
-    middles = torch.from_numpy(middles).to(points.device) - 1
-    vertices = _place_vertices(middles, points, heights, grid.resolution)
-    vertices = lattice_to_world(vertices, grid.resolution, grid.bounds).to(torch.float32)
-    return vertices, torch.from_numpy(faces.astype("int64")).to(points.device)
-
-
-def _fill(points: Tensor, inside: Tensor, resolution: int, coarse_resolution: int) -> Tensor:
-    """(R + 1)^3 bool: `inside` at the known points (M, 3), a consistent sign at the others.
-
-    Level by level, an unknown point copies the next coarser lattice point below it. Both are in the
-    closed cube of one leaf, down to that leaf's own corners, and in a leaf that was not split all
-    known points have one sign.
-    """
-    step = resolution // coarse_resolution
-    dense = inside.new_zeros([coarse_resolution + 1] * 3)
-    while True:
-        on_lattice = (points % step == 0).all(1)
-        x, y, z = (points[on_lattice] // step).long().unbind(1)
-        dense[x, y, z] = inside[on_lattice]
-        if step == 1:
-            return dense
-        step //= 2
-        below = torch.arange(2 * len(dense) - 1, device=dense.device) // 2
-        for axis in (2, 1, 0):
-            dense = dense.index_select(axis, below)
-
-
-def _place_vertices(middles: Tensor, points: Tensor, heights: Tensor, resolution: int) -> Tensor:
-    """(V, 3) float64 lattice positions of the zeros on the edges with the given (V, 3) middles."""
-    lower = middles.floor()
-    direction = (middles - lower) * 2  # 1 on the axis of the edge, 0 on the others
-    # Edges that leave the domain carry the caps: their vertices go to the end inside the domain.
-    fraction = (middles < 0).any(1).to(torch.float64)
-    within = ((middles >= 0) & (middles <= resolution)).all(1)
-    # Without infinities the differences below are numbers; a quarter leaves room for them.
-    limit = torch.finfo(torch.float64).max / 4
-    ends = torch.cat([lower[within], (lower + direction)[within]]).long()
-    first, second = _look_up(ends, points, heights.clamp(-limit, limit), resolution).chunk(2)
-    fraction[within] = first / (first - second)
-    fraction.clamp_(MIN_EDGE_FRACTION, 1 - MIN_EDGE_FRACTION)
-    return lower + fraction[:, None] * direction
-
-
-def _look_up(wanted: Tensor, points: Tensor, heights: Tensor, resolution: int) -> Tensor:
-    """(V,) heights of the lattice points `wanted` (V, 3), which must be among `points` (M, 3)."""
-    edge = resolution + 1
-    keys, wanted_keys = (
-        (lattice[:, 0].long() * edge + lattice[:, 1]) * edge + lattice[:, 2]
-        for lattice in (points, wanted)
+    grid: SparseGrid, shape: int, level: float, with_edges: bool, backend: str
+) -> _Parts:
+    points, values = grid.points, grid.values
+    if grid.num_shapes > 1:
+        chosen = grid.shape_index == shape
+        points, values = points[chosen], values[chosen]
+    run, device = march, points.device
+    if _extension.use_native("marching_cubes", _kernel_device(device), backend):
+        run, device = _op, _kernel_device(device)
+    sizes = (grid.resolution, grid.coarse_resolution)
+    *mesh, problems = run(
+        points.to(device), values.to(device), *sizes, level, *grid.bounds, with_edges
     )
-    keys, order = keys.sort()
-    found = torch.searchsorted(keys, wanted_keys).clamp(max=len(keys) - 1)
-    missing = int((keys[found] != wanted_keys).count_nonzero())
+    missing, repeated = problems.tolist()
+    if repeated:
+        raise ValueError(f"grid has {repeated} points of shape {shape} more than once")
     if missing:
         raise ValueError(
             f"grid lacks {missing} ends of edges that cross its surface: it is not a complete "
             "result of mise()"
         )
-    return heights[order[found]]
+    return tuple(part.to(grid.points.device) for part in mesh)
+
+
+def _refine(
+    grid: SparseGrid, level: float, parts: list[_Parts], evaluate: Evaluator, steps: int
+) -> tuple[Tensor, ...]:
+    """The moved vertices of each shape; the field sees those of all shapes together."""
+    counts = [len(vertices) for vertices, *_ in parts]
+    device = grid.points.device
+    vertices = move_vertices(
+        evaluate,
+        torch.cat([edges for _, _, edges, _ in parts]),
+        torch.cat([ends for *_, ends in parts]),
+        torch.arange(len(parts), device=device).repeat_interleave(
+            torch.tensor(counts, device=device)
+        ),
+        steps=steps,
+        level=level,
+        resolution=grid.resolution,
+        bounds=grid.bounds,
+    )
+    return vertices.split(counts)
+
+
+def _fake(
+    points: Tensor,
+    values: Tensor,
+    resolution: int,
+    coarse_resolution: int,
+    level: float,
+    lower: float,
+    upper: float,
+    with_edges: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    context = torch.library.get_ctx()
+    vertices, faces = context.new_dynamic_size(), context.new_dynamic_size()
+    edges = vertices if with_edges else 0
+    return (
+        points.new_empty((vertices, 3), dtype=torch.float32),
+        points.new_empty((faces, 3), dtype=torch.int64),
+        points.new_empty((edges, 4)),
+        points.new_empty((edges, 2), dtype=torch.float64),
+        points.new_empty(2, dtype=torch.int64),
+    )
+
+
+# Not differentiable: topology is not, and for vertices there is refine_vertices.
+_op = _extension.declare(
+    "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
+    " float level, float lower, float upper, bool with_edges=False)"
+    " -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends, Tensor problems)",
+    march,
+    _fake,
+)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from occvae._extension import BACKENDS
-from occvae.ops.mise_reference import refine
-from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
-
-Field = Callable[[Tensor, Tensor], Tensor]
-Progress = Callable[[int, int, int], None]
+from occvae import _extension
+from occvae.ops import mise_native, mise_reference
+from occvae.ops.evaluator import Evaluator, Field, Progress
+from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid
 
 
 def mise(
@@ -52,7 +48,8 @@ def mise(
         max_points_per_call: a pass over more points calls the field several times.
         device: where the points are made; None means PyTorch's default device.
         backend: "reference" is plain PyTorch on any device, "native" the compiled kernels, "auto"
-            the fastest that is available.
+            the kernels where they are built. For a device without kernels those of the CPU keep the
+            books, and points and values are copied.
         progress: called as progress(round, done, total) after each call of the field, with the
             round's number from 0 and the points evaluated and to evaluate in this round.
 
@@ -63,6 +60,7 @@ def mise(
         ValueError: an argument out of range, a field that returns NaN or the wrong shape or device.
         TypeError: an argument, or the field's values, of the wrong type.
         RuntimeError: backend="native" where it is not available.
+        MemoryError: the kernels' state, or the next round's points, would not fit.
 
     Example:
         >>> grid = mise(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
@@ -76,16 +74,19 @@ def mise(
     max_points_per_call = _check_count("max_points_per_call", max_points_per_call)
     if not callable(field):
         raise TypeError(f"field must be callable; got {type(field).__name__}")
-    _check_backend(backend)
+    device = torch.get_default_device() if device is None else torch.device(device)
+    books = _extension.kernel_device("mise_mark", device)
+    native = _extension.use_native("mise_mark", books, backend)
 
-    evaluate = _Evaluator(field, resolution, bounds, max_points_per_call, progress)
+    evaluate = Evaluator(field, resolution, bounds, max_points_per_call, progress)
+    refine = mise_native.refine if native else mise_reference.refine
     points, values, shape_index, rounds = refine(
         evaluate,
         resolution=resolution,
         coarse_resolution=coarse_resolution,
         level=level,
         num_shapes=num_shapes,
-        device=torch.get_default_device() if device is None else torch.device(device),
+        device=device,
     )
     return SparseGrid(
         points=points,
@@ -98,75 +99,6 @@ def mise(
         level=level,
         num_shapes=num_shapes,
     )
-
-
-class _Evaluator:
-    """The user's field on lattice points: conversion to world units, chunks, checks, progress.
-
-    Backends see only this: (points (N, 3) int32, shape_index (N,) int64) -> (N,) values, no NaN.
-    """
-
-    def __init__(
-        self,
-        field: Field,
-        resolution: int,
-        bounds: tuple[float, float],
-        max_points_per_call: int,
-        progress: Progress | None,
-    ):
-        self._field = field
-        self._resolution = resolution
-        self._bounds = bounds
-        self._max_points_per_call = max_points_per_call
-        self._progress = progress
-        self._round = 0
-        self._dtype: torch.dtype | None = None
-
-    @torch.no_grad()
-    def __call__(self, points: Tensor, shape_index: Tensor) -> Tensor:
-        chunks, done = [], 0
-        for part, shape in zip(
-            points.split(self._max_points_per_call),
-            shape_index.split(self._max_points_per_call),
-            strict=True,
-        ):
-            world = lattice_to_world(part, self._resolution, self._bounds)
-            chunks.append(self._checked(self._field(world, shape), world))
-            done += len(part)
-            if self._progress is not None:
-                self._progress(self._round, done, len(points))
-        values = torch.cat(chunks)
-        self._refuse_nan(values, points, shape_index)
-        self._round += 1
-        return values
-
-    def _checked(self, values: Tensor, world: Tensor) -> Tensor:
-        if not isinstance(values, Tensor):
-            raise TypeError(f"field must return a tensor; got {type(values).__name__}")
-        if not values.is_floating_point():
-            raise TypeError(f"field must return floating values; got {values.dtype}")
-        if values.shape != world.shape[:1]:
-            expected = tuple(world.shape[:1])
-            raise ValueError(f"field must return shape {expected}; got {tuple(values.shape)}")
-        if values.device != world.device:
-            raise ValueError(f"field must return values on {world.device}; got {values.device}")
-        if self._dtype not in (None, values.dtype):
-            raise TypeError(f"field returned {self._dtype} before and {values.dtype} now")
-        self._dtype = values.dtype
-        return values
-
-    def _refuse_nan(self, values: Tensor, points: Tensor, shape_index: Tensor) -> None:
-        nan = values.isnan()
-        count = int(nan.count_nonzero())  # the one synchronisation of a round
-        if count == 0:
-            return
-        first = int(nan.nonzero()[0])
-        where = lattice_to_world(points[first], self._resolution, self._bounds).tolist()
-        position = ", ".join(f"{coordinate:.4f}" for coordinate in where)
-        raise ValueError(
-            f"field returned NaN at {count} of {len(values)} points of round {self._round}, first "
-            f"at ({position}) of shape {int(shape_index[first])}"
-        )
 
 
 def check_resolutions(resolution: int, coarse_resolution: int) -> tuple[int, int]:
@@ -218,12 +150,3 @@ def _check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
     if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
         raise ValueError(f"bounds must be finite with lower < upper; got ({lower}, {upper})")
     return lower, upper
-
-
-def _check_backend(backend: str) -> None:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "native":
-        raise RuntimeError(
-            'backend="native" is not available for mise; pass backend="auto" or "reference"'
-        )

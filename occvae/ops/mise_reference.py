@@ -49,7 +49,7 @@ def refine(
     """
     depth = (resolution // coarse_resolution).bit_length() - 1
     cells = _Cells(coarse_resolution, depth, num_shapes, device)
-    points, shape_index = _coarse_lattice(coarse_resolution, 1 << depth, num_shapes, device)
+    points, shape_index = coarse_lattice(coarse_resolution, 1 << depth, num_shapes, device)
     rounds: list[tuple[Tensor, Tensor, Tensor]] = []
     while len(points):
         values = evaluate(points, shape_index)
@@ -64,7 +64,7 @@ def refine(
     return all_points, all_values, all_shapes, [len(part[0]) for part in rounds]
 
 
-def _coarse_lattice(
+def coarse_lattice(
     coarse_resolution: int, step: int, num_shapes: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     axis = torch.arange(coarse_resolution + 1, device=device, dtype=torch.int32) * step

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from occvae.ops import marching_cubes as module
-from occvae.ops.marching_cubes import MIN_EDGE_FRACTION, marching_cubes
+from occvae import memory
+from occvae.ops.marching_cubes import marching_cubes
+from occvae.ops.marching_cubes_reference import MIN_EDGE_FRACTION
 from occvae.ops.mise import mise
 from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world, world_to_lattice
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
@@ -45,10 +46,11 @@ def is_closed(faces):
     [(sphere(), 64, 16), (torus(), 64, 16), (thin_chair, 64, 8), (gyroid, 32, 16)],
     ids=["sphere", "torus", "chair", "gyroid"],
 )
-def test_equals_marching_cubes_on_every_point(field, resolution, coarse_resolution):
+def test_equals_marching_cubes_on_every_point(field, resolution, coarse_resolution, backend):
     grid = mise(field, resolution=resolution, coarse_resolution=coarse_resolution)
-    ((vertices, faces),) = marching_cubes(grid)
-    ((dense_vertices, dense_faces),) = marching_cubes(dense_grid(field, resolution))
+    ((vertices, faces),) = marching_cubes(grid, backend=backend)
+    dense = dense_grid(field, resolution)
+    ((dense_vertices, dense_faces),) = marching_cubes(dense, backend=backend)
     assert torch.equal(vertices, dense_vertices)
     assert torch.equal(faces, dense_faces)
     assert vertices.dtype == torch.float32 and faces.dtype == torch.int64
@@ -58,9 +60,9 @@ def test_equals_marching_cubes_on_every_point(field, resolution, coarse_resoluti
 
 
 @pytest.mark.parametrize("field", [sphere(0.35, (0.01, 0.02, 0.03)), torus()])
-def test_agrees_with_pymcubes_on_the_values(field):
+def test_the_reference_is_pymcubes_on_the_values(field):
     grid = dense_grid(field, 40)
-    ((vertices, faces),) = marching_cubes(grid)
+    ((vertices, faces),) = marching_cubes(grid, backend="reference")
     values = grid.values.view(41, 41, 41).double().numpy()
     their_vertices, their_faces = mcubes.marching_cubes(values, 0.0)
     lattice = world_to_lattice(vertices.double(), 40, DEFAULT_BOUNDS)
@@ -70,19 +72,21 @@ def test_agrees_with_pymcubes_on_the_values(field):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_closed_on_random_signs_with_ties(seed):
+def test_closed_on_random_signs_with_ties(seed, backend):
     field = lattice_hash(seed, 16, inside=(0.05, 0.2, 0.4, 0.9)[seed], tied=0.1)
     grid = mise(field, resolution=16, coarse_resolution=4)
-    ((vertices, faces),) = marching_cubes(grid)
+    ((vertices, faces),) = marching_cubes(grid, backend=backend)
     assert is_closed(faces)
     assert smallest_area(vertices, faces) > 0
     assert len(vertices.unique(dim=0)) == len(vertices)
 
 
-def test_a_tie_is_inside():
+def test_a_tie_is_inside(backend):
     values = -torch.ones(1, 5, 5, 5)
     values[0, 1, 2, 3] = 0.0
-    ((vertices, faces),) = marching_cubes(SparseGrid.from_dense(values, bounds=(0.0, 4.0)))
+    ((vertices, faces),) = marching_cubes(
+        SparseGrid.from_dense(values, bounds=(0.0, 4.0)), backend=backend
+    )
     assert len(vertices) == 6 and len(faces) == 8
     offsets = (vertices - torch.tensor([1.0, 2.0, 3.0])).abs()
     torch.testing.assert_close(
@@ -92,82 +96,96 @@ def test_a_tie_is_inside():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_the_level_is_compared_exactly(dtype):
+def test_the_level_is_compared_exactly(dtype, backend):
     values = torch.full((1, 3, 3, 3), -1.0, dtype=dtype)
     values[0, 1, 1, 1] = 0.1
     tie = float(values[0, 1, 1, 1])
     for level, count in ((tie, 6), (np.nextafter(tie, 1), 0), (np.nextafter(tie, -1), 6)):
-        ((vertices, _),) = marching_cubes(SparseGrid.from_dense(values, level=float(level)))
+        ((vertices, _),) = marching_cubes(
+            SparseGrid.from_dense(values, level=float(level)), backend=backend
+        )
         assert len(vertices) == count
 
 
-def test_vertices_interpolate_linearly():
+def test_vertices_interpolate_linearly(backend):
     values = torch.full((1, 3, 3, 3), -3.0)
     values[0, 1, 1, 1] = 1.0
-    ((vertices, _),) = marching_cubes(SparseGrid.from_dense(values, bounds=(-1.0, 1.0)))
+    ((vertices, _),) = marching_cubes(
+        SparseGrid.from_dense(values, bounds=(-1.0, 1.0)), backend=backend
+    )
     torch.testing.assert_close(vertices.norm(dim=1), torch.full((6,), 0.25))
 
 
-def test_infinite_values():
+def test_infinite_values(backend):
     values = torch.full((1, 3, 3, 3), -torch.inf)
     values[0, 1, 1, 1] = torch.inf
     values[0, 0, 1, 1] = -1.0
-    ((vertices, _),) = marching_cubes(SparseGrid.from_dense(values, bounds=(-1.0, 1.0)))
+    ((vertices, _),) = marching_cubes(
+        SparseGrid.from_dense(values, bounds=(-1.0, 1.0)), backend=backend
+    )
     lengths = vertices.norm(dim=1).sort().values
     expected = torch.tensor([0.5] * 5 + [1 - MIN_EDGE_FRACTION])
     torch.testing.assert_close(lengths, expected)
 
 
-def test_surfaces_are_closed_at_the_domain_boundary():
-    ((vertices, faces),) = marching_cubes(SparseGrid.from_dense(torch.ones(1, 5, 5, 5)))
+def test_surfaces_are_closed_at_the_domain_boundary(backend):
+    ((vertices, faces),) = marching_cubes(
+        SparseGrid.from_dense(torch.ones(1, 5, 5, 5)), backend=backend
+    )
     assert is_closed(faces)
     assert smallest_area(vertices, faces) > 0
     assert signed_volume(vertices, faces) == pytest.approx(1.1**3, rel=2e-3)
     assert vertices.abs().max() <= 0.55 + 1.1 / 4 * MIN_EDGE_FRACTION * 1.01
 
 
-def test_an_empty_shape_beside_a_full_one():
+def test_an_empty_shape_beside_a_full_one(backend):
     grid = mise(
         lambda points, shape: torch.where(shape == 1, sphere()(points, shape), -1.0),
         resolution=32,
         coarse_resolution=8,
         num_shapes=3,
     )
-    meshes = marching_cubes(grid)
+    meshes = marching_cubes(grid, backend=backend)
     assert [tuple(vertices.shape) for vertices, _ in meshes[::2]] == [(0, 3), (0, 3)]
     assert [tuple(faces.shape) for _, faces in meshes[::2]] == [(0, 3), (0, 3)]
     assert meshes[0][0].dtype == torch.float32 and meshes[0][1].dtype == torch.int64
-    ((vertices, faces),) = marching_cubes(mise(sphere(), resolution=32, coarse_resolution=8))
+    ((vertices, faces),) = marching_cubes(
+        mise(sphere(), resolution=32, coarse_resolution=8), backend=backend
+    )
     assert torch.equal(meshes[1][0], vertices) and torch.equal(meshes[1][1], faces)
 
 
-def test_the_order_of_points_does_not_matter():
+def test_the_order_of_points_does_not_matter(backend):
     grid = mise(torus(), resolution=32, coarse_resolution=8)
     order = torch.randperm(len(grid.points), generator=torch.Generator().manual_seed(0))
     shuffled = replace(grid, points=grid.points[order], values=grid.values[order])
-    for ours, theirs in zip(marching_cubes(grid)[0], marching_cubes(shuffled)[0], strict=True):
+    for ours, theirs in zip(
+        marching_cubes(grid, backend=backend)[0],
+        marching_cubes(shuffled, backend=backend)[0],
+        strict=True,
+    ):
         assert torch.equal(ours, theirs)
 
 
-def test_another_level_needs_a_dense_grid():
+def test_another_level_needs_a_dense_grid(backend):
     grid = mise(sphere(), resolution=16, coarse_resolution=8)
     with pytest.raises(ValueError, match=r"refined at level 0.0; got level 0.1: call mise"):
-        marching_cubes(grid, level=0.1)
-    ((vertices, _),) = marching_cubes(dense_grid(sphere(), 16), level=0.1)
+        marching_cubes(grid, level=0.1, backend=backend)
+    ((vertices, _),) = marching_cubes(dense_grid(sphere(), 16), level=0.1, backend=backend)
     assert float(vertices.norm(dim=1).mean()) == pytest.approx(0.25, abs=0.005)
 
 
-def test_an_incomplete_grid_is_refused():
+def test_an_incomplete_grid_is_refused(backend):
     grid = mise(sphere(), resolution=32, coarse_resolution=8)
     count = sum(grid.rounds[:-1])
     parts = {name: getattr(grid, name)[:count] for name in ("points", "values", "shape_index")}
     with pytest.raises(ValueError, match=r"lacks \d+ ends of edges that cross"):
-        marching_cubes(replace(grid, **parts))
+        marching_cubes(replace(grid, **parts), backend=backend)
 
 
-def test_nan_is_refused():
+def test_nan_is_refused(backend):
     with pytest.raises(ValueError, match="NaN"):
-        marching_cubes(SparseGrid.from_dense(torch.full((1, 3, 3, 3), torch.nan)))
+        marching_cubes(SparseGrid.from_dense(torch.full((1, 3, 3, 3), torch.nan)), backend=backend)
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 5), (1, 5, 5, 4), (2, 1, 1, 1)])
@@ -176,15 +194,15 @@ def test_from_dense_wants_cubes(shape):
         SparseGrid.from_dense(torch.zeros(shape))
 
 
-def test_too_little_memory_is_said_before_it_is_used(monkeypatch):
+def test_too_little_memory_is_said_before_it_is_used(monkeypatch, backend):
     grid = mise(sphere(), resolution=16, coarse_resolution=8)
-    monkeypatch.setattr(module, "_available_memory", lambda: 1000)
-    with pytest.raises(MemoryError, match=r"resolution 16 needs .* GiB .* are free"):
-        marching_cubes(grid)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
+    with pytest.raises(MemoryError, match=r"resolution 16 .*needs .* MiB, .* are free"):
+        marching_cubes(grid, backend=backend)
 
 
-def test_missing_pymcubes_is_one_line(monkeypatch):
+def test_the_reference_needs_pymcubes(monkeypatch):
     grid = mise(sphere(), resolution=16, coarse_resolution=8)
     monkeypatch.setitem(sys.modules, "mcubes", None)
-    with pytest.raises(ImportError, match="^marching_cubes needs PyMCubes: pip install PyMCubes$"):
-        marching_cubes(grid)
+    with pytest.raises(ImportError, match="needs PyMCubes: pip install PyMCubes$"):
+        marching_cubes(grid, backend="reference")

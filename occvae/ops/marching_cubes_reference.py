@@ -1,0 +1,132 @@
+"""Marching cubes with PyMCubes' topology on a dense array: the twin of the sparse kernel.
+
+The array has one byte a lattice point. Points that MISE left unknown get the sign of their cell,
+which is the same for all its known points.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from occvae.sparse_grid import lattice_to_world
+
+# A vertex keeps at least this share of its edge to both of the edge's lattice points. Without it a
+# value equal or very close to the level would put up to six vertices on one lattice point, and
+# triangles without area between them. The error is at most a thousandth of a cell.
+MIN_EDGE_FRACTION = 1e-3
+
+
+def march(
+    points: Tensor,
+    values: Tensor,
+    resolution: int,
+    coarse_resolution: int,
+    level: float,
+    lower: float,
+    upper: float,
+    with_edges: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Twin of `occvae::marching_cubes`; see `occvae.ops.marching_cubes`."""
+    # The sign of a float64 difference is exact, whatever the dtype of the values.
+    heights = values.to(torch.float64) - level
+    inside = _fill(points, heights >= 0, resolution, coarse_resolution)
+    padded = inside.new_zeros([resolution + 3] * 3)
+    padded[1:-1, 1:-1, 1:-1] = inside
+
+    # Of PyMCubes we use the topology alone: on an array of 0 and 1 it puts each vertex in the
+    # middle of its edge, which tells the edge.
+    middles, faces = import_mcubes().marching_cubes(padded.cpu().numpy(), 0.5)
+    middles = torch.from_numpy(middles).to(points.device) - 1
+    lows = middles.floor()
+    axes = ((middles - lows) * 2).argmax(1).to(torch.int32)
+    edges = torch.cat([lows.to(torch.int32), axes[:, None]], 1).view(-1, 4)
+    ends, missing = _heights_of_ends(edges, points, heights, resolution)
+    fractions = edge_fractions(edges, ends, resolution)
+    vertices = vertices_on_edges(edges, fractions, resolution, (lower, upper))
+    problems = torch.tensor([missing, len(points) - len(points.unique(dim=0))])
+    triangles = torch.from_numpy(faces.astype("int64")).to(points.device)
+    if not with_edges:
+        edges, ends = edges[:0], ends[:0]
+    return vertices, triangles, edges, ends, problems.to(points.device)
+
+
+def import_mcubes() -> ModuleType:
+    try:
+        import mcubes
+    except ImportError:
+        raise ImportError(
+            "marching_cubes without its kernel needs PyMCubes: pip install PyMCubes"
+        ) from None
+    return mcubes
+
+
+def within_domain(edges: Tensor, resolution: int) -> Tensor:
+    """(V,) bool for edges (V, 4): False for those to the border, which carry the caps."""
+    lows, axis = edges[:, :3], edges[:, 3:].long()
+    along = lows.gather(1, axis)[:, 0]
+    return (along >= 0) & (along < resolution)
+
+
+def edge_fractions(edges: Tensor, ends: Tensor, resolution: int) -> Tensor:
+    """(V,) float64: where along its edge each vertex lies; `ends` (V, 2) are heights."""
+    # Edges that leave the domain carry the caps: their vertices go to the end inside the domain.
+    fractions = (edges[:, :3] < 0).any(1).to(torch.float64)
+    within = within_domain(edges, resolution)
+    # Without infinities differences are numbers; a quarter leaves room for them.
+    limit = torch.finfo(torch.float64).max / 4
+    first, second = ends[within].clamp(-limit, limit).unbind(1)
+    fractions[within] = first / (first - second)
+    return fractions.clamp(MIN_EDGE_FRACTION, 1 - MIN_EDGE_FRACTION)
+
+
+def vertices_on_edges(
+    edges: Tensor, fractions: Tensor, resolution: int, bounds: tuple[float, float]
+) -> Tensor:
+    """(V, 3) float32 world positions at `fractions` (V,) along edges (V, 4)."""
+    positions = edges[:, :3].to(torch.float64)
+    positions.scatter_add_(1, edges[:, 3:].long(), fractions[:, None])
+    return lattice_to_world(positions, resolution, bounds).to(torch.float32)
+
+
+def _fill(points: Tensor, inside: Tensor, resolution: int, coarse_resolution: int) -> Tensor:
+    """(R + 1)^3 bool: `inside` at the known points (M, 3), a consistent sign at the others.
+
+    Level by level, an unknown point copies the next coarser lattice point below it. Both are in the
+    closed cube of one leaf, down to that leaf's own corners, and in a leaf that was not split all
+    known points have one sign.
+    """
+    step = resolution // coarse_resolution
+    dense = inside.new_zeros([coarse_resolution + 1] * 3)
+    while True:
+        on_lattice = (points % step == 0).all(1)
+        x, y, z = (points[on_lattice] // step).long().unbind(1)
+        dense[x, y, z] = inside[on_lattice]
+        if step == 1:
+            return dense
+        step //= 2
+        below = torch.arange(2 * len(dense) - 1, device=dense.device) // 2
+        for axis in (2, 1, 0):
+            dense = dense.index_select(axis, below)
+
+
+def _heights_of_ends(
+    edges: Tensor, points: Tensor, heights: Tensor, resolution: int
+) -> tuple[Tensor, int]:
+    """(V, 2) float64 heights at both ends of edges (V, 4), 0 for caps, and how many are unknown."""
+    within = within_domain(edges, resolution)
+    lows = edges[within, :3].long()
+    highs = lows.scatter_add(1, edges[within, 3:].long(), torch.ones_like(lows[:, :1]))
+    side = resolution + 1
+    keys, wanted = (
+        (lattice[:, 0].long() * side + lattice[:, 1]) * side + lattice[:, 2]
+        for lattice in (points, torch.cat([lows, highs]))
+    )
+    keys, order = keys.sort()
+    found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    missing = int((keys[found] != wanted).count_nonzero())
+    ends = heights.new_zeros((len(edges), 2))
+    ends[within] = heights[order[found]].view(2, -1).T
+    return ends, missing

@@ -1,0 +1,141 @@
+"""Exact MISE on the compiled kernels: bits for cells, values only where the field was evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from occvae import _extension
+from occvae.memory import require_memory
+from occvae.ops.mise_reference import coarse_lattice
+
+_POINT_BYTES = 12 + 8  # coordinates and shape index
+
+
+def refine(
+    evaluate: Callable[[Tensor, Tensor], Tensor],
+    *,
+    resolution: int,
+    coarse_resolution: int,
+    level: float,
+    num_shapes: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """As mise_reference.refine: the same points in the same rounds, in another order.
+
+    The order does not depend on the number of threads. For a device without kernels the state is on
+    the CPU; the results are on `device` all the same.
+
+    Raises:
+        MemoryError: the next round would not fit; said before the field is called for it.
+    """
+    step = resolution // coarse_resolution
+    cells = _Cells(resolution, coarse_resolution, num_shapes, device)
+    points, shape_index = coarse_lattice(coarse_resolution, step, num_shapes, device)
+    rounds: list[tuple[Tensor, Tensor, Tensor]] = []
+    while len(points):
+        values = evaluate(points, shape_index)
+        rounds.append((points, values, shape_index))
+        if step == 1:
+            break
+        cells.mark(points, shape_index, values, level)
+        splits = cells.choose()
+        total = sum(len(part[0]) for part in rounds)
+        cells.require_memory(total, int(splits[-1, 2]) if len(splits) else 0, values.itemsize)
+        points, shape_index = (part.to(device) for part in cells.split(splits))
+    counts = [len(part[0]) for part in rounds]
+    if len(rounds) == 1:
+        return *rounds[0], counts
+    all_points, all_values, all_shapes = (torch.cat(parts) for parts in zip(*rounds, strict=True))
+    return all_points, all_values, all_shapes, counts
+
+
+class _Cells:
+    """Four bits a cell of every level above the finest, for all shapes, in one tensor."""
+
+    def __init__(
+        self, resolution: int, coarse_resolution: int, num_shapes: int, device: torch.device
+    ):
+        self._resolutions = (resolution, coarse_resolution)
+        self._num_shapes = num_shapes
+        self._device = _extension.kernel_device("mise_mark", device)
+        size = 0
+        if resolution > coarse_resolution:
+            size = torch.ops.occvae._mise_state_size(resolution, coarse_resolution)
+        first = num_shapes * (coarse_resolution + 1) ** 3
+        self._require(8 * num_shapes * size + first * (_POINT_BYTES + 8))
+        self._state = torch.zeros((num_shapes, size), dtype=torch.int64, device=self._device)
+
+    def mark(self, points: Tensor, shape_index: Tensor, values: Tensor, level: float) -> None:
+        """Records on which sides new points (N, 3) lie in all cells that they touch."""
+        new = (part.to(self._device) for part in (points, shape_index, values))
+        _mark(self._state, *new, level, *self._resolutions)
+
+    def choose(self) -> Tensor:
+        """(S, 3) int64: the leaves to split; the last entry is the number of points they add."""
+        return _split(self._state, *self._resolutions)
+
+    def split(self, splits: Tensor) -> tuple[Tensor, Tensor]:
+        """Splits them; returns the points this adds, each once, and their shapes."""
+        return _points(self._state, splits, *self._resolutions)
+
+    def require_memory(self, known: int, new: int, value_bytes: int) -> None:
+        """MemoryError unless `new` points fit beside `known` ones, and all in the result."""
+        each = _POINT_BYTES + value_bytes
+        self._require(new * each + (known + new) * each if new else 0)
+
+    def _require(self, needed: int) -> None:
+        resolution, coarse_resolution = self._resolutions
+        shapes = "1 shape" if self._num_shapes == 1 else f"{self._num_shapes} shapes"
+        require_memory(
+            needed,
+            self._device,
+            f"mise at resolution {resolution} from {coarse_resolution} of {shapes}",
+            "choose a lower resolution or fewer shapes at a time",
+        )
+
+
+def _fake_mark(
+    state: Tensor,
+    points: Tensor,
+    shape_index: Tensor,
+    values: Tensor,
+    level: float,
+    resolution: int,
+    coarse_resolution: int,
+) -> None:
+    return None
+
+
+def _fake_split(state: Tensor, resolution: int, coarse_resolution: int) -> Tensor:
+    rows = torch.library.get_ctx().new_dynamic_size()
+    return state.new_empty((rows, 3))
+
+
+def _fake_points(
+    state: Tensor, splits: Tensor, resolution: int, coarse_resolution: int
+) -> tuple[Tensor, Tensor]:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return state.new_empty((count, 3), dtype=torch.int32), state.new_empty(count)
+
+
+# The twin of the three together is mise_reference.refine.
+_mark = _extension.declare(
+    "mise_mark(Tensor(a!) state, Tensor points, Tensor shape_index, Tensor values, float level,"
+    " int resolution, int coarse_resolution) -> ()",
+    None,
+    _fake_mark,
+)
+_split = _extension.declare(
+    "mise_split(Tensor(a!) state, int resolution, int coarse_resolution) -> Tensor",
+    None,
+    _fake_split,
+)
+_points = _extension.declare(
+    "mise_points(Tensor(a!) state, Tensor splits, int resolution, int coarse_resolution)"
+    " -> (Tensor points, Tensor shape_index)",
+    None,
+    _fake_points,
+)

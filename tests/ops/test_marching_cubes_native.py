@@ -1,0 +1,201 @@
+"""The sparse kernel of marching cubes against PyMCubes' topology, and its own promises."""
+
+import math
+
+import pytest
+import torch
+import trimesh
+
+from occvae.ops.marching_cubes import marching_cubes
+from occvae.ops.mise import mise
+from occvae.sparse_grid import SparseGrid
+from tests.conftest import needs_kernels
+from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
+from tests.ops.test_marching_cubes import dense_grid, is_closed, signed_volume
+
+pytestmark = needs_kernels
+
+
+def both(grid: SparseGrid):
+    native, reference = (
+        marching_cubes(grid, backend=backend) for backend in ("native", "reference")
+    )
+    return zip(native, reference, strict=True)
+
+
+def cell_lines(vertices, faces):
+    """Edges of triangles that lie in a face of a cell, as a set: what neighbouring cells share."""
+    lattice = torch.cat([vertices[faces[:, [i, (i + 1) % 3]]] for i in range(3)])
+    # Both ends between the same two planes of lattice points, or on one: a common face.
+    on_plane = (lattice == lattice.round()) & (lattice[:, :1] == lattice[:, 1:])
+    kept = lattice[on_plane.all(1).any(1)]
+    return {tuple(line) for line in kept.flatten(1).tolist()}
+
+
+def assert_same_surface(native, reference):
+    (vertices, faces), (their_vertices, their_faces) = native, reference
+    assert len(vertices) == len(their_vertices) and len(faces) == len(their_faces)
+    assert {tuple(v) for v in vertices.tolist()} == {tuple(v) for v in their_vertices.tolist()}
+
+
+@pytest.mark.parametrize("case", range(1, 256))
+def test_every_case_cuts_the_cell_as_pymcubes_does(case):
+    """One cell with the corners of the case inside, in a lattice that is otherwise outside."""
+    values = -torch.ones(1, 4, 4, 4)
+    for corner in range(8):
+        if case >> corner & 1:
+            values[0, 1 + (corner >> 2), 1 + (corner >> 1 & 1), 1 + (corner & 1)] = 1.0
+    grid = SparseGrid.from_dense(values, bounds=(0.0, 3.0))
+    for native, reference in both(grid):
+        assert_same_surface(native, reference)
+        lines = cell_lines(*native)
+        assert lines <= cell_lines(*reference)  # their diagonals may lie in faces too
+        mesh, theirs = (trimesh.Trimesh(*part, process=False) for part in (native, reference))
+        assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
+        assert mesh.euler_number == theirs.euler_number
+        assert mesh.body_count == theirs.body_count
+
+
+@pytest.mark.parametrize(
+    ("field", "resolution", "coarse_resolution"),
+    [(sphere(), 64, 8), (torus(), 96, 12), (thin_chair, 128, 16), (gyroid, 32, 4)],
+    ids=["sphere", "torus", "chair", "gyroid"],
+)
+def test_the_surface_of_the_reference(field, resolution, coarse_resolution):
+    grid = mise(field, resolution=resolution, coarse_resolution=coarse_resolution)
+    for native, reference in both(grid):
+        assert_same_surface(native, reference)
+        assert signed_volume(*native) == pytest.approx(signed_volume(*reference), rel=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_watertight_on_random_signs(seed):
+    """Every edge has exactly two triangles: stronger than closed, which PyMCubes is as well."""
+    inside = (0.05, 0.2, 0.5, 0.8)[seed % 4]
+    field = lattice_hash(seed, 16, inside, tied=0.05 * (seed % 2))
+    grid = mise(field, resolution=16, coarse_resolution=(1, 2, 4, 16)[seed // 4 % 4], num_shapes=2)
+    for native, reference in both(grid):
+        assert_same_surface(native, reference)
+        if len(native[1]) == 0:
+            continue
+        mesh = trimesh.Trimesh(*native, process=False)
+        assert mesh.is_watertight and mesh.is_winding_consistent
+        assert mesh.euler_number == trimesh.Trimesh(*reference, process=False).euler_number
+        faces = native[1].sort(1).values
+        assert len(faces.unique(dim=0)) == len(faces)
+
+
+def double_torus(points, shape_index):
+    half = torch.tensor([0.24, 0.0, 0.0])
+    return torch.maximum(
+        torus(0.2, 0.07)(points - half, shape_index), torus(0.2, 0.07)(points + half, shape_index)
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "euler"), [(sphere(), 2), (torus(), 0), (double_torus, -2), (thin_chair, 2)]
+)
+@pytest.mark.parametrize("coarse_resolution", [16, 32])
+def test_euler_characteristic(field, euler, coarse_resolution):
+    grid = mise(field, resolution=128, coarse_resolution=coarse_resolution)
+    ((vertices, faces),) = marching_cubes(grid)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    assert mesh.is_watertight and mesh.euler_number == euler
+    assert float(mesh.area_faces.min()) > 0
+
+
+def test_caps_are_as_fine_as_the_lattice_where_the_field_is_not_known():
+    grid = mise(lambda p, _: p[:, 0] - p[:, 1], resolution=32, coarse_resolution=4)
+    for native, reference in both(grid):
+        assert_same_surface(native, reference)
+        assert is_closed(native[1])
+
+
+def test_threads_change_nothing():
+    grid = mise(lattice_hash(3, 64, 0.1), resolution=64, coarse_resolution=8)
+    before, meshes = torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        meshes += marching_cubes(grid)
+    torch.set_num_threads(before)
+    for vertices, faces in meshes[1:]:
+        assert torch.equal(vertices, meshes[0][0]) and torch.equal(faces, meshes[0][1])
+
+
+def test_repeated_points_are_refused():
+    grid = dense_grid(sphere(), 8)
+    parts = {
+        name: torch.cat([getattr(grid, name)] * 2) for name in ("points", "values", "shape_index")
+    }
+    twice = SparseGrid(**parts, rounds=[], resolution=8, coarse_resolution=8)
+    with pytest.raises(ValueError, match="729 points of shape 0 more than once"):
+        marching_cubes(twice)
+
+
+def test_points_outside_the_lattice_are_refused():
+    point = torch.tensor([[0, 0, 9]], dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="outside the lattice"):
+        torch.ops.occvae.marching_cubes(point, torch.ones(1), 8, 8, 0.0, -0.5, 0.5)
+
+
+@pytest.mark.parametrize("with_edges", [False, True])
+def test_opcheck(with_edges):
+    grid = mise(sphere(), resolution=16, coarse_resolution=4)
+    arguments = (grid.points, grid.values.half(), 16, 4, 0.01, -0.5, 0.6, with_edges)
+    torch.library.opcheck(torch.ops.occvae.marching_cubes.default, arguments)
+
+
+def steep(points, shape_index):
+    """A ball's logits as a network gives them: saturated, and far from linear in a cell."""
+    distance = torch.tensor([0.3, 0.41])[shape_index] - points.norm(dim=1)
+    return torch.where(distance > 0, 40 * distance, 4 * distance).exp().log1p() - math.log(2)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_refined_vertices_lie_on_the_surface(backend):
+    grid = mise(steep, resolution=32, coarse_resolution=8, num_shapes=2)
+    errors = []
+    for steps in (0, 1, 2, 4, 8):
+        calls = []
+
+        def field(points, shape_index, calls=calls):
+            calls.append(len(points))
+            return steep(points, shape_index)
+
+        meshes = marching_cubes(grid, field=field, refine_vertices=steps, backend=backend)
+        radii = torch.tensor([0.3, 0.41])
+        errors.append(
+            max(
+                float((vertices.norm(dim=1) - radius).abs().max())
+                for (vertices, _), radius in zip(meshes, radii, strict=True)
+            )
+        )
+        assert calls == [sum(len(vertices) for vertices, _ in meshes)] * steps
+    assert errors[0] > 0.01 and sorted(errors, reverse=True) == errors
+    assert errors[-1] < 2e-4
+
+
+def test_refinement_stays_on_its_edges_when_values_are_infinite():
+    def field(points, shape_index):
+        return torch.where(sphere()(points, shape_index) >= 0, torch.inf, -torch.inf)
+
+    grid = mise(field, resolution=32, coarse_resolution=8)
+    ((vertices, faces),) = marching_cubes(grid, field=field, refine_vertices=12)
+    assert float((vertices.norm(dim=1) - 0.35).abs().max()) < 1e-4
+    assert is_closed(faces)
+
+
+def test_refinement_leaves_caps_where_they_are():
+    def full(points, shape_index):
+        return torch.ones(len(points))
+
+    grid = mise(full, resolution=8, coarse_resolution=4)
+    ((plain, _),) = marching_cubes(grid)
+    ((refined, _),) = marching_cubes(grid, field=full, refine_vertices=3)
+    assert torch.equal(plain, refined)
+
+
+def test_refinement_needs_the_field():
+    grid = mise(sphere(), resolution=8, coarse_resolution=4)
+    with pytest.raises(ValueError, match="refine_vertices=2 must be >= 0 and needs the field"):
+        marching_cubes(grid, refine_vertices=2)
