@@ -49,7 +49,8 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast where the hardware multiplies bf16, otherwise fp32."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal[0, 1, 2] = 1
+    """What is shared out among ranks: nothing, optimiser states, or gradients too."""
     seed: int = 0
     log_every: int = 10
     validate_every: int = 2000
