@@ -26,8 +26,8 @@ def cpu_small(arch: str) -> TrainConfig:
         arch=arch,
         model={**encoders[arch], **small_decoder},
         data=DataConfig(num_points=512, num_workers=1),
-        optim=OptimConfig(steps=2000, batch_size=32, lr=5e-4, warmup_steps=100, dice_weight=0.5),
-        validate_every=500,
+        optim=OptimConfig(steps=3000, batch_size=32, lr=5e-4, warmup_steps=100, dice_weight=0.5),
+        validate_every=1000,
         validate_shapes=128,
         save_every=500,
     )
