@@ -36,21 +36,20 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
         self._check_input_dim(input)
-        mean, variance, count = self._global_statistics(input.float())
+        mean, centred, variance, count = self._global_statistics(input.float())
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
             self.num_batches_tracked.add_(1)
-        scale = torch.rsqrt(variance + self.eps)
-        if self.affine:
-            scale = scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
         shape = (1, -1) + (1,) * (input.dim() - 2)
-        return torch.addcmul(shift.view(shape), input, scale.view(shape)).to(input.dtype)
+        output = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            output = torch.addcmul(self.bias.view(shape), output, self.weight.view(shape))
+        return output.to(input.dtype)
 
-    def _global_statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean (C,), biased variance (C,) and sample count over all ranks.
+    def _global_statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean (C,), x less the mean, biased variance (C,) and sample count, over all ranks.
 
         The mean is reduced before the squares so that they are of centred values: the difference
         of two large sums would lose the variance of features far from zero.
@@ -62,7 +61,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = total[:-1] / count
         centred = x - mean.view((1, -1) + (1,) * (x.dim() - 2))
         variance = _AllReduceSum.apply(centred.square().sum(dims)) / count
-        return mean, variance, count
+        return mean, centred, variance, count
 
 
 class SyncBatchNormAct(SyncBatchNorm):

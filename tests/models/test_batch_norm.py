@@ -80,9 +80,12 @@ def of_two_ranks(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_equal_one(of_two_ranks, name):
-    expected = run_case(*make_case(name))
+    module, arguments, cotangent = make_case(name)
+    if name == "far":  # torch's own float32 loses digits here
+        module, arguments, cotangent = module.double(), [arguments[0].double()], cotangent.double()
+    expected = run_case(module, arguments, cotangent)
     ranks = [torch.load(of_two_ranks / f"{name}-{rank}.pt") for rank in range(len(SHARES))]
-    tolerance = {"rtol": 2e-2, "atol": 2e-2} if name == "far" else {"rtol": 1e-5, "atol": 1e-5}
+    tolerance = {"rtol": 5e-3, "atol": 5e-3} if name == "far" else {"rtol": 1e-5, "atol": 1e-5}
     for key, value in expected.items():
         if key == "output" or key.startswith("input_"):
             found = torch.cat([result[key] for result in ranks])
@@ -93,6 +96,7 @@ def test_two_ranks_equal_one(of_two_ranks, name):
             found = ranks[0][key]
         if name == "far" and key.startswith("input_"):
             continue  # a difference of nearly equal numbers in either
+        found = found.to(value.dtype)
         torch.testing.assert_close(found, value, msg=lambda m, k=key: f"{k}: {m}", **tolerance)
 
 
