@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -75,8 +76,19 @@ class TrainConfig:
             "save_every": self.save_every,
         }
         for name, value in positive.items():
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise UserError(f"{name} must be positive, got {value}")
+        not_negative = {
+            "data.num_workers": self.data.num_workers,
+            "optim.weight_decay": self.optim.weight_decay,
+            "optim.warmup_steps": self.optim.warmup_steps,
+            "optim.clip_norm": self.optim.clip_norm,
+            "optim.dice_weight": self.optim.dice_weight,
+            "seed": self.seed,
+        }
+        for name, value in not_negative.items():
+            if not 0 <= value < math.inf:
+                raise UserError(f"{name} must not be negative, got {value}")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -72,18 +72,26 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def from_first_rank(function: Callable[[], Any]) -> Any:
-    """The result of a function that only rank 0 runs; its `UserError` is raised everywhere."""
-    outcome = [None, None]
+    """The result of a function that only rank 0 runs.
+
+    Its mistakes of the user end every rank: as `UserError` on rank 0, which tells them, and as
+    `ToldByFirstRank` on the others.
+    """
+    outcome, failure = [None, False], None
     if rank() == 0:
         try:
             outcome[0] = function()
-        except UserError as error:
-            outcome[1] = str(error)
+        except (UserError, OSError) as error:
+            outcome[1], failure = True, UserError(str(error))
     if world_size() > 1:
         dist.broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise UserError(outcome[1])
+    if outcome[1]:
+        raise failure or ToldByFirstRank("see rank 0")
     return outcome[0]
+
+
+class ToldByFirstRank(UserError):
+    """A mistake that rank 0 has named already."""
 
 
 class Engine:
@@ -212,23 +220,16 @@ def _cpu_flags() -> set[str]:
 
 
 def _complete_environment() -> None:
-    """What the deepspeed launcher, torchrun, srun and mpirun leave out, plain python included."""
+    """What the deepspeed launcher, torchrun and plain python leave out."""
     env = os.environ
-    for ours, names in {
-        "RANK": ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK"),
-        "WORLD_SIZE": ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"),
-        "LOCAL_RANK": ("SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"),
-        "LOCAL_WORLD_SIZE": (
-            "LOCAL_SIZE",
-            "SLURM_NTASKS_PER_NODE",
-            "OMPI_COMM_WORLD_LOCAL_SIZE",
-        ),
-    }.items():
-        value = next((env[name] for name in names if name in env), None)
-        env.setdefault(ours, value or ("1" if "SIZE" in ours else "0"))
+    for name in ("RANK", "LOCAL_RANK"):
+        env.setdefault(name, "0")
+    env.setdefault("WORLD_SIZE", "1")
+    env.setdefault("LOCAL_WORLD_SIZE", env.get("LOCAL_SIZE", "1"))  # deepspeed's name for it
     env.setdefault("MASTER_ADDR", "127.0.0.1")
-    if env["WORLD_SIZE"] == "1":
-        # Nobody else must find it, and the launchers' usual port may be another run's.
+    if env["WORLD_SIZE"] == "1" and "TORCHELASTIC_RUN_ID" not in env:
+        # Nobody else must find it, and the launchers' usual port may be another run's. torchrun,
+        # though, serves the port itself.
         env["MASTER_PORT"] = str(_free_port())
     env.setdefault("MASTER_PORT", "29500")
 

@@ -1,6 +1,7 @@
 """`launchers/train.py`: from a command line to a finished run, on every rank alike."""
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -18,21 +19,33 @@ from occvae.train.presets import PRESETS, make_preset
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 only when the training reached its last step."""
     options = _parse(arguments)
+    rank = os.environ.get("RANK", "0")
     try:
         if options.arch is not None:
             model_options(options.arch)  # an unknown arch is said before anything is loaded
         if not options.resume:
             _configure(options)  # and so is a wrong setting
+    except UserError as error:
+        return _fail(error, "" if rank == "0" else None)  # every rank fails alike
+    try:
         with parallel.distributed() as device:
             return _train(options, device)
-    except UserError as error:
-        # Every rank fails alike; one line is enough.
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
+    except (UserError, OSError) as error:
+        told = isinstance(error, parallel.ToldByFirstRank)
+        return _fail(error, None if told else "" if rank == "0" else f"rank {rank}: ")
+    except KeyboardInterrupt:
+        print("interrupted before the first step", file=sys.stderr)
+        return 130
 
 
-def _one_line(error: UserError) -> str:
+def _fail(error: Exception, prefix: str | None) -> int:
+    """Exit status 2, and one line unless prefix is None."""
+    if prefix is not None:
+        print(f"error: {prefix}{_one_line(error)}", file=sys.stderr, flush=True)
+    return 2
+
+
+def _one_line(error: Exception) -> str:
     """A loader process wraps its traceback around the message; the last line is ours."""
     return str(error).splitlines()[-1].removeprefix("occvae.errors.UserError: ")
 
@@ -43,7 +56,11 @@ def _train(options: argparse.Namespace, device) -> int:
     config, run = parallel.from_first_rank(lambda: _prepare(options))
     trainer = Trainer(config, run, device)
     if options.resume:
-        trainer.resume(parallel.from_first_rank(lambda: find_checkpoint(run, config.arch)))
+        trainer.resume(
+            parallel.from_first_rank(
+                lambda: find_checkpoint(run, config.arch, parallel.world_size())
+            )
+        )
     if parallel.rank() == 0:
         size = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
         print(
@@ -59,33 +76,48 @@ def _train(options: argparse.Namespace, device) -> int:
 
 def _prepare(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     """On the first rank alone: the configuration, its run folder, and the data."""
-    run = choose_run_folder(options.out, options.arch or "vitocc", options.resume)
+    run = choose_run_folder(options.out, options.arch or TrainConfig().arch, options.resume)
     config = _resumed_config(options, run) if options.resume else _configure(options)
     _ensure_data(config.data.root)
     run.mkdir(parents=True, exist_ok=True)
-    (run / TRAIN_CONFIG).write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    temporary = run / (TRAIN_CONFIG + ".tmp")
+    temporary.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    os.replace(temporary, run / TRAIN_CONFIG)
     return config, run
 
 
 def _configure(options: argparse.Namespace) -> TrainConfig:
-    overrides = options.overrides + ([f"data.root={options.data}"] if options.data else [])
-    return apply_overrides(make_preset(options.preset, options.arch or "vitocc"), overrides)
+    config = make_preset(options.preset, options.arch or TrainConfig().arch)
+    return _override(config, options)
 
 
 def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
     path = run / TRAIN_CONFIG
+    if options.preset is not None:
+        raise UserError("--preset is that of the run to resume; leave it out")
     if not path.is_file():
         raise UserError(f"{run}: no run to resume ({TRAIN_CONFIG} is missing)")
-    config = from_dict(json.loads(path.read_text()))
+    try:
+        config = from_dict(json.loads(path.read_text()))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not readable ({error!r})") from None
     if options.arch not in (None, config.arch):
         raise UserError(f"{run}: is a run of arch {config.arch!r}, not {options.arch!r}")
-    return apply_overrides(config, options.overrides)
+    return _override(config, options)
+
+
+def _override(config: TrainConfig, options: argparse.Namespace) -> TrainConfig:
+    config = apply_overrides(config, options.overrides)
+    if options.data is None:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=options.data))
 
 
 def _ensure_data(root: str) -> None:
     """Builds the embedded default when it is asked for and absent; checks any other is there."""
     if root != DataConfig().root:
-        Manifest.load(root)
+        if not Manifest.load(root).complete:
+            raise UserError(f"{root}: is half built; run the same `occvae data build` again")
     elif not (Path(root) / MANIFEST).is_file() or not Manifest.load(root).complete:
         from occvae.data.build import build_default
 
@@ -95,7 +127,7 @@ def _ensure_data(root: str) -> None:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="train.py",
-        description="Train a model under DeepSpeed, torchrun, srun, mpirun or plain python.",
+        description="Train a model under DeepSpeed, torchrun or plain python.",
         epilog="example: deepspeed launchers/train.py --arch vitocc optim.lr=3e-4",
     )
     parser.add_argument("--arch", help=f"architecture: {', '.join(list_models())}; default vitocc")

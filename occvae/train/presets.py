@@ -24,7 +24,7 @@ def cpu_small(arch: str) -> TrainConfig:
     }
     return TrainConfig(
         arch=arch,
-        model={**encoders[arch], **small_decoder},
+        model={**encoders[arch], **small_decoder} if arch in encoders else {},
         data=DataConfig(num_points=512, num_workers=1),
         optim=OptimConfig(steps=3000, batch_size=32, lr=5e-4, warmup_steps=100, dice_weight=0.5),
         validate_every=1000,

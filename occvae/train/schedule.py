@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def warmup_cosine(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """Linear from 0 over the warm-up, then half a cosine down to 0 at the last step."""
+    """Linear over the warm-up, then half a cosine down to 0 at the last step."""
     warmup_steps = min(warmup_steps, total_steps // 2)
 
     def factor(step: int) -> float:

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import multiprocessing
 import signal
 import time
 from dataclasses import dataclass
@@ -61,24 +62,36 @@ class Trainer:
         first, last = self.progress.step, self.config.optim.steps
         leader = parallel.rank() == 0
         logger = RunLogger(self.run if leader else None, first, last)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request_stop)
-        self._clock, self._clock_step = time.perf_counter(), first
+        handlers = {
+            number: signal.signal(number, self._request_stop)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            return self._run(iter(self._train_loader(first, last)), last, logger)
+        except BaseException:
+            # Loader processes ignore the signal by which Python would end them, and it would wait.
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+        finally:
+            logger.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _run(self, batches, last: int, logger: RunLogger) -> bool:
+        self._clock, self._clock_step = time.perf_counter(), self.progress.step
         self.engine.train()
-        batches = iter(self._train_loader(first, last))
         while self.progress.step < last:
             self._step(batches, logger)
             step = self.progress.step
-            if parallel.any_rank(self.stop_signal is not None, self.device):
-                self.save()
-                logger.say(f"stopped at step {step}, saved; continue with --resume")
-                logger.close()
-                return False
             if step % self.config.validate_every == 0 or step == last:
                 self._validate(logger)
-            if step % self.config.save_every == 0 or step == last:
+            stopping = parallel.any_rank(self.stop_signal is not None, self.device)
+            if stopping or step % self.config.save_every == 0 or step == last:
                 self.save()
-        logger.close()
+            if stopping and step < last:
+                logger.say(f"stopped at step {step}, saved; continue with --resume")
+                return False
         return True
 
     def save(self) -> None:
@@ -86,15 +99,19 @@ class Trainer:
         folder, tag = self.run / "checkpoints", f"step-{self.progress.step}"
         self.engine.save(folder, tag, vars(self.progress))
         if parallel.rank() == 0:
-            commit_checkpoint(Checkpoint(folder, tag, self.config.arch, self.progress.step))
+            commit_checkpoint(
+                Checkpoint(folder, tag, self.config.arch, self.progress.step, parallel.world_size())
+            )
             save_pretrained(self.model, self.run / "last", step=self.progress.step)
 
     def _step(self, batches, logger: RunLogger) -> None:
-        for _ in range(self.config.optim.accumulation_steps):
+        accumulation = self.config.optim.accumulation_steps
+        for micro in range(accumulation):
             batch = next(batches)
             # Dropout and the like draw from a stream that follows from the step, so that a resume
             # needs no generator states.
-            torch.manual_seed(_stream(self.config.seed, self.progress.step, parallel.rank()))
+            micro_step = self.progress.step * accumulation + micro
+            torch.manual_seed(_stream(self.config.seed, micro_step, parallel.rank()))
             occupancies = batch["occupancies"].to(self.device, non_blocking=True)
             points = batch["points"].to(self.device, non_blocking=True)
             logits = self.engine(self._images(batch), points)

@@ -24,6 +24,8 @@ def test_overrides_take_the_declared_types():
         ("optim.steps=1.5", r"optim\.steps = 1\.5: .*integer"),
         ("optim.steps=0", r"optim\.steps must be positive, got 0"),
         ("optim.learning=1", "unknown setting optim.learning; known: steps, batch_size"),
+        ("optim.lr=NaN", "optim.lr must be positive, got nan"),
+        ("seed=-1", "seed must not be negative, got -1"),
         ("optimizer.lr=1", "unknown setting optimizer; did you mean optim"),
         ("optim=3", "optim is a section"),
         ("optim.lr.x=3", "optim.lr is not a section"),

@@ -26,9 +26,8 @@ def command(data: Path, out: Path, *arguments: str, ranks: int = 0) -> list[str]
     start = (
         [LAUNCHER, "--num_gpus", str(ranks), "--master_port", port] if ranks else [sys.executable]
     )
-    return [*start, str(TRAIN), "--preset", "cpu-small", "--out", str(out), "--data", str(data)] + [
-        *arguments
-    ]
+    preset = [] if "--resume" in arguments else ["--preset", "cpu-small"]
+    return [*start, str(TRAIN), *preset, "--out", str(out), "--data", str(data), *arguments]
 
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
@@ -156,4 +155,21 @@ def test_mistakes_end_in_one_line(tiny_dataset, tmp_path, trained):
     assert_refused(run(tmp_path / "nowhere", out), "no dataset here")
     assert_refused(run(tiny_dataset, trained), "already holds a run")
     assert_refused(run(tiny_dataset, trained, "--resume", "--arch", "onet"), "not 'onet'")
+    assert_refused(run(tiny_dataset, trained, "--resume", "--preset", "default"), "--preset")
     assert_refused(run(tiny_dataset, out, "--resume"), "no run to resume")
+
+
+def test_a_failure_ends_the_run_and_its_loaders(tiny_dataset, tmp_path):
+    """A file where the samples folder should be stands for a full disk."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "samples").write_text("")
+    steps = ["optim.steps=4", "validate_every=2", "data.num_workers=1"]
+    assert_refused(run(tiny_dataset, out, *TINY_RUN, *steps), "samples")
+
+
+def test_torchrun_with_its_default_of_one_process(tiny_dataset, tmp_path):
+    torchrun = str(Path(sys.executable).parent / "torchrun")
+    arguments = command(tiny_dataset, tmp_path / "run", *TINY_RUN, "optim.steps=2")[1:]
+    result = subprocess.run([torchrun, *arguments], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
