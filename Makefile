@@ -28,6 +28,7 @@ $(READY): pyproject.toml setup.py $(shell find csrc -type f)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel ninja
 	$(BIN)/pip install --quiet torch torchvision
 	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
+	$(BIN)/occvae info
 	touch $@
 
 clean:

@@ -42,7 +42,7 @@ def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
-    parser.add_argument("--data", default="data/procedural", help="dataset folder")
+    parser.add_argument("--data", help="dataset folder; default what the run was trained on")
     parser.add_argument("--split", default="val")
     parser.add_argument("--json", help="file for the report; default evaluation.json by the model")
 
@@ -152,13 +152,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     from occvae.evaluation import evaluate, format_table
 
     model, folder = _load_model(options.model)
-    report = evaluate(model, options.data, split=options.split, device=_device())
+    data = options.data or _trained_on(folder)
+    report = evaluate(model, data, split=options.split, device=_device())
     report["model"] = str(folder)
     print(format_table(report))
     path = Path(options.json or folder / "evaluation.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"report: {path}")
+
+
+def _trained_on(export: Path) -> str:
+    """The dataset of the run that an export belongs to."""
+    config = export.parent / "train_config.json"
+    if not config.is_file():
+        raise UserError(f"{export}: is no part of a run; give the dataset with --data")
+    return json.loads(config.read_text())["data"]["root"]
 
 
 def _load_model(path: str | None):

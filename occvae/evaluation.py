@@ -1,4 +1,4 @@
-"""How good a model is on a dataset, always beside controls that look at no picture.
+"""How good a model is on a dataset, always beside controls that see no picture, or a wrong one.
 
 IoU is measured on the stored uniform points (protocol of Occupancy Networks, 100,000 a shape) and
 on the voxel grid at the cell centres. `macro` is the mean over categories of the mean over shapes,
@@ -106,7 +106,7 @@ def format_table(report: dict) -> str:
         f"{report['num_shapes']} shapes of {report['data']} ({report['split']}), "
         f"{report['num_points']} points, voxels {report['voxel_resolution']}^3, "
         f"occupied from probability {report['threshold']}",
-        "the last three columns are controls on the voxels that do not see the picture",
+        "the last three columns are controls on the voxels: the wrong picture, or none",
         "",
         " " * width + "".join(f"{name:>15}" for name in columns),
     ]
