@@ -70,6 +70,8 @@ class Trainer:
             return self._run(iter(self._train_loader(first, last)), last, logger)
         except BaseException:
             # Loader processes ignore the signal by which Python would end them, and it would wait.
+            # Without its handler torch does not raise once more because they end.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for process in multiprocessing.active_children():
                 process.kill()
             raise
