@@ -164,7 +164,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _trained_on(export: Path) -> str:
     """The dataset of the run that an export belongs to."""
-    config = export.parent / "train_config.json"
+    from occvae.train.checkpoint import TRAIN_CONFIG
+
+    config = export.parent / TRAIN_CONFIG
     if not config.is_file():
         raise UserError(f"{export}: is no part of a run; give the dataset with --data")
     return json.loads(config.read_text())["data"]["root"]

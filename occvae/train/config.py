@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -143,13 +144,16 @@ def _refuse_unknown(content: dict[str, Any], schema: type, prefix: str) -> None:
     fields = {entry.name: entry for entry in dataclasses.fields(schema)}
     for name, value in content.items():
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=2, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(fields)}"
-            raise UserError(f"unknown setting {prefix}{name}; {hint}")
+            raise UserError(f"unknown setting {prefix}{name}; {_near(name, fields)}")
         if dataclasses.is_dataclass(fields[name].type):
             if not isinstance(value, dict):
                 raise UserError(f"{prefix}{name} is a section; set {prefix}{name}.NAME=value")
             _refuse_unknown(value, fields[name].type, f"{prefix}{name}.")
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
 
 
 def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -160,9 +164,7 @@ def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
     typed = {}
     for name, value in options.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-            raise UserError(f"unknown setting model.{name} for {arch}; {hint}")
+            raise UserError(f"unknown setting model.{name} for {arch}; {_near(name, known)}")
         try:
             typed[name] = TypeAdapter(known[name].annotation).validate_python(value)
         except ValidationError as error:
