@@ -1,4 +1,6 @@
-// Launch helpers for every CUDA op: current stream, grid-stride for_each, block-wide sums.
+// Launch helpers for every CUDA op: current stream, launches, grid-stride for_each, scans,
+// block-wide sums. Kernels are launched by launch() alone, and what is not C++ (inline PTX) is in
+// ptx.cuh, so that the tests can run the same sources on a CPU.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,8 +9,13 @@
 #include <torch/csrc/stable/macros.h>
 
 #include <algorithm>
+#include <cub/device/device_scan.cuh>
+#include <utility>
 
 #include "../common.h"
+
+// Declares `name`, the dynamic shared memory of a kernel, as bytes aligned for any use.
+#define OCCVAE_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) uint8_t name[]
 
 namespace occvae {
 
@@ -28,6 +35,20 @@ inline unsigned grid_size(int64_t items, int64_t per_block = kThreads) {
   return static_cast<unsigned>(std::clamp<int64_t>(ceil_div(items, per_block), 1, 1 << 20));
 }
 
+// kernel<<<grid, threads, shared_bytes, stream>>>(arguments...), checked.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, size_t shared_bytes,
+            cudaStream_t stream, Arguments&&... arguments) {
+  constexpr size_t kAlwaysAllowed = 48 * 1024;
+  if (shared_bytes > kAlwaysAllowed) {
+    const auto bytes = static_cast<int>(shared_bytes);
+    STD_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  }
+  kernel<<<grid, threads, shared_bytes, stream>>>(std::forward<Arguments>(arguments)...);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
 template <typename Function>
 __global__ void __launch_bounds__(kThreads) for_each_kernel(int64_t n, Function function) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
@@ -40,8 +61,18 @@ __global__ void __launch_bounds__(kThreads) for_each_kernel(int64_t n, Function 
 template <typename Function>
 void for_each(int64_t n, cudaStream_t stream, const Function& function) {
   if (n == 0) return;
-  for_each_kernel<<<grid_size(n), kThreads, 0, stream>>>(n, function);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  launch(for_each_kernel<Function>, grid_size(n), kThreads, 0, stream, n, function);
+}
+
+// data[i] becomes data[0] + ... + data[i]. The scratch memory is PyTorch's, on the device of
+// `like`.
+template <typename T>
+void inclusive_scan(T* data, int64_t n, const Tensor& like, cudaStream_t stream) {
+  size_t bytes = 0;
+  STD_CUDA_CHECK(cub::DeviceScan::InclusiveSum(nullptr, bytes, data, data, n, stream));
+  Tensor scratch = torch::stable::new_empty(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+  STD_CUDA_CHECK(
+      cub::DeviceScan::InclusiveSum(scratch.mutable_data_ptr(), bytes, data, data, n, stream));
 }
 
 // Sums values[k] over a block of kThreads threads: thread k < K returns sum k, others return 0.

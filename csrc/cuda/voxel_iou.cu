@@ -130,12 +130,10 @@ void launch_count(const Tensor& pred, const Tensor& target, const std::vector<do
         k < num_thresholds ? round_threshold<scalar_t>(levels[first + k]) : compare_t<scalar_t>{};
   }
   auto* out = static_cast<unsigned long long*>(counts.mutable_data_ptr()) + 2 * first;
-  count_kernel<scalar_t, kWidth, K>
-      <<<grid_size(batch * ceil_div(n, kChunk), 1), kThreads, 0, current_stream(pred)>>>(
-          static_cast<const scalar_t*>(pred.const_data_ptr()),
-          static_cast<const uint8_t*>(target.const_data_ptr()), batch, n, thresholds,
-          num_thresholds, 2 * static_cast<int64_t>(levels.size()), out);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  launch(count_kernel<scalar_t, kWidth, K>, grid_size(batch * ceil_div(n, kChunk), 1), kThreads, 0,
+         current_stream(pred), static_cast<const scalar_t*>(pred.const_data_ptr()),
+         static_cast<const uint8_t*>(target.const_data_ptr()), batch, n, thresholds, num_thresholds,
+         2 * static_cast<int64_t>(levels.size()), out);
 }
 
 // Vectors of 16 bytes need samples that begin at multiples of 16 bytes; else single voxels.
