@@ -12,7 +12,6 @@ if os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1":  # before occvae loads it
     install()
 
 from occvae import _extension
-from tests.tiny import build_tiny_dataset
 
 # For @pytest.mark.parametrize("device", DEVICES).
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda))
@@ -61,6 +60,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory) -> Path:
     """Folder of a dataset of 64 + 32 boxes."""
+    from tests.tiny import build_tiny_dataset  # what it imports, tests of kernels do without
+
     root = tmp_path_factory.mktemp("tiny")
     build_tiny_dataset(root)
     return root / "data"
