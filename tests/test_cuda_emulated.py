@@ -27,7 +27,8 @@ pytestmark = [
 def test_ops_on_emulated_cuda(source):
     if not (build.ROOT / f"csrc/cuda/{source}.cu").exists():
         pytest.skip(f"csrc/cuda/{source}.cu does not exist")
-    environment = os.environ | {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | build.with_address_sanitizer()
+    environment |= {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS[source]],
         cwd=build.ROOT,

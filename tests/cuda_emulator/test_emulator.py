@@ -1,6 +1,9 @@
 """The emulator must catch what a GPU would punish now and then: mistakes in kernels.cu, by seed."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -89,6 +92,26 @@ def test_what_kernels_must_not_do_is_named(kernels, what, message):
     with pytest.raises(RuntimeError, match=message):
         kernels.run("misbehave", what, torch.zeros(64, dtype=torch.int32))
     assert reverse(kernels, 0)  # the next launch is not disturbed
+
+
+def test_an_access_beyond_a_tensor_is_caught():
+    sanitizer = build.with_address_sanitizer()
+    if not sanitizer:
+        pytest.skip("no libasan")
+    code = (
+        "import torch\n"
+        "from tests.cuda_emulator.library import emulated_kernels\n"
+        "values = torch.zeros(3 * 256, dtype=torch.int32)\n"
+        "emulated_kernels().run('reverse', {blocks}, values, values.clone(), 0)\n"
+    )
+    for blocks, error in ((3, ""), (4, "heap-buffer-overflow")):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(blocks=blocks)],
+            env=os.environ | sanitizer | {"PYTHONPATH": str(build.ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert error in done.stderr and (done.returncode == 0) == (not error), done.stderr
 
 
 def test_a_schedule_can_be_repeated(kernels):
