@@ -11,7 +11,7 @@
 
 #include "../common.h"
 #include "../marching_cubes.h"
-#include "atomic.h"
+#include "../atomic.h"
 #include "domain_faces.h"
 
 namespace occvae {
