@@ -50,7 +50,8 @@ STABLE_TORCH_LIBRARY(occvae, m) {
       " int coarse_resolution) -> (Tensor points, Tensor shape_index)");
   // One shape: points int32 (N, 3), values floating (N,). vertices float32 (V, 3), faces int64
   // (F, 3); with_edges: edges int32 (V, 4), lower end and axis, and ends float64 (V, 2), value -
-  // level of both ends. problems int64 (2,): unknown ends of crossed edges, repeated points.
+  // level of both ends. problems int64 (3,) on the CPU: unknown ends of crossed edges, repeated
+  // points, values that are NaN.
   m.def(
       "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
       " float level, float lower, float upper, bool with_edges=False)"

@@ -127,9 +127,8 @@ C10_HOST_DEVICE inline void commit_split(const MiseLayout& layout, CellWord* wor
   if (block.level + 1 == layout.depth) return;
   for (uint64_t rest = cells; rest != 0; rest &= rest - 1) {
     const int bit = lowest_bit(rest);
-    const int64_t child =
-        layout.word(block.level + 1, (block.cell_x(bit) >> 1) + 1, (block.cell_y(bit) >> 1) + 1,
-                    (block.cell_z(bit) >> 1) + 1);
+    const int64_t child = layout.word(block.level + 1, (block.cell_x(bit) >> 1) + 1,
+                                      (block.cell_y(bit) >> 1) + 1, (block.cell_z(bit) >> 1) + 1);
     set_bits(&dirty[child >> 6], uint64_t{1} << (child & 63));
   }
 }

@@ -36,9 +36,8 @@ void for_each(int64_t n, int64_t grain, const Function& function) {
 #ifdef OCCVAE_X86
   if (current_isa().load() >= Isa::kAvx2) run = &run_popcnt<Function>;
 #endif
-  torch::stable::parallel_for(0, n, grain, [&](int64_t first, int64_t last) {
-    run(first, last, function);
-  });
+  torch::stable::parallel_for(0, n, grain,
+                              [&](int64_t first, int64_t last) { run(first, last, function); });
 }
 
 // data[i] becomes data[0] + ... + data[i].

@@ -2,10 +2,9 @@
 // left at once: reading a bit or a count for 64 cells costs little beside evaluating their points,
 // and so no list has a length that the host would have to wait for. Results have the order of words
 // and are those of the CPU.
-#include "../mise.h"
-
 #include <tuple>
 
+#include "../mise.h"
 #include "../mise_points.h"
 #include "launch.cuh"
 
@@ -107,7 +106,8 @@ std::tuple<Tensor, Tensor> mise_split(const Tensor& state, int64_t resolution,
   const DeviceGuard guard(state.get_device_index());
   const MiseState opened = open_state(state, resolution, coarse_resolution);
   const int64_t words = opened.num_shapes * opened.layout.words();
-  if (words == 0) return {torch::stable::new_empty(state, {0}), torch::stable::new_zeros(state, {1})};
+  if (words == 0)
+    return {torch::stable::new_empty(state, {0}), torch::stable::new_zeros(state, {1})};
   const cudaStream_t stream = current_stream(state);
   Tensor splits = torch::stable::new_empty(state, {words}, ScalarType::Long);
   auto* ends = static_cast<int64_t*>(splits.mutable_data_ptr());
