@@ -202,7 +202,7 @@ struct StoreValue {
         samples.values[i];
     const int64_t common = (p.x - 1) | (p.y - 1) | (p.z - 1);
     if (common & 1) return;
-    for (int64_t step = 2; step <= domain.coarsest_step && common % step == 0; step *= 2) {
+    for (int64_t step = 2; step <= domain.coarsest_step && (common & (step - 1)) == 0; step *= 2) {
       for (int axis = 0; axis < 3; ++axis) {
         if (lacks_middle(samples.inside(i), p, axis, step)) add(&counts->missing, 1);
       }
