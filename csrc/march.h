@@ -1,14 +1,17 @@
-// Sparse marching cubes as a sequence of loops and scans over the steps of marching_cubes.h, which
-// is the same on all devices; how they are run is up to Loops:
+// Sparse marching cubes as a sequence of loops and scans over the steps of marching_cubes.h and
+// marching_rows.h, the same on all devices; how they are run is up to Loops:
 //
 //   Loops::kRows                   rows of a brick that one item takes
 //   loops.for_each(n, grain, f)    f(i) for all i < n in any order, at least `grain` on a thread
 //   loops.inclusive_scan(data, n)
 //
 // The mesh is that of the steps, bit for bit, whatever runs them. The host waits for results twice,
-// or four times where the surface reaches the domain's faces. Memory follows the surface, but for
-// 5 bytes a place for bricks, of which there are 1/512 of the lattice points, and a byte for each
-// point of the domain's faces if they are reached. On a sphere at resolution 2048 that is TODO.
+// or four times where the surface reaches the domain's faces.
+//
+// Memory follows the surface, but for 5 bytes a place for bricks, of which there are 1/512 of the
+// lattice points, and a byte for each point of the domain's faces where these are reached. For the
+// sphere of the tests at resolution 2048 (27 M points, 0.45 M bricks, 8 M vertices) it is 0.86 GB:
+// places 0.09, bricks 0.18, values 0.11, mesh 0.48; its points and values take 0.64 more.
 #pragma once
 
 #include <torch/csrc/stable/device.h>
@@ -17,6 +20,7 @@
 
 #include "common.h"
 #include "marching_cubes.h"
+#include "marching_rows.h"
 
 namespace occvae {
 

@@ -84,6 +84,6 @@ class Evaluator:
         where = lattice_to_world(points[first], self._resolution, self._bounds).tolist()
         position = ", ".join(f"{coordinate:.4f}" for coordinate in where)
         raise ValueError(
-            f"field returned NaN at {count} of {len(values)} points of round {self._round - 1}, first "
-            f"at ({position}) of shape {int(shape_index[first])}"
+            f"field returned NaN at {count} of {len(values)} points of round {self._round - 1}, "
+            f"first at ({position}) of shape {int(shape_index[first])}"
         )

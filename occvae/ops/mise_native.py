@@ -71,12 +71,13 @@ class _Cells:
         if resolution > coarse_resolution:
             size = torch.ops.occvae._mise_state_size(resolution, coarse_resolution)
         first = num_shapes * (coarse_resolution + 1) ** 3
-        self._require(8 * num_shapes * size + first * (_POINT_BYTES + 8))
+        state = 8 * num_shapes * size
+        # On CUDA choose() gives a number for each of the state's records of four.
+        splits = state // 4 if self._device.type == "cuda" else 0
+        self._require(state + splits + first * (_POINT_BYTES + 8))
         self._state = torch.zeros((num_shapes, size), dtype=torch.int64, device=self._device)
 
-    def mark(
-        self, points: Tensor, shape_index: Tensor, values: Tensor, level: float
-    ) -> Tensor:
+    def mark(self, points: Tensor, shape_index: Tensor, values: Tensor, level: float) -> Tensor:
         """Records on which sides new points (N, 3) lie in all cells that they touch.
 
         Returns:

@@ -1,5 +1,7 @@
 """What the kernels of MISE promise beyond the points: order, state, memory, threads, batches."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -139,6 +141,24 @@ def test_bits_take_little_memory():
     for resolution, limit in ((512, 12), (1024, 90), (2048, 700)):
         size = torch.ops.occvae._mise_state_size(resolution, 32)
         assert 8 * size < limit * 2**20
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_is_waited_for_once_a_round():
+    def field(points, shape_index):
+        return 0.35 - points.norm(dim=1)
+
+    sizes = {"resolution": 64, "coarse_resolution": 8, "device": "cuda"}
+    mise(field, **sizes)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            grid = mise(field, **sizes)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [warning for warning in caught if "synchroniz" in str(warning.message)]
+    assert len(waits) <= len(grid.rounds) + 1  # one for the coarse lattice
 
 
 def test_direct_calls_are_guarded():
