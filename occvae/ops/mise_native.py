@@ -24,8 +24,8 @@ def refine(
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """As mise_reference.refine: the same points in the same rounds, in another order.
 
-    The order does not depend on the number of threads. For a device without kernels the state is on
-    the CPU; the results are on `device` all the same.
+    The order does not depend on the device, nor on the number of threads. For a device without
+    kernels the state is on the CPU; the results are on `device` all the same.
 
     Raises:
         MemoryError: the next round would not fit; said before the field is called for it.
