@@ -73,8 +73,6 @@ def marching_cubes(
         )
     if refine_vertices < 0 or (refine_vertices and field is None):
         raise ValueError(f"refine_vertices={refine_vertices} must be >= 0 and needs the field")
-    if grid.values.isnan().any():
-        raise ValueError("grid.values must not be NaN")
     device = grid.points.device
     check_memory(grid.resolution, grid.coarse_resolution, len(grid.points), device, backend)
     parts = [
@@ -100,11 +98,12 @@ def check_memory(
     """
     cpu = torch.device("cpu")
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
-        # An index of bricks, bricks (dense ones near the surface, one for each coarse point
+        # Places of bricks, bricks (dense ones near the surface, one for each coarse point
         # elsewhere), values, and the mesh with about 0.3 vertices a point.
-        needed = 4 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
-        needed += 448 * min(points, (coarse_resolution + 1) ** 3)
-        require_memory(needed, cpu, f"marching cubes at resolution {resolution}", _ADVICE)
+        needed = 5 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
+        needed += 408 * min(points, (coarse_resolution + 1) ** 3)
+        purpose = f"marching cubes at resolution {resolution}"
+        require_memory(needed, _kernel_device(device), purpose, _ADVICE)
     else:
         import_mcubes()
         # The padded array, the unpadded one and the last step of filling it, one byte a point each.
@@ -131,7 +130,9 @@ def _one_shape(
     *mesh, problems = run(
         points.to(device), values.to(device), *sizes, level, *grid.bounds, with_edges
     )
-    missing, repeated = problems.tolist()
+    missing, repeated, nan = problems.tolist()
+    if nan:
+        raise ValueError("grid.values must not be NaN")
     if repeated:
         raise ValueError(f"grid has {repeated} points of shape {shape} more than once")
     if missing:
@@ -181,7 +182,7 @@ def _fake(
         points.new_empty((faces, 3), dtype=torch.int64),
         points.new_empty((edges, 4)),
         points.new_empty((edges, 2), dtype=torch.float64),
-        points.new_empty(2, dtype=torch.int64),
+        torch.empty(3, dtype=torch.int64, device="cpu"),
     )
 
 
