@@ -33,8 +33,10 @@ struct Avx2 {
     four = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
   }
-  OCCVAE_TARGET OCCVAE_INLINE static bool any_at_least(Vector v, float bound) {
-    return _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(bound), _CMP_GE_OQ)) != 0;
+  OCCVAE_TARGET OCCVAE_INLINE static bool any_at_least(const Vector (&v)[kVectors], float bound) {
+    const Vector b = _mm256_set1_ps(bound);
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(v[0], b, _CMP_GE_OQ),
+                                           _mm256_cmp_ps(v[1], b, _CMP_GE_OQ))) != 0;
   }
 
   OCCVAE_TARGET OCCVAE_INLINE static Vector round_to_half(Vector v) {
@@ -59,8 +61,8 @@ struct Avx2 {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pairs));
   }
   OCCVAE_TARGET OCCVAE_INLINE static Vector upper_half(__m256i bits) {
-    const auto mask = static_cast<int>(0xFFFF0000u);
-    return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(mask)));
+    // Shifts, for a mask would need a register more than there are.
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(bits, 16), 16));
   }
 };
 

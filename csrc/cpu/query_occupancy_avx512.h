@@ -25,8 +25,9 @@ struct Avx512 {
     return _mm512_max_ps(zero(), v);  // in this order NaN stays NaN
   }
   OCCVAE_AVX512 OCCVAE_INLINE static float sum(Vector v) { return _mm512_reduce_add_ps(v); }
-  OCCVAE_AVX512 OCCVAE_INLINE static bool any_at_least(Vector v, float bound) {
-    return _mm512_cmp_ps_mask(v, _mm512_set1_ps(bound), _CMP_GE_OQ) != 0;
+  OCCVAE_AVX512 OCCVAE_INLINE static bool any_at_least(const Vector (&v)[kVectors], float bound) {
+    const Vector b = _mm512_set1_ps(bound);
+    return (_mm512_cmp_ps_mask(v[0], b, _CMP_GE_OQ) | _mm512_cmp_ps_mask(v[1], b, _CMP_GE_OQ)) != 0;
   }
 
   OCCVAE_AVX512 OCCVAE_INLINE static Vector round_to_half(Vector v) {

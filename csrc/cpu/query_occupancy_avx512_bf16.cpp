@@ -35,7 +35,9 @@ struct DotProducts : Avx512 {
     const auto bits = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits);
   }
-  OCCVAE_TARGET OCCVAE_INLINE static bool exceeds_range(Vector) { return false; }
+  OCCVAE_TARGET OCCVAE_INLINE static bool exceeds_range(const Vector (&)[kVectors]) {
+    return false;
+  }
 };
 
 }  // namespace

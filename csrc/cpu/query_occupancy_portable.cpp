@@ -33,8 +33,10 @@ struct Portable {
     return reinterpret_cast<Vector>(~negative & reinterpret_cast<Mask>(v));
   }
   OCCVAE_INLINE static float sum(Vector v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-  OCCVAE_INLINE static bool any_at_least(Vector v, float bound) {
-    return v[0] >= bound || v[1] >= bound || v[2] >= bound || v[3] >= bound;
+  OCCVAE_INLINE static bool any_at_least(const Vector (&v)[kVectors], float bound) {
+    bool any = false;
+    for (int i = 0; i < kVectors * kWidth; ++i) any |= v[i / kWidth][i % kWidth] >= bound;
+    return any;
   }
 
   OCCVAE_INLINE static Vector round_to_half(Vector v) { return round_lanes<Precision::kFp16>(v); }

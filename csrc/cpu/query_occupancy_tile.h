@@ -9,10 +9,12 @@
 //                            over kDepth channels, else kDepth
 //     weights, operand       kWidth weights of one step; one operand (of one step) in all lanes
 //     multiply_operands      a product of these added to a Vector
-//     exceeds_range          whether a vector of activations has one that the precision cannot hold
+//     exceeds_range          whether kVectors vectors have a value that the precision cannot hold
 //
 // What is computed for a point does not depend on its row: batch invariance, bit for bit.
 #pragma once
+
+#include <algorithm>
 
 #include "query_occupancy.h"
 
@@ -39,94 +41,117 @@ struct Activations {
         g(h + rows * op_stride) {}
 };
 
-// relu(scale x + shift), of one layer's affine.
+// relu(scale x + shift) of one layer, for the kVectors vectors of a row from some channel on.
 template <class Products>
-struct Affine {
+struct AffineRelu {
   using Vector = typename Products::Vector;
 
-  const float* scale;
-  const float* shift;
+  Vector scale[Products::kVectors];
+  Vector shift[Products::kVectors];
 
-  Affine(const QueryTile& tile, int64_t layer)
-      : scale(tile.affines + 2 * layer * tile.channels), shift(scale + tile.channels) {}
+  OCCVAE_TARGET OCCVAE_INLINE AffineRelu(const QueryTile& tile, int64_t layer, int64_t channel) {
+    const float* first = tile.affines + 2 * layer * tile.channels + channel;
+    OCCVAE_UNROLL for (int j = 0; j < Products::kVectors; ++j) {
+      scale[j] = Products::load(first + j * Products::kWidth);
+      shift[j] = Products::load(first + tile.channels + j * Products::kWidth);
+    }
+  }
 
-  OCCVAE_TARGET OCCVAE_INLINE Vector relu(Vector x, int64_t channel) const {
-    return Products::relu(Products::multiply_add(x, Products::load(scale + channel),
-                                                 Products::load(shift + channel)));
+  OCCVAE_TARGET OCCVAE_INLINE Vector operator()(Vector x, int j) const {
+    return Products::relu(Products::multiply_add(x, scale[j], shift[j]));
+  }
+
+  // Stores the activations of a row as operands of the next layer, and whether they are out of
+  // the precision's range.
+  OCCVAE_TARGET OCCVAE_INLINE void store(const Vector (&x)[Products::kVectors],
+                                         typename Products::Operand* to,
+                                         uint8_t* out_of_range) const {
+    Vector activations[Products::kVectors];
+    OCCVAE_UNROLL for (int j = 0; j < Products::kVectors; ++j) {
+      activations[j] = (*this)(x[j], j);
+      Products::store_operand(to + j * Products::kWidth, activations[j]);
+    }
+    if (Products::exceeds_range(activations)) *out_of_range = 1;
   }
 };
 
 template <class Products>
-OCCVAE_TARGET OCCVAE_INLINE void store_activation(typename Products::Operand* to,
-                                                  typename Products::Vector value,
-                                                  uint8_t* out_of_range) {
-  *out_of_range |= Products::exceeds_range(value);
-  Products::store_operand(to, value);
-}
+constexpr int64_t kColumns = Products::kVectors * Products::kWidth;  // channels of a register tile
 
 // x = input^T p, and h of the first block. Rows beyond the last point are the origin.
 template <class Products>
 OCCVAE_TARGET void enter(const QueryTile& tile, const Activations<Products>& act) {
   using Vector = typename Products::Vector;
-  const Affine<Products> affine(tile, 0);
   const float origin[3] = {0.0f, 0.0f, 0.0f};
-  for (int64_t row = 0; row < act.rows; ++row) {
-    const float* point = row < tile.count ? tile.points + 3 * row : origin;
-    tile.out_of_range[row] = 0;
-    for (int64_t c = 0; c < tile.channels; c += Products::kWidth) {
-      Vector x = Products::zero();
-      for (int axis = 0; axis < 3; ++axis) {
-        x = Products::multiply_add(Products::load(tile.input + axis * tile.channels + c),
-                                   Products::broadcast(point + axis), x);
+  std::fill(tile.out_of_range, tile.out_of_range + act.rows, 0);
+  for (int64_t c = 0; c < tile.channels; c += kColumns<Products>) {
+    const AffineRelu<Products> affine(tile, 0, c);
+    for (int64_t row = 0; row < act.rows; ++row) {
+      const float* point = row < tile.count ? tile.points + 3 * row : origin;
+      Vector x[Products::kVectors];
+      OCCVAE_UNROLL for (int j = 0; j < Products::kVectors; ++j) {
+        x[j] = Products::zero();
+        const float* column = tile.input + c + j * Products::kWidth;
+        OCCVAE_UNROLL for (int axis = 0; axis < 3; ++axis) {
+          const Vector weights = Products::load(column + axis * tile.channels);
+          x[j] = Products::multiply_add(weights, Products::broadcast(point + axis), x[j]);
+        }
+        Products::store(act.x + row * act.stride + c + j * Products::kWidth, x[j]);
       }
-      Products::store(act.x + row * act.stride + c, x);
-      if (tile.layers > 0) {
-        store_activation<Products>(act.h + row * act.op_stride + c, affine.relu(x, c),
-                                   tile.out_of_range + row);
-      }
+      if (tile.layers == 0) continue;
+      affine.store(x, act.h + row * act.op_stride + c, tile.out_of_range + row);
     }
   }
 }
 
+// Products of a layer for kRows rows from `row` on and kColumns channels from `channel` on.
+template <class Products>
+using Block = typename Products::Vector[Products::kRows][Products::kVectors];
+
 // g = relu(scale (W h) + shift)
 template <class Products>
-struct InnerEpilogue {
-  const QueryTile& tile;
-  const Activations<Products>& act;
-  Affine<Products> affine;
-
-  OCCVAE_TARGET OCCVAE_INLINE void operator()(typename Products::Vector product, int64_t row,
-                                              int64_t channel) const {
-    store_activation<Products>(act.g + row * act.op_stride + channel, affine.relu(product, channel),
-                               tile.out_of_range + row);
+OCCVAE_TARGET OCCVAE_INLINE void finish_inner(const QueryTile& tile,
+                                              const Activations<Products>& act, int64_t layer,
+                                              int64_t row, int64_t channel,
+                                              const Block<Products>& sums) {
+  const AffineRelu<Products> affine(tile, layer + 1, channel);
+  const int64_t stride = act.op_stride;
+  auto* g = act.g + row * stride + channel;
+  uint8_t* out_of_range = tile.out_of_range + row;
+  OCCVAE_UNROLL for (int r = 0; r < Products::kRows; ++r) {
+    affine.store(sums[r], g + r * stride, out_of_range + r);
   }
-};
+}
 
-// x = x + W g, and h of the next block.
+// x = x + W g, and h of the next block where there is one.
 template <class Products>
-struct ResidualEpilogue {
-  const QueryTile& tile;
-  const Activations<Products>& act;
-  Affine<Products> next;
-  bool last;
-
-  OCCVAE_TARGET OCCVAE_INLINE void operator()(typename Products::Vector product, int64_t row,
-                                              int64_t channel) const {
-    float* place = act.x + row * act.stride + channel;
-    const auto x = Products::add(Products::load(place), product);
-    Products::store(place, x);
-    if (last) return;
-    store_activation<Products>(act.h + row * act.op_stride + channel, next.relu(x, channel),
-                               tile.out_of_range + row);
+OCCVAE_TARGET OCCVAE_INLINE void finish_outer(const QueryTile& tile,
+                                              const Activations<Products>& act, int64_t layer,
+                                              int64_t row, int64_t channel, Block<Products>& sums) {
+  const int64_t stride = act.stride, op_stride = act.op_stride;
+  float* x = act.x + row * stride + channel;
+  OCCVAE_UNROLL for (int r = 0; r < Products::kRows; ++r) {
+    OCCVAE_UNROLL for (int j = 0; j < Products::kVectors; ++j) {
+      float* place = x + r * stride + j * Products::kWidth;
+      sums[r][j] = Products::add(Products::load(place), sums[r][j]);
+      Products::store(place, sums[r][j]);
+    }
   }
-};
+  if (layer + 1 == tile.layers) return;
+  const AffineRelu<Products> affine(tile, layer + 1, channel);
+  auto* h = act.h + row * op_stride + channel;
+  uint8_t* out_of_range = tile.out_of_range + row;
+  OCCVAE_UNROLL for (int r = 0; r < Products::kRows; ++r) {
+    affine.store(sums[r], h + r * op_stride, out_of_range + r);
+  }
+}
 
 // sums[r][j] = operands of row r . column group j of a panel, in the order of the channels.
 template <class Products>
-OCCVAE_TARGET OCCVAE_INLINE void multiply_block(
-    const typename Products::Operand* operands, int64_t stride,
-    const typename Products::Weight* panel, int64_t channels,
-    typename Products::Vector (&sums)[Products::kRows][Products::kVectors]) {
+OCCVAE_TARGET OCCVAE_INLINE void multiply_block(const typename Products::Operand* operands,
+                                                int64_t stride,
+                                                const typename Products::Weight* panel,
+                                                int64_t channels, Block<Products>& sums) {
   OCCVAE_UNROLL for (int r = 0; r < Products::kRows; ++r) {
     OCCVAE_UNROLL for (int j = 0; j < Products::kVectors; ++j) sums[r][j] = Products::zero();
   }
@@ -147,25 +172,24 @@ OCCVAE_TARGET OCCVAE_INLINE void multiply_block(
 }
 
 // A whole layer: each panel of weights is read by all rows while it is in the first cache.
-template <class Products, class Epilogue>
-OCCVAE_TARGET void multiply_layer(const typename Products::Operand* operands,
-                                  const Activations<Products>& act, const QueryTile& tile,
-                                  int64_t layer, const Epilogue& epilogue) {
-  constexpr int64_t kColumns = Products::kVectors * Products::kWidth;
-  static_assert(kPanel % kColumns == 0);
+template <class Products, bool inner>
+OCCVAE_TARGET void multiply_layer(const QueryTile& tile, const Activations<Products>& act,
+                                  int64_t layer) {
+  static_assert(kPanel % kColumns<Products> == 0);
+  const auto* operands = inner ? act.h : act.g;
   const int64_t panel_size = kPanel * tile.channels / Products::kDepth;
   const auto* weights = static_cast<const typename Products::Weight*>(tile.weights) +
                         layer * (tile.channels / kPanel) * panel_size;
-  for (int64_t c = 0; c < tile.channels; c += kColumns) {
+  for (int64_t c = 0; c < tile.channels; c += kColumns<Products>) {
     const auto* panel = weights + c / kPanel * panel_size + c % kPanel;
     for (int64_t row = 0; row < act.rows; row += Products::kRows) {
-      typename Products::Vector sums[Products::kRows][Products::kVectors];
+      Block<Products> sums;
       multiply_block<Products>(operands + row * act.op_stride, act.op_stride, panel, tile.channels,
                                sums);
-      OCCVAE_UNROLL for (int r = 0; r < Products::kRows; ++r) {
-        OCCVAE_UNROLL for (int j = 0; j < Products::kVectors; ++j) {
-          epilogue(sums[r][j], row + r, c + j * Products::kWidth);
-        }
+      if constexpr (inner) {
+        finish_inner(tile, act, layer, row, c, sums);
+      } else {
+        finish_outer(tile, act, layer, row, c, sums);
       }
     }
   }
@@ -174,12 +198,15 @@ OCCVAE_TARGET void multiply_layer(const typename Products::Operand* operands,
 // logit = head . relu(scale x + shift) + bias
 template <class Products>
 OCCVAE_TARGET void leave(const QueryTile& tile, const Activations<Products>& act) {
-  const Affine<Products> affine(tile, tile.layers);
   for (int64_t row = 0; row < tile.count; ++row) {
     auto sum = Products::zero();
-    for (int64_t c = 0; c < tile.channels; c += Products::kWidth) {
-      const auto activation = affine.relu(Products::load(act.x + row * act.stride + c), c);
-      sum = Products::multiply_add(activation, Products::load(tile.head + c), sum);
+    for (int64_t c = 0; c < tile.channels; c += kColumns<Products>) {
+      const AffineRelu<Products> affine(tile, tile.layers, c);
+      OCCVAE_UNROLL for (int j = 0; j < Products::kVectors; ++j) {
+        const int64_t channel = c + j * Products::kWidth;
+        const auto x = Products::load(act.x + row * act.stride + channel);
+        sum = Products::multiply_add(affine(x, j), Products::load(tile.head + channel), sum);
+      }
     }
     tile.logits[row] = Products::sum(sum) + tile.head[tile.channels];
   }
@@ -190,11 +217,8 @@ OCCVAE_TARGET void query_tile(const QueryTile& tile) {
   const Activations<Products> act(tile);
   enter<Products>(tile, act);
   for (int64_t layer = 0; layer < tile.layers; layer += 2) {
-    const InnerEpilogue<Products> inner{tile, act, {tile, layer + 1}};
-    multiply_layer<Products>(act.h, act, tile, layer, inner);
-    const bool last = layer + 2 == tile.layers;
-    const ResidualEpilogue<Products> residual{tile, act, {tile, layer + 2}, last};
-    multiply_layer<Products>(act.g, act, tile, layer + 1, residual);
+    multiply_layer<Products, true>(tile, act, layer);
+    multiply_layer<Products, false>(tile, act, layer + 1);
   }
   leave<Products>(tile, act);
 }
@@ -217,7 +241,9 @@ struct ExactProducts : Simd {
     return Simd::multiply_add(a, b, sum);
   }
   OCCVAE_TARGET OCCVAE_INLINE static void store_operand(Operand* p, Vector v) { Simd::store(p, v); }
-  OCCVAE_TARGET OCCVAE_INLINE static bool exceeds_range(Vector) { return false; }
+  OCCVAE_TARGET OCCVAE_INLINE static bool exceeds_range(const Vector (&)[Simd::kVectors]) {
+    return false;
+  }
 };
 
 // fp16: the same with operands, and weights when they were packed, rounded.
@@ -228,8 +254,8 @@ struct HalfProducts : ExactProducts<Simd> {
   OCCVAE_TARGET OCCVAE_INLINE static void store_operand(float* p, Vector v) {
     Simd::store(p, Simd::round_to_half(v));
   }
-  OCCVAE_TARGET OCCVAE_INLINE static bool exceeds_range(Vector v) {
-    return Simd::any_at_least(v, kHalfMax);
+  OCCVAE_TARGET OCCVAE_INLINE static bool exceeds_range(const Vector (&values)[Simd::kVectors]) {
+    return Simd::any_at_least(values, kHalfMax);
   }
 };
 
