@@ -1,50 +1,29 @@
 // Independent multiply-adds in registers, nothing else: what a core can do at most. Built and
-// called by peak.py. Each function does `rounds` rounds of kChains vector instructions.
+// called by peak.py. In assembly, for compilers may put such sums into memory.
 #if defined(__x86_64__)
-#include <immintrin.h>
 
-#define BARRIER(vector) asm volatile("" : "+v"(vector))  // each must be done, in this register
+constexpr int kChains = 12;  // registers 0 to 11: more than latency x units of any core we know
 
-constexpr int kChains = 12;  // more than latency x units of any core we know
+// `instruction` on every chain, with register 12 as both factors.
+#define EACH_CHAIN(instruction, kind)                                                        \
+  asm volatile(".irp n,0,1,2,3,4,5,6,7,8,9,10,11\n\t" instruction " %%" kind "12,%%" kind    \
+               "12,%%" kind "\\n\n\t.endr" ::                                                \
+                   : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", \
+                     "xmm9", "xmm10", "xmm11", "xmm12")
+
+// Zeroes first: what a register happens to hold may be slow to compute with.
+#define PEAK(name, instruction, kind)                                \
+  extern "C" void name(long rounds) {                                \
+    asm volatile("vpxor %%xmm12,%%xmm12,%%xmm12" ::: "xmm12");       \
+    EACH_CHAIN("vxorps", "ymm");                                     \
+    for (long i = 0; i < rounds; ++i) EACH_CHAIN(instruction, kind); \
+    asm volatile("vzeroupper");                                      \
+  }
 
 extern "C" int chains() { return kChains; }
 
-extern "C" __attribute__((target("avx2,fma"))) void fma_avx2(long rounds) {
-  const __m256 factor = _mm256_set1_ps(0.5f);
-  __m256 sums[kChains];
-  for (int i = 0; i < kChains; ++i) sums[i] = factor;
-  for (long round = 0; round < rounds; ++round) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) {
-      sums[i] = _mm256_fmadd_ps(sums[i], factor, factor);
-      BARRIER(sums[i]);
-    }
-  }
-}
+PEAK(fma_avx2, "vfmadd231ps", "ymm")
+PEAK(fma_avx512, "vfmadd231ps", "zmm")
+PEAK(dot_avx512_bf16, "vdpbf16ps", "zmm")
 
-extern "C" __attribute__((target("avx512f"))) void fma_avx512(long rounds) {
-  const __m512 factor = _mm512_set1_ps(0.5f);
-  __m512 sums[kChains];
-  for (int i = 0; i < kChains; ++i) sums[i] = factor;
-  for (long round = 0; round < rounds; ++round) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) {
-      sums[i] = _mm512_fmadd_ps(sums[i], factor, factor);
-      BARRIER(sums[i]);
-    }
-  }
-}
-
-extern "C" __attribute__((target("avx512f,avx512bf16"))) void dot_avx512_bf16(long rounds) {
-  const __m512bh factor = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.5f));
-  __m512 sums[kChains];
-  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_setzero_ps();
-  for (long round = 0; round < rounds; ++round) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) {
-      sums[i] = _mm512_dpbf16_ps(sums[i], factor, factor);
-      BARRIER(sums[i]);
-    }
-  }
-}
 #endif

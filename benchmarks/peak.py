@@ -18,7 +18,7 @@ import torch
 from occvae import _extension
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
-_ROUNDS, _TASKS = 200_000, 16  # rounds of a task, tasks a thread: threads share them as they can
+_ROUNDS, _TASKS = 2_000_000, 16  # rounds of a task, tasks a thread: threads share them as they can
 # Name -> function of peak.cpp, instruction set, and operations of an instruction.
 _CPU = {
     "fma avx2": ("fma_avx2", "avx2", 2 * 8),
