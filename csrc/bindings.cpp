@@ -51,6 +51,16 @@ STABLE_TORCH_LIBRARY(occvae, m) {
       "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
       " float level, float lower, float upper, bool with_edges=False)"
       " -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends, Tensor problems)");
+  // The decoder of csrc/query_occupancy.h. precision: 0 fp32, 1 fp16, 2 bf16. weights float32
+  // (2L, C, C), C a multiple of 32; the packed tensor is for this device's kernel alone.
+  m.def("_pack_query_weights(Tensor weights, int precision) -> Tensor");
+  // points (M, 3) sorted by shape; offsets int64 (B + 1,): rows offsets[b] to offsets[b + 1] are
+  // shape b's, those from offsets[B] on are not evaluated and 0. input (3, C); affines
+  // (B, 2L + 1, 2, C) [scale, shift]; head (C + 1,); all float32. weights packed for precision,
+  // exact_weights for fp32. Returns logits (M,).
+  m.def(
+      "query_occupancy(Tensor points, Tensor offsets, Tensor input, Tensor weights,"
+      " Tensor exact_weights, Tensor affines, Tensor head, int precision) -> Tensor");
   m.def("_mise_state_size(int resolution, int coarse_resolution) -> int");
   m.def("_cpu_isa(int limit=-1) -> int");
 }

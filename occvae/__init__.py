@@ -5,11 +5,13 @@ from occvae.meshing import extract_mesh
 from occvae.models import create_model, from_pretrained, list_models
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
+from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
 from occvae.ops.voxel_iou import voxel_iou
 from occvae.sparse_grid import SparseGrid
 
 __version__ = "0.1.0"
 __all__ = [
+    "PackedDecoder",
     "SparseGrid",
     "UserError",
     "create_model",
@@ -18,5 +20,7 @@ __all__ = [
     "list_models",
     "marching_cubes",
     "mise",
+    "query_occupancy",
+    "query_shapes",
     "voxel_iou",
 ]

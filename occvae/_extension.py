@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import torch
 
 BACKENDS = ("auto", "native", "reference")
-ISA_NAMES = ("portable", "avx2", "avx512")  # in the order of csrc/cpu/isa.h
+ISA_NAMES = ("portable", "avx2", "avx512", "avx512_bf16")  # in the order of csrc/cpu/isa.h
 
 _MODULE_OF = {"cpu": "_C", "cuda": "_C_cuda"}
 _LIBRARY = torch.library.Library("occvae", "FRAGMENT")
@@ -72,6 +72,11 @@ def declare(schema: str, reference: Callable | None, fake: Callable) -> torch._o
         if torch._C._dispatch_has_kernel_for_dispatch_key(f"occvae::{name}", device.upper())
     )
     return op
+
+
+def has_kernel(op: str, device_type: str) -> bool:
+    """Whether the loaded modules have a kernel of `op` for "cpu" or "cuda"."""
+    return device_type in _native[op]
 
 
 def kernel_device(op: str, device: torch.device) -> torch.device:

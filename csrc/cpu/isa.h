@@ -1,6 +1,7 @@
 // Run-time choice of instruction set: one binary serves every x86-64 machine, and ARM by the
-// portable code. Functions for a set carry OCCVAE_AVX2 or OCCVAE_AVX512; no file is compiled with
-// -march. Lambdas do not inherit these attributes: inside such functions use plain loops.
+// portable code. Functions for a set carry OCCVAE_AVX2, OCCVAE_AVX512 or OCCVAE_AVX512_BF16;
+// no file is compiled with -march. Lambdas do not inherit these attributes: inside such functions
+// use plain loops.
 #pragma once
 
 #include <atomic>
@@ -19,12 +20,14 @@
 #define OCCVAE_AVX2 __attribute__((target("avx2,fma,f16c,popcnt")))
 #define OCCVAE_AVX512 \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,popcnt")))
+#define OCCVAE_AVX512_BF16 \
+  __attribute__((target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,popcnt")))
 #endif
 
 namespace occvae {
 
 // The numbers are those of occvae::_cpu_isa; _extension.py holds their names.
-enum class Isa : int64_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2 };
+enum class Isa : int64_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
 
 inline Isa detect_isa() {
 #ifdef OCCVAE_X86
@@ -32,6 +35,7 @@ inline Isa detect_isa() {
                     __builtin_cpu_supports("f16c") && __builtin_cpu_supports("popcnt");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) return Isa::kAvx512Bf16;
   if (avx2) return avx512 ? Isa::kAvx512 : Isa::kAvx2;
 #endif
   return Isa::kPortable;

@@ -177,7 +177,7 @@ template <typename scalar_t>
 CountFn<scalar_t> choose_count([[maybe_unused]] Isa isa) {
 #ifdef OCCVAE_X86
   if constexpr (!std::is_same_v<scalar_t, double>) {
-    if (isa == Isa::kAvx512) return count_avx512<scalar_t>;
+    if (isa >= Isa::kAvx512) return count_avx512<scalar_t>;
     if (isa == Isa::kAvx2) return count_avx2<scalar_t>;
   }
 #endif
@@ -191,7 +191,7 @@ int64_t pack_blocks([[maybe_unused]] const scalar_t* target, [[maybe_unused]] in
 #ifdef OCCVAE_X86
   if constexpr (!std::is_same_v<scalar_t, double>) {
     const int64_t blocks = voxels / kBlock;
-    if (isa == Isa::kAvx512) {
+    if (isa >= Isa::kAvx512) {
       pack_avx512(target, blocks, words);
       return blocks * kBlock;
     }

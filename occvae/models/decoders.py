@@ -1,10 +1,15 @@
-"""Occupancy decoders: points and a conditioning vector to logits. Points never see each other."""
+"""Occupancy decoders: points and a conditioning vector to logits. Points never see each other.
 
+A decoder with `pack(conditioning)` is evaluated by the fused kernels of `query_occupancy`.
+"""
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from occvae.errors import UserError
 from occvae.models.batch_norm import ConditionalBatchNorm, SyncBatchNorm, conditional_relu
+from occvae.ops.query_occupancy import PackedDecoder, pack_decoder
 
 
 class CbnBlock(nn.Module):
@@ -47,6 +52,63 @@ class CbnDecoder(nn.Module):
             features = block(features, conditioning)
         features = conditional_relu(self.norm_out, features, conditioning)
         return self.linear_out(features).squeeze(-1)
+
+    @torch.no_grad()
+    def pack(
+        self, conditioning: Tensor, precision: str | None = None, backend: str = "auto"
+    ) -> PackedDecoder:
+        """The decoder in eval mode, for `occvae.query_occupancy` to evaluate.
+
+        Each norm and the biases around it become one scale and shift a channel and shape, folded
+        in float64 and rounded once. A copy: later changes of the weights do not enter it.
+
+        Args:
+            conditioning: (B, E), one row a shape.
+            precision: "fp32", "fp16" or "bf16" of the products; None takes fp16 on a GPU with the
+                kernels and otherwise fp32. Errors: `occvae.query_occupancy`.
+            backend: "native", "reference" or "auto", which warns once without a kernel.
+
+        Raises:
+            ValueError: the decoder is in training mode, where norms depend on the batch; or
+                conditioning, precision or backend are none of these.
+            RuntimeError: backend="native" where there is no kernel.
+        """
+        if self.training:
+            raise ValueError("pack() folds running statistics: call eval() first")
+        if conditioning.dim() != 2 or len(conditioning) == 0:
+            raise ValueError(f"conditioning must be (B, E), B > 0; got {tuple(conditioning.shape)}")
+        conditioning = conditioning.double()
+        affines = []
+        residual_bias = self.linear_in.bias.double()  # of what the kernels leave out of x
+        for block in self.blocks:
+            inner_bias = block.linear_0.bias.double()
+            affines.append(_fold_norm(block.norm_0, conditioning, residual_bias))
+            affines.append(_fold_norm(block.norm_1, conditioning, inner_bias))
+            residual_bias = residual_bias + block.linear_1.bias.double()
+        affines.append(_fold_norm(self.norm_out, conditioning, residual_bias))
+        layers = [
+            linear.weight for block in self.blocks for linear in (block.linear_0, block.linear_1)
+        ]
+        width = self.linear_in.weight.shape[0]
+        return pack_decoder(
+            self.linear_in.weight.T,
+            torch.stack(layers) if layers else conditioning.new_zeros((0, width, width)),
+            torch.stack(affines, dim=1),
+            torch.cat([self.linear_out.weight[0], self.linear_out.bias]),
+            precision=precision,
+            backend=backend,
+        )
+
+
+def _fold_norm(norm: ConditionalBatchNorm, conditioning: Tensor, bias: Tensor) -> Tensor:
+    """(B, 2, C) float64 scale and shift: scale x + shift = norm(x + bias) in eval mode."""
+    gamma, beta = (
+        F.linear(conditioning, layer.weight.double(), layer.bias.double())
+        for layer in (norm.gamma, norm.beta)
+    )
+    scale = gamma * (norm.norm.running_var.double() + norm.norm.eps).rsqrt()
+    shift = beta + scale * (bias - norm.norm.running_mean.double())
+    return torch.stack([scale, shift], dim=1)
 
 
 class CnnDecoder(nn.Module):

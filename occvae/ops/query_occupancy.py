@@ -1,0 +1,243 @@
+"""query_occupancy(): logits of a packed decoder at many points, fused."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from occvae import _extension
+from occvae.ops import query_reference
+
+PRECISIONS = ("fp32", "fp16", "bf16")  # in the order of csrc/query_occupancy.h
+PANEL = 32  # channels come in multiples of it
+
+
+@dataclass(frozen=True)
+class PackedDecoder:
+    """A decoder's weights and, for each of B shapes, its affines, as the kernels want them.
+
+    Made by `CbnDecoder.pack`, or by `pack_decoder`. L blocks, C channels padded with zeros.
+
+    Attributes:
+        input: (3, C) float32.
+        weights, exact_weights: opaque, for `precision` and for fp32.
+        affines: (B, 2L + 1, 2, C) float32, scale and shift.
+        head: (C + 1,) float32.
+        precision: "fp32", "fp16" or "bf16".
+        path: "native" (kernel) or "reference" (PyTorch).
+    """
+
+    input: Tensor
+    weights: Tensor
+    exact_weights: Tensor
+    affines: Tensor
+    head: Tensor
+    precision: str
+    path: str
+
+    @property
+    def num_shapes(self) -> int:
+        return len(self.affines)
+
+
+def query_occupancy(points: Tensor, packed: PackedDecoder) -> Tensor:
+    """Logits of a packed decoder (Occupancy Networks, Mescheder et al. 2019) at points.
+
+    The activations of a tile of points never leave the cache (CPU) or the chip (CUDA). A value
+    depends on its point, its shape and the weights only, bit for bit: not on the other points,
+    their number or order, nor on the number of threads. NaN coordinates give NaN.
+
+    In fp16 and bf16 weights and activations between the layers are rounded to 16 bits; sums, the
+    residual stream and the affines are float32. A point whose activations leave the range of fp16
+    is computed in fp32.
+
+    Differentiable with respect to points, any number of times. The backward pass is PyTorch and of
+    the fp32 function, whatever the precision.
+
+    Args:
+        points: (B, N, 3) float32 in world units, B the number of shapes that were packed.
+        packed: from `decoder.pack(conditioning)`.
+
+    Returns:
+        (B, N) float32.
+
+    Raises:
+        TypeError: points are no tensor, or not float32.
+        ValueError: their shape or device does not fit `packed`.
+    """
+    _check_points(points, packed)
+    if points.dim() != 3 or points.shape[2] != 3 or len(points) != packed.num_shapes:
+        raise ValueError(
+            f"points must be (B, N, 3) with B = {packed.num_shapes} packed shapes; "
+            f"got {tuple(points.shape)}"
+        )
+    shapes, count = points.shape[:2]
+    offsets = torch.arange(shapes + 1, device=points.device) * count
+    return _query(points.reshape(-1, 3), offsets, packed).view(shapes, count)
+
+
+def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> Tensor:
+    """The same for points in any order, each with its shape: a field for mise() and extract_mesh().
+
+    Args:
+        points: (N, 3) float32.
+        shape_index: (N,) int64 in [0, B). Not checked: that would make a GPU wait.
+        packed: from `decoder.pack(conditioning)`.
+
+    Returns:
+        (N,) float32.
+    """
+    _check_points(points, packed)
+    if points.dim() != 2 or points.shape[1] != 3 or shape_index.shape != points.shape[:1]:
+        raise ValueError(
+            "points must be (N, 3) and shape_index (N,); "
+            f"got {tuple(points.shape)} and {tuple(shape_index.shape)}"
+        )
+    if packed.num_shapes == 1:
+        return _query(points, torch.tensor([0, len(points)], device=points.device), packed)
+    shapes, order = shape_index.sort(stable=True)
+    numbers = torch.arange(packed.num_shapes + 1, device=points.device)
+    values = _query(points[order], torch.searchsorted(shapes, numbers), packed)
+    return torch.empty_like(values).index_copy(0, order, values)
+
+
+def pack_decoder(
+    input: Tensor,
+    weights: Tensor,
+    affines: Tensor,
+    head: Tensor,
+    *,
+    precision: str | None = None,
+    backend: str = "auto",
+) -> PackedDecoder:
+    """Rounds, pads and lays out a folded decoder (formula: csrc/query_occupancy.h) for its device.
+
+    Args:
+        input: (3, C); weights: (2L, C, C); affines: (B, 2L + 1, 2, C); head: (C + 1,); any floating
+            dtype, rounded once to float32, and any C.
+        precision: "fp32", "fp16" or "bf16"; None takes fp16 on a GPU with the kernel, else fp32.
+        backend: "auto", "native" or "reference".
+
+    Raises:
+        ValueError: an unknown precision or backend.
+        RuntimeError: backend="native" where there is no kernel.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    device = weights.device
+    native = _extension.use_native("query_occupancy", device, backend)
+    padding = -input.shape[1] % PANEL
+    input, affines = (F.pad(part.float(), (0, padding)) for part in (input, affines))
+    weights = F.pad(weights.float(), (0, padding, 0, padding)).contiguous()
+    head = torch.cat([F.pad(head[:-1], (0, padding)), head[-1:]]).float()
+    if precision is None:
+        precision = "fp16" if native and device.type == "cuda" else "fp32"
+    if native:
+        precision = _kernel_precision(precision, input.shape[1], device)
+    pack = _pack if native else query_reference.pack_query_weights
+    exact = pack(weights, 0)
+    rounded = exact if precision == "fp32" else pack(weights, PRECISIONS.index(precision))
+    path = "native" if native else "reference"
+    return PackedDecoder(input, rounded, exact, affines.contiguous(), head, precision, path)
+
+
+_CUDA_WIDTHS = (128, 256)  # channels for which there are kernels of 16 bits
+_warned: set[tuple[str, int]] = set()
+
+
+def _kernel_precision(precision: str, channels: int, device: torch.device) -> str:
+    """fp32, with one warning, where the kernels of a device lack the wanted precision."""
+    if precision == "fp32" or device.type == "cpu" or channels in _CUDA_WIDTHS:
+        return precision
+    if (precision, channels) not in _warned:
+        _warned.add((precision, channels))
+        widths = ", ".join(map(str, _CUDA_WIDTHS))
+        warnings.warn(
+            f"query_occupancy runs in fp32: {precision} kernels are for widths {widths}, "
+            f"this decoder has {channels}",
+            stacklevel=4,
+        )
+    return "fp32"
+
+
+def _check_points(points: Tensor, packed: PackedDecoder) -> None:
+    if not isinstance(points, Tensor):
+        raise TypeError(f"points must be a torch.Tensor; got {type(points).__name__}")
+    if points.dtype != torch.float32:
+        raise TypeError(f"points must be float32; got {points.dtype}")
+    if points.device != packed.head.device:
+        raise ValueError(f"points are on {points.device} but the decoder on {packed.head.device}")
+
+
+def _query(points: Tensor, offsets: Tensor, packed: PackedDecoder) -> Tensor:
+    run = _op if packed.path == "native" else query_reference.query_occupancy
+    return run(
+        points,
+        offsets,
+        packed.input,
+        packed.weights,
+        packed.exact_weights,
+        packed.affines,
+        packed.head,
+        PRECISIONS.index(packed.precision),
+    )
+
+
+def _unpack(weights: Tensor) -> Tensor:
+    """fp32 weights as (2L, C, C), from that layout or from panels (2L, C / 32, C, 32)."""
+    return weights if weights.dim() == 3 else weights.transpose(2, 3).flatten(1, 2)
+
+
+def _fake_pack(weights: Tensor, precision: int) -> Tensor:
+    if weights.device.type != "cpu" or not _extension.has_kernel("_pack_query_weights", "cpu"):
+        return torch.empty_like(weights)
+    layers, channels, _ = weights.shape
+    panels = channels // PANEL
+    if PRECISIONS[precision] == "bf16":
+        size = (layers, panels, channels // 2, PANEL, 2)
+        return weights.new_empty(size, dtype=torch.bfloat16)
+    return weights.new_empty((layers, panels, channels, PANEL))
+
+
+def _fake(
+    points: Tensor,
+    offsets: Tensor,
+    input: Tensor,
+    weights: Tensor,
+    exact_weights: Tensor,
+    affines: Tensor,
+    head: Tensor,
+    precision: int,
+) -> Tensor:
+    return points.new_empty(len(points))
+
+
+def _save_inputs(ctx, inputs: tuple, output: Tensor) -> None:
+    points, offsets, input, _, exact_weights, affines, head, _ = inputs
+    ctx.save_for_backward(points, offsets, input, exact_weights, affines, head)
+
+
+def _backward(ctx, gradient: Tensor) -> tuple:
+    points, offsets, input, exact_weights, affines, head = ctx.saved_tensors
+    of_points = query_reference.query_gradient(
+        gradient, points, offsets, input, _unpack(exact_weights), affines, head
+    )
+    return of_points, None, None, None, None, None, None, None
+
+
+_pack = _extension.declare(
+    "_pack_query_weights(Tensor weights, int precision) -> Tensor",
+    query_reference.pack_query_weights,
+    _fake_pack,
+)
+_op = _extension.declare(
+    "query_occupancy(Tensor points, Tensor offsets, Tensor input, Tensor weights,"
+    " Tensor exact_weights, Tensor affines, Tensor head, int precision) -> Tensor",
+    query_reference.query_occupancy,
+    _fake,
+)
+torch.library.register_autograd("occvae::query_occupancy", _backward, setup_context=_save_inputs)
