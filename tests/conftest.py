@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+if os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1":  # before occvae loads its kernels
+    from tests.cuda_emulator.build import install
+
+    install()
+
 from occvae import _extension
 from tests.tiny import build_tiny_dataset
 

@@ -1,0 +1,190 @@
+// Instructions that C++ has no words for, one function each; the only file with inline PTX, beside
+// wgmma.cuh, which it includes. The tests replace it by functions of the same meaning for CPUs.
+//
+// Shared memory is named by 32-bit addresses, as shared_address() gives them. Tensor-core operands
+// are packed in pairs into 32-bit registers, the element of the lower index in the lower half.
+#pragma once
+
+#include <cstdint>
+
+// Whether wgmma and setmaxnreg exist; code that uses them must be left out elsewhere.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define OCCVAE_HAS_WGMMA 1
+#else
+#define OCCVAE_HAS_WGMMA 0
+#endif
+
+namespace occvae::ptx {
+
+enum class Operand { kFp16, kBf16 };
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+__device__ __forceinline__ void store_shared(uint32_t address, uint32_t value) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+
+// __syncthreads() among `threads` threads, whole warps; barrier 0 is that of __syncthreads().
+__device__ __forceinline__ void bar_sync(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Counts at a barrier without waiting; `threads` includes those that wait.
+__device__ __forceinline__ void bar_arrive(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Two floats rounded to nearest even. fp16 saturates at 65504; NaN stays NaN.
+template <Operand kType>
+__device__ __forceinline__ uint32_t pack(float low, float high) {
+  uint32_t packed;
+  if constexpr (kType == Operand::kFp16) {
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  }
+  return packed;
+}
+
+// pack(max(low, 0), max(high, 0)).
+template <Operand kType>
+__device__ __forceinline__ uint32_t pack_relu(float low, float high) {
+  uint32_t packed;
+  if constexpr (kType == Operand::kFp16) {
+    asm("cvt.rn.satfinite.relu.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  }
+  return packed;
+}
+
+// Two fp16 numbers >= 0, of which 65504 becomes NaN: 65504 + 16 is infinite, 65472 + 16 is not,
+// and infinity times 0 is NaN.
+__device__ __forceinline__ uint32_t nan_where_saturated(uint32_t packed) {
+  constexpr uint32_t kSixteen = 0x4C004C00, kZero = 0;
+  uint32_t sum, result;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sum) : "r"(packed), "r"(kSixteen));
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(sum), "r"(kZero), "r"(packed));
+  return result;
+}
+
+// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8 and
+// receives of each matrix the pair at row l / 4, columns 2 (l % 4) and the next.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&matrices)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(row)
+               : "memory");
+}
+
+// The same, each matrix transposed.
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&matrices)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(row)
+               : "memory");
+}
+
+// The inverse of ldmatrix_x4; sm_90.
+__device__ __forceinline__ void stmatrix_x4(uint32_t row, const uint32_t (&matrices)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
+               "r"(matrices[0]), "r"(matrices[1]), "r"(matrices[2]), "r"(matrices[3])
+               : "memory");
+}
+
+// d += a b, with a 16 x 16 and b 16 x 8 in 16 bits, d 16 x 8 in float. Lane l holds, with g = l / 4
+// and c = 2 (l % 4): a at (g, c), (g + 8, c), (g, c + 8), (g + 8, c + 8) and the next columns; b at
+// (c, g), (c + 8, g) and the next rows; d at (g, c), (g, c + 1), (g + 8, c), (g + 8, c + 1).
+template <Operand kType>
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                             uint32_t b1) {
+#define OCCVAE_MMA(type)                                                              \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                 \
+               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                       \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+  if constexpr (kType == Operand::kFp16) {
+    OCCVAE_MMA("f16");
+  } else {
+    OCCVAE_MMA("bf16");
+  }
+#undef OCCVAE_MMA
+}
+
+// Copies 16 bytes to shared memory, past the L1 cache, until a cp_async_wait of this thread.
+__device__ __forceinline__ void cp_async_16(uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
+}
+
+// Ends a group of this thread's copies; it may be empty.
+__device__ __forceinline__ void cp_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits for all groups of this thread but the newest kPending.
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// From here on: sm_90.
+
+// A phase of the barrier, 8 bytes, ends with `arrivals` arrivals and all bytes that they announced.
+__device__ __forceinline__ void mbarrier_init(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+// Makes initialised barriers known to copies; threads learn of them by __syncthreads().
+__device__ __forceinline__ void mbarrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+__device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// Announces bytes of bulk copies, then arrives.
+__device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+
+// Waits for the end of the phase of this parity; the first phase has parity 0, and the one before
+// it, of parity 1, counts as ended.
+__device__ __forceinline__ void mbarrier_wait(uint32_t barrier, int parity) {
+  uint32_t done;
+  do {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, done;\n"
+        "}"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+  } while (!done);
+}
+
+// Copies to shared memory and then counts the bytes at the barrier; all are multiples of 16.
+__device__ __forceinline__ void cp_async_bulk(uint32_t shared, const void* global, int bytes,
+                                              uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+
+// Shows this thread's plain writes to shared memory to wgmma and bulk copies.
+__device__ __forceinline__ void fence_proxy_async() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+}  // namespace occvae::ptx
+
+#if OCCVAE_HAS_WGMMA
+#include "wgmma.cuh"
+#endif

@@ -1,0 +1,161 @@
+"""Compiles the CUDA sources for the CPU: the same files, with an emulator for their language.
+
+    OCCVAE_TEST_EMULATED_CUDA=1 python -m pytest tests/ops/test_voxel_iou.py
+
+runs tests on them: tests/conftest.py calls `install()`, and `occvae._C` is then the module built
+here, whose CPU kernels are the CUDA kernels. The same seed gives the same schedule of threads:
+
+    OCCVAE_EMULATOR_SEED=7          another schedule
+    OCCVAE_EMULATED_CAPABILITY=80   compute capability of the pretended device (default 90)
+
+Only `kernel<<<...>>>(...)`, `extern __shared__` and the dispatch key are rewritten, and
+csrc/cuda/ptx.cuh is replaced; everything else is macros and functions of include/cuda_runtime.h.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+FOLDER = ROOT / "build" / "cuda_emulator"
+FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"]
+REWRITES = (
+    (r"(\w+)<<<([^;]*?)>>>\s*\(", r"emulator::configure(\1, \2)("),
+    (r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?(\w+)\s+(\w+)\[\]",
+     r"\1* const \2 = reinterpret_cast<\1*>(emulator::dynamic_shared())"),
+    (r"\(occvae, CUDA, m\)", "(occvae, CPU, m)"),
+)  # fmt: skip
+
+
+def compiler() -> str | None:
+    """g++, or what CXX names."""
+    return shutil.which(os.environ.get("CXX", "g++").split()[0])
+
+
+def rewrite(source: str) -> str:
+    """A CUDA source as C++."""
+    for pattern, replacement in REWRITES:
+        source = re.sub(pattern, replacement, source)
+    if "<<<" in source:
+        raise ValueError("the CUDA emulator understands only `name<<<...>>>(...)`; use launch()")
+    return source
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def copy_sources() -> Path:
+    """csrc as C++, in the build folder."""
+    copy = FOLDER / "csrc"
+    for path in (ROOT / "csrc").rglob("*.*"):
+        write_if_changed(copy / path.relative_to(ROOT / "csrc"), rewrite(path.read_text()))
+    write_if_changed(copy / "cuda/ptx.cuh", (HERE / "ptx.cuh").read_text())
+    return copy
+
+
+def digest(*parts: str | bytes) -> str:
+    result = hashlib.sha256()
+    for part in parts:
+        result.update(part if isinstance(part, bytes) else part.encode())
+        result.update(b"\0")
+    return result.hexdigest()[:16]
+
+
+def compile_all(sources: list[Path], includes: list[str], headers: list[Path]) -> list[Path]:
+    """Objects of the sources; those whose text, headers and flags did not change are kept."""
+    command = [compiler(), *FLAGS, *includes]
+    common = digest(*map(str, command), *(path.read_bytes() for path in headers))
+    objects = FOLDER / "objects"
+    objects.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(source: Path) -> Path:
+        result = objects / f"{source.stem}-{digest(common, source.read_bytes())}.o"
+        if not result.exists():
+            partial = result.with_suffix(f".{os.getpid()}")
+            run([*command, "-x", "c++", "-c", str(source), "-o", str(partial)])
+            partial.replace(result)
+        return result
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, sources))
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def link(objects: list[Path], name: str, flags: list[str]) -> Path:
+    """The shared library of the objects; its name has their contents, as objects' names do."""
+    result = FOLDER / f"{name}-{digest(*(path.name for path in objects))}.so"
+    if not result.exists():
+        partial = result.with_suffix(f".{os.getpid()}")
+        run([compiler(), "-shared", "-Wl,-Bsymbolic", *map(str, objects), *flags,
+             "-o", str(partial)])  # fmt: skip
+        partial.replace(result)
+    return result
+
+
+def build_module() -> Path:
+    """Builds occvae._C from the CUDA sources; returns its path."""
+    import torch
+
+    copy, root = copy_sources(), Path(torch.__file__).parent
+    folders = [root / "include", root / "include/torch/csrc/api/include"]
+    includes = ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DUSE_CUDA"]
+    for folder in [HERE / "include", *folders, Path(sysconfig.get_path("include"))]:
+        includes += ["-isystem", str(folder)]
+    kernels = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+    sources = [copy / "bindings.cpp", *(copy / "cuda" / path.name for path in kernels)]
+    objects = compile_all(
+        sources, [*includes, f'-DBUILT_FOR="{torch.__version__}"'], headers_in(copy)
+    )
+    objects += emulator_objects()
+    objects += compile_all([HERE / "torch_shims.cpp"], includes, headers_in())
+    return link(objects, "_C", [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"])
+
+
+def headers_in(*folders: Path) -> list[Path]:
+    found = [path for folder in (HERE, *folders) for path in folder.rglob("*.*h")]
+    return sorted(path for path in found if path.suffix in (".h", ".cuh"))
+
+
+def emulator_objects() -> list[Path]:
+    sources = [path for path in sorted(HERE.glob("*.cpp")) if path.stem != "torch_shims"]
+    return compile_all(sources, ["-O3"], headers_in())
+
+
+def build_library(source: Path) -> Path:
+    """Builds a CUDA source that needs no torch into a library for ctypes; returns its path."""
+    copy = FOLDER / source.name
+    write_if_changed(copy, rewrite(source.read_text()))
+    includes = ["-isystem", str(HERE / "include"), f"-I{HERE}"]
+    return link(compile_all([copy], includes, headers_in()) + emulator_objects(), source.stem, [])
+
+
+def install() -> None:
+    """Makes `import occvae` find the emulated module, and no CUDA module."""
+    import torch  # noqa: F401  (its libraries must be loaded first)
+
+    path = build_module()
+    loader = ExtensionFileLoader("occvae._C", str(path))
+    spec = spec_from_file_location("occvae._C", path, loader=loader)
+    sys.modules["occvae._C"] = module_from_spec(spec)
+    loader.exec_module(sys.modules["occvae._C"])
+
+
+if __name__ == "__main__":
+    print(build_module())

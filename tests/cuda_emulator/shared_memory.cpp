@@ -1,0 +1,119 @@
+#include "shared_memory.h"
+
+#include <link.h>
+#include <sys/mman.h>
+
+#include <cstring>
+#include <vector>
+
+#include "block.h"
+
+namespace emulator {
+namespace {
+
+constexpr uint32_t kDynamicBase = 9 * 1024;  // aligned like the declaration, and not more than that
+constexpr uint32_t kStaticBase = 0x40000;    // past what a matrix descriptor can name
+constexpr size_t kCapacity = 228 * 1024;
+constexpr size_t kTail = 1024;  // behind the dynamic memory, to notice writes past its end
+constexpr uint8_t kTailByte = 0x5C;
+
+uint8_t* dynamic;       // kCapacity + kTail bytes, aligned to 1024 bytes and to no more
+uint8_t* asynchronous;  // the same bytes as the asynchronous units see them
+size_t dynamic_bytes;
+uint8_t* static_begin;
+size_t static_bytes;
+
+void allocate() {
+  constexpr size_t kBytes = kCapacity + kTail + kDynamicBase;
+  auto map = [] {
+    return static_cast<uint8_t*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) +
+           kDynamicBase;
+  };
+  dynamic = map();
+  asynchronous = map();
+}
+
+// Finds the thread-local variables of the module that has this function.
+int find_static(dl_phdr_info* info, size_t, void*) {
+  const auto here = reinterpret_cast<uintptr_t>(&find_static);
+  bool ours = false;
+  size_t bytes = 0;
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const auto& segment = info->dlpi_phdr[i];
+    const uintptr_t begin = info->dlpi_addr + segment.p_vaddr;
+    if (segment.p_type == PT_LOAD && here >= begin && here < begin + segment.p_memsz) ours = true;
+    if (segment.p_type == PT_TLS) bytes = segment.p_memsz;
+  }
+  if (!ours) return 0;
+  static_begin = static_cast<uint8_t*>(info->dlpi_tls_data);
+  static_bytes = static_begin ? bytes : 0;
+  return 1;
+}
+
+// Forces the calling host thread's copy of the variables into being.
+thread_local uint8_t touched;
+
+}  // namespace
+
+void begin_shared_memory(size_t bytes) {
+  if (!dynamic) allocate();
+  dynamic_bytes = bytes;
+  *const_cast<volatile uint8_t*>(&touched) = 0;
+  dl_iterate_phdr(find_static, nullptr);
+}
+
+void fill_shared_memory(uint8_t garbage) {
+  std::memset(static_begin, garbage, static_bytes);
+  std::memset(dynamic, garbage, dynamic_bytes);
+  std::memset(asynchronous, garbage, dynamic_bytes);
+  std::memset(dynamic + dynamic_bytes, kTailByte, kTail);
+}
+
+std::string check_shared_memory() {
+  for (size_t i = 0; i < kTail; ++i) {
+    if (dynamic[dynamic_bytes + i] != kTailByte) {
+      return "a write past the end of the dynamic shared memory, " + std::to_string(dynamic_bytes) +
+             " bytes, at byte " + std::to_string(dynamic_bytes + i);
+    }
+  }
+  return {};
+}
+
+void end_shared_memory() { dynamic_bytes = 0; }
+
+uint8_t* dynamic_shared() { return dynamic; }
+
+uint32_t shared_address(const void* pointer) {
+  const auto* p = static_cast<const uint8_t*>(pointer);
+  if (p >= dynamic && p <= dynamic + dynamic_bytes) {
+    return kDynamicBase + static_cast<uint32_t>(p - dynamic);
+  }
+  if (p >= static_begin && p < static_begin + static_bytes) {
+    return kStaticBase + static_cast<uint32_t>(p - static_begin);
+  }
+  fail("shared_address: %p is not in shared memory", pointer);
+}
+
+uint8_t* shared_pointer(uint32_t address, size_t bytes, size_t alignment) {
+  if (address % alignment != 0) {
+    fail("shared address %#x is not aligned to %zu bytes", address, alignment);
+  }
+  if (address >= kDynamicBase && address + bytes <= kDynamicBase + dynamic_bytes) {
+    return dynamic + (address - kDynamicBase);
+  }
+  if (address >= kStaticBase && address + bytes <= kStaticBase + static_bytes) {
+    return static_begin + (address - kStaticBase);
+  }
+  fail("shared address %#x + %zu bytes is not in shared memory (%zu dynamic bytes from %#x)",
+       address, bytes, dynamic_bytes, kDynamicBase);
+}
+
+uint8_t* async_view(uint8_t* pointer) {
+  const bool is_dynamic = pointer >= dynamic && pointer < dynamic + dynamic_bytes;
+  return is_dynamic ? asynchronous + (pointer - dynamic) : pointer;
+}
+
+void update_async_view() { std::memcpy(asynchronous, dynamic, dynamic_bytes); }
+
+}  // namespace emulator

@@ -1,0 +1,16 @@
+// The shared memory of the running block. Static shared variables are the thread-local variables
+// of this module: their place is known to the dynamic linker, whichever templates declare them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace emulator {
+
+void begin_shared_memory(size_t dynamic_bytes);  // of a launch
+void fill_shared_memory(uint8_t garbage);        // before each block
+std::string check_shared_memory();               // after each block: an error, or nothing
+void end_shared_memory();
+
+}  // namespace emulator
