@@ -15,7 +15,8 @@ using ptx::Operand;
 
 constexpr int kRowTile = 16;     // rows of an accumulator or an operand
 constexpr int kColumnTile = 16;  // columns of an operand: two accumulators
-constexpr int kPairFloats = 8;   // of a lane, in two accumulators side by side
+
+using Pair = float[2][4];  // a lane's part of two accumulators side by side
 
 __device__ inline int lane_row(int lane) { return lane / 4; }
 __device__ inline int lane_column(int lane) { return lane % 4 * 2; }
@@ -40,47 +41,54 @@ __device__ inline PairAffine load_affine(const float* affine, int channels, int 
 
 // relu(scale * x + shift) of two neighbouring columns; out of the range of fp16 is NaN.
 template <Operand kOperand>
-__device__ inline uint32_t activate(const float* x, float2 scale, float2 shift) {
-  const uint32_t packed = ptx::pack_relu<kOperand>(fmaf(x[0], scale.x, shift.x),  //
-                                                   fmaf(x[1], scale.y, shift.y));
+__device__ inline uint32_t activate(float x, float y, float2 scale, float2 shift) {
+  const uint32_t packed =
+      ptx::pack_relu<kOperand>(fmaf(x, scale.x, shift.x), fmaf(y, scale.y, shift.y));
   return kOperand == Operand::kFp16 ? ptx::nan_where_saturated(packed) : packed;
 }
 
 // The operand of which `pair` are the sums: rows l / 4 and l / 4 + 8 of the left, then the right.
 template <Operand kOperand>
-__device__ inline void activate(uint32_t (&operand)[4], const float* pair,
+__device__ inline void activate(uint32_t (&operand)[4], const Pair& pair,
                                 const PairAffine& affine) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    operand[i] = activate<kOperand>(pair + 2 * i, affine.scale[i / 2], affine.shift[i / 2]);
+    const float* sums = pair[i / 2] + i % 2 * 2;
+    operand[i] = activate<kOperand>(sums[0], sums[1], affine.scale[i / 2], affine.shift[i / 2]);
   }
 }
 
 // A pair of accumulators of the residual stream before the first block.
-__device__ inline void start_residual(float* pair, const Query& query, const Point (&points)[2],
+__device__ inline void start_residual(Pair& pair, const Query& query, const Point (&points)[2],
                                       int column) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {  // 2 (i / 2): left or right; i % 2: row
-    const float* weight = query.input + column + i / 2 * 8;
+  for (int side = 0; side < 2; ++side) {
+    const float* weight = query.input + column + 8 * side;
     const auto x = *reinterpret_cast<const float2*>(weight);
     const auto y = *reinterpret_cast<const float2*>(weight + query.channels);
     const auto z = *reinterpret_cast<const float2*>(weight + 2 * query.channels);
-    pair[2 * i] = input_layer(points[i % 2], x.x, y.x, z.x);
-    pair[2 * i + 1] = input_layer(points[i % 2], x.y, y.y, z.y);
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      pair[side][2 * row] = input_layer(points[row], x.x, y.x, z.x);
+      pair[side][2 * row + 1] = input_layer(points[row], x.y, y.y, z.y);
+    }
   }
 }
 
 // Adds a pair's share of the head's sum to those of the lane's two rows.
-__device__ inline void add_to_head(float (&sums)[2], const float* pair, const PairAffine& affine,
+__device__ inline void add_to_head(float (&sums)[2], const Pair& pair, const PairAffine& affine,
                                    const float* head) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const auto weight = *reinterpret_cast<const float2*>(head + i / 2 * 8);
-    const float2 scale = affine.scale[i / 2];
-    const float2 shift = affine.shift[i / 2];
-    float& sum = sums[i % 2];
-    sum = fmaf(affine_relu(pair[2 * i], scale.x, shift.x), weight.x, sum);
-    sum = fmaf(affine_relu(pair[2 * i + 1], scale.y, shift.y), weight.y, sum);
+  for (int side = 0; side < 2; ++side) {
+    const auto weight = *reinterpret_cast<const float2*>(head + 8 * side);
+    const float2 scale = affine.scale[side];
+    const float2 shift = affine.shift[side];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float left = affine_relu(pair[side][2 * row], scale.x, shift.x);
+      const float right = affine_relu(pair[side][2 * row + 1], scale.y, shift.y);
+      sums[row] = fmaf(right, weight.y, fmaf(left, weight.x, sums[row]));
+    }
   }
 }
 

@@ -31,6 +31,9 @@ constexpr int64_t kWgmmaChunk = 16384;  // 32 KB
 constexpr bool mma_has_width(int64_t channels) { return channels == 128 || channels == 256; }
 constexpr bool wgmma_has_width(int64_t channels) { return channels == 256; }
 
+// The kernel for which to pack weights for the current device: fp32 where no other has the width.
+QueryKernel choose_query_kernel(Precision precision, int64_t channels);
+
 // Each kernel's launch. Those of 16 bits take packed weights of either type, and for fp16 a place
 // for what the warps report to the range guard (see RangeGuard; null for bf16), of as many ints as
 // most_reports() says; they return how many they use.

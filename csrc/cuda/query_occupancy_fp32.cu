@@ -24,9 +24,7 @@ struct Geometry {
   __host__ __device__ int slabs() const { return channels / depth(); }  // of a layer
   __host__ __device__ int slab_floats() const { return depth() * channels; }
   int threads() const { return points / kEdge * columns(); }
-  size_t shared_bytes() const {
-    return sizeof(float) * (points * channels + 2 * slab_floats());
-  }
+  size_t shared_bytes() const { return sizeof(float) * (points * channels + 2 * slab_floats()); }
 };
 
 Geometry choose_geometry(int channels) {
@@ -68,7 +66,10 @@ class WeightStream {
  public:
   __device__ WeightStream(const float* weights, float* buffers, const Geometry& geometry,
                           int layers)
-      : weights_(weights), source_(weights), buffers_(buffers), geometry_(geometry),
+      : weights_(weights),
+        source_(weights),
+        buffers_(buffers),
+        geometry_(geometry),
         layers_(layers) {
     const int vectors = geometry.depth() * (kPanel / 4);  // of a panel
 #pragma unroll
@@ -227,7 +228,8 @@ __device__ void write_logits(const Square& x, const Query& query, const Tile& ti
     }
   }
 #pragma unroll
-  for (int p = 0; p < kEdge; ++p) partial[place.column * geometry.points + place.point(p)] = sums[p];
+  for (int p = 0; p < kEdge; ++p)
+    partial[place.column * geometry.points + place.point(p)] = sums[p];
   __syncthreads();
   for (int p = threadIdx.x; p < geometry.points; p += blockDim.x) {
     float logit = query.head[geometry.channels];

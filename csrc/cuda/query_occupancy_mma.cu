@@ -18,7 +18,6 @@ constexpr int kWarpChannels = 64;
 constexpr int kRowTiles = kWarpPoints / kRowTile;
 constexpr int kColumnTiles = kWarpChannels / kColumnTile;
 constexpr int kHalfColumnTiles = kColumnTiles / 2;
-constexpr int64_t kOperandBytes = 512;  // 16 x 16 elements of 16 bits, 16 bytes a lane
 constexpr int kChunkVectors = kMmaChunk * 2 / sizeof(uint4);
 
 // Two sizes of a block: 8 warps where shared memory allows (sm_80, sm_90), 4 elsewhere (sm_86,
@@ -98,7 +97,7 @@ __device__ void load_operand(uint32_t (&operand)[4], const uint4* from) {
 // sums += activations (this warp's rows) by the chunk's weights (its columns: kTiles from the
 // chunk's column tile `first` on, of kAllTiles). The chunk has all columns of some input channels.
 template <Operand kOperand, int kTiles, int kAllTiles>
-__device__ void multiply_chunk(float (&sums)[kRowTiles][2 * kTiles][4],
+__device__ void multiply_chunk(Pair (&sums)[kRowTiles][kTiles],
                                const uint4* activations,  // this lane's, at the chunk's first tile
                                int row_stride, const uint4* chunk, int first) {
   constexpr int kDepth = kMmaChunk / (kAllTiles * kColumnTile * kColumnTile);
@@ -115,8 +114,8 @@ __device__ void multiply_chunk(float (&sums)[kRowTiles][2 * kTiles][4],
       load_operand(b, chunk + (k * kAllTiles + first + t) * kWarp + threadIdx.x % kWarp);
 #pragma unroll
       for (int i = 0; i < kRowTiles; ++i) {
-        ptx::mma_m16n8k16<kOperand>(sums[i][2 * t], a[i], b[0], b[1]);
-        ptx::mma_m16n8k16<kOperand>(sums[i][2 * t + 1], a[i], b[2], b[3]);
+        ptx::mma_m16n8k16<kOperand>(sums[i][t][0], a[i], b[0], b[1]);
+        ptx::mma_m16n8k16<kOperand>(sums[i][t][1], a[i], b[2], b[3]);
       }
     }
   }
@@ -132,8 +131,8 @@ struct Warp {
   int column = threadIdx.x / kWarp % S::kColumns;
   int first_row = threadIdx.x / kWarp / S::kColumns * kWarpPoints;
 
-  using Residual = float[kRowTiles][2 * kColumnTiles][4];
-  using HalfSums = float[kRowTiles][2 * kHalfColumnTiles][4];
+  using Residual = Pair[kRowTiles][kColumnTiles];
+  using HalfSums = Pair[kRowTiles][kHalfColumnTiles];
 
   // This lane's first channel of a column tile of the block.
   __device__ int channel(int tile) const { return tile * kColumnTile + lane_column(lane); }
@@ -145,7 +144,7 @@ struct Warp {
       const Point points[2] = {load_point(query, tile, row), load_point(query, tile, row + 8)};
 #pragma unroll
       for (int t = 0; t < kColumnTiles; ++t) {
-        start_residual(x[i][2 * t], query, points, channel(column * kColumnTiles + t));
+        start_residual(x[i][t], query, points, channel(column * kColumnTiles + t));
       }
     }
   }
@@ -154,14 +153,14 @@ struct Warp {
   // `first_channel` on.
   template <int kTiles>
   __device__ void store(uint4* to, int row_tiles, int first, int first_channel,
-                        const float (&sums)[kRowTiles][2 * kTiles][4], const float* affine) const {
+                        const Pair (&sums)[kRowTiles][kTiles], const float* affine) const {
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
       const PairAffine pair = load_affine(affine, S::kChannels, channel(first_channel + t));
 #pragma unroll
       for (int i = 0; i < kRowTiles; ++i) {
         uint32_t v[4];
-        activate<kOperand>(v, sums[i][2 * t], pair);
+        activate<kOperand>(v, sums[i][t], pair);
         const int row_tile = first_row / kRowTile + i;
         to[(row_tile * row_tiles + first + t) * kWarp + lane] = make_uint4(v[0], v[1], v[2], v[3]);
       }
@@ -199,7 +198,7 @@ struct Warp {
 #pragma unroll
       for (int t = 0; t < kColumnTiles; ++t) {
         const int c = channel(column * kColumnTiles + t);
-        add_to_head(sums, x[i][2 * t], load_affine(affine, S::kChannels, c), query.head + c);
+        add_to_head(sums, x[i][t], load_affine(affine, S::kChannels, c), query.head + c);
       }
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
@@ -241,7 +240,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
     const Tile tile = find_tile(query, index, S::kPoints);
     if (tile.end <= tile.begin) continue;
-    float x[kRowTiles][2 * kColumnTiles][4];
+    Pair x[kRowTiles][kColumnTiles];
     warp.start(x, tile);
     for (int block = 0; block < query.blocks; ++block) {
       const float* affine = layer_affine(query, tile.shape, 2 * block);
@@ -289,10 +288,10 @@ int64_t mma_query_bytes() {
 int64_t launch_mma_query(const Query& query, const Tensor& weights, int* reports,
                          const QueryDevice& device, cudaStream_t stream) {
   const bool half = weights.scalar_type() == ScalarType::Half;
-  const auto run = query.channels == 256 ? (half ? launch_width<Operand::kFp16, 256>
-                                                 : launch_width<Operand::kBf16, 256>)
-                                         : (half ? launch_width<Operand::kFp16, 128>
-                                                 : launch_width<Operand::kBf16, 128>);
+  const auto run =
+      query.channels == 256
+          ? (half ? launch_width<Operand::kFp16, 256> : launch_width<Operand::kBf16, 256>)
+          : (half ? launch_width<Operand::kFp16, 128> : launch_width<Operand::kBf16, 128>);
   return run(query, weights, reports, device, stream);
 }
 
