@@ -55,15 +55,16 @@ def cuda_obstacle(torch, nvcc):
     return None
 
 
-def cuda_architectures(torch):
-    """Those of the visible GPUs, or else what runs on any from sm_80 on.
+def choose_architectures(torch):
+    """Sets TORCH_CUDA_ARCH_LIST where torch would not choose as we want.
 
-    Hopper as 9.0a: the fastest kernel of query_occupancy needs what only that name allows. Later
-    GPUs compile the PTX of 8.0, as there is none of 9.0a that they could use.
+    Hopper is 9.0a: the fastest kernel of query_occupancy needs what only that name allows. With no
+    GPU visible the build runs on all from sm_80 on; later ones than Hopper compile the PTX of 8.0.
     """
-    found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
-    names = [f"{major}.{minor}" for major, minor in sorted(found)] or ["8.0+PTX", "9.0"]
-    return ";".join("9.0a" if name == "9.0" else name for name in names)
+    visible = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    names = ["9.0a" if gpu == (9, 0) else f"{gpu[0]}.{gpu[1]}" for gpu in sorted(visible)]
+    if not names or "9.0a" in names:
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(names or ["8.0+PTX", "9.0a"]))
 
 
 def system_includes(torch):
@@ -107,7 +108,7 @@ def extensions():
     if obstacle:
         skip("occvae._C_cuda", obstacle)
     elif built:
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_architectures(torch))
+        choose_architectures(torch)
         device = [*common, "-DUSE_CUDA", "--extended-lambda", "-Xcompiler=-Wall,-Wextra"]
         device += ["-Werror=all-warnings", "-Xcompiler=-Werror"] * werror
         module = cpp_extension.CUDAExtension(
