@@ -24,6 +24,14 @@
   __attribute__((target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,popcnt")))
 #endif
 
+#define OCCVAE_INLINE inline __attribute__((always_inline))
+// Before a loop over the registers of a tile, which must not become one over memory.
+#ifdef __clang__
+#define OCCVAE_UNROLL _Pragma("unroll")
+#else
+#define OCCVAE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace occvae {
 
 // The numbers are those of occvae::_cpu_isa; _extension.py holds their names.

@@ -1,6 +1,7 @@
 """Occupancy networks: an image encoder and a decoder that answers for any point of the cube."""
 
 import math
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,13 +12,23 @@ from occvae.errors import UserError
 from occvae.models.decoders import create_decoder
 from occvae.models.encoders import ImageEncoder, resnet_encoder, timm_encoder
 from occvae.models.registry import register_model
+from occvae.ops.evaluator import Field
+from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
 
 if TYPE_CHECKING:
     import trimesh
 
 
+_warned: set[type] = set()
+
+
 class OccupancyModel(nn.Module):
     """Images to an implicit occupancy field, after Occupancy Networks (Mescheder et al. 2019).
+
+    What starts with `predict` and `reconstruct` runs in eval mode without gradients, and through
+    the fused kernels of `query_occupancy` where the decoder has `pack`, as `cbn` has: in float32,
+    packed once a call. Other decoders (`cnn`) run in PyTorch in chunks, said by one warning.
+    `decode` and `forward` are plain PyTorch, for training.
 
     Args:
         encoder: pictures of `image_size` to embeddings.
@@ -54,10 +65,7 @@ class OccupancyModel(nn.Module):
 
     def decode(self, points: Tensor, conditioning: Tensor) -> Tensor:
         """Points (B, N, 3) in [-0.55, 0.55] and conditioning (B, E) to logits (B, N)."""
-        if points.dim() != 3 or points.shape[2] != 3 or len(points) != len(conditioning):
-            raise ValueError(
-                f"points must be (B, N, 3) with B = {len(conditioning)}, got {tuple(points.shape)}"
-            )
+        _check_points(points, conditioning)
         return self.decoder(points, conditioning)
 
     def forward(self, images: Tensor, points: Tensor) -> Tensor:
@@ -66,9 +74,9 @@ class OccupancyModel(nn.Module):
 
     @torch.no_grad()
     def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
-        """Logits (B, N) in eval mode, in chunks: for any number of points."""
+        """Logits (B, N) at any number of points (B, N, 3)."""
         with _evaluation_mode(self):
-            return self._decode_chunked(points, self.encode(images))
+            return self._query(points, self.encode(images))
 
     @torch.no_grad()
     def predict_voxels(self, images: Tensor, resolution: int = 32) -> Tensor:
@@ -77,9 +85,8 @@ class OccupancyModel(nn.Module):
             conditioning = self.encode(images)
             line = (torch.arange(resolution, device=images.device) + 0.5) / resolution - 0.5
             grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)
-            points = grid.view(1, -1, 3)
-            rows = [self._decode_chunked(points, row[None]) for row in conditioning]
-            return torch.cat(rows).sigmoid().view(-1, resolution, resolution, resolution)
+            logits = self._query(grid.view(1, -1, 3).expand(len(images), -1, -1), conditioning)
+            return logits.sigmoid().view(-1, resolution, resolution, resolution)
 
     @torch.no_grad()
     def reconstruct(
@@ -98,26 +105,55 @@ class OccupancyModel(nn.Module):
         _check_threshold(threshold)
         with _evaluation_mode(self):
             conditioning = self.encode(images).float()
-
-            def field(points: Tensor, shape_index: Tensor) -> Tensor:
-                values = points.new_empty(len(points))
-                for shape in range(len(conditioning)):
-                    mine = shape_index == shape
-                    rows = points[mine][None]
-                    values[mine] = self._decode_chunked(rows, conditioning[shape : shape + 1])[0]
-                return values
-
             return extract_mesh(
-                field,
+                self._field(conditioning),
                 resolution=resolution,
                 level=math.log(threshold) - math.log1p(-threshold),
                 num_shapes=len(conditioning),
                 device=images.device,
             )
 
+    def _query(self, points: Tensor, conditioning: Tensor) -> Tensor:
+        """Points (B, N, 3) and conditioning (B, E) to logits (B, N), in eval mode."""
+        _check_points(points, conditioning)
+        packed = self._pack(conditioning)
+        if packed is None:
+            return self._decode_chunked(points, conditioning)
+        return query_occupancy(points.float(), packed)
+
+    def _field(self, conditioning: Tensor) -> Field:
+        """The shapes of conditioning (B, E) as one field, in eval mode."""
+        packed = self._pack(conditioning)
+        if packed is not None:
+            return lambda points, shape_index: query_shapes(points, shape_index, packed)
+
+        def field(points: Tensor, shape_index: Tensor) -> Tensor:
+            values = points.new_empty(len(points))
+            for shape in range(len(conditioning)):
+                mine = shape_index == shape
+                rows = points[mine][None]
+                values[mine] = self._decode_chunked(rows, conditioning[shape : shape + 1])[0]
+            return values
+
+        return field
+
+    def _pack(self, conditioning: Tensor) -> PackedDecoder | None:
+        """For the fused kernels; None where the decoder has none, said once."""
+        decoder = type(self.decoder)
+        if hasattr(decoder, "pack"):
+            return self.decoder.pack(conditioning)
+        if decoder not in _warned:
+            _warned.add(decoder)
+            warnings.warn(
+                f"{decoder.__name__} has no fused kernels: it is evaluated in PyTorch, slower",
+                stacklevel=5,
+            )
+        return None
+
     def _decode_chunked(self, points: Tensor, conditioning: Tensor, chunk: int = 32768) -> Tensor:
         """Bounds the memory of the activations: 32,768 points take 32 MB a layer at width 256."""
-        parts = [self.decode(part, conditioning) for part in points.split(chunk, dim=1)]
+        length = max(1, chunk // len(points))
+        parts = [self.decode(part, conditioning) for part in points.split(length, dim=1)]
         return torch.cat(parts, dim=1)
 
 
@@ -134,6 +170,13 @@ class _evaluation_mode:
     def __exit__(self, *exception) -> None:
         for part, training in self.was_training:
             part.training = training
+
+
+def _check_points(points: Tensor, conditioning: Tensor) -> None:
+    if points.dim() != 3 or points.shape[2] != 3 or len(points) != len(conditioning):
+        raise ValueError(
+            f"points must be (B, N, 3) with B = {len(conditioning)}, got {tuple(points.shape)}"
+        )
 
 
 def _check_threshold(threshold: float) -> None:

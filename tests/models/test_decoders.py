@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from occvae.models.batch_norm import ConditionalBatchNorm
 from occvae.models.decoders import CbnBlock, CbnDecoder, CnnDecoder
+from occvae.ops.query_occupancy import query_occupancy
+from tests.builders import random_decoder
 
 DECODERS = [CbnDecoder(16, 24, 2), CnnDecoder(16)]
 
@@ -115,3 +117,65 @@ def test_every_parameter_gets_a_gradient(decoder):
     # A bias straight before a batch norm is the exception: the norm subtracts it again.
     assert all(name.endswith("bias") for name in without), without
     assert conditioning.grad.any()
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_packing_folds_every_norm_and_bias(backend, blocks):
+    decoder = random_decoder(40, blocks)
+    points, conditioning = inputs()
+    packed = decoder.pack(conditioning, backend=backend)
+    assert not packed.affines.requires_grad and packed.num_shapes == 3
+    with torch.no_grad():
+        expected = decoder(points, conditioning)
+        torch.testing.assert_close(query_occupancy(points, packed), expected, rtol=1e-5, atol=1e-5)
+        for name, value in decoder.named_parameters():  # each of them counts
+            before = value.clone()
+            value.add_(0.5)
+            changed = query_occupancy(points, decoder.pack(conditioning, backend=backend))
+            assert not torch.allclose(changed, expected, rtol=1e-3, atol=1e-3), name
+            torch.testing.assert_close(changed, decoder(points, conditioning), rtol=1e-4, atol=1e-4)
+            value.copy_(before)
+
+
+def test_packing_is_float64_throughout():
+    """Folding loses digits where statistics are far from zero; float32 would lose four here."""
+    decoder = random_decoder(32, 1)
+    norm = decoder.blocks[0].norm_1.norm
+    decoder.blocks[0].linear_0.bias.data += 5000.0
+    norm.running_mean += 5000.0
+    points, conditioning = inputs()
+    with torch.no_grad():
+        found = query_occupancy(points, decoder.pack(conditioning)).double()
+        expected = decoder.double()(points.double(), conditioning.double())
+    assert (found - expected).norm() < 1e-6 * expected.norm()
+
+
+def test_a_packed_decoder_is_a_copy():
+    decoder = random_decoder(32, 1)
+    points, conditioning = inputs()
+    packed = decoder.pack(conditioning)
+    expected = query_occupancy(points, packed)
+    with torch.no_grad():
+        for value in [*decoder.parameters(), *decoder.buffers()]:
+            value.zero_()
+    assert torch.equal(query_occupancy(points, packed), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"precision": "fp8"}, "precision must be one of fp32, fp16, bf16; got 'fp8'"),
+        ({"backend": "fast"}, "backend must be one of auto, native, reference; got 'fast'"),
+        ({"conditioning": torch.zeros(16)}, r"conditioning must be \(B, E\), B > 0; got \(16,\)"),
+        ({"conditioning": torch.zeros(0, 16)}, r"got \(0, 16\)"),
+    ],
+)
+def test_packing_checks_its_arguments(change, message):
+    arguments = {"conditioning": torch.zeros(1, 16)} | change
+    with pytest.raises(ValueError, match=message):
+        random_decoder(32, 1).pack(**arguments)
+
+
+def test_training_decoders_are_not_packed():
+    with pytest.raises(ValueError, match=r"pack\(\) folds running statistics: call eval\(\) first"):
+        random_decoder(32, 1).train().pack(torch.zeros(1, 16))

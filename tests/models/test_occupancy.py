@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from occvae.errors import UserError
+from occvae.models import occupancy
 from occvae.models.occupancy import OccupancyModel
+from tests.builders import random_decoder
 from tests.fakes import (
     CENTRE,
     RADIUS,
@@ -184,3 +186,61 @@ def test_predicting_leaves_training_as_it_was(use):
         pass
     assert model.training and model.decoder.training and not model.encoder.training
     assert torch.is_grad_enabled()
+
+
+def fused_model() -> OccupancyModel:
+    """A network whose decoder has nothing at its initial value."""
+    model = tiny_model().eval()
+    model.decoder = random_decoder(40, 2, embedding_size=256)
+    return model
+
+
+def test_predictions_through_the_kernels_equal_pytorch(monkeypatch):
+    model, images = fused_model(), pictures(3, 1, 32)
+    points = torch.rand(3, 200, 3) - 0.5
+    packs = []
+    pack = model.decoder.pack
+    monkeypatch.setattr(model.decoder, "pack", lambda c: packs.append(len(c)) or pack(c))
+    monkeypatch.setattr(model, "_decode_chunked", None)  # would fail
+    found = model.predict_points(images, points)
+    grid = model.predict_voxels(images, 8)
+    assert packs == [3, 3]  # once a call, all shapes together
+    with torch.no_grad():
+        conditioning = model.encode(images)
+        expected = model.decode(points, conditioning)
+        line = (torch.arange(8) + 0.5) / 8 - 0.5
+        cells = torch.cartesian_prod(line, line, line).expand(3, -1, -1)
+        voxels = model.decode(cells, conditioning).sigmoid().view(3, 8, 8, 8)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grid, voxels, rtol=1e-4, atol=1e-5)
+
+
+def test_meshes_through_the_kernels_equal_those_of_pytorch(monkeypatch):
+    model, images = fused_model(), pictures(2, 1, 32)
+    with torch.no_grad():  # so that the surface passes through the cube
+        logits = model.predict_points(images, torch.rand(2, 1000, 3) - 0.5)
+        model.decoder.linear_out.bias -= logits.median()
+    fused = model.reconstruct(images, 64, threshold=0.5)
+    monkeypatch.setattr(OccupancyModel, "_pack", lambda self, conditioning: None)
+    plain = model.reconstruct(images, 64, threshold=0.5)
+    for found, expected in zip(fused, plain, strict=True):
+        assert found.is_watertight and len(found.faces) > 100
+        assert found.volume == pytest.approx(expected.volume, rel=1e-3)
+        assert found.area == pytest.approx(expected.area, rel=1e-3)
+
+
+def test_a_decoder_without_kernels_is_announced_once(monkeypatch, recwarn):
+    monkeypatch.setattr(occupancy, "_warned", set())
+    model = ball_model()
+    for _ in range(2):
+        model.predict_voxels(pictures(), 2)
+    model.reconstruct(pictures(), 32)
+    assert [str(w.message) for w in recwarn if "fused" in str(w.message)] == [
+        "Ball has no fused kernels: it is evaluated in PyTorch, slower"
+    ]
+
+
+def test_gradients_and_training_stay_in_pytorch():
+    model, points = fused_model().train(), torch.rand(2, 20, 3) - 0.5
+    model(pictures(2, 1, 32), points).square().mean().backward()
+    assert all(p.grad is not None for p in model.decoder.parameters())

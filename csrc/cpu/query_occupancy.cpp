@@ -1,0 +1,224 @@
+// CPU kernel of query_occupancy: packing, tiles and threads. The arithmetic of a tile is in
+// query_occupancy_tile.h.
+//
+// Points are cut into tiles of one shape each, small enough for the activations of a tile to stay
+// in the second cache; threads take the next tile from a common counter, so that one that is kept
+// waiting by other work on the machine does not keep the others waiting.
+//
+// Weights are packed as panels of kPanel output channels, (2L, C / kPanel, C, kPanel) float32 for
+// fp32 and fp16, and in bf16 with pairs of input channels side by side,
+// (2L, C / kPanel, C / 2, kPanel, 2), as the dot products of AVX512-BF16 want them.
+#include "query_occupancy.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <new>
+#include <vector>
+
+namespace occvae {
+namespace {
+
+constexpr int64_t kTileRows = 200;               // at most; more brings nothing
+constexpr int64_t kActivationBytes = 640 << 10;  // of a tile, of the 1 MB or more of second cache
+constexpr int64_t kTilesPerThread = 4;
+constexpr int64_t kMinRowBlocks = 4;  // of a tile: with fewer the weights are not read often enough
+
+QueryKernel choose_kernel(Isa isa, Precision precision) {
+#ifdef OCCVAE_X86
+  if (isa == Isa::kAvx512Bf16 && precision == Precision::kBf16) return query_kernel_avx512_bf16();
+  if (isa >= Isa::kAvx512) return query_kernel_avx512(precision);
+  if (isa == Isa::kAvx2) return query_kernel_avx2(precision);
+#endif
+  return query_kernel_portable(precision);
+}
+
+// Entry (out, in) of a layer goes to its panel, row in / depth, column out % kPanel, in % depth.
+template <Precision precision, typename entry_t, int64_t depth>
+void pack_layers(const float* weights, int64_t layers, int64_t channels, entry_t* packed) {
+  for (int64_t row = 0; row < layers * channels; ++row) {
+    const int64_t out = row % kPanel;
+    entry_t* panel = packed + (row - out) * channels;
+    for (int64_t in = 0; in < channels; ++in) {
+      panel[(in / depth * kPanel + out) * depth + in % depth] =
+          static_cast<entry_t>(round_to<precision>(weights[row * channels + in]));
+    }
+  }
+}
+
+Tensor pack_query_weights(const Tensor& weights, int64_t precision) {
+  check_pack_arguments(weights, precision);
+  const Tensor w = torch::stable::contiguous(weights);
+  const auto* data = static_cast<const float*>(w.const_data_ptr());
+  const int64_t layers = w.size(0), channels = w.size(1), panels = channels / kPanel;
+  if (static_cast<Precision>(precision) == Precision::kBf16) {
+    Tensor packed = torch::stable::new_empty(w, {layers, panels, channels / 2, kPanel, 2},
+                                             ScalarType::BFloat16);
+    pack_layers<Precision::kBf16, BFloat16, 2>(data, layers, channels,
+                                               static_cast<BFloat16*>(packed.mutable_data_ptr()));
+    return packed;
+  }
+  Tensor packed = torch::stable::new_empty(w, {layers, panels, channels, kPanel});
+  auto* out = static_cast<float*>(packed.mutable_data_ptr());
+  if (static_cast<Precision>(precision) == Precision::kFp16) {
+    pack_layers<Precision::kFp16, float, 1>(data, layers, channels, out);
+  } else {
+    pack_layers<Precision::kFp32, float, 1>(data, layers, channels, out);
+  }
+  return packed;
+}
+
+void check_packed(const Tensor& weights, const QuerySizes& sizes, Precision precision) {
+  const bool pairs = precision == Precision::kBf16;
+  const ScalarType dtype = pairs ? ScalarType::BFloat16 : ScalarType::Float;
+  STD_TORCH_CHECK(weights.scalar_type() == dtype && weights.dim() == (pairs ? 5 : 4) &&
+                      weights.numel() == sizes.layers * sizes.channels * sizes.channels &&
+                      weights.is_contiguous(),
+                  "query_occupancy: weights were not packed for the CPU in this precision");
+}
+
+std::vector<int64_t> read_offsets(const Tensor& offsets, int64_t points) {
+  const Tensor contiguous = torch::stable::contiguous(offsets);
+  const auto* data = static_cast<const int64_t*>(contiguous.const_data_ptr());
+  std::vector<int64_t> values(data, data + offsets.size(0));
+  STD_TORCH_CHECK(values.front() == 0 && values.back() <= points &&
+                      std::is_sorted(values.begin(), values.end()),
+                  "query_occupancy: offsets must ascend from 0 to at most the number of points");
+  return values;
+}
+
+struct AlignedDelete {
+  void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{kCacheLine}); }
+};
+using AlignedBytes = std::unique_ptr<std::byte, AlignedDelete>;
+
+AlignedBytes allocate_aligned(int64_t bytes) {
+  return AlignedBytes(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine})));
+}
+
+// Rows of a tile, a multiple of the kernel's block.
+int64_t choose_tile_rows(int64_t points, int64_t channels, int64_t row_block, int64_t threads) {
+  const int64_t fitting = std::min(kTileRows, kActivationBytes / scratch_bytes(1, channels));
+  const int64_t most = std::max<int64_t>(fitting / row_block, 1);
+  const int64_t fair = ceil_div(ceil_div(points, threads * kTilesPerThread), row_block);
+  return row_block * std::min(most, std::max(fair, kMinRowBlocks));
+}
+
+// One call of the op: what its threads share.
+class Query {
+ public:
+  // `common` holds what is the same for all tiles.
+  Query(const QueryTile& common, const void* exact_weights, const std::vector<int64_t>& offsets,
+        Precision precision, int64_t threads)
+      : common_(common), exact_weights_(exact_weights), offsets_(offsets), precision_(precision) {
+    const Isa isa = current_isa();
+    kernel_ = choose_kernel(isa, precision);
+    exact_kernel_ = choose_kernel(isa, Precision::kFp32);
+    tile_rows_ = choose_tile_rows(offsets.back(), common.channels, kernel_.row_block, threads);
+    first_tile_.push_back(0);
+    for (size_t b = 0; b + 1 < offsets.size(); ++b) {
+      const int64_t count = offsets[b + 1] - offsets[b];
+      first_tile_.push_back(first_tile_.back() + ceil_div(count, tile_rows_));
+    }
+  }
+
+  int64_t tiles() const { return first_tile_.back(); }
+
+  // Takes tiles until there are none left; any number of threads may do so at once.
+  void work() {
+    int64_t tile = next_.fetch_add(1, std::memory_order_relaxed);
+    if (tile >= tiles()) return;
+    const AlignedBytes scratch = allocate_aligned(scratch_bytes(tile_rows_, common_.channels));
+    std::vector<uint8_t> out_of_range(tile_rows_);
+    for (; tile < tiles(); tile = next_.fetch_add(1, std::memory_order_relaxed)) {
+      QueryTile part = locate(tile);
+      part.scratch = scratch.get();
+      part.out_of_range = out_of_range.data();
+      kernel_.run(part);
+      if (precision_ == Precision::kFp16) repeat_exactly(part);
+    }
+  }
+
+ private:
+  QueryTile locate(int64_t tile) const {
+    const auto after = std::upper_bound(first_tile_.begin(), first_tile_.end(), tile);
+    const int64_t shape = after - first_tile_.begin() - 1;
+    const int64_t first = offsets_[shape] + (tile - first_tile_[shape]) * tile_rows_;
+    QueryTile part = common_;
+    part.points += 3 * first;
+    part.count = std::min(tile_rows_, offsets_[shape + 1] - first);
+    part.affines += shape * 2 * (common_.layers + 1) * common_.channels;
+    part.logits += first;
+    return part;
+  }
+
+  // Computes the points of a tile that were out of fp16's range again in fp32, together.
+  void repeat_exactly(const QueryTile& tile) const {
+    std::vector<int64_t> rows;
+    for (int64_t row = 0; row < tile.count; ++row) {
+      if (tile.out_of_range[row]) rows.push_back(row);
+    }
+    if (rows.empty()) return;
+    std::vector<float> points;
+    for (int64_t row : rows) {
+      points.insert(points.end(), tile.points + 3 * row, tile.points + 3 * row + 3);
+    }
+    std::vector<float> logits(rows.size());
+    QueryTile exact = tile;
+    exact.points = points.data();
+    exact.count = static_cast<int64_t>(rows.size());
+    exact.weights = exact_weights_;
+    exact.logits = logits.data();
+    exact_kernel_.run(exact);
+    for (size_t i = 0; i < rows.size(); ++i) tile.logits[rows[i]] = logits[i];
+  }
+
+  const QueryTile common_;
+  const void* const exact_weights_;
+  const std::vector<int64_t>& offsets_;
+  const Precision precision_;
+  QueryKernel kernel_;
+  QueryKernel exact_kernel_;  // of the same row_block as that for fp16
+  int64_t tile_rows_;
+  std::vector<int64_t> first_tile_;  // of each shape, and their number
+  std::atomic<int64_t> next_{0};
+};
+
+Tensor query_occupancy(const Tensor& points, const Tensor& offsets, const Tensor& input,
+                       const Tensor& weights, const Tensor& exact_weights, const Tensor& affines,
+                       const Tensor& head, int64_t precision) {
+  const QuerySizes sizes = check_query_arguments(points, offsets, input, weights, exact_weights,
+                                                 affines, head, precision);
+  check_packed(weights, sizes, static_cast<Precision>(precision));
+  check_packed(exact_weights, sizes, Precision::kFp32);
+  const std::vector<int64_t> rows = read_offsets(offsets, sizes.points);
+  Tensor logits = torch::stable::new_empty(points, {sizes.points});
+  auto* out = static_cast<float*>(logits.mutable_data_ptr());
+  std::fill(out + rows.back(), out + sizes.points, 0.0f);
+
+  const Tensor p = torch::stable::contiguous(points), in = torch::stable::contiguous(input);
+  const Tensor a = torch::stable::contiguous(affines), h = torch::stable::contiguous(head);
+  QueryTile common{};
+  common.points = static_cast<const float*>(p.const_data_ptr());
+  common.input = static_cast<const float*>(in.const_data_ptr());
+  common.weights = weights.const_data_ptr();
+  common.affines = static_cast<const float*>(a.const_data_ptr());
+  common.head = static_cast<const float*>(h.const_data_ptr());
+  common.channels = sizes.channels;
+  common.layers = sizes.layers;
+  common.logits = out;
+  const int64_t threads = torch::stable::get_num_threads();
+  Query query(common, exact_weights.const_data_ptr(), rows, static_cast<Precision>(precision),
+              threads);
+  torch::stable::parallel_for(0, std::min(threads, query.tiles()), 1,
+                              [&](int64_t, int64_t) { query.work(); });
+  return logits;
+}
+
+}  // namespace
+}  // namespace occvae
+
+STABLE_TORCH_LIBRARY_IMPL(occvae, CPU, m) {
+  m.impl("_pack_query_weights", TORCH_BOX(&occvae::pack_query_weights));
+  m.impl("query_occupancy", TORCH_BOX(&occvae::query_occupancy));
+}

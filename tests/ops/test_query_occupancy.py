@@ -1,0 +1,453 @@
+"""query_occupancy against the decoder itself in float64, which knows no packing and no folding."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from occvae import _extension
+from occvae.models.decoders import CbnDecoder
+from occvae.ops.query_occupancy import (
+    PRECISIONS,
+    PackedDecoder,
+    pack_decoder,
+    query_occupancy,
+    query_shapes,
+)
+from tests.builders import random_decoder
+from tests.conftest import DEVICES, needs_kernels
+
+BARS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}
+HALF_MAX = 65504.0
+
+
+def inputs(shapes: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Points (B, N, 3) of the padded cube and conditioning (B, 16)."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.rand(shapes, count, 3, generator=generator) * 1.1 - 0.55
+    return points, torch.randn(shapes, 16, generator=generator)
+
+
+@torch.no_grad()
+def oracle(decoder: CbnDecoder, points: Tensor, conditioning: Tensor) -> Tensor:
+    double = copy.deepcopy(decoder).cpu().double()
+    return double(points.cpu().double(), conditioning.cpu().double())
+
+
+def assert_accurate(found: Tensor, expected: Tensor, precision: str) -> None:
+    assert found.dtype == torch.float32 and found.shape == expected.shape
+    error = found.cpu().double() - expected
+    assert error.norm() <= BARS[precision] * expected.norm()
+    flipped = (found.cpu() >= 0) != (expected >= 0)
+    assert (expected[flipped].abs() < 3 * error.abs().max()).all()
+
+
+@pytest.fixture(params=_extension.ISA_NAMES)
+def isa(request: pytest.FixtureRequest):
+    """Every instruction set of this machine; what it lacks is the next lower one."""
+    with _extension.limit_cpu_isa(request.param):
+        yield request.param
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("blocks", [0, 1, 5])
+@pytest.mark.parametrize("width", [32, 64, 100, 128, 256])
+@pytest.mark.parametrize("device", DEVICES)
+def test_widths_depths_and_precisions(device, backend, width, blocks, precision):
+    decoder = random_decoder(width, blocks).to(device)
+    points, conditioning = (part.to(device) for part in inputs(2, 700))
+    packed = decoder.pack(conditioning, precision, backend)
+    assert packed.path == backend
+    found = query_occupancy(points, packed)
+    assert_accurate(found, oracle(decoder, points, conditioning), precision)
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("width, blocks", [(32, 1), (96, 5), (256, 2), (512, 5)])
+def test_every_instruction_set(isa, width, blocks, precision):
+    decoder = random_decoder(width, blocks)
+    points, conditioning = inputs(3, 205)
+    found = query_occupancy(points, decoder.pack(conditioning, precision, "native"))
+    assert_accurate(found, oracle(decoder, points, conditioning), precision)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_sixteen_bits_are_rounded_to_and_fp16_is_finer(device, backend):
+    decoder = random_decoder(128, 5).to(device)
+    points, conditioning = (part.to(device) for part in inputs(1, 2000))
+    expected = oracle(decoder, points, conditioning)
+
+    def error(precision: str) -> float:
+        found = query_occupancy(points, decoder.pack(conditioning, precision, backend))
+        return float((found.cpu() - expected).norm() / expected.norm())
+
+    assert 30 * error("fp32") < error("fp16") < error("bf16") / 4
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rounding_is_that_of_the_reference(isa, precision):
+    """One block: with the operands of the twin, sums in another order differ by float32's error."""
+    decoder = random_decoder(64, 1)
+    points, conditioning = inputs(1, 3000)
+    native, reference = (
+        query_occupancy(points, decoder.pack(conditioning, precision, backend))
+        for backend in ("native", "reference")
+    )
+    difference = (native - reference).abs() / reference.abs().mean()
+    assert difference.median() < 1e-6  # a sum at a tie may be rounded the other way, but few are
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", PRECISIONS)
+class TestBatchInvariance:
+    """Bit for bit the same value, whatever surrounds a point."""
+
+    @pytest.fixture
+    def packed(self, isa, precision) -> PackedDecoder:
+        return random_decoder(96, 2).pack(inputs(1, 1)[1], precision, "native")
+
+    @pytest.fixture
+    def points(self) -> Tensor:
+        return inputs(1, 431)[0]
+
+    def test_position(self, packed, points):
+        expected = query_occupancy(points, packed)
+        order = torch.randperm(points.shape[1], generator=torch.Generator().manual_seed(0))
+        assert torch.equal(query_occupancy(points[:, order], packed), expected[:, order])
+
+    def test_size(self, packed, points):
+        expected = query_occupancy(points, packed)
+        for count in range(51):
+            assert torch.equal(query_occupancy(points[:, :count], packed), expected[:, :count])
+
+    @pytest.mark.parametrize("chunk", [1, 13, 200])
+    def test_chunks(self, packed, points, chunk):
+        parts = [query_occupancy(part, packed) for part in points.split(chunk, dim=1)]
+        assert torch.equal(torch.cat(parts, dim=1), query_occupancy(points, packed))
+
+    @pytest.mark.parametrize("threads", [1, 2, 3, 7])
+    def test_threads(self, packed, points, threads):
+        expected = query_occupancy(points, packed)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for _ in range(3):
+                assert torch.equal(query_occupancy(points, packed), expected)
+        finally:
+            torch.set_num_threads(before)
+
+    def test_other_shapes(self, isa, precision, points):
+        decoder = random_decoder(96, 2)
+        conditioning = inputs(5, 1)[1]
+        together = decoder.pack(conditioning, precision, "native")
+        found = query_occupancy(points.expand(5, -1, -1), together)
+        for shape in range(5):
+            alone = decoder.pack(conditioning[shape : shape + 1], precision, "native")
+            assert torch.equal(found[shape], query_occupancy(points, alone)[0])
+
+
+def packed_flat(packed: PackedDecoder) -> tuple:
+    """The op's arguments after points and offsets."""
+    tensors = packed.input, packed.weights, packed.exact_weights, packed.affines, packed.head
+    return *tensors, PRECISIONS.index(packed.precision)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("sizes", [[0, 0], [5, 0, 0, 70, 1], [0, 250, 3], [300]])
+@pytest.mark.parametrize("unused", [0, 40])
+def test_shapes_of_any_size_and_rows_that_are_none(device, sizes, unused):
+    decoder = random_decoder(32, 1).to(device)
+    conditioning = inputs(len(sizes), 1)[1].to(device)
+    points = inputs(1, sum(sizes) + unused)[0][0].to(device)
+    offsets = torch.tensor([0, *sizes], device=device).cumsum(0)
+    packed = decoder.pack(conditioning)
+    found = torch.ops.occvae.query_occupancy(points, offsets, *packed_flat(packed))
+    assert found.shape == points.shape[:1] and not found[sum(sizes) :].any()
+    for shape, part in enumerate(points[: sum(sizes)].split(sizes)):
+        expected = oracle(decoder, part[None], conditioning[shape : shape + 1])[0]
+        first = int(offsets[shape])
+        torch.testing.assert_close(
+            found[first : first + len(part)].cpu().double(), expected, rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shapes", [1, 3, 40])
+def test_shapes_in_any_order(device, backend, shapes):
+    decoder = random_decoder(32, 1).to(device)
+    conditioning = inputs(shapes, 1)[1].to(device)
+    points = inputs(1, 500)[0][0].to(device)
+    generator = torch.Generator().manual_seed(0)
+    shape_index = torch.randint(shapes, (500,), generator=generator).to(device)
+    packed = decoder.pack(conditioning, "fp32", backend)
+    found = query_shapes(points, shape_index, packed)
+    expected = oracle(decoder, points[:, None], conditioning[shape_index])[:, 0]
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-4, atol=1e-4)
+    assert query_shapes(points[:0], shape_index[:0], packed).shape == (0,)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_points_and_one_point(device, backend, precision, count):
+    decoder = random_decoder(64, 1).to(device)
+    points, conditioning = (part.to(device) for part in inputs(2, count))
+    found = query_occupancy(points, decoder.pack(conditioning, precision, backend))
+    assert found.shape == (2, count)
+    torch.testing.assert_close(
+        found.cpu().double(), oracle(decoder, points, conditioning), rtol=0.05, atol=0.05
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e6, 1e15])
+def test_points_far_outside(device, backend, precision, scale):
+    decoder = random_decoder(64, 2).to(device)
+    points, conditioning = (part.to(device) for part in inputs(2, 100))
+    found = query_occupancy(points * scale, decoder.pack(conditioning, precision, backend))
+    assert found.isfinite().all()
+    assert_accurate(found, oracle(decoder, points * scale, conditioning), precision)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_huge_logits(device, backend, precision):
+    decoder = random_decoder(64, 1).to(device)
+    decoder.linear_out.weight.data *= 1e30
+    points, conditioning = (part.to(device) for part in inputs(1, 300))
+    found = query_occupancy(points, decoder.pack(conditioning, precision, backend))
+    assert found.isfinite().all() and found.abs().max() > 1e30
+    assert_accurate(found, oracle(decoder, points, conditioning), precision)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_nan_stays_with_its_point(device, backend, precision):
+    decoder = random_decoder(64, 2).to(device)
+    points, conditioning = (part.to(device) for part in inputs(1, 100))
+    packed = decoder.pack(conditioning, precision, backend)
+    expected = query_occupancy(points, packed)
+    points[0, 17, 1] = math.nan
+    points[0, 18] = torch.tensor([0x7FFFFFFF] * 3, dtype=torch.int32).view(torch.float32)
+    found = query_occupancy(points, packed)
+    bad = torch.zeros(100, dtype=torch.bool, device=device)
+    bad[[17, 18]] = True
+    assert found[0, bad].isnan().all()
+    torch.testing.assert_close(found[0, ~bad], expected[0, ~bad], rtol=1e-5, atol=1e-5)
+
+
+def overflowing(width: int = 64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A folded decoder of one block whose g leaves the range of fp16 at some points."""
+    generator = torch.Generator().manual_seed(3)
+    input, weights, head = (
+        torch.randn(size, generator=generator)
+        for size in ((3, width), (2, width, width), width + 1)
+    )
+    affines = 0.5 + torch.rand(1, 3, 2, width, generator=generator)
+    affines[:, 1] *= 3000.0
+    affines[:, 2, 0] /= 3e5
+    return input, weights / width**0.5, affines, head
+
+
+def activations(folded: tuple[Tensor, ...], points: Tensor) -> tuple[Tensor, Tensor]:
+    """g (N, C) and logits (N,) in float64, by the formula."""
+    input, weights, affines, head = (part.double() for part in folded)
+    x = points.double() @ input
+    h = (x * affines[0, 0, 0] + affines[0, 0, 1]).relu()
+    g = (h @ weights[0].T * affines[0, 1, 0] + affines[0, 1, 1]).relu()
+    x = x + g @ weights[1].T
+    return g, (x * affines[0, 2, 0] + affines[0, 2, 1]).relu() @ head[:-1] + head[-1]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_range_guard_of_fp16(device, backend):
+    folded = overflowing()
+    points = inputs(1, 1000)[0][0] * 20
+    g, expected = activations(folded, points)
+    largest = g.max(dim=1).values
+    assert 100 < (largest >= HALF_MAX).sum() < 900  # some and not all
+    on_device = [part.to(device) for part in folded]
+    found = {
+        precision: query_occupancy(
+            points[None].to(device), pack_decoder(*on_device, precision=precision, backend=backend)
+        )[0].cpu()
+        for precision in ("fp16", "fp32")
+    }
+    assert_accurate(found["fp32"], expected, "fp32")
+    assert_accurate(found["fp16"], expected, "fp16")
+    outside, inside = largest >= 1.001 * HALF_MAX, largest < 0.999 * HALF_MAX
+    same = found["fp16"] == found["fp32"]
+    if backend == "native":
+        assert same[outside].all()  # bit for bit
+    assert same[inside].double().mean() < 0.1  # the others are not computed in fp32
+
+
+@needs_kernels
+def test_the_range_guard_is_of_points_and_not_of_tiles(isa):
+    folded, points = overflowing(), inputs(1, 300)[0] * 20
+    packed = pack_decoder(*folded, precision="fp16", backend="native")
+    together = query_occupancy(points, packed)
+    alone = [query_occupancy(points[:, i : i + 1], packed) for i in range(300)]
+    assert torch.equal(together, torch.cat(alone, dim=1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("width, blocks", [(32, 0), (64, 1), (100, 3)])
+def test_gradient_with_respect_to_points(device, backend, width, blocks):
+    decoder = random_decoder(width, blocks).to(device)
+    points, conditioning = (part.to(device) for part in inputs(2, 120))
+    packed = decoder.pack(conditioning, "fp32", backend)
+    upstream = torch.randn(2, 120, generator=torch.Generator().manual_seed(5)).to(device)
+    points.requires_grad_()
+    [found] = torch.autograd.grad(query_occupancy(points, packed), points, upstream)
+    exact = points.detach().cpu().double().requires_grad_()
+    double = copy.deepcopy(decoder).cpu().double()
+    logits = double(exact, conditioning.cpu().double())
+    [expected] = torch.autograd.grad(logits, exact, upstream.cpu().double())
+    error = (found.cpu() - expected).norm(dim=2)
+    # A ReLU within rounding of its kink may have the other slope.
+    assert (error > 1e-4 * expected.norm(dim=2).mean()).sum() <= 1
+    assert not query_occupancy(points.detach(), packed).requires_grad
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_gradient_is_that_of_fp32(precision):
+    decoder = random_decoder(64, 2)
+    points, conditioning = inputs(2, 50)
+    points.requires_grad_()
+    packed, exact = (decoder.pack(conditioning, name, "native") for name in (precision, "fp32"))
+    found, expected = (
+        torch.autograd.grad(query_occupancy(points, each).sum(), points)[0]
+        for each in (packed, exact)
+    )
+    assert torch.equal(found, expected)
+
+
+def test_default_precision_and_path():
+    decoder, conditioning = random_decoder(32, 1), inputs(1, 1)[1]
+    packed = decoder.pack(conditioning)
+    assert packed.precision == "fp32" and packed.num_shapes == 1
+    assert packed.path == ("native" if _extension.status()["_C"] is None else "reference")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_opcheck(device, precision, requires_grad):
+    decoder = random_decoder(32, 1).to(device)
+    points, conditioning = (part.to(device) for part in inputs(2, 20))
+    packed = decoder.pack(conditioning, precision)
+    offsets = torch.tensor([0, 15, 30], device=device)
+    flat = points.flatten(0, 1).requires_grad_(requires_grad)
+    op = torch.ops.occvae.query_occupancy.default
+    torch.library.opcheck(op, (flat, offsets, *packed_flat(packed)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", range(3))
+@pytest.mark.parametrize("layers", [0, 4])
+def test_opcheck_of_packing(device, precision, layers):
+    weights = torch.randn(layers, 64, 64, device=device)
+    torch.library.opcheck(torch.ops.occvae._pack_query_weights.default, (weights, precision))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+def test_compiles_as_one_graph_with_its_gradient(device, backend, compiler):
+    decoder = random_decoder(32, 2).to(device)
+    points, conditioning = (part.to(device) for part in inputs(2, 33))
+    packed = decoder.pack(conditioning, "fp32", backend)
+    compiled = torch.compile(query_occupancy, fullgraph=True, backend=compiler)
+    gradients = []
+    for query in (compiled, query_occupancy):
+        leaf = points.clone().requires_grad_()
+        logits = query(leaf, packed)
+        logits.square().sum().backward()
+        gradients.append((logits.detach(), leaf.grad))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_mise_refines_all_shapes_of_a_packed_decoder_together(backend):
+    from occvae.ops.mise import mise
+
+    decoder, conditioning = random_decoder(32, 1), inputs(3, 1)[1]
+    packed = decoder.pack(conditioning, "fp32", backend)
+    calls = []
+
+    def field(points: Tensor, shape_index: Tensor) -> Tensor:
+        calls.append(len(points))
+        return query_shapes(points, shape_index, packed)
+
+    grid = mise(field, resolution=32, coarse_resolution=8, num_shapes=3)
+    assert calls == grid.rounds
+    world = grid.points.float() / 32 * 1.1 - 0.55
+    expected = oracle(decoder, world[:, None], conditioning[grid.shape_index])[:, 0]
+    torch.testing.assert_close(grid.values.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+ERRORS = [
+    ("no tensor", TypeError, "points must be a torch.Tensor; got list", [[[0.0] * 3]]),
+    ("float64", TypeError, "points must be float32; got torch.float64",
+     torch.zeros(2, 4, 3, dtype=torch.float64)),
+    ("no batch", ValueError, r"\(B, N, 3\) with B = 2 packed shapes; got \(4, 3\)",
+     torch.zeros(4, 3)),
+    ("other batch", ValueError, r"B = 2 packed shapes; got \(3, 4, 3\)", torch.zeros(3, 4, 3)),
+    ("two coordinates", ValueError, r"got \(2, 4, 2\)", torch.zeros(2, 4, 2)),
+    ("device", ValueError, "points are on meta but the decoder on cpu",
+     torch.zeros(2, 4, 3, device="meta")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error, message, points", [e[1:] for e in ERRORS],
+                         ids=[e[0] for e in ERRORS])  # fmt: skip
+def test_errors_say_what_was_expected_and_given(error, message, points):
+    packed = random_decoder(32, 1).pack(inputs(2, 1)[1])
+    with pytest.raises(error, match=message):
+        query_occupancy(points, packed)
+
+
+def test_query_shapes_checks_its_arguments():
+    packed = random_decoder(32, 1).pack(inputs(2, 1)[1])
+    with pytest.raises(ValueError, match=r"got \(4, 3\) and \(5,\)"):
+        query_shapes(torch.zeros(4, 3), torch.zeros(5, dtype=torch.int64), packed)
+
+
+@needs_kernels
+@pytest.mark.parametrize("offsets", [[0, 5], [0, 3, 11], [0, 4, 2], [1, 2, 3], [-1, 2, 3]])
+def test_the_kernel_refuses_offsets_that_do_not_fit(offsets):
+    packed = random_decoder(32, 1).pack(inputs(2, 1)[1], "fp32", "native")
+    points = torch.zeros(10, 3)
+    with pytest.raises(RuntimeError, match="query_occupancy: offsets must"):
+        torch.ops.occvae.query_occupancy(points, torch.tensor(offsets), *packed_flat(packed))
+
+
+@needs_kernels
+def test_the_kernel_refuses_weights_of_another_precision():
+    packed = random_decoder(32, 1).pack(inputs(1, 1)[1], "bf16", "native")
+    arguments = packed_flat(packed)[:-1]
+    for precision in (0, 1):
+        with pytest.raises(RuntimeError, match="weights were not packed for the CPU"):
+            torch.ops.occvae.query_occupancy(
+                torch.zeros(4, 3), torch.tensor([0, 4]), *arguments, precision
+            )
+
+
+def test_without_kernels_the_twin_serves_and_says_so():
+    from tests.test_extension import run_without_kernels
+
+    output = run_without_kernels(
+        "import torch, occvae\n"
+        "from occvae.models.decoders import CbnDecoder\n"
+        "decoder = CbnDecoder(4, 32, 1).eval()\n"
+        "for _ in range(2): packed = decoder.pack(torch.zeros(1, 4))\n"
+        "print(packed.path, occvae.query_occupancy(torch.zeros(1, 5, 3), packed).shape)\n"
+    )
+    assert "reference torch.Size([1, 5])" in output
+    assert output.count("query_occupancy runs its slow PyTorch reference on cpu") == 1
