@@ -6,7 +6,7 @@ runs tests on them: tests/conftest.py calls `install()`, and `occvae._C` is then
 here, whose CPU kernels are the CUDA kernels. The same seed gives the same schedule of threads:
 
     OCCVAE_EMULATOR_SEED=7          another schedule
-    OCCVAE_EMULATED_CAPABILITY=80   compute capability of the pretended device (default 90)
+    OCCVAE_EMULATED_DEVICE=8.0      compute capability of the pretended device (default 9.0)
 
 Only `kernel<<<...>>>(...)`, `extern __shared__` and the dispatch key are rewritten, and
 csrc/cuda/ptx.cuh is replaced; everything else is macros and functions of include/cuda_runtime.h.
@@ -61,7 +61,7 @@ def copy_sources() -> Path:
     copy = FOLDER / "csrc"
     for path in (ROOT / "csrc").rglob("*.*"):
         write_if_changed(copy / path.relative_to(ROOT / "csrc"), rewrite(path.read_text()))
-    write_if_changed(copy / "cuda/ptx.cuh", (HERE / "ptx.cuh").read_text())
+    write_if_changed(copy / "cuda/ptx.cuh", f'#include "{HERE}/include/ptx.cuh"\n')
     return copy
 
 
@@ -142,7 +142,7 @@ def build_library(source: Path) -> Path:
     """Builds a CUDA source that needs no torch into a library for ctypes; returns its path."""
     copy = FOLDER / source.name
     write_if_changed(copy, rewrite(source.read_text()))
-    includes = ["-isystem", str(HERE / "include"), f"-I{HERE}"]
+    includes = ["-isystem", str(HERE / "include")]
     return link(compile_all([copy], includes, headers_in()) + emulator_objects(), source.stem, [])
 
 

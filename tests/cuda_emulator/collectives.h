@@ -9,16 +9,7 @@
 #include "block.h"
 
 inline void __syncthreads() { emulator::barrier_sync(0, 0); }
-// Blocks run one after another: one place serves them all.
-inline int __syncthreads_or(int predicate) {
-  static int any;
-  __syncthreads();
-  any = 0;
-  __syncthreads();
-  if (predicate) any = 1;
-  __syncthreads();
-  return any;
-}
+inline int __syncthreads_or(int predicate) { return emulator::barrier_or(predicate != 0); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __nanosleep(unsigned) { emulator::yield(); }

@@ -26,8 +26,8 @@ size_t static_bytes;
 void allocate() {
   constexpr size_t kBytes = kCapacity + kTail + kDynamicBase;
   auto map = [] {
-    return static_cast<uint8_t*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) +
+    return static_cast<uint8_t*>(
+               mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) +
            kDynamicBase;
   };
   dynamic = map();
