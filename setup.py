@@ -55,6 +55,18 @@ def cuda_obstacle(torch, nvcc):
     return None
 
 
+def choose_architectures(torch):
+    """Sets TORCH_CUDA_ARCH_LIST where torch would not choose as we want.
+
+    Hopper is 9.0a: the fastest kernel of query_occupancy needs what only that name allows. With no
+    GPU visible the build runs on all from sm_80 on; later ones than Hopper compile the PTX of 8.0.
+    """
+    visible = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    names = ["9.0a" if gpu == (9, 0) else f"{gpu[0]}.{gpu[1]}" for gpu in sorted(visible)]
+    if not names or "9.0a" in names:
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(names or ["8.0+PTX", "9.0a"]))
+
+
 def system_includes(torch):
     """Headers that are not ours go in as system headers, so that only our warnings count."""
     root = Path(torch.__file__).parent / "include"
@@ -96,8 +108,7 @@ def extensions():
     if obstacle:
         skip("occvae._C_cuda", obstacle)
     elif built:
-        if not torch.cuda.device_count():
-            os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+        choose_architectures(torch)
         device = [*common, "-DUSE_CUDA", "--extended-lambda", "-Xcompiler=-Wall,-Wextra"]
         device += ["-Werror=all-warnings", "-Xcompiler=-Werror"] * werror
         module = cpp_extension.CUDAExtension(

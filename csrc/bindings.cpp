@@ -68,6 +68,7 @@ STABLE_TORCH_LIBRARY(occvae, m) {
       " Tensor exact_weights, Tensor affines, Tensor head, int precision) -> Tensor");
   m.def("_mise_state_size(int resolution, int coarse_resolution) -> int");
   m.def("_cpu_isa(int limit=-1) -> int");
+  m.def("_cuda_query_kernel(int limit=-1) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(occvae, CompositeExplicitAutograd, m) {

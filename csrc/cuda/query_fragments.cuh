@@ -1,0 +1,101 @@
+// Activations as operands of tensor cores. An accumulator of the tensor cores and their operand A
+// hold a row's neighbouring columns in the same lane: two accumulators of 8 columns become, rounded
+// to 16 bits, one operand of 16 columns, without a word to another lane.
+//
+// Lane l holds, of an accumulator of 16 rows by 8 columns, (row, column) =
+// (l / 4, 2 (l % 4) + {0, 1}), then the same of row l / 4 + 8.
+#pragma once
+
+#include "ptx.cuh"
+#include "query_tiles.cuh"
+
+namespace occvae {
+
+using ptx::Operand;
+
+constexpr int kRowTile = 16;     // rows of an accumulator or an operand
+constexpr int kColumnTile = 16;  // columns of an operand: two accumulators
+
+using Pair = float[2][4];  // a lane's part of two accumulators side by side
+
+__device__ inline int lane_row(int lane) { return lane / 4; }
+__device__ inline int lane_column(int lane) { return lane % 4 * 2; }
+
+// Scale and shift of a lane's four columns of a pair of accumulators.
+struct PairAffine {
+  float2 scale[2];
+  float2 shift[2];
+};
+
+// `column` is the lane's first. The table stays in L1, hence no copy of it in shared memory.
+__device__ inline PairAffine load_affine(const float* affine, int channels, int column) {
+  PairAffine result;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float* scale = affine + column + 8 * i;
+    result.scale[i] = *reinterpret_cast<const float2*>(scale);
+    result.shift[i] = *reinterpret_cast<const float2*>(scale + channels);
+  }
+  return result;
+}
+
+// relu(scale * x + shift) of two neighbouring columns; out of the range of fp16 is NaN.
+template <Operand kOperand>
+__device__ inline uint32_t activate(float x, float y, float2 scale, float2 shift) {
+  const uint32_t packed =
+      ptx::pack_relu<kOperand>(fmaf(x, scale.x, shift.x), fmaf(y, scale.y, shift.y));
+  return kOperand == Operand::kFp16 ? ptx::nan_where_saturated(packed) : packed;
+}
+
+// The operand of which `pair` are the sums: rows l / 4 and l / 4 + 8 of the left, then the right.
+template <Operand kOperand>
+__device__ inline void activate(uint32_t (&operand)[4], const Pair& pair,
+                                const PairAffine& affine) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float* sums = pair[i / 2] + i % 2 * 2;
+    operand[i] = activate<kOperand>(sums[0], sums[1], affine.scale[i / 2], affine.shift[i / 2]);
+  }
+}
+
+// A pair of accumulators of the residual stream before the first block.
+__device__ inline void start_residual(Pair& pair, const Query& query, const Point (&points)[2],
+                                      int column) {
+#pragma unroll
+  for (int side = 0; side < 2; ++side) {
+    const float* weight = query.input + column + 8 * side;
+    const auto x = *reinterpret_cast<const float2*>(weight);
+    const auto y = *reinterpret_cast<const float2*>(weight + query.channels);
+    const auto z = *reinterpret_cast<const float2*>(weight + 2 * query.channels);
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      pair[side][2 * row] = input_layer(points[row], x.x, y.x, z.x);
+      pair[side][2 * row + 1] = input_layer(points[row], x.y, y.y, z.y);
+    }
+  }
+}
+
+// Adds a pair's share of the head's sum to those of the lane's two rows.
+__device__ inline void add_to_head(float (&sums)[2], const Pair& pair, const PairAffine& affine,
+                                   const float* head) {
+#pragma unroll
+  for (int side = 0; side < 2; ++side) {
+    const auto weight = *reinterpret_cast<const float2*>(head + 8 * side);
+    const float2 scale = affine.scale[side];
+    const float2 shift = affine.shift[side];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float left = affine_relu(pair[side][2 * row], scale.x, shift.x);
+      const float right = affine_relu(pair[side][2 * row + 1], scale.y, shift.y);
+      sums[row] = fmaf(right, weight.y, fmaf(left, weight.x, sums[row]));
+    }
+  }
+}
+
+// Over the four lanes that share a row.
+__device__ inline float sum_of_row(float sum) {
+  sum += __shfl_xor_sync(kFullWarp, sum, 1);
+  return sum + __shfl_xor_sync(kFullWarp, sum, 2);
+}
+
+}  // namespace occvae

@@ -1,0 +1,299 @@
+// query_occupancy in fp32, for every width up to 1024 and every GPU. It also computes again the
+// points that the fp16 kernels found out of range.
+#include "query_kernels.cuh"
+
+namespace occvae {
+namespace {
+
+// A block works on `points` points by all channels, a thread on 8 points by 8 channels of them:
+// the residual stream and the sums of a product are 64 registers each. Fewer points where there are
+// more channels, so that the activations always fit 64 KB, and a slab of weights, `depth` input
+// channels by all output channels, is 64 floats a thread group of 8 x 8: 4 float4 a thread.
+constexpr int kEdge = 8;  // of a thread's square of points and channels
+constexpr int kMaxThreads = 256;
+constexpr int kMaxPoints = 128;
+constexpr int kMaxActivations = kMaxThreads * kEdge * kEdge;
+constexpr int kVectors = 4;  // float4 of a slab that a thread brings
+
+struct Geometry {
+  int channels;
+  int points;  // of a tile, a power of two >= 16
+
+  __host__ __device__ int depth() const { return points / 4; }
+  __host__ __device__ int columns() const { return channels / kEdge; }  // of threads
+  __host__ __device__ int slabs() const { return channels / depth(); }  // of a layer
+  __host__ __device__ int slab_floats() const { return depth() * channels; }
+  int threads() const { return points / kEdge * columns(); }
+  size_t shared_bytes() const { return sizeof(float) * (points * channels + 2 * slab_floats()); }
+};
+
+Geometry choose_geometry(int channels) {
+  int points = kMaxPoints;
+  while (points * channels > kMaxActivations) points /= 2;
+  return {channels, points};
+}
+
+using Square = float[kEdge][kEdge];  // [channel][point]
+
+// A thread's square is made of four 4 x 4 squares, half the points and half the channels apart, so
+// that neighbouring threads read neighbouring float4.
+struct Place {
+  Geometry geometry;
+  int row;      // of points
+  int column;   // of channels
+  int swizzle;  // mask
+
+  __device__ explicit Place(const Geometry& g)
+      : geometry(g),
+        row(threadIdx.x / g.columns()),
+        column(threadIdx.x % g.columns()),
+        swizzle((g.points / 4 < 8 ? g.points / 4 : 8) - 1) {}
+  __device__ int point(int i) const { return i / 4 * (geometry.points / 2) + row * 4 + i % 4; }
+  __device__ int channel(int i) const {
+    return i / 4 * (geometry.channels / 2) + column * 4 + i % 4;
+  }
+  // Activations are [channel][point]. Threads of a warp store float4 of channels 4 apart, which
+  // would all fall on the same banks: the float4 of a row are permuted by the channel.
+  __device__ int activation(int channel, int half) const {
+    const int vector = half * (geometry.points / kEdge) + row;
+    return channel * geometry.points + (vector ^ (channel / 4 & swizzle)) * 4;
+  }
+};
+
+// Streams the weights of all layers, slab by slab and round again for the next tile, through two
+// buffers. The next slab is on its way to registers while one is multiplied.
+class WeightStream {
+ public:
+  __device__ WeightStream(const float* weights, float* buffers, const Geometry& geometry,
+                          int layers)
+      : weights_(weights),
+        source_(weights),
+        buffers_(buffers),
+        geometry_(geometry),
+        layers_(layers) {
+    const int vectors = geometry.depth() * (kPanel / 4);  // of a panel
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int vector = threadIdx.x + i * blockDim.x;
+      offset_[i] = vector / vectors * geometry.channels * kPanel + vector % vectors * 4;
+    }
+    if (layers == 0) return;
+    fetch();
+    keep();
+  }
+
+  __device__ const float* current() const { return buffers_ + parity_ * geometry_.slab_floats(); }
+
+  __device__ void fetch_next() {
+    const int size = geometry_.channels * geometry_.channels;
+    source_ += geometry_.depth() * kPanel;
+    if (++slab_ == geometry_.slabs()) {
+      slab_ = 0;
+      source_ += size - geometry_.channels * kPanel;
+      if (++layer_ == layers_) {
+        layer_ = 0;
+        source_ = weights_;
+      }
+    }
+    fetch();
+  }
+
+  // Ends the work on the current slab, and with it all reading of activations so far.
+  __device__ void advance() {
+    parity_ ^= 1;
+    keep();
+    __syncthreads();
+  }
+
+ private:
+  // A slab holds, of each panel of 32 output channels, `depth` rows, which are contiguous.
+  __device__ void fetch() {
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      next_[i] = *reinterpret_cast<const float4*>(source_ + offset_[i]);
+    }
+  }
+  __device__ void keep() {
+    auto* to = reinterpret_cast<float4*>(buffers_ + parity_ * geometry_.slab_floats());
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) to[threadIdx.x + i * blockDim.x] = next_[i];
+  }
+
+  const float* weights_;  // [2L, C / 32, C, 32]
+  const float* source_;   // of the newest slab
+  float* buffers_;        // [2, C / 32, depth, 32]
+  Geometry geometry_;
+  int layers_;
+  int layer_ = 0;
+  int slab_ = 0;
+  int parity_ = 0;
+  int offset_[kVectors];
+  float4 next_[kVectors];
+};
+
+__device__ void load_two(float (&to)[kEdge], const float* left, const float* right) {
+  const float4 a = *reinterpret_cast<const float4*>(left);
+  const float4 b = *reinterpret_cast<const float4*>(right);
+  to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w;
+  to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
+}
+
+// sums += the product of one slab; input channels in ascending order, as everywhere.
+__device__ void multiply_slab(Square& sums, const float* activations, const float* slab, int first,
+                              const Place& place) {
+  const Geometry& geometry = place.geometry;
+  const int half = geometry.channels / 2;
+  const int panel = geometry.depth() * kPanel;
+  const int left = place.column * 4;
+  const float* weights[2] = {slab + left / kPanel * panel + left % kPanel,
+                             slab + (half + left) / kPanel * panel + (half + left) % kPanel};
+  for (int k = 0; k < geometry.depth(); k += 4) {
+    const float* points[2] = {activations + place.activation(first + k, 0),
+                              activations + place.activation(first + k, 1)};
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      float a[kEdge];
+      float w[kEdge];
+      load_two(a, points[0] + step * geometry.points, points[1] + step * geometry.points);
+      load_two(w, weights[0] + (k + step) * kPanel, weights[1] + (k + step) * kPanel);
+#pragma unroll
+      for (int c = 0; c < kEdge; ++c) {
+#pragma unroll
+        for (int p = 0; p < kEdge; ++p) sums[c][p] = fmaf(a[p], w[c], sums[c][p]);
+      }
+    }
+  }
+}
+
+// sums += a layer's product with the activations.
+__device__ void multiply(Square& sums, const float* activations, WeightStream& stream,
+                         const Place& place) {
+  for (int slab = 0; slab < place.geometry.slabs(); ++slab) {
+    stream.fetch_next();
+    multiply_slab(sums, activations, stream.current(), slab * place.geometry.depth(), place);
+    stream.advance();
+  }
+}
+
+// The next product's operand: relu(scale * x + shift).
+__device__ void store_activations(float* activations, const Square& x, const float* affine,
+                                  const Place& place) {
+#pragma unroll
+  for (int i = 0; i < kEdge; ++i) {
+    const int c = place.channel(i);
+    const float scale = affine[c];
+    const float shift = affine[place.geometry.channels + c];
+    float y[kEdge];
+#pragma unroll
+    for (int p = 0; p < kEdge; ++p) y[p] = affine_relu(x[i][p], scale, shift);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      *reinterpret_cast<float4*>(activations + place.activation(c, half)) =
+          make_float4(y[4 * half], y[4 * half + 1], y[4 * half + 2], y[4 * half + 3]);
+    }
+  }
+  __syncthreads();
+}
+
+__device__ void start_residual(Square& x, const Query& query, const Tile& tile,
+                               const Place& place) {
+  Point points[kEdge];
+#pragma unroll
+  for (int p = 0; p < kEdge; ++p) points[p] = load_point(query, tile, tile.begin + place.point(p));
+#pragma unroll
+  for (int i = 0; i < kEdge; ++i) {
+    const float* weight = query.input + place.channel(i);
+    const float from_x = weight[0];
+    const float from_y = weight[query.channels];
+    const float from_z = weight[2 * query.channels];
+#pragma unroll
+    for (int p = 0; p < kEdge; ++p) x[i][p] = input_layer(points[p], from_x, from_y, from_z);
+  }
+}
+
+// The head's sum over channels: over a thread's own, then over the columns of threads, in order.
+__device__ void write_logits(const Square& x, const Query& query, const Tile& tile, bool only_nan,
+                             float* partial,  // [columns, points], where activations were
+                             const Place& place) {
+  const Geometry& geometry = place.geometry;
+  const float* affine = layer_affine(query, tile.shape, 2 * query.blocks);
+  float sums[kEdge] = {};
+#pragma unroll
+  for (int i = 0; i < kEdge; ++i) {
+    const int c = place.channel(i);
+#pragma unroll
+    for (int p = 0; p < kEdge; ++p) {
+      const float y = affine_relu(x[i][p], affine[c], affine[geometry.channels + c]);
+      sums[p] = fmaf(y, query.head[c], sums[p]);
+    }
+  }
+#pragma unroll
+  for (int p = 0; p < kEdge; ++p)
+    partial[place.column * geometry.points + place.point(p)] = sums[p];
+  __syncthreads();
+  for (int p = threadIdx.x; p < geometry.points; p += blockDim.x) {
+    float logit = query.head[geometry.channels];
+    for (int c = 0; c < geometry.columns(); ++c) logit += partial[c * geometry.points + p];
+    const int64_t row = tile.begin + p;
+    if (row < tile.end && (!only_nan || is_nan(query.logits[row]))) query.logits[row] = logit;
+  }
+  __syncthreads();
+}
+
+// Whether any logit of the tile is NaN. The whole block calls this, and gets the same answer.
+__device__ bool has_nan(const Query& query, const Tile& tile) {
+  bool nan = false;
+  for (int64_t row = tile.begin + threadIdx.x; row < tile.end; row += blockDim.x) {
+    nan = nan || is_nan(query.logits[row]);
+  }
+  return __syncthreads_or(nan);
+}
+
+__device__ bool any_reported(const RangeGuard& guard) {
+  bool nan = false;
+  for (int64_t i = threadIdx.x; i < guard.count; i += blockDim.x) nan = nan || guard.reports[i];
+  return __syncthreads_or(nan);
+}
+
+// With a guard: only logits that are NaN are computed and written, all others stay as they are.
+__global__ void __launch_bounds__(kMaxThreads)
+    query_kernel(Query query, const float* __restrict__ weights, Geometry geometry,
+                 RangeGuard guard) {
+  OCCVAE_DYNAMIC_SHARED(shared);
+  const bool only_nan = guard.reports != nullptr;
+  if (only_nan && !any_reported(guard)) return;
+  auto* activations = reinterpret_cast<float*>(shared);  // [C, points]
+  const Place place(geometry);
+  WeightStream stream(weights, activations + geometry.channels * geometry.points, geometry,
+                      2 * query.blocks);
+  if (!only_nan) clear_unused(query);
+  const int64_t tiles = count_tiles(query, geometry.points);
+  for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
+    const Tile tile = find_tile(query, index, geometry.points);
+    if (tile.end <= tile.begin || (only_nan && !has_nan(query, tile))) continue;
+    Square x;
+    start_residual(x, query, tile, place);
+    for (int block = 0; block < query.blocks; ++block) {
+      Square g = {};
+      store_activations(activations, x, layer_affine(query, tile.shape, 2 * block), place);
+      multiply(g, activations, stream, place);
+      store_activations(activations, g, layer_affine(query, tile.shape, 2 * block + 1), place);
+      multiply(x, activations, stream, place);
+    }
+    write_logits(x, query, tile, only_nan, activations, place);
+  }
+}
+
+}  // namespace
+
+void launch_fp32_query(const Query& query, const Tensor& weights, const RangeGuard& guard,
+                       const QueryDevice& device, cudaStream_t stream) {
+  const Geometry geometry = choose_geometry(query.channels);
+  const int64_t tiles = most_tiles(query, geometry.points);
+  // A second pass has usually nothing to do: no more blocks than the GPU holds at once.
+  const int64_t blocks = guard.reports == nullptr ? tiles : std::min(tiles, 2 * device.processors);
+  launch(query_kernel, grid_size(blocks, 1), geometry.threads(), geometry.shared_bytes(), stream,
+         query, static_cast<const float*>(weights.const_data_ptr()), geometry, guard);
+}
+
+}  // namespace occvae

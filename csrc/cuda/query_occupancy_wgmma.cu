@@ -1,0 +1,302 @@
+// query_occupancy in fp16 and bf16 on Hopper (sm_90a), 256 channels.
+//
+// Two warpgroups compute, 64 points each; one thread of a third brings the weights, chunk by chunk,
+// for both. A computing thread has 240 registers: 128 of the residual stream, which is the
+// accumulator of each block's second product, and, one half of g at a time, 64 of the sums of the
+// first product, which then turn into 32 of g, rounded, without leaving the registers. h alone goes
+// through shared memory. Nothing orders the two warpgroups: while one applies affines the other
+// keeps the tensor cores busy.
+#include "query_fragments.cuh"
+#include "query_kernels.cuh"
+
+namespace occvae {
+namespace {
+
+constexpr int kChannels = 256;
+constexpr int kPoints = 64;  // of a tile: one warpgroup
+constexpr int kGroup = 128;  // threads
+constexpr int kGroups = 2;   // that compute
+constexpr int kWarps = kGroups * kGroup / kWarp;
+constexpr int kBlockThreads = (kGroups + 1) * kGroup;
+constexpr int kStages = 4;
+constexpr int kChunkBytes = 2 * kWgmmaChunk;
+constexpr int kBytesH = 2 * kPoints * kChannels;
+constexpr int64_t kSharedBytes =
+    kStages * kChunkBytes + kGroups * kBytesH + 2 * kStages * sizeof(uint64_t);
+
+// Where no code for Hopper was built for the loaded device, the kernel is empty and says that it
+// takes no block of its size.
+constexpr int kMostThreads = OCCVAE_HAS_WGMMA ? kBlockThreads : kWarp;
+
+#if OCCVAE_HAS_WGMMA
+
+constexpr int kTiles = kChannels / kColumnTile;
+constexpr int kHalfTiles = kTiles / 2;
+constexpr int kChunksOfHalf = 2;  // of each layer, for half of g's channels
+constexpr int kChunksOfBlock = 8;
+constexpr int kPanelBytesH = kPoints * 128;  // 64 channels, 128 bytes, of all points
+
+// Chunks of weights on their way from one thread to the warps that compute. Each of kStages
+// buffers has two barriers: `full` counts the bytes that came, `empty` the warps that are done.
+class Ring {
+ public:
+  __device__ explicit Ring(uint32_t shared)
+      : buffers_(shared), barriers_(shared + kStages * kChunkBytes + kGroups * kBytesH) {}
+
+  // By one thread; __syncthreads() must follow.
+  __device__ void initialize() const {
+    for (int stage = 0; stage < kStages; ++stage) {
+      ptx::mbarrier_init(full(stage), 1);
+      ptx::mbarrier_init(empty(stage), kWarps);
+    }
+    ptx::mbarrier_init_fence();
+  }
+
+  __device__ void bring(const uint8_t* chunk) {
+    ptx::mbarrier_wait(empty(stage_), parity_ ^ 1);  // the first round finds all buffers empty
+    ptx::mbarrier_arrive_expect_tx(full(stage_), kChunkBytes);
+    ptx::cp_async_bulk(buffers_ + stage_ * kChunkBytes, chunk, kChunkBytes, full(stage_));
+    advance();
+  }
+
+  // Waits for the next chunk.
+  __device__ uint32_t take() {
+    ptx::mbarrier_wait(full(stage_), parity_);
+    const uint32_t chunk = buffers_ + stage_ * kChunkBytes;
+    advance();
+    return chunk;
+  }
+
+  // By whole warps, in the order of take().
+  __device__ void release() {
+    if (threadIdx.x % kWarp == 0) ptx::mbarrier_arrive(empty(released_));
+    released_ = (released_ + 1) % kStages;
+  }
+
+ private:
+  __device__ uint32_t full(int stage) const { return barriers_ + stage * 8; }
+  __device__ uint32_t empty(int stage) const { return barriers_ + (kStages + stage) * 8; }
+  __device__ void advance() {
+    if (++stage_ == kStages) {
+      stage_ = 0;
+      parity_ ^= 1;
+    }
+  }
+
+  uint32_t buffers_;
+  uint32_t barriers_;
+  int stage_ = 0;
+  int parity_ = 0;
+  int released_ = 0;
+};
+
+// The two warpgroups of a block take neighbouring tiles, and the same number of chunks whether
+// they have work or not. A warpgroup that has none computes row 0 and writes nothing.
+struct Work {
+  Tile tile;
+  bool mine;    // this warpgroup has a tile
+  bool anyone;  // one of the two has
+
+  __device__ static Work find(const Query& query, int64_t pair, int64_t tiles, int group) {
+    Work work = {{0, 1, 0}, false, false};
+    for (int i = 0; i < kGroups; ++i) {
+      const int64_t index = pair * kGroups + i;
+      if (index >= tiles) break;
+      const Tile tile = find_tile(query, index, kPoints);
+      if (tile.end <= tile.begin) continue;
+      work.anyone = true;
+      if (i != group) continue;
+      work.tile = tile;
+      work.mine = true;
+    }
+    return work;
+  }
+};
+
+__device__ void bring_weights(const Query& query, const uint8_t* weights, Ring& ring) {
+  const int64_t tiles = count_tiles(query, kPoints);
+  const int chunks = query.blocks * kChunksOfBlock;
+  for (int64_t pair = blockIdx.x; pair * kGroups < tiles; pair += gridDim.x) {
+    if (!Work::find(query, pair, tiles, 0).anyone) continue;
+    for (int64_t i = 0; i < chunks; ++i) ring.bring(weights + i * kChunkBytes);
+  }
+}
+
+// A warpgroup that computes.
+template <Operand kOperand>
+struct Group {
+  const Query& query;
+  uint32_t h;  // 4 panels of [64 points][64 channels], 128-byte swizzle
+  int number;
+  int thread = threadIdx.x % kGroup;
+  int lane = threadIdx.x % kWarp;
+
+  using Residual = Pair[kTiles];
+  using Operands = uint32_t[kHalfTiles][4];
+
+  __device__ int channel(int tile) const { return tile * kColumnTile + lane_column(lane); }
+  __device__ int row() const { return thread / kWarp * kRowTile + lane_row(lane); }
+
+  __device__ void start(Residual& x, const Tile& tile) const {
+    const int64_t first = tile.begin + row();
+    const Point points[2] = {load_point(query, tile, first), load_point(query, tile, first + 8)};
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) start_residual(x[t], query, points, channel(t));
+  }
+
+  // h = relu(scale * x + shift). The barrier before lets no warp overwrite what others' products
+  // may still read, the one after shows h to all.
+  __device__ void store(const Residual& x, const float* affine) const {
+    const int matrix_row = thread / kWarp * kRowTile + lane % 16;
+    ptx::bar_sync(number + 1, kGroup);
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      uint32_t operand[4];
+      activate<kOperand>(operand, x[t], load_affine(affine, kChannels, channel(t)));
+      const int vector = (t % 4 * 2 + lane / 16) ^ (lane % 8);
+      ptx::stmatrix_x4(h + t / 4 * kPanelBytesH + matrix_row * 128 + vector * 16, operand);
+    }
+    ptx::fence_proxy_async();
+    ptx::bar_sync(number + 1, kGroup);
+  }
+
+  // A half of g's channels, g = relu(scale * (W0 h) + shift), as operands of the second product.
+  __device__ void first_product(Operands& g, const float* affine, int half, Ring& ring) const {
+    Pair sums[kHalfTiles];
+    auto& d = reinterpret_cast<float (&)[kChannels / 4]>(sums);
+    ptx::wgmma_fence(d);
+#pragma unroll
+    for (int i = 0; i < kChunksOfHalf; ++i) {  // 128 input channels each, in two panels of 64
+      const uint32_t chunk = ring.take();
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        const uint32_t a = h + (2 * i + k / 4) * kPanelBytesH + k % 4 * 32;
+        const uint32_t b = chunk + k / 4 * (kChunkBytes / 2) + k % 4 * 32;
+        ptx::wgmma_ss<kOperand, kChannels / 2>(d, ptx::wgmma_descriptor(a),
+                                               ptx::wgmma_descriptor(b), i + k > 0);
+      }
+      ptx::wgmma_commit();
+    }
+    ptx::wgmma_wait<1>();
+    ring.release();
+    ptx::wgmma_wait<0>(d);
+    ring.release();
+#pragma unroll
+    for (int t = 0; t < kHalfTiles; ++t) {
+      activate<kOperand>(g[t], sums[t],
+                         load_affine(affine, kChannels, channel(half * kHalfTiles + t)));
+    }
+  }
+
+  // x += W1 g, over a half of g's channels.
+  __device__ void second_product(Residual& x, const Operands& g, Ring& ring) const {
+    auto& d = reinterpret_cast<float (&)[kChannels / 2]>(x);
+    ptx::wgmma_fence(d);
+#pragma unroll
+    for (int i = 0; i < kChunksOfHalf; ++i) {  // 64 input channels each
+      const uint32_t chunk = ring.take();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        ptx::wgmma_rs<kOperand, kChannels>(d, g[4 * i + k], ptx::wgmma_descriptor(chunk + k * 32),
+                                           true);
+      }
+      ptx::wgmma_commit();
+    }
+    ptx::wgmma_wait<1>();
+    ring.release();
+    ptx::wgmma_wait<0>(d);
+    ring.release();
+  }
+
+  // Returns whether this thread wrote a NaN.
+  __device__ bool write_logits(const Residual& x, const Tile& tile) const {
+    const float* affine = layer_affine(query, tile.shape, 2 * query.blocks);
+    float sums[2] = {};
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      const int c = channel(t);
+      add_to_head(sums, x[t], load_affine(affine, kChannels, c), query.head + c);
+    }
+    bool nan = false;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float logit = sum_of_row(sums[r]) + query.head[kChannels];
+      const int64_t point = tile.begin + row() + 8 * r;
+      if (lane % 4 != 0 || point >= tile.end) continue;
+      query.logits[point] = logit;
+      nan = nan || is_nan(logit);
+    }
+    return nan;
+  }
+
+  // Returns whether this thread wrote a NaN.
+  __device__ bool compute(const Tile& tile, bool write, Ring& ring) const {
+    Residual x;
+    start(x, tile);
+    for (int block = 0; block < query.blocks; ++block) {
+      const float* affine = layer_affine(query, tile.shape, 2 * block);
+      store(x, affine);
+#pragma unroll 1
+      for (int half = 0; half < 2; ++half) {
+        Operands g;
+        first_product(g, affine + 2 * kChannels, half, ring);
+        second_product(x, g, ring);
+      }
+    }
+    return write_logits(x, write ? tile : Tile{0, 0, tile.shape});
+  }
+};
+
+#endif  // OCCVAE_HAS_WGMMA
+
+// Blocks stay, and take every gridDim-th pair of tiles.
+template <Operand kOperand>
+__global__ void __launch_bounds__(kMostThreads, 1)
+    query_kernel(Query query, const uint8_t* __restrict__ weights, int* __restrict__ reports) {
+#if OCCVAE_HAS_WGMMA
+  OCCVAE_DYNAMIC_SHARED(shared);
+  const uint32_t base = ptx::shared_address(shared);
+  Ring ring(base);
+  if (threadIdx.x == 0) ring.initialize();
+  clear_unused(query);
+  __syncthreads();
+  const int number = threadIdx.x / kGroup;
+  if (number == kGroups) {
+    ptx::setmaxnreg_dec<24>();
+    if (threadIdx.x == kGroups * kGroup) bring_weights(query, weights, ring);
+    return;
+  }
+  ptx::setmaxnreg_inc<240>();
+  const Group<kOperand> group{query, base + kStages * kChunkBytes + number * kBytesH, number};
+  const int64_t tiles = count_tiles(query, kPoints);
+  bool nan = false;
+  for (int64_t pair = blockIdx.x; pair * kGroups < tiles; pair += gridDim.x) {
+    const Work work = Work::find(query, pair, tiles, number);
+    if (work.anyone) nan = group.compute(work.tile, work.mine, ring) || nan;
+  }
+  report_nan(reports, blockIdx.x * kWarps + threadIdx.x / kWarp, nan);
+#endif
+}
+
+}  // namespace
+
+bool wgmma_query_loaded() {
+  cudaFuncAttributes attributes;
+  STD_CUDA_CHECK(cudaFuncGetAttributes(&attributes, query_kernel<Operand::kFp16>));
+  return attributes.maxThreadsPerBlock >= kBlockThreads;
+}
+
+int64_t wgmma_query_bytes() { return kSharedBytes; }
+
+int64_t launch_wgmma_query(const Query& query, const Tensor& weights, int* reports,
+                           const QueryDevice& device, cudaStream_t stream) {
+  const bool half = weights.scalar_type() == ScalarType::Half;
+  const auto kernel = half ? query_kernel<Operand::kFp16> : query_kernel<Operand::kBf16>;
+  const int64_t pairs = ceil_div(most_tiles(query, kPoints), kGroups);
+  const int64_t blocks = std::min(pairs, device.processors);
+  launch(kernel, grid_size(blocks, 1), kBlockThreads, kSharedBytes, stream, query,
+         static_cast<const uint8_t*>(weights.const_data_ptr()), reports);
+  return blocks * kWarps;
+}
+
+}  // namespace occvae

@@ -1,0 +1,106 @@
+// What the kernels of query_occupancy share: the arguments on the device, tiles of points that
+// belong to one shape, and the first layer.
+#pragma once
+
+#include <algorithm>
+
+#include "../query_occupancy.h"
+#include "launch.cuh"
+
+namespace occvae {
+
+struct Query {
+  const float* __restrict__ points;     // [M, 3]
+  const int64_t* __restrict__ offsets;  // [B + 1]
+  const float* __restrict__ input;      // [3, C]
+  const float* __restrict__ affines;    // [B, 2L + 1, 2, C]
+  const float* __restrict__ head;       // [C + 1]
+  float* __restrict__ logits;           // [M]
+  int64_t num_points;                   // M
+  int64_t shapes;                       // B
+  int channels;                         // C
+  int blocks;                           // L
+};
+
+// Rows begin to end belong to `shape`; none if end <= begin.
+struct Tile {
+  int64_t begin;
+  int64_t end;
+  int64_t shape;
+};
+
+// Shape b owns the tiles from offsets[b] / rows + b on. These numbers leave every shape room for
+// its tiles and one more at most, which stays empty, and they need no sums over the shapes before.
+__host__ __device__ inline int64_t first_tile(int64_t offset, int64_t shape, int rows) {
+  return offset / rows + shape;
+}
+
+__device__ inline int64_t count_tiles(const Query& query, int rows) {
+  return first_tile(query.offsets[query.shapes], query.shapes, rows);
+}
+
+// What the host knows of the number of tiles.
+inline int64_t most_tiles(const Query& query, int rows) {
+  return first_tile(query.num_points, query.shapes, rows);
+}
+
+__device__ inline Tile find_tile(const Query& query, int64_t index, int rows) {
+  int64_t shape = 0;
+  int64_t beyond = query.shapes;
+  while (beyond - shape > 1) {
+    const int64_t middle = shape + (beyond - shape) / 2;
+    (first_tile(query.offsets[middle], middle, rows) <= index ? shape : beyond) = middle;
+  }
+  const int64_t offset = query.offsets[shape];
+  const int64_t begin = offset + (index - first_tile(offset, shape, rows)) * rows;
+  const int64_t end = query.offsets[shape + 1];
+  return {begin, begin + rows < end ? begin + rows : end, shape};
+}
+
+// Scale [C], then shift [C], of one layer of a tile's shape.
+__device__ inline const float* layer_affine(const Query& query, int64_t shape, int layer) {
+  return query.affines + (shape * (2 * query.blocks + 1) + layer) * 2 * query.channels;
+}
+
+struct Point {
+  float x, y, z;
+};
+
+// Rows past the end of a tile are computed too, from its last point, and not written.
+__device__ inline Point load_point(const Query& query, const Tile& tile, int64_t row) {
+  const float* point = query.points + 3 * (row < tile.end ? row : tile.end - 1);
+  return {point[0], point[1], point[2]};
+}
+
+// A channel of the residual stream before the first block; from_x and so on are its weights.
+__device__ inline float input_layer(const Point& point, float from_x, float from_y, float from_z) {
+  return fmaf(point.z, from_z, fmaf(point.y, from_y, point.x * from_x));
+}
+
+// Rows that belong to no shape. The whole grid calls this.
+__device__ inline void clear_unused(const Query& query) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (int64_t row = query.offsets[query.shapes] + first; row < query.num_points; row += stride) {
+    query.logits[row] = 0.0f;
+  }
+}
+
+__device__ inline bool is_nan(float x) { return x != x; }
+
+// Range guard of fp16: an activation out of range is made NaN, which spreads to the logit. Each
+// warp reports whether it wrote a NaN, and a second launch computes NaN logits again in fp32.
+// Nothing is to be cleared before, and the host reads nothing.
+struct RangeGuard {
+  int* __restrict__ reports;  // [count], or null
+  int64_t count;
+};
+
+// All lanes of warp number `warp` of the grid call this at their end.
+__device__ inline void report_nan(int* reports, int warp, bool nan) {
+  if (reports == nullptr) return;
+  const bool any = __any_sync(kFullWarp, nan);
+  if (threadIdx.x % kWarp == 0) reports[warp] = any;
+}
+
+}  // namespace occvae

@@ -1,0 +1,244 @@
+"""The CUDA kernels of query_occupancy, each by itself, against a decoder in float64.
+
+They run on a GPU, or emulated (tests/cuda_emulator) where OCCVAE_TEST_EMULATED_CUDA=1.
+"""
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from occvae.ops import query_occupancy as ops
+
+FP32, MMA, WGMMA = 1, 2, 3  # QueryKernel of csrc/cuda/query_kernels.cuh
+PRECISIONS = {"fp32": 0, "fp16": 1, "bf16": 2}
+BOUNDS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}  # relative error (L2) of the logits
+ROUNDED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+EMULATED = os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1"
+DEVICES = ("cpu",) if EMULATED else (pytest.param("cuda", marks=pytest.mark.needs_cuda),)
+
+# Kernel, precision, channels: every kernel at every width of its own, fp32 at odd ones too.
+KERNELS = [
+    *((FP32, "fp32", channels) for channels in (32, 96, 128, 160, 256, 512)),
+    *((MMA, precision, channels) for precision in ("fp16", "bf16") for channels in (128, 256)),
+    *((WGMMA, precision, 256) for precision in ("fp16", "bf16")),
+]
+pytestmark = pytest.mark.parametrize("device", DEVICES)
+all_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), KERNELS)
+FAST = [(FP32, "fp32", 64), (MMA, "fp16", 128), (MMA, "fp16", 256), (WGMMA, "fp16", 256)]
+fast_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), FAST)
+
+
+@contextmanager
+def only_kernel(kernel: int):
+    """Packs for this kernel; skips where the device has none."""
+    before = torch.ops.occvae._cuda_query_kernel()
+    try:
+        if torch.ops.occvae._cuda_query_kernel(kernel) != kernel:
+            pytest.skip(f"this device has no kernel {kernel}")
+        yield
+    finally:
+        torch.ops.occvae._cuda_query_kernel(before)
+
+
+@dataclass
+class Decoder:
+    """Folded decoder of B shapes with random numbers, activations of about 1."""
+
+    input: torch.Tensor
+    weights: torch.Tensor
+    affines: torch.Tensor
+    head: torch.Tensor
+
+    @classmethod
+    def random(cls, channels, blocks=2, shapes=1, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*size):
+            return torch.randn(size, generator=generator)
+
+        affines = torch.stack(
+            [1 + 0.3 * normal(shapes, 2 * blocks + 1, channels),
+             0.3 * normal(shapes, 2 * blocks + 1, channels)], dim=2
+        )  # fmt: skip
+        return cls(
+            3 * normal(3, channels),
+            normal(2 * blocks, channels, channels) * channels**-0.5,
+            affines,
+            normal(channels + 1) * channels**-0.5,
+        )
+
+    def exact(self, points, offsets, precision="fp32"):
+        """Logits in float64, with the operands rounded as `precision` says; unused rows are 0."""
+        logits = torch.zeros(len(points), dtype=torch.float64)
+        for shape in range(len(self.affines)):
+            rows = slice(offsets[shape], offsets[shape + 1])
+            logits[rows] = self._exact(points[rows], self.affines[shape].double(), precision)
+        return logits
+
+    def _exact(self, points, affines, precision):
+        def rounded(x):
+            return x.float().to(ROUNDED[precision]).double()
+
+        def activation(x, layer):
+            return (x * affines[layer, 0] + affines[layer, 1]).relu()
+
+        x = points.double() @ self.input.double()
+        for layer in range(0, len(self.weights), 2):
+            h = rounded(activation(x, layer))
+            g = rounded(activation(h @ rounded(self.weights[layer]).T, layer + 1))
+            x = x + g @ rounded(self.weights[layer + 1]).T
+        return activation(x, len(self.weights)) @ self.head[:-1].double() + self.head[-1].double()
+
+    def query(self, points, offsets, precision, device):
+        """Through the op."""
+        number = PRECISIONS[precision]
+        weights = self.weights.to(device)
+        exact = torch.ops.occvae._pack_query_weights(weights, 0)
+        packed = torch.ops.occvae._pack_query_weights(weights, number) if number else exact
+        logits = torch.ops.occvae.query_occupancy(
+            points.to(device), torch.tensor(offsets, device=device), self.input.to(device), packed,
+            exact, self.affines.to(device), self.head.to(device), number,
+        )  # fmt: skip
+        return logits.cpu()
+
+
+def random_points(count, seed=0):
+    return torch.rand(count, 3, generator=torch.Generator().manual_seed(seed)) * 1.1 - 0.55
+
+
+def offsets_of(*counts):
+    return [0, *torch.tensor(counts).cumsum(0).tolist()]
+
+
+def relative_error(logits, exact):
+    return ((logits - exact).norm() / exact.norm()).item()
+
+
+@all_kernels
+def test_logits_are_those_of_float64(kernel, precision, channels, device):
+    decoder = Decoder.random(channels)
+    points, offsets = random_points(150), offsets_of(150)
+    with only_kernel(kernel):
+        logits = decoder.query(points, offsets, precision, device)
+    assert relative_error(logits, decoder.exact(points, offsets)) <= BOUNDS[precision]
+    # Rounded as the kernel rounds, only the sums' rounding and its consequences remain.
+    rounded = decoder.exact(points, offsets, precision)
+    assert relative_error(logits, rounded) <= BOUNDS[precision] / (1 if precision == "fp32" else 4)
+
+
+@fast_kernels
+def test_ragged_shapes_and_unused_rows(kernel, precision, channels, device):
+    counts = (1, 0, 130, 64, 3, 0, 128)
+    decoder = Decoder.random(channels, blocks=1, shapes=len(counts))
+    offsets = offsets_of(*counts)
+    points = random_points(offsets[-1] + 70)
+    with only_kernel(kernel):
+        logits = decoder.query(points, offsets, precision, device)
+    known = logits[: offsets[-1]]
+    assert relative_error(known, decoder.exact(points, offsets)[: offsets[-1]]) <= BOUNDS[precision]
+    assert (logits[offsets[-1] :] == 0).all()
+
+
+@fast_kernels
+@pytest.mark.parametrize("blocks", (0, 1, 3))
+def test_any_number_of_blocks(kernel, precision, channels, blocks, device):
+    decoder = Decoder.random(channels, blocks)
+    points, offsets = random_points(70), offsets_of(70)
+    with only_kernel(kernel):
+        logits = decoder.query(points, offsets, precision, device)
+    assert relative_error(logits, decoder.exact(points, offsets)) <= BOUNDS[precision]
+
+
+@fast_kernels
+def test_a_value_depends_on_its_point_alone(kernel, precision, channels, device):
+    decoder = Decoder.random(channels, blocks=1, shapes=2)
+    points = random_points(700)
+    points[13] *= 1e5  # goes through the range guard in fp16
+    with only_kernel(kernel):
+        alone = decoder.query(points, offsets_of(0, 700), precision, device)
+        for before, count in ((0, 50), (3, 333), (129, 700)):  # place in its tile, number of tiles
+            rows = torch.cat([random_points(before, seed=1), points[:count]])
+            logits = decoder.query(rows, offsets_of(before, count), precision, device)
+            assert torch.equal(logits[before:], alone[:count])
+
+
+@fast_kernels
+@pytest.mark.parametrize("count", (0, 1, 15, 17, 63, 65, 129, 257))
+def test_any_number_of_points(kernel, precision, channels, count, device):
+    decoder = Decoder.random(channels, blocks=1)
+    points = random_points(257)
+    with only_kernel(kernel):
+        logits = decoder.query(points[:count], offsets_of(count), precision, device)
+        everything = decoder.query(points, offsets_of(257), precision, device)
+    assert torch.equal(logits, everything[:count])
+
+
+@pytest.mark.parametrize(("kernel", "channels"), [(MMA, 128), (MMA, 256), (WGMMA, 256)])
+@pytest.mark.parametrize("layer", (0, 1, 2, 3))
+def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, layer, device):
+    decoder = Decoder.random(channels, shapes=2)
+    # One channel of one layer reaches 65504 for some points, then is divided out again.
+    points, offsets = random_points(200), offsets_of(90, 110)
+    decoder.affines[:, layer, :, 5] = torch.tensor([5e4, 1e3])
+    following = decoder.weights[layer]
+    following[:, 5] *= 1e-4
+    in_range = decoder.exact(points, offsets, "fp16")
+    expected = decoder.exact(points, offsets)
+    with only_kernel(kernel):
+        logits = decoder.query(points, offsets, "fp16", device)
+        fp32 = decoder.query(points, offsets, "fp32", device)
+    again = logits == fp32
+    assert 0 < again.sum() < len(points)
+    assert torch.isfinite(logits).all()
+    assert torch.equal(again, ~torch.isfinite(in_range) | again)  # every infinite one was found
+    assert relative_error(logits, expected) <= BOUNDS["fp16"]
+
+
+@fast_kernels
+def test_nan_points_give_nan_and_spoil_no_other(kernel, precision, channels, device):
+    decoder = Decoder.random(channels, blocks=1)
+    points = random_points(100)
+    with only_kernel(kernel):
+        clean = decoder.query(points, offsets_of(100), precision, device)
+        points[[3, 64, 99], [0, 1, 2]] = torch.nan
+        logits = decoder.query(points, offsets_of(100), precision, device)
+    bad = torch.zeros(100, dtype=torch.bool)
+    bad[[3, 64, 99]] = True
+    assert torch.equal(logits.isnan(), bad)
+    assert torch.equal(logits[~bad], clean[~bad])
+
+
+def test_weights_of_another_kernel_or_width_are_refused(device):
+    small, large = Decoder.random(128, blocks=1), Decoder.random(256, blocks=1)
+    packs = []
+    for kernel in (FP32, MMA):
+        with only_kernel(kernel):
+            for decoder in (small, large):
+                packs.append(torch.ops.occvae._pack_query_weights(decoder.weights.to(device), 1))
+    points, offsets = random_points(5).to(device), torch.tensor([0, 5], device=device)
+    exact = torch.ops.occvae._pack_query_weights(large.weights.to(device), 0)
+    rest = [large.affines.to(device), large.head.to(device)]
+    for weights in (packs[0], packs[2], large.weights.to(device), packs[3][:0]):
+        with pytest.raises(RuntimeError, match="weights were not packed on CUDA, or for other"):
+            torch.ops.occvae.query_occupancy(
+                points, offsets, large.input.to(device), weights, exact, *rest, 1
+            )
+    with pytest.raises(RuntimeError, match="exact_weights were not packed for fp32"):
+        torch.ops.occvae.query_occupancy(
+            points, offsets, large.input.to(device), exact, packs[3], *rest, 1
+        )
+
+
+def test_widths_without_a_kernel_of_16_bits_are_packed_for_fp32(device):
+    packed = torch.ops.occvae._pack_query_weights(Decoder.random(96).weights.to(device), 1)
+    assert packed.dtype == torch.float32
+    with pytest.raises(RuntimeError, match="at most 1024 channels"):
+        torch.ops.occvae._pack_query_weights(torch.zeros(2, 1056, 1056, device=device), 0)
+
+
+def test_packed_fp32_weights_are_panels_that_the_gradient_reads(device):
+    weights = Decoder.random(96).weights.to(device)
+    assert torch.equal(ops._unpack(torch.ops.occvae._pack_query_weights(weights, 0)), weights)
