@@ -15,6 +15,8 @@ from occvae.models.registry import register_model
 if TYPE_CHECKING:
     import trimesh
 
+    from occvae.ops.mise import Progress
+
 
 class OccupancyModel(nn.Module):
     """Images to an implicit occupancy field, after Occupancy Networks (Mescheder et al. 2019).
@@ -83,7 +85,11 @@ class OccupancyModel(nn.Module):
 
     @torch.no_grad()
     def reconstruct(
-        self, images: Tensor, resolution: int = 256, threshold: float | None = None
+        self,
+        images: Tensor,
+        resolution: int = 256,
+        threshold: float | None = None,
+        progress: "Progress | None" = None,
     ) -> list["trimesh.Trimesh"]:
         """One mesh for each item of images (B, V, 3, H, W), extracted together.
 
@@ -91,6 +97,7 @@ class OccupancyModel(nn.Module):
             images: RGB in [0, 1].
             resolution: cells along each axis of the padded cube; a power of two times 32.
             threshold: probability of the surface; None takes the model's own.
+            progress: as in `occvae.mise`.
         """
         from occvae.meshing import extract_mesh
 
@@ -113,6 +120,7 @@ class OccupancyModel(nn.Module):
                 level=math.log(threshold) - math.log1p(-threshold),
                 num_shapes=len(conditioning),
                 device=images.device,
+                progress=progress,
             )
 
     def _decode_chunked(self, points: Tensor, conditioning: Tensor, chunk: int = 32768) -> Tensor:
