@@ -7,6 +7,7 @@ from torch import Tensor
 
 from occvae import _extension
 from occvae.memory import require_memory
+from occvae.ops.caps import count_cap_points
 from occvae.ops.evaluator import Evaluator, Field, Progress
 from occvae.ops.marching_cubes_reference import import_mcubes, march
 from occvae.ops.vertex_refinement import refine_vertices as move_vertices
@@ -76,7 +77,14 @@ def marching_cubes(
     if grid.values.isnan().any():
         raise ValueError("grid.values must not be NaN")
     device = grid.points.device
-    check_memory(grid.resolution, grid.coarse_resolution, len(grid.points), device, backend)
+    check_memory(
+        grid.resolution,
+        grid.coarse_resolution,
+        len(grid.points),
+        device,
+        backend,
+        count_cap_points(grid, level),
+    )
     parts = [
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
         for shape in range(grid.num_shapes)
@@ -91,9 +99,17 @@ def marching_cubes(
 
 
 def check_memory(
-    resolution: int, coarse_resolution: int, points: int, device: torch.device, backend: str
+    resolution: int,
+    coarse_resolution: int,
+    points: int,
+    device: torch.device,
+    backend: str,
+    cap_points: int = 0,
 ) -> None:
     """MemoryError when marching_cubes of a grid with so many points would not fit.
+
+    Args:
+        cap_points: lattice points of the domain's faces that are inside, known or not.
 
     Raises:
         ImportError: this needs PyMCubes, which is not installed.
@@ -104,11 +120,13 @@ def check_memory(
         # elsewhere), values, and the mesh with about 0.3 vertices a point.
         needed = 4 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
         needed += 448 * min(points, (coarse_resolution + 1) ** 3)
+        needed += 104 * cap_points  # a vertex and two triangles each, and bricks
         require_memory(needed, cpu, f"marching cubes at resolution {resolution}", _ADVICE)
     else:
         import_mcubes()
         # The padded array, the unpadded one and the last step of filling it, one byte a point each.
-        needed = 3 * (resolution + 3) ** 3
+        # Then the search for the ends of edges, and the mesh as PyMCubes returns it and as we do.
+        needed = 3 * (resolution + 3) ** 3 + 320 * points + 370 * cap_points
         purpose = f"marching cubes at resolution {resolution} on a dense grid"
         require_memory(needed, cpu, purpose, _ADVICE)
 
