@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from timing import growth_at_peak
 
+from timing import growth_at_peak
 from occvae import memory
 from occvae.meshing import extract_mesh
 from occvae.ops import marching_cubes as marching_cubes_module

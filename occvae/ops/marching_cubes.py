@@ -120,7 +120,7 @@ def check_memory(
         # elsewhere), values, and the mesh with about 0.3 vertices a point.
         needed = 4 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
         needed += 448 * min(points, (coarse_resolution + 1) ** 3)
-        needed += 104 * cap_points  # a vertex and two triangles each, and bricks
+        needed += 88 * cap_points  # a vertex and two triangles each, and bricks
         require_memory(needed, cpu, f"marching cubes at resolution {resolution}", _ADVICE)
     else:
         import_mcubes()
