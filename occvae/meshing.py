@@ -100,7 +100,8 @@ def extract_mesh(
             first_round=len(grid.rounds) + refine_vertices,
         )
         for result, directions in zip(results, found, strict=True):
-            _set_normals(result, directions)
+            if len(directions):  # trimesh refuses none
+                _set_normals(result, directions)
     return results
 
 
@@ -111,17 +112,19 @@ def _normals(
     vertices = torch.cat([vertices for vertices, _ in meshes])
     counts = [len(vertices) for vertices, _ in meshes]
     shapes = torch.arange(len(meshes), device=vertices.device)
+    shape_index = shapes.repeat_interleave(torch.tensor(counts, device=vertices.device))
+    normals = cap_normals(vertices, grid.resolution, grid.bounds)
+    within = ~normals.any(1)
     lower, upper = grid.bounds
-    normals = field_normals(
+    normals[within] = field_normals(
         field,
-        vertices,
-        shapes.repeat_interleave(torch.tensor(counts, device=vertices.device)),
+        vertices[within],
+        shape_index[within],
         step=0.5 * (upper - lower) / grid.resolution,
         bounds=grid.bounds,
         **options,
     )
-    caps = cap_normals(vertices, grid.resolution, grid.bounds)
-    return torch.where(caps.any(1, keepdim=True), caps, normals).split(counts)
+    return normals.split(counts)
 
 
 def _set_normals(mesh: trimesh.Trimesh, directions: Tensor) -> None:
