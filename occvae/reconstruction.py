@@ -64,7 +64,7 @@ def reconstruct_files(
         batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None, None].to(device)
         bar = ProgressBar(image)
         try:
-            [mesh] = model.reconstruct(batch.float() / 255.0, resolution, threshold, bar)
+            [mesh] = model.reconstruct(batch.float() / 255.0, resolution, threshold, progress=bar)
         except (ValueError, MemoryError) as error:
             raise UserError(f"{image}: {error}") from None
         finally:
