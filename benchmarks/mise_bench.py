@@ -35,9 +35,9 @@ from occvae.sparse_grid import SparseGrid
 NATIVE, PURE = "native", "pure PyTorch"
 SECTIONS = ("fields", "scaling", "decoder")
 RATES = {  # of a stage: what it has n of, and its speed from n and seconds
-    "field": ("points", lambda n, seconds: f"{n / seconds / 1e6:.2f} M points/s"),
+    "field": ("points", lambda n, seconds: f"{n / seconds / 1e3:,.0f} k points/s"),
     "refine": ("points", lambda n, seconds: f"{1e9 * seconds / n:.0f} ns a point"),
-    "extract": ("vertices", lambda n, seconds: f"{n / seconds / 1e6:.2f} M vertices/s"),
+    "extract": ("vertices", lambda n, seconds: f"{n / seconds / 1e3:,.0f} k vertices/s"),
 }
 
 
@@ -61,13 +61,13 @@ def check_grid(case: Case, grid: SparseGrid, other: SparseGrid | None, tolerated
 
 
 def print_stages(stages: Stages, times: dict[str, dict[str, float]], total: dict) -> None:
-    print(f"{'stage':<9}{'n':>12}{'median':>12}   {'p20 - p80':<19}{'rate':<20}share")
+    print(f"{'stage':<9}{'n':>12}{'median':>12}   {'p20 - p80':<19}{'rate':<22}share")
     whole = sum(row["median"] for row in times.values())
     for name, row in times.items():
         unit, rate = RATES[name]
         n = stages.counts[unit]
         share = f"{row['median'] / whole:6.1%}"
-        print(f"{name:<9}{n:>12,}{format_times(row)}{rate(n, row['median']):<20}{share}")
+        print(f"{name:<9}{n:>12,}{format_times(row)}{rate(n, row['median']):<22}{share}")
     print(f"{'total':<9}{'':>12}{format_times(total)}n {total['n']}")
 
 

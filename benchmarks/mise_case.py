@@ -143,15 +143,16 @@ def dense_baselines(case: Case) -> tuple[dict[str, Callable[[], object]], list[s
     As the 2019 code makes meshes: one layer of padding around the grid, then a library. "Alone"
     is that library on values that are there.
     """
-    values = np.pad(case.evaluate_all(), 1, constant_values=-1e6)
+    values = pad(case.evaluate_all())
     runs: dict[str, Callable[[], object]] = {}
     absent = []
     mcubes, skimage = import_or_none("mcubes"), import_or_none("skimage.measure")
     if mcubes is None:
+        runs["every point, no mesh"] = case.evaluate_all
         absent.append("PyMCubes: absent, get it with `pip install PyMCubes`")
     else:
         runs["every point and PyMCubes"] = lambda: mcubes.marching_cubes(
-            np.pad(case.evaluate_all(), 1, constant_values=-1e6), 0.0
+            pad(case.evaluate_all()), 0.0
         )
         runs["PyMCubes alone on the full grid"] = lambda: mcubes.marching_cubes(values, 0.0)
     if skimage is None:
@@ -159,6 +160,11 @@ def dense_baselines(case: Case) -> tuple[dict[str, Callable[[], object]], list[s
     else:
         runs["scikit-image alone on the full grid"] = lambda: skimage.marching_cubes(values, 0.0)
     return runs, absent
+
+
+def pad(values: np.ndarray) -> np.ndarray:
+    """One layer of outside points around the grid."""
+    return np.pad(values, 1, constant_values=-1e6)
 
 
 def import_or_none(name: str) -> ModuleType | None:

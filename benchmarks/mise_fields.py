@@ -52,7 +52,10 @@ class FittedDecoder:
 
 
 def _fit(decoder: CbnDecoder, conditioning: Tensor, field: Field) -> None:
-    """On the CPU and by a fixed number of steps, so that every machine fits much the same field."""
+    """On the CPU and by a fixed number of steps, so that every machine fits much the same field.
+
+    Half of the points of a step are close to the surface.
+    """
     optimiser = torch.optim.Adam(decoder.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, _STEPS)
     for _ in range(_STEPS):
