@@ -7,6 +7,7 @@ from torch import Tensor
 
 from occvae import _extension
 from occvae.memory import require_memory
+from occvae.ops.caps import count_cap_points
 from occvae.ops.evaluator import Evaluator, Field, Progress
 from occvae.ops.marching_cubes_reference import import_mcubes, march
 from occvae.ops.vertex_refinement import refine_vertices as move_vertices
@@ -74,7 +75,14 @@ def marching_cubes(
     if refine_vertices < 0 or (refine_vertices and field is None):
         raise ValueError(f"refine_vertices={refine_vertices} must be >= 0 and needs the field")
     device = grid.points.device
-    check_memory(grid.resolution, grid.coarse_resolution, len(grid.points), device, backend)
+    check_memory(
+        grid.resolution,
+        grid.coarse_resolution,
+        len(grid.points),
+        device,
+        backend,
+        count_cap_points(grid, level),
+    )
     parts = [
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
         for shape in range(grid.num_shapes)
@@ -89,9 +97,17 @@ def marching_cubes(
 
 
 def check_memory(
-    resolution: int, coarse_resolution: int, points: int, device: torch.device, backend: str
+    resolution: int,
+    coarse_resolution: int,
+    points: int,
+    device: torch.device,
+    backend: str,
+    cap_points: int = 0,
 ) -> None:
     """MemoryError when marching_cubes of a grid with so many points would not fit.
+
+    Args:
+        cap_points: lattice points of the domain's faces that are inside, known or not.
 
     Raises:
         ImportError: this needs PyMCubes, which is not installed.
@@ -102,12 +118,14 @@ def check_memory(
         # elsewhere), values, and the mesh with about 0.3 vertices a point.
         needed = 5 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
         needed += 408 * min(points, (coarse_resolution + 1) ** 3)
+        needed += 88 * cap_points  # a vertex and two triangles each, and bricks
         purpose = f"marching cubes at resolution {resolution}"
         require_memory(needed, _kernel_device(device), purpose, _ADVICE)
     else:
         import_mcubes()
         # The padded array, the unpadded one and the last step of filling it, one byte a point each.
-        needed = 3 * (resolution + 3) ** 3
+        # Then the search for the ends of edges, and the mesh as PyMCubes returns it and as we do.
+        needed = 3 * (resolution + 3) ** 3 + 320 * points + 370 * cap_points
         purpose = f"marching cubes at resolution {resolution} on a dense grid"
         require_memory(needed, cpu, purpose, _ADVICE)
 

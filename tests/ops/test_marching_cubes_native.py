@@ -11,7 +11,7 @@ from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
 from occvae.sparse_grid import SparseGrid
 from tests.conftest import needs_kernels
-from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
+from tests.fields import double_torus, gyroid, lattice_hash, sphere, thin_chair, torus
 from tests.ops.test_marching_cubes import dense_grid, is_closed, signed_volume
 
 pytestmark = needs_kernels
@@ -84,13 +84,6 @@ def test_watertight_on_random_signs(seed):
         assert mesh.euler_number == trimesh.Trimesh(*reference, process=False).euler_number
         faces = native[1].sort(1).values
         assert len(faces.unique(dim=0)) == len(faces)
-
-
-def double_torus(points, shape_index):
-    half = torch.tensor([0.24, 0.0, 0.0])
-    return torch.maximum(
-        torus(0.2, 0.07)(points - half, shape_index), torus(0.2, 0.07)(points + half, shape_index)
-    )
 
 
 @pytest.mark.parametrize(
