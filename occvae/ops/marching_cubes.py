@@ -74,15 +74,7 @@ def marching_cubes(
         )
     if refine_vertices < 0 or (refine_vertices and field is None):
         raise ValueError(f"refine_vertices={refine_vertices} must be >= 0 and needs the field")
-    device = grid.points.device
-    check_memory(
-        grid.resolution,
-        grid.coarse_resolution,
-        len(grid.points),
-        device,
-        backend,
-        count_cap_points(grid, level),
-    )
+    _check_grid_memory(grid, level, backend)
     parts = [
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
         for shape in range(grid.num_shapes)
@@ -94,6 +86,16 @@ def marching_cubes(
     )
     vertices = _refine(grid, level, parts, evaluate, refine_vertices)
     return [(moved, faces) for moved, (_, faces, _, _) in zip(vertices, parts, strict=True)]
+
+
+def _check_grid_memory(grid: SparseGrid, level: float, backend: str) -> None:
+    sizes = (grid.resolution, grid.coarse_resolution, len(grid.points))
+    most_cap_points = grid.num_shapes * 6 * (grid.resolution + 1) ** 2
+    try:
+        check_memory(*sizes, grid.points.device, backend, most_cap_points)
+    except MemoryError:  # counting them can take as long as the mesh
+        cap_points = count_cap_points(grid, level)
+        check_memory(*sizes, grid.points.device, backend, cap_points)
 
 
 def check_memory(
