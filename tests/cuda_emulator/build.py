@@ -173,6 +173,7 @@ def install() -> None:
     spec = spec_from_file_location("occvae._C", path, loader=loader)
     sys.modules["occvae._C"] = module_from_spec(spec)
     loader.exec_module(sys.modules["occvae._C"])
+    sys.modules["occvae._C_cuda"] = None  # not even where it was built
 
 
 if __name__ == "__main__":

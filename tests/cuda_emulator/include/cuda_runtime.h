@@ -99,13 +99,13 @@ cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
 }
 
 struct cudaFuncAttributes {
-  size_t sharedSizeBytes;
+  int maxThreadsPerBlock;
 };
 
-// As if every kernel had static shared memory: each has a body for the pretended device.
+// Every kernel has a body for the pretended device.
 template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel) {
-  attributes->sharedSizeBytes = 1;
+  attributes->maxThreadsPerBlock = 1024;
   return cudaSuccess;
 }
 
