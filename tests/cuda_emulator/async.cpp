@@ -1,7 +1,153 @@
 #include "async.h"
+
+#include <cstring>
+#include <deque>
+#include <vector>
+
+#include "block.h"
+
 namespace emulator {
-void begin_async(unsigned) {}
-std::string end_async() { return {}; }
-bool deliver_one() { return false; }
-void deliver_sometimes() {}
+namespace {
+
+constexpr uint8_t kInFlight = 0xFF;  // what a target holds until the data is there: NaN
+
+struct Copy {
+  uint8_t* to;
+  const void* from;
+  unsigned bytes;
+};
+
+struct ThreadCopies {
+  std::vector<Copy> open;
+  std::deque<std::vector<Copy>> groups;
+};
+
+struct BulkCopy {
+  Copy copy;
+  uint32_t barrier;
+};
+
+std::vector<ThreadCopies> thread_copies(kMaxThreads);
+std::vector<BulkCopy> bulk_copies;
+
+// The 8 bytes of an mbarrier.
+struct Mbarrier {
+  uint64_t phase : 1;
+  uint64_t pending : 18;  // arrivals that the phase lacks
+  uint64_t arrivals : 18;
+  int64_t bytes : 22;  // announced and not there yet
+  uint64_t mark : 5;   // tells one from garbage
+};
+static_assert(sizeof(Mbarrier) == 8);
+constexpr uint64_t kMark = 0b10110;
+
+Mbarrier& mbarrier(uint32_t address) {
+  auto* barrier = reinterpret_cast<Mbarrier*>(shared_pointer(address, 8, 8));
+  if (barrier->mark != kMark) fail("no mbarrier was initialised at shared address %#x", address);
+  return *barrier;
+}
+
+void end_phase_if_complete(Mbarrier& barrier) {
+  if (barrier.pending != 0 || barrier.bytes != 0) return;
+  barrier.phase ^= 1;
+  barrier.pending = barrier.arrivals;
+  wake_waiters();
+}
+
+void deliver(size_t index) {
+  const BulkCopy bulk = bulk_copies[index];
+  bulk_copies.erase(bulk_copies.begin() + static_cast<std::ptrdiff_t>(index));
+  std::memcpy(bulk.copy.to, bulk.copy.from, bulk.copy.bytes);
+  std::memcpy(async_view(bulk.copy.to), bulk.copy.from, bulk.copy.bytes);
+  Mbarrier& barrier = *reinterpret_cast<Mbarrier*>(shared_pointer(bulk.barrier, 8, 8));
+  barrier.bytes -= bulk.copy.bytes;
+  end_phase_if_complete(barrier);
+}
+
+}  // namespace
+
+void begin_copies(unsigned threads) {
+  for (unsigned t = 0; t < threads; ++t) {
+    if (thread_copies[t].open.empty() && thread_copies[t].groups.empty()) continue;
+    thread_copies[t] = {};
+  }
+  bulk_copies.clear();
+}
+
+std::string end_copies() {
+  return bulk_copies.empty() ? "" : "the block has ended before a bulk copy into its memory";
+}
+
+bool deliver_one() {
+  if (bulk_copies.empty()) return false;
+  deliver(random_bits() % bulk_copies.size());
+  return true;
+}
+
+void deliver_sometimes() {
+  if (!bulk_copies.empty() && random_bits() % 16 == 0) deliver_one();
+}
+
+void copy_async(uint32_t shared, const void* global, unsigned bytes) {
+  require_capability(80, "cp.async");
+  if (reinterpret_cast<uintptr_t>(global) % bytes) fail("cp.async from %p: not aligned", global);
+  uint8_t* to = shared_pointer(shared, bytes, bytes);
+  std::memset(to, kInFlight, bytes);
+  thread_copies[thread_number()].open.push_back({to, global, bytes});
+}
+
+void commit_copies() {
+  ThreadCopies& copies = thread_copies[thread_number()];
+  copies.groups.push_back(std::move(copies.open));
+  copies.open.clear();
+}
+
+void wait_copies(int pending) {
+  auto& groups = thread_copies[thread_number()].groups;
+  while (groups.size() > static_cast<size_t>(pending)) {
+    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+    groups.pop_front();
+  }
+}
+
+void mbarrier_init(uint32_t address, int arrivals) {
+  require_capability(80, "mbarrier");
+  if (arrivals < 1 || arrivals >= 1 << 18) fail("mbarrier.init: %d arrivals", arrivals);
+  const auto count = static_cast<uint64_t>(arrivals);
+  *reinterpret_cast<Mbarrier*>(shared_pointer(address, 8, 8)) = {0, count, count, 0, kMark};
+}
+
+void mbarrier_arrive(uint32_t address, int expected_bytes) {
+  Mbarrier& barrier = mbarrier(address);
+  barrier.bytes += expected_bytes;
+  barrier.pending -= 1;  // at least 1 is left in every phase: a complete one has ended
+  end_phase_if_complete(barrier);
+  sometimes_yield();
+}
+
+void mbarrier_wait(uint32_t address, int parity) {
+  require_capability(90, "mbarrier.try_wait");
+  mbarrier(address);
+  wait_until(
+      "mbarrier_wait",
+      [](uint64_t data) {
+        const auto wanted = static_cast<unsigned>(data & 1);
+        const auto* barrier = reinterpret_cast<const Mbarrier*>(
+            shared_pointer(static_cast<uint32_t>(data >> 1), 8, 8));
+        return barrier->phase != wanted;
+      },
+      uint64_t{address} << 1 | static_cast<uint64_t>(parity & 1));
+}
+
+void copy_bulk(uint32_t shared, const void* global, int bytes, uint32_t barrier) {
+  require_capability(90, "cp.async.bulk");
+  mbarrier(barrier);
+  if (bytes <= 0 || bytes % 16 != 0) fail("cp.async.bulk of %d bytes: not a multiple of 16", bytes);
+  if (reinterpret_cast<uintptr_t>(global) % 16) fail("cp.async.bulk from %p: not aligned", global);
+  uint8_t* to = shared_pointer(shared, static_cast<size_t>(bytes), 16);
+  std::memset(to, kInFlight, static_cast<size_t>(bytes));
+  std::memset(async_view(to), kInFlight, static_cast<size_t>(bytes));
+  bulk_copies.push_back({{to, global, static_cast<unsigned>(bytes)}, barrier});
+}
+
 }  // namespace emulator

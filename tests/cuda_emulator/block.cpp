@@ -16,6 +16,7 @@
 #include "async.h"
 #include "fiber.h"
 #include "shared_memory.h"
+#include "tensor_cores.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -52,29 +53,26 @@ struct Launch {
   uint32_t in_collective[kMaxThreads / kWarpSize];
   uint32_t absent[kMaxThreads / kWarpSize];  // ended, or beyond the block
   std::map<int, Barrier> barriers;
+  bool any;      // of __syncthreads_or
   bool by_warp;  // run one warp as far as it gets, or any thread in turn
   std::vector<unsigned> warp_order;
   std::string error;
 };
 
 Launch launch;
+int running_capability;  // the environment is not asked for each instruction
 std::vector<std::unique_ptr<Fiber>> idle_fibers;
 uint64_t random_state;
 
-void seed() {
-  const char* given = std::getenv("OCCVAE_EMULATOR_SEED");
-  random_state = 0x9E3779B97F4A7C15u * (2 * (given ? std::strtoull(given, nullptr, 10) : 0) + 1);
-}
+void seed(uint64_t value) { random_state = 0x9E3779B97F4A7C15u * (2 * value + 1); }
 
 unsigned random_below(unsigned n) { return static_cast<unsigned>((random_bits() >> 32) * n >> 32); }
 
-unsigned nth_set_bit(uint32_t word, unsigned n) {
-  for (; n > 0; --n) word &= word - 1;
-  return __builtin_ctz(word);
-}
-
-unsigned random_set_bit(uint32_t word) {
-  return nth_set_bit(word, random_below(__builtin_popcount(word)));
+// The first set bit from a random one on: cheap, and any set bit may be it.
+unsigned random_set_bit(uint32_t word, unsigned random) {
+  const unsigned begin = random % 32;
+  const uint32_t turned = word >> begin | word << (32 - begin) % 32;
+  return (begin + static_cast<unsigned>(__builtin_ctz(turned))) % 32;
 }
 
 void make_ready(unsigned t) {
@@ -107,17 +105,21 @@ void thread_entry() {
 }
 
 unsigned pick() {
+  const uint64_t random = random_bits();
+  const auto for_warp = static_cast<unsigned>(random >> 40), for_lane = for_warp >> 5;
   if (launch.by_warp) {
-    if (random_below(64) == 0) {
+    if (random >> 58 == 0) {
       const auto n = static_cast<unsigned>(launch.warp_order.size());
       std::swap(launch.warp_order[random_below(n)], launch.warp_order[random_below(n)]);
     }
     for (unsigned warp : launch.warp_order) {
-      if (launch.ready[warp]) return warp * kWarpSize + random_set_bit(launch.ready[warp]);
+      if (uint32_t ready = launch.ready[warp]) {
+        return warp * kWarpSize + random_set_bit(ready, for_lane);
+      }
     }
   }
-  const unsigned warp = random_set_bit(launch.ready_warps);
-  return warp * kWarpSize + random_set_bit(launch.ready[warp]);
+  const unsigned warp = random_set_bit(launch.ready_warps, for_warp);
+  return warp * kWarpSize + random_set_bit(launch.ready[warp], for_lane);
 }
 
 void release(int id) {
@@ -179,6 +181,7 @@ void prepare_block(unsigned threads) {
   launch.threads.resize(threads);
   launch.live = threads;
   launch.barriers.clear();
+  launch.any = false;
   launch.ready_warps = 0;
   std::fill(std::begin(launch.ready), std::end(launch.ready), 0);
   std::fill(std::begin(launch.in_collective), std::end(launch.in_collective), 0);
@@ -194,7 +197,8 @@ void prepare_block(unsigned threads) {
     std::swap(launch.warp_order[i - 1], launch.warp_order[random_below(static_cast<unsigned>(i))]);
   }
   fill_shared_memory(random_below(2) ? 0xFF : 0xA5);
-  begin_async(threads);
+  begin_copies(threads);
+  begin_wgmma();
 }
 
 void run_block() {
@@ -206,7 +210,8 @@ void run_block() {
     }
     if (launch.ready_warps != 0) run_thread(pick());
   }
-  if (launch.error.empty()) launch.error = end_async();
+  if (launch.error.empty()) launch.error = end_copies();
+  if (launch.error.empty()) launch.error = end_wgmma();
   if (launch.error.empty()) launch.error = check_shared_memory();
 }
 
@@ -225,21 +230,40 @@ void check_configuration(dim3 grid, dim3 block, size_t shared_bytes) {
 
 }  // namespace
 
-int capability() {
-  static const int value = [] {
-    const char* given = std::getenv("OCCVAE_EMULATED_CAPABILITY");
-    return given ? std::atoi(given) : 90;
-  }();
-  return value;
+extern "C" __attribute__((visibility("default"))) void occvae_emulator_seed(uint64_t value) {
+  seed(value);
 }
 
-int max_dynamic_shared_bytes() { return (capability() >= 90 ? 227 : 163) * 1024; }
+int capability() {
+  int major = 9, minor = 0;
+  if (const char* given = std::getenv("OCCVAE_EMULATED_DEVICE")) {
+    std::sscanf(given, "%d.%d", &major, &minor);
+  }
+  return 10 * major + minor;
+}
+
+int max_dynamic_shared_bytes() {
+  switch (capability()) {
+    case 80:
+    case 87:
+      return 163 * 1024;
+    case 86:
+    case 89:
+      return 99 * 1024;
+    default:
+      return 227 * 1024;
+  }
+}
 
 void run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* data) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   check_configuration(grid, block, shared_bytes);
-  if (random_state == 0) seed();
+  if (random_state == 0) {
+    const char* given = std::getenv("OCCVAE_EMULATOR_SEED");
+    seed(given ? std::strtoull(given, nullptr, 10) : 0);
+  }
+  running_capability = capability();
   launch.body = body;
   launch.data = data;
   launch.error.clear();
@@ -274,6 +298,12 @@ void fail(const char* format, ...) {
   for (;;) self().fiber->suspend();
 }
 
+void require_capability(int least, const char* instruction) {
+  if (running_capability >= least) return;
+  fail("%s needs compute capability %d.%d, the device has %d.%d", instruction, least / 10,
+       least % 10, running_capability / 10, running_capability % 10);
+}
+
 unsigned thread_number() { return launch.current; }
 
 uint64_t random_bits() {
@@ -304,16 +334,26 @@ void barrier_arrive(int id, int threads) {
 }
 
 void barrier_sync(int id, int threads) {
-  static const char* const kNames[16] = {
-      "__syncthreads", "barrier 1",  "barrier 2",  "barrier 3", "barrier 4",  "barrier 5",
-      "barrier 6",     "barrier 7",  "barrier 8",  "barrier 9", "barrier 10", "barrier 11",
-      "barrier 12",    "barrier 13", "barrier 14", "barrier 15"};
+  static const char* const kNames[16] = {"__syncthreads", "barrier 1",  "barrier 2",  "barrier 3",
+                                         "barrier 4",     "barrier 5",  "barrier 6",  "barrier 7",
+                                         "barrier 8",     "barrier 9",  "barrier 10", "barrier 11",
+                                         "barrier 12",    "barrier 13", "barrier 14", "barrier 15"};
   self().state = State::kBarrier;
   self().barrier = id;
   unready(launch.current);
   barrier_arrive(id, threads);  // the last one becomes ready here
   self().waits_for = kNames[id];
   self().fiber->suspend();
+}
+
+bool barrier_or(bool predicate) {
+  if (predicate) launch.any = true;
+  barrier_sync(0, 0);
+  const bool any = launch.any;
+  barrier_sync(0, 0);
+  launch.any = false;
+  barrier_sync(0, 0);
+  return any;
 }
 
 void wait_until(const char* what, bool (*done)(uint64_t), uint64_t data) {

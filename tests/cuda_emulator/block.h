@@ -27,7 +27,8 @@ constexpr unsigned kWarpSize = 32;
 constexpr unsigned kWarpgroupSize = 128;
 constexpr unsigned kMaxThreads = 1024;
 
-// Compute capability of the pretended device, 90 unless OCCVAE_EMULATED_CAPABILITY says otherwise.
+// Ten times the compute capability of the pretended device: OCCVAE_EMULATED_DEVICE=8.0,
+// default 9.0.
 int capability();
 constexpr int kMultiprocessors = 3;  // few, so that grid-stride loops loop
 int max_dynamic_shared_bytes();
@@ -39,13 +40,16 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), v
 // Ends the launch with this message and the place (block and thread) of the caller.
 [[noreturn, gnu::format(printf, 1, 2)]] void fail(const char* format, ...);
 
+void require_capability(int least, const char* instruction);  // as capability() counts
+
 unsigned thread_number();  // of the running thread in its block
 uint64_t random_bits();
-void yield();         // lets others run first
+void yield();            // lets others run first
 void sometimes_yield();  // does so now and then
 
 void barrier_sync(int id, int threads);  // threads 0: all that have not ended
 void barrier_arrive(int id, int threads);
+bool barrier_or(bool predicate);  // __syncthreads_or
 // Waits until done(data); whoever may have made it true calls wake_waiters().
 void wait_until(const char* what, bool (*done)(uint64_t), uint64_t data);
 void wake_waiters();

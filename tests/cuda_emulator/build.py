@@ -6,7 +6,9 @@ runs tests on them: tests/conftest.py calls `install()`, and `occvae._C` is then
 here, whose CPU kernels are the CUDA kernels. The same seed gives the same schedule of threads:
 
     OCCVAE_EMULATOR_SEED=7          another schedule
-    OCCVAE_EMULATED_CAPABILITY=80   compute capability of the pretended device (default 90)
+    OCCVAE_EMULATED_DEVICE=8.0      compute capability of the pretended device (default 9.0)
+    LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0
+                                    accesses beyond tensors end the process with a report
 
 Only `kernel<<<...>>>(...)`, `extern __shared__` and the dispatch key are rewritten, and
 csrc/cuda/ptx.cuh is replaced; everything else is macros and functions of include/cuda_runtime.h.
@@ -28,6 +30,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 FOLDER = ROOT / "build" / "cuda_emulator"
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"]
+if "libasan" in os.environ.get("LD_PRELOAD", ""):
+    FLAGS += ["-fsanitize=address", "--param=asan-stack=0"]  # stacks of fibers confuse it
 REWRITES = (
     (r"(\w+)<<<([^;]*?)>>>\s*\(", r"emulator::configure(\1, \2)("),
     (r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?(\w+)\s+(\w+)\[\]",
@@ -39,6 +43,20 @@ REWRITES = (
 def compiler() -> str | None:
     """g++, or what CXX names."""
     return shutil.which(os.environ.get("CXX", "g++").split()[0])
+
+
+def with_address_sanitizer() -> dict[str, str]:
+    """The environment of a process that builds and runs kernels with checked memory.
+
+    New memory holds garbage. Empty without the sanitizer's library.
+    """
+    library = subprocess.run(
+        [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True
+    ).stdout.strip()
+    if not Path(library).is_absolute():
+        return {}
+    options = "detect_leaks=0:malloc_fill_byte=165:max_malloc_fill_size=1073741824"
+    return {"LD_PRELOAD": library, "ASAN_OPTIONS": options}
 
 
 def rewrite(source: str) -> str:
@@ -61,7 +79,7 @@ def copy_sources() -> Path:
     copy = FOLDER / "csrc"
     for path in (ROOT / "csrc").rglob("*.*"):
         write_if_changed(copy / path.relative_to(ROOT / "csrc"), rewrite(path.read_text()))
-    write_if_changed(copy / "cuda/ptx.cuh", (HERE / "ptx.cuh").read_text())
+    write_if_changed(copy / "cuda/ptx.cuh", f'#include "{HERE}/include/ptx.cuh"\n')
     return copy
 
 
@@ -103,7 +121,7 @@ def link(objects: list[Path], name: str, flags: list[str]) -> Path:
     result = FOLDER / f"{name}-{digest(*(path.name for path in objects))}.so"
     if not result.exists():
         partial = result.with_suffix(f".{os.getpid()}")
-        run([compiler(), "-shared", "-Wl,-Bsymbolic", *map(str, objects), *flags,
+        run([compiler(), *FLAGS, "-shared", "-Wl,-Bsymbolic", *map(str, objects), *flags,
              "-o", str(partial)])  # fmt: skip
         partial.replace(result)
     return result
@@ -142,7 +160,7 @@ def build_library(source: Path) -> Path:
     """Builds a CUDA source that needs no torch into a library for ctypes; returns its path."""
     copy = FOLDER / source.name
     write_if_changed(copy, rewrite(source.read_text()))
-    includes = ["-isystem", str(HERE / "include"), f"-I{HERE}"]
+    includes = ["-isystem", str(HERE / "include")]
     return link(compile_all([copy], includes, headers_in()) + emulator_objects(), source.stem, [])
 
 
@@ -155,6 +173,7 @@ def install() -> None:
     spec = spec_from_file_location("occvae._C", path, loader=loader)
     sys.modules["occvae._C"] = module_from_spec(spec)
     loader.exec_module(sys.modules["occvae._C"])
+    sys.modules["occvae._C_cuda"] = None  # not even where it was built
 
 
 if __name__ == "__main__":

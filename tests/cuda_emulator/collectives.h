@@ -9,6 +9,7 @@
 #include "block.h"
 
 inline void __syncthreads() { emulator::barrier_sync(0, 0); }
+inline int __syncthreads_or(int predicate) { return emulator::barrier_or(predicate != 0); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline void __nanosleep(unsigned) { emulator::yield(); }

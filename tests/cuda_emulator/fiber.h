@@ -23,7 +23,7 @@ class Fiber {
  private:
   static constexpr size_t kStackBytes = 128 * 1024;
   char* stack_;
-  void* inside_ = nullptr;   // saved stack pointers
+  void* inside_ = nullptr;  // saved stack pointers
   void* outside_ = nullptr;
 };
 

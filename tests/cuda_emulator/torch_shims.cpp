@@ -24,7 +24,5 @@ AOTITorchError torch_c10_cuda_check_msg(int32_t error, const char*, const char*,
   return 0;
 }
 
-void torch_c10_cuda_free_error_msg(char* message) {
-  std::free(message);
-}
+void torch_c10_cuda_free_error_msg(char* message) { std::free(message); }
 }
