@@ -143,22 +143,27 @@ def test_bits_take_little_memory():
         assert 8 * size < limit * 2**20
 
 
-@pytest.mark.needs_cuda
-def test_a_gpu_is_waited_for_once_a_round():
+def waits_and_rounds(resolution):
+    """How often the host waits for the GPU, and the rounds of the field."""
+
     def field(points, shape_index):
         return 0.35 - points.norm(dim=1)
 
-    sizes = {"resolution": 64, "coarse_resolution": 8, "device": "cuda"}
-    mise(field, **sizes)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            grid = mise(field, **sizes)
+            grid = mise(field, resolution=resolution, coarse_resolution=8, device="cuda")
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    waits = [warning for warning in caught if "synchroniz" in str(warning.message)]
-    assert len(waits) <= len(grid.rounds) + 1  # one for the coarse lattice
+    return sum("synchroniz" in str(warning.message) for warning in caught), len(grid.rounds)
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_is_waited_for_once_a_round():
+    waits_and_rounds(16)  # what is done once a process
+    few, many = waits_and_rounds(16), waits_and_rounds(128)
+    assert many[0] - few[0] == many[1] - few[1] > 0
 
 
 def test_direct_calls_are_guarded():
