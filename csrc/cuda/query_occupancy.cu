@@ -22,14 +22,21 @@ QueryDevice current_device() {
           attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)};
 }
 
+bool fits(QueryKernel kernel, const QueryDevice& device) {
+  switch (kernel) {
+    case QueryKernel::kWgmma:
+      return device.capability == 90 && device.shared_bytes >= wgmma_query_bytes();
+    case QueryKernel::kMma:
+      return device.capability >= 80 && device.shared_bytes >= mma_query_bytes();
+    default:
+      return true;
+  }
+}
+
 QueryKernel best_kernel() {
   const QueryDevice device = current_device();
-  if (device.capability == 90 && device.shared_bytes >= wgmma_query_bytes() &&
-      wgmma_query_loaded()) {
-    return QueryKernel::kWgmma;
-  }
-  if (device.capability >= 80 && device.shared_bytes >= mma_query_bytes()) return QueryKernel::kMma;
-  return QueryKernel::kFp32;
+  if (fits(QueryKernel::kWgmma, device) && wgmma_query_loaded()) return QueryKernel::kWgmma;
+  return fits(QueryKernel::kMma, device) ? QueryKernel::kMma : QueryKernel::kFp32;
 }
 
 // What tests and benchmarks allow; see query_kernel().
@@ -43,6 +50,13 @@ std::atomic<int64_t>& kernel_limit() {
 int64_t query_kernel(int64_t limit) {
   if (limit >= 0) kernel_limit() = std::max<int64_t>(limit, 1);
   return std::min(kernel_limit().load(), static_cast<int64_t>(best_kernel()));
+}
+
+// Contiguous, and aligned as vector loads want it; only parts of other tensors may be neither.
+Tensor as_operand(const Tensor& x) {
+  const Tensor result = torch::stable::contiguous(x);
+  const bool aligned = reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 16 == 0;
+  return aligned ? result : torch::stable::clone(result);
 }
 
 Query make_query(const QuerySizes& sizes, const Tensor& points, const Tensor& offsets,
@@ -67,12 +81,17 @@ bool has_sizes(const Tensor& x, const std::vector<int64_t>& sizes) {
   return true;
 }
 
-// The kernel that the weights were packed for.
-QueryKernel kernel_of(const Tensor& weights, const QuerySizes& sizes) {
+// The kernel that the weights were packed for: fp32 whatever the precision, where no other would
+// do.
+QueryKernel kernel_of(const Tensor& weights, const QuerySizes& sizes, Precision precision) {
   const int64_t c = sizes.channels;
   if (weights.scalar_type() == ScalarType::Float) {
     if (has_sizes(weights, {sizes.layers, c / kPanel, c, kPanel})) return QueryKernel::kFp32;
   } else {
+    const bool half = precision == Precision::kFp16;
+    STD_TORCH_CHECK(precision != Precision::kFp32 &&
+                        weights.scalar_type() == (half ? ScalarType::Half : ScalarType::BFloat16),
+                    "query_occupancy: weights were packed for another precision");
     const int64_t elements = 2 * c * c;  // of a block
     const auto in_chunks = [&](int64_t chunk) {
       return has_sizes(weights, {sizes.layers / 2, elements / chunk, chunk});
@@ -103,18 +122,20 @@ Tensor query_occupancy(const Tensor& points, const Tensor& offsets, const Tensor
   const QuerySizes sizes = check_query_arguments(points, offsets, input, weights, exact_weights,
                                                  affines, head, precision);
   const torch::stable::accelerator::DeviceGuard guard(points.get_device_index());
-  const QueryKernel kernel = kernel_of(weights, sizes);
-  STD_TORCH_CHECK(kernel_of(exact_weights, sizes) == QueryKernel::kFp32,
+  const QueryKernel kernel = kernel_of(weights, sizes, static_cast<Precision>(precision));
+  STD_TORCH_CHECK(exact_weights.scalar_type() == ScalarType::Float,
                   "query_occupancy: exact_weights were not packed for fp32");
+  kernel_of(exact_weights, sizes, Precision::kFp32);
   Tensor logits = torch::stable::new_empty(points, {sizes.points});
   if (sizes.points == 0) return logits;
   const Tensor p = torch::stable::contiguous(points);
   const Tensor o = torch::stable::contiguous(offsets);
-  const Tensor i = torch::stable::contiguous(input);
-  const Tensor a = torch::stable::contiguous(affines);
-  const Tensor h = torch::stable::contiguous(head);
+  const Tensor i = as_operand(input);
+  const Tensor a = as_operand(affines);
+  const Tensor h = as_operand(head);
   const Query query = make_query(sizes, p, o, i, a, h, logits);
   const QueryDevice device = current_device();
+  STD_TORCH_CHECK(fits(kernel, device), "query_occupancy: weights were packed for another GPU");
   if (kernel == QueryKernel::kFp32 || sizes.layers == 0) {
     launch_fp32_query(query, exact_weights, {nullptr, 0}, device, current_stream(points));
   } else {

@@ -90,34 +90,38 @@ class Ring {
   int released_ = 0;
 };
 
-// The two warpgroups of a block take neighbouring tiles, and the same number of chunks whether
-// they have work or not. A warpgroup that has none computes row 0 and writes nothing.
-struct Work {
+// The tiles of one round of a block, one a warpgroup. Both warpgroups take the same number of
+// chunks, whether they have points or not. Tiles are dealt to the blocks one by one, so that few of
+// them spread over many multiprocessors.
+struct Round {
   Tile tile;
-  bool mine;    // this warpgroup has a tile
-  bool anyone;  // one of the two has
+  bool mine = false;    // there is a tile for this warpgroup
+  bool anyone = false;  // or for one of the two
 
-  __device__ static Work find(const Query& query, int64_t pair, int64_t tiles, int group) {
-    Work work = {{0, 1, 0}, false, false};
+  __device__ Round(const Query& query, int64_t number, int64_t tiles, int group) {
     for (int i = 0; i < kGroups; ++i) {
-      const int64_t index = pair * kGroups + i;
+      const int64_t index = (number * kGroups + i) * gridDim.x + blockIdx.x;
       if (index >= tiles) break;
-      const Tile tile = find_tile(query, index, kPoints);
-      if (tile.end <= tile.begin) continue;
-      work.anyone = true;
+      const Tile found = find_tile(query, index, kPoints);
+      if (found.end <= found.begin) continue;
+      anyone = true;
       if (i != group) continue;
-      work.tile = tile;
-      work.mine = true;
+      tile = found;
+      mine = true;
     }
-    return work;
+  }
+  __device__ static int64_t count(int64_t tiles) {
+    const int64_t dealt = static_cast<int64_t>(kGroups) * gridDim.x;
+    return (tiles + dealt - 1 - blockIdx.x) / dealt;
   }
 };
 
 __device__ void bring_weights(const Query& query, const uint8_t* weights, Ring& ring) {
   const int64_t tiles = count_tiles(query, kPoints);
   const int chunks = query.blocks * kChunksOfBlock;
-  for (int64_t pair = blockIdx.x; pair * kGroups < tiles; pair += gridDim.x) {
-    if (!Work::find(query, pair, tiles, 0).anyone) continue;
+  const int64_t rounds = Round::count(tiles);
+  for (int64_t number = 0; number < rounds; ++number) {
+    if (!Round(query, number, tiles, 0).anyone) continue;
     for (int64_t i = 0; i < chunks; ++i) ring.bring(weights + i * kChunkBytes);
   }
 }
@@ -164,10 +168,10 @@ struct Group {
   __device__ void first_product(Operands& g, const float* affine, int half, Ring& ring) const {
     Pair sums[kHalfTiles];
     auto& d = reinterpret_cast<float (&)[kChannels / 4]>(sums);
-    ptx::wgmma_fence(d);
 #pragma unroll
     for (int i = 0; i < kChunksOfHalf; ++i) {  // 128 input channels each, in two panels of 64
       const uint32_t chunk = ring.take();
+      ptx::wgmma_fence(d);
 #pragma unroll
       for (int k = 0; k < 8; ++k) {
         const uint32_t a = h + (2 * i + k / 4) * kPanelBytesH + k % 4 * 32;
@@ -191,10 +195,10 @@ struct Group {
   // x += W1 g, over a half of g's channels.
   __device__ void second_product(Residual& x, const Operands& g, Ring& ring) const {
     auto& d = reinterpret_cast<float (&)[kChannels / 2]>(x);
-    ptx::wgmma_fence(d);
 #pragma unroll
     for (int i = 0; i < kChunksOfHalf; ++i) {  // 64 input channels each
       const uint32_t chunk = ring.take();
+      ptx::wgmma_fence(d);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         ptx::wgmma_rs<kOperand, kChannels>(d, g[4 * i + k], ptx::wgmma_descriptor(chunk + k * 32),
@@ -230,7 +234,7 @@ struct Group {
   }
 
   // Returns whether this thread wrote a NaN.
-  __device__ bool compute(const Tile& tile, bool write, Ring& ring) const {
+  __device__ bool compute(const Tile& tile, Ring& ring) const {
     Residual x;
     start(x, tile);
     for (int block = 0; block < query.blocks; ++block) {
@@ -243,13 +247,21 @@ struct Group {
         second_product(x, g, ring);
       }
     }
-    return write_logits(x, write ? tile : Tile{0, 0, tile.shape});
+    return write_logits(x, tile);
+  }
+
+  // Leaves the chunks of a round to the other warpgroup.
+  __device__ void skip(Ring& ring) const {
+    for (int i = 0; i < query.blocks * kChunksOfBlock; ++i) {
+      ring.take();
+      ring.release();
+    }
   }
 };
 
 #endif  // OCCVAE_HAS_WGMMA
 
-// Blocks stay, and take every gridDim-th pair of tiles.
+// Blocks stay, and take tiles round by round.
 template <Operand kOperand>
 __global__ void __launch_bounds__(kMostThreads, 1)
     query_kernel(Query query, const uint8_t* __restrict__ weights, int* __restrict__ reports) {
@@ -270,9 +282,14 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   const Group<kOperand> group{query, base + kStages * kChunkBytes + number * kBytesH, number};
   const int64_t tiles = count_tiles(query, kPoints);
   bool nan = false;
-  for (int64_t pair = blockIdx.x; pair * kGroups < tiles; pair += gridDim.x) {
-    const Work work = Work::find(query, pair, tiles, number);
-    if (work.anyone) nan = group.compute(work.tile, work.mine, ring) || nan;
+  const int64_t rounds = Round::count(tiles);
+  for (int64_t i = 0; i < rounds; ++i) {
+    const Round round(query, i, tiles, number);
+    if (round.mine) {
+      nan = group.compute(round.tile, ring) || nan;
+    } else if (round.anyone) {
+      group.skip(ring);
+    }
   }
   report_nan(reports, blockIdx.x * kWarps + threadIdx.x / kWarp, nan);
 #endif
@@ -292,8 +309,7 @@ int64_t launch_wgmma_query(const Query& query, const Tensor& weights, int* repor
                            const QueryDevice& device, cudaStream_t stream) {
   const bool half = weights.scalar_type() == ScalarType::Half;
   const auto kernel = half ? query_kernel<Operand::kFp16> : query_kernel<Operand::kBf16>;
-  const int64_t pairs = ceil_div(most_tiles(query, kPoints), kGroups);
-  const int64_t blocks = std::min(pairs, device.processors);
+  const int64_t blocks = std::min(most_tiles(query, kPoints), device.processors);
   launch(kernel, grid_size(blocks, 1), kBlockThreads, kSharedBytes, stream, query,
          static_cast<const uint8_t*>(weights.const_data_ptr()), reports);
   return blocks * kWarps;

@@ -35,8 +35,15 @@ __host__ __device__ inline int64_t first_tile(int64_t offset, int64_t shape, int
   return offset / rows + shape;
 }
 
+// The first row of a shape, or the first of none. Nobody has checked the offsets, for they are on
+// the device: wrong ones make wrong logits, but no row outside the tensors is touched.
+__device__ inline int64_t first_row(const Query& query, int64_t shape) {
+  const int64_t row = query.offsets[shape];
+  return row < 0 ? 0 : row < query.num_points ? row : query.num_points;
+}
+
 __device__ inline int64_t count_tiles(const Query& query, int rows) {
-  return first_tile(query.offsets[query.shapes], query.shapes, rows);
+  return first_tile(first_row(query, query.shapes), query.shapes, rows);
 }
 
 // What the host knows of the number of tiles.
@@ -49,11 +56,11 @@ __device__ inline Tile find_tile(const Query& query, int64_t index, int rows) {
   int64_t beyond = query.shapes;
   while (beyond - shape > 1) {
     const int64_t middle = shape + (beyond - shape) / 2;
-    (first_tile(query.offsets[middle], middle, rows) <= index ? shape : beyond) = middle;
+    (first_tile(first_row(query, middle), middle, rows) <= index ? shape : beyond) = middle;
   }
-  const int64_t offset = query.offsets[shape];
+  const int64_t offset = first_row(query, shape);
   const int64_t begin = offset + (index - first_tile(offset, shape, rows)) * rows;
-  const int64_t end = query.offsets[shape + 1];
+  const int64_t end = first_row(query, shape + 1);
   return {begin, begin + rows < end ? begin + rows : end, shape};
 }
 
@@ -81,7 +88,8 @@ __device__ inline float input_layer(const Point& point, float from_x, float from
 __device__ inline void clear_unused(const Query& query) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (int64_t row = query.offsets[query.shapes] + first; row < query.num_points; row += stride) {
+  for (int64_t row = first_row(query, query.shapes) + first; row < query.num_points;
+       row += stride) {
     query.logits[row] = 0.0f;
   }
 }
