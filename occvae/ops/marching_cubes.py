@@ -76,7 +76,15 @@ def marching_cubes(
         raise ValueError(f"refine_vertices={refine_vertices} must be >= 0 and needs the field")
     if grid.values.isnan().any():
         raise ValueError("grid.values must not be NaN")
-    _check_memory_with_caps(grid, level, backend)
+    device = grid.points.device
+    check_memory(
+        grid.resolution,
+        grid.coarse_resolution,
+        len(grid.points),
+        device,
+        backend,
+        count_cap_points(grid, level),
+    )
     parts = [
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
         for shape in range(grid.num_shapes)
@@ -121,15 +129,6 @@ def check_memory(
         needed = 3 * (resolution + 3) ** 3 + 320 * points + 370 * cap_points
         purpose = f"marching cubes at resolution {resolution} on a dense grid"
         require_memory(needed, cpu, purpose, _ADVICE)
-
-
-def _check_memory_with_caps(grid: SparseGrid, level: float, backend: str) -> None:
-    sizes = (grid.resolution, grid.coarse_resolution, len(grid.points))
-    options = (grid.points.device, backend)
-    try:
-        check_memory(*sizes, *options, 6 * grid.num_shapes * (grid.resolution + 1) ** 2)
-    except MemoryError:  # only then is it worth the time to count them
-        check_memory(*sizes, *options, count_cap_points(grid, level))
 
 
 def _kernel_device(device: torch.device) -> torch.device:
