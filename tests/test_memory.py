@@ -39,7 +39,7 @@ def estimate(monkeypatch, grid, backend: str, refined_vertices: int = 0) -> int:
 
 
 @pytest.mark.parametrize("resolution", [128, 256])
-@pytest.mark.parametrize("field", [full, half, sphere(), gyroid])
+@pytest.mark.parametrize("field", [full, half, sphere()])
 def test_marching_cubes_takes_what_it_says(field, resolution, backend, monkeypatch):
     grid = mise(field, resolution=resolution)
     marching_cubes(mise(field, resolution=64), backend=backend)  # loads what it needs
