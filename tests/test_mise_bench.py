@@ -9,6 +9,7 @@ import torch
 import mise_bench
 from mise_case import count_different_points, mesh_facts
 from occvae.ops.mise import mise
+from tests.conftest import needs_kernels
 from tests.fields import sphere, torus
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
@@ -38,12 +39,14 @@ def test_different_points_are_counted():
     assert count_different_points(a, b) == len(sets[0] ^ sets[1]) > 0
 
 
+@needs_kernels
 def test_a_failed_check_ends_the_benchmark():
     case = mise_bench.Case("torus", torus(), 32, 8, "cpu")
     with pytest.raises(SystemExit, match="the check failed: no times"):
         mise_bench.check_grid(case, case.refine("reference"), mise(sphere(), resolution=32))
 
 
+@needs_kernels
 @pytest.mark.parametrize("absent", [[], ["mcubes", "skimage.measure"]])
 def test_the_sections_of_analytic_fields(absent, monkeypatch, capsys, tmp_path):
     for name in absent:
