@@ -17,7 +17,7 @@ FIELDS: dict[str, Field] = {
     "chair": slim_chair,
     "gyroid": gyroid_shell,
 }
-_STEPS, _BATCH = 150, 1024
+_STEPS, _BATCH = 200, 1024
 
 
 class FittedDecoder:

@@ -16,13 +16,14 @@ def count_cap_points(grid: SparseGrid, level: float) -> int:
     coarser lattice, which so stands for step^2 points at most.
     """
     step = grid.resolution // grid.coarse_resolution
-    on_faces = (grid.points == 0) | (grid.points == grid.resolution)
-    chosen = on_faces.any(1) & (grid.values.to(torch.float64) >= level)
-    points, faces = grid.points[chosen], on_faces[chosen].sum(1)
-    x, y, z = points.long().unbind(1)
+    coordinates = grid.points.reshape(-1)
+    on_faces = (coordinates == 0).logical_or_(coordinates == grid.resolution)
+    points = on_faces.nonzero()[:, 0] // 3  # once for each face that a point is on
+    points = points[grid.values[points].to(torch.float64) >= level]
+    x, y, z = grid.points[points].long().unbind(1)
     bits = x | y | z | step
     coarsest = bits & -bits
-    return int((faces * coarsest**2).sum())
+    return int((coarsest**2).sum())
 
 
 def cap_normals(vertices: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:
