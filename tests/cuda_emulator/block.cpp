@@ -68,13 +68,11 @@ void seed(uint64_t value) { random_state = 0x9E3779B97F4A7C15u * (2 * value + 1)
 
 unsigned random_below(unsigned n) { return static_cast<unsigned>((random_bits() >> 32) * n >> 32); }
 
-unsigned nth_set_bit(uint32_t word, unsigned n) {
-  for (; n > 0; --n) word &= word - 1;
-  return __builtin_ctz(word);
-}
-
-unsigned random_set_bit(uint32_t word) {
-  return nth_set_bit(word, random_below(__builtin_popcount(word)));
+// The first set bit from a random one on: cheap, and any set bit may be it.
+unsigned random_set_bit(uint32_t word, unsigned random) {
+  const unsigned begin = random % 32;
+  const uint32_t turned = word >> begin | word << (32 - begin) % 32;
+  return (begin + static_cast<unsigned>(__builtin_ctz(turned))) % 32;
 }
 
 void make_ready(unsigned t) {
@@ -107,17 +105,21 @@ void thread_entry() {
 }
 
 unsigned pick() {
+  const uint64_t random = random_bits();
+  const auto for_warp = static_cast<unsigned>(random >> 40), for_lane = for_warp >> 5;
   if (launch.by_warp) {
-    if (random_below(64) == 0) {
+    if (random >> 58 == 0) {
       const auto n = static_cast<unsigned>(launch.warp_order.size());
       std::swap(launch.warp_order[random_below(n)], launch.warp_order[random_below(n)]);
     }
     for (unsigned warp : launch.warp_order) {
-      if (launch.ready[warp]) return warp * kWarpSize + random_set_bit(launch.ready[warp]);
+      if (uint32_t ready = launch.ready[warp]) {
+        return warp * kWarpSize + random_set_bit(ready, for_lane);
+      }
     }
   }
-  const unsigned warp = random_set_bit(launch.ready_warps);
-  return warp * kWarpSize + random_set_bit(launch.ready[warp]);
+  const unsigned warp = random_set_bit(launch.ready_warps, for_warp);
+  return warp * kWarpSize + random_set_bit(launch.ready[warp], for_lane);
 }
 
 void release(int id) {

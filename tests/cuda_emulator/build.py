@@ -7,6 +7,8 @@ here, whose CPU kernels are the CUDA kernels. The same seed gives the same sched
 
     OCCVAE_EMULATOR_SEED=7          another schedule
     OCCVAE_EMULATED_DEVICE=8.0      compute capability of the pretended device (default 9.0)
+    LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0
+                                    accesses beyond tensors end the process with a report
 
 Only `kernel<<<...>>>(...)`, `extern __shared__` and the dispatch key are rewritten, and
 csrc/cuda/ptx.cuh is replaced; everything else is macros and functions of include/cuda_runtime.h.
@@ -28,6 +30,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 FOLDER = ROOT / "build" / "cuda_emulator"
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"]
+if "libasan" in os.environ.get("LD_PRELOAD", ""):
+    FLAGS += ["-fsanitize=address", "--param=asan-stack=0"]  # stacks of fibers confuse it
 REWRITES = (
     (r"(\w+)<<<([^;]*?)>>>\s*\(", r"emulator::configure(\1, \2)("),
     (r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?(\w+)\s+(\w+)\[\]",
@@ -39,6 +43,20 @@ REWRITES = (
 def compiler() -> str | None:
     """g++, or what CXX names."""
     return shutil.which(os.environ.get("CXX", "g++").split()[0])
+
+
+def with_address_sanitizer() -> dict[str, str]:
+    """The environment of a process that builds and runs kernels with checked memory.
+
+    New memory holds garbage. Empty without the sanitizer's library.
+    """
+    library = subprocess.run(
+        [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True
+    ).stdout.strip()
+    if not Path(library).is_absolute():
+        return {}
+    options = "detect_leaks=0:malloc_fill_byte=165:max_malloc_fill_size=1073741824"
+    return {"LD_PRELOAD": library, "ASAN_OPTIONS": options}
 
 
 def rewrite(source: str) -> str:
@@ -103,7 +121,7 @@ def link(objects: list[Path], name: str, flags: list[str]) -> Path:
     result = FOLDER / f"{name}-{digest(*(path.name for path in objects))}.so"
     if not result.exists():
         partial = result.with_suffix(f".{os.getpid()}")
-        run([compiler(), "-shared", "-Wl,-Bsymbolic", *map(str, objects), *flags,
+        run([compiler(), *FLAGS, "-shared", "-Wl,-Bsymbolic", *map(str, objects), *flags,
              "-o", str(partial)])  # fmt: skip
         partial.replace(result)
     return result

@@ -14,8 +14,6 @@ namespace {
 
 using namespace occvae::ptx;
 
-constexpr unsigned kFullWarp = 0xFFFFFFFF;
-
 // out = in reversed within the block. Mistake: no barrier.
 __global__ void reverse(const int* in, int* out, bool mistake) {
   __shared__ int values[256];
@@ -48,9 +46,11 @@ __global__ void hand_over(int rounds, int* out, bool mistake) {
 
 // What a kernel must not do, by number.
 __global__ void misbehave(int what, int* out) {
+#if OCCVAE_HAS_WGMMA
   extern __shared__ __align__(1024) uint8_t bytes[];
   const unsigned t = threadIdx.x;
   const uint32_t dynamic = shared_address(bytes);
+  constexpr unsigned kFullWarp = 0xFFFFFFFF;
   if (what == 0) out[t] = t % 32 < 16 ? __shfl_sync(kFullWarp, t, 3) : __ballot_sync(kFullWarp, 1);
   if (what == 1 && t < 32) mbarrier_init(dynamic, 1), mbarrier_wait(dynamic, 0);
   if (what == 1) __syncthreads();
@@ -58,6 +58,7 @@ __global__ void misbehave(int what, int* out) {
   if (what == 3) mbarrier_arrive(dynamic);
   if (what == 4) store_shared(dynamic + 1024, 0);
   if (what == 5 && t % 32 < 31) out[t] = __shfl_xor_sync(kFullWarp, t, 1);
+#endif
 }
 
 // packed[5 i ...] = the conversions of the pair i of values.
@@ -96,6 +97,21 @@ __global__ void multiply(const uint16_t* a, const uint16_t* b, float* out, bool 
   corner[1] = d[1];
   corner[64] = d[2];
   corner[65] = d[3];
+}
+
+// out = in, four 8 x 8 matrices by ldmatrix and stmatrix.
+__global__ void copy_matrices(const uint16_t* in, uint16_t* out) {
+#if OCCVAE_HAS_WGMMA
+  __shared__ __align__(16) uint16_t from[256], to[256];
+  const unsigned lane = threadIdx.x;
+  for (unsigned i = lane; i < 256; i += 32) from[i] = in[i];
+  __syncwarp();
+  uint32_t matrices[4];
+  ldmatrix_x4(matrices, shared_address(&from[8 * lane]));
+  stmatrix_x4(shared_address(&to[8 * lane]), matrices);
+  __syncwarp();
+  for (unsigned i = lane; i < 256; i += 32) out[i] = to[i];
+#endif
 }
 
 // out = in, 256 floats a stage through two buffers by cp.async. Mistakes: 1 no wait, 2 no barrier
@@ -182,6 +198,14 @@ __global__ void __launch_bounds__(128)
   store_swizzled(b_tile, b, kColumns, false);
   if (mistake != kNoProxyFence) fence_proxy_async();
   __syncthreads();
+  uint32_t a_rows[4][4];
+  for (int k = 0; k < 4; ++k) {
+    for (int i = 0; i < 4; ++i) {
+      const unsigned row = 16 * warp + lane / 4 + 8 * (i % 2);
+      const unsigned column = 16 * k + 2 * (lane % 4) + 8 * (i / 2);
+      a_rows[k][i] = a[64 * row + column] | static_cast<uint32_t>(a[64 * row + column + 1]) << 16;
+    }
+  }
   float d[kColumns / 2];
   for (int i = 0; i < kColumns / 2; ++i) d[i] = 0.0f;
   if (mistake != kNoFence) wgmma_fence(d);
@@ -190,13 +214,7 @@ __global__ void __launch_bounds__(128)
     wgmma_ss<kType, kColumns>(d, wgmma_descriptor(a_columns),
                               wgmma_descriptor(shared_address(b_tile) + 32 * k), k > 0);
   }
-  uint32_t a_rows[4][4];
   for (int k = 0; k < 4; ++k) {
-    for (int i = 0; i < 4; ++i) {
-      const unsigned row = 16 * warp + lane / 4 + 8 * (i % 2);
-      const unsigned column = 16 * k + 2 * (lane % 4) + 8 * (i / 2);
-      a_rows[k][i] = a[64 * row + column] | static_cast<uint32_t>(a[64 * row + column + 1]) << 16;
-    }
     wgmma_rs<kType, kColumns>(d, a_rows[k], wgmma_descriptor(shared_address(b_tile) + 32 * k),
                               true);
   }
@@ -265,6 +283,10 @@ OCCVAE_EXPORT const char* run_multiply(int bf16, const uint16_t* a, const uint16
                                        int b_transposed) {
   auto* kernel = bf16 ? multiply<Operand::kBf16> : multiply<Operand::kFp16>;
   return guarded([=] { kernel<<<1, 32>>>(a, b, out, b_transposed); });
+}
+
+OCCVAE_EXPORT const char* run_copy_matrices(const uint16_t* in, uint16_t* out) {
+  return guarded([=] { copy_matrices<<<1, 32>>>(in, out); });
 }
 
 OCCVAE_EXPORT const char* run_stream_copies(int stages, const float* in, float* out, int mistake) {

@@ -65,12 +65,14 @@ void begin_shared_memory(size_t bytes) {
 
 void fill_shared_memory(uint8_t garbage) {
   std::memset(static_begin, garbage, static_bytes);
+  if (dynamic_bytes == 0) return;
   std::memset(dynamic, garbage, dynamic_bytes);
   std::memset(asynchronous, garbage, dynamic_bytes);
   std::memset(dynamic + dynamic_bytes, kTailByte, kTail);
 }
 
 std::string check_shared_memory() {
+  if (dynamic_bytes == 0) return {};
   for (size_t i = 0; i < kTail; ++i) {
     if (dynamic[dynamic_bytes + i] != kTailByte) {
       return "a write past the end of the dynamic shared memory, " + std::to_string(dynamic_bytes) +

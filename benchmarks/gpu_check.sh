@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# What only a machine with a GPU can tell, in one command of at most nine minutes, without network:
+#
+#     bash benchmarks/gpu_check.sh
+#
+# builds the kernels, runs the CUDA tests, measures the machine's ceilings, runs every benchmark and
+# compute-sanitizer. Needs torch of CUDA, nvcc, pytest, setuptools and ninja. Each part has a time
+# limit; one that fails is named, and the next goes on.
+#
+#   OUT      folder of log.txt, results.jsonl and summary.txt   (default out/gpu_check)
+#   PYTHON   (default python3)
+#   PARTS    (default "machine build tests ceilings benchmarks sanitizers")
+#   DEVICE   cpu tries the benchmarks where there is no GPU     (default cuda)
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+OUT=${OUT:-out/gpu_check}
+PYTHON=${PYTHON:-python3}
+PARTS=${PARTS:-machine build tests ceilings benchmarks sanitizers}
+DEVICE=${DEVICE:-cuda}
+LAST_SECOND=520 # of the script; what still runs then is ended
+
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 OCCVAE_REQUIRE_CUDA=1
+mkdir -p "$OUT"
+rm -f "$OUT"/{log,summary}.txt "$OUT/results.jsonl"
+exec > >(tee "$OUT/log.txt") 2>&1
+failed=0
+
+# run NAME SECONDS COMMAND...: the command, for as long as that and the script's end allow.
+run() {
+  local name=$1 limit=$2 started=$SECONDS status
+  shift 2
+  ((limit > LAST_SECOND - SECONDS)) && limit=$((LAST_SECOND - SECONDS))
+  if ((limit < 5)); then
+    report "$name" "left out: no time" 0
+    return
+  fi
+  printf '\n=== %s (%d s at most, at %d s)\n' "$name" "$limit" "$SECONDS"
+  timeout --kill-after=5 "$limit" "$@"
+  status=$?
+  case $status in
+    0) report "$name" ok $((SECONDS - started)) ;;
+    124 | 137) report "$name" "FAILED: out of time" $((SECONDS - started)) ;;
+    *) report "$name" "FAILED: exit status $status" $((SECONDS - started)) ;;
+  esac
+}
+
+report() {
+  printf '%-28s %4d s  %s\n' "$1" "$3" "$2" | tee -a "$OUT/summary.txt"
+  [[ $2 == ok ]] || failed=1
+}
+
+machine() {
+  run machine 30 bash -c '
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+    nvcc --version | tail -2
+    "$0" -c "
+import torch
+print(\"torch\", torch.__version__, \"CUDA\", torch.version.cuda)
+assert torch.cuda.is_available(), \"torch sees no GPU\"
+print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())"' "$PYTHON"
+}
+
+# For the GPU that is here alone, with the instructions that only sm_90a has.
+build() {
+  local architecture
+  architecture=$("$PYTHON" -c '
+import torch
+major, minor = torch.cuda.get_device_capability()
+print(f"{major}.{minor}" + "a" * (major == 9))' 2>/dev/null) || architecture=9.0a
+  run build 240 env OCCVAE_CUDA=1 TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$architecture}" \
+    "$PYTHON" setup.py build_ext --inplace
+  run "occvae info" 60 "$PYTHON" -c 'from occvae import environment; print(environment.describe())'
+}
+
+tests() {
+  run "CUDA tests" 150 "$PYTHON" -m pytest tests -m needs_cuda -q --tb=short --maxfail=40 -p no:cacheprovider \
+    --continue-on-collection-errors
+}
+
+ceilings() {
+  run ceilings 45 "$PYTHON" benchmarks/ceilings.py --device "$DEVICE" --json "$OUT/results.jsonl"
+}
+
+benchmarks() {
+  local file quick
+  for file in benchmarks/*_bench.py; do
+    quick=()
+    grep -q -e '"--quick"' "$file" && quick=(--quick)
+    run "$(basename "$file" .py)" 75 "$PYTHON" "$file" --device "$DEVICE" "${quick[@]}" \
+      --json "$OUT/results.jsonl"
+  done
+}
+
+# Without PyTorch's cache of memory, which would hide what lies past the end of a tensor.
+sanitizers() {
+  local tool
+  for tool in memcheck racecheck initcheck synccheck; do
+    run "compute-sanitizer $tool" 45 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer \
+      --tool "$tool" --kernel-name kns=occvae --error-exitcode 9 --print-limit 10 \
+      "$PYTHON" benchmarks/cuda_smoke.py --device "$DEVICE"
+  done
+}
+
+for part in $PARTS; do
+  "$part"
+done
+
+printf '\n=== summary (%d s)\n' "$SECONDS"
+"$PYTHON" benchmarks/result_table.py "$OUT/results.jsonl" >>"$OUT/summary.txt"
+cat "$OUT/summary.txt"
+exit $failed

@@ -1,0 +1,142 @@
+"""The emulator must catch what a GPU would punish now and then: mistakes in kernels.cu, by seed."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.cuda_emulator import build, library
+from tests.cuda_emulator.test_ptx import randn, run_wgmma
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no g++")
+SEEDS = range(10)
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return library.emulated_kernels()
+
+
+def caught(kernels, run) -> int:
+    """In how many seeds run() raises or returns False."""
+    count = 0
+    for seed in SEEDS:
+        kernels.seed(seed)
+        try:
+            count += not run()
+        except RuntimeError:
+            count += 1
+    return count
+
+
+def reverse(kernels, mistake: int) -> bool:
+    values = torch.arange(4 * 256, dtype=torch.int32)
+    out = torch.zeros_like(values)
+    kernels.run("reverse", 4, values, out, mistake)
+    return torch.equal(out.view(4, 256), values.view(4, 256).flip(1))
+
+
+def test_a_missing_barrier_is_caught(kernels):
+    assert caught(kernels, lambda: reverse(kernels, 0)) == 0
+    assert caught(kernels, lambda: reverse(kernels, 1)) == len(SEEDS)
+
+
+def stream(kernels, name: str, mistake: int) -> bool:
+    values = randn(kernels, 9 * 256)
+    out = torch.zeros_like(values)
+    kernels.run(name, 9, values, out, mistake)
+    return torch.equal(out, values)
+
+
+@pytest.mark.parametrize("name", ["stream_copies", "stream_bulk"])
+@pytest.mark.parametrize("mistake", [1, 2], ids=["no wait for data", "no wait for readers"])
+def test_copies_that_nobody_waits_for_are_caught(kernels, name, mistake):
+    assert caught(kernels, lambda: stream(kernels, name, mistake)) == len(SEEDS)
+
+
+def test_a_slot_that_is_not_given_back_is_caught(kernels):
+    def run() -> bool:
+        out = torch.zeros(20 * 64, dtype=torch.int32)
+        kernels.run("hand_over", 20, out, 1)
+        return torch.equal(out, torch.arange(20 * 64, dtype=torch.int32))
+
+    assert caught(kernels, run) == len(SEEDS)
+
+
+WGMMA_MISTAKES = ["no proxy fence", "wrong swizzle", "no wait", "no fence", "overwritten operand",
+                  "shifted descriptor"]  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", range(1, 7), ids=WGMMA_MISTAKES)
+def test_mistakes_with_wgmma_are_caught(kernels, mistake):
+    found = caught(kernels, lambda: run_wgmma(kernels, torch.float16, 128, mistake) < 1e-4)
+    late = mistake == 5  # seen only where the product runs late, which chance decides
+    assert 0 < found < len(SEEDS) if late else found == len(SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (0, "the warp has diverged: lane .* is in __(shfl|ballot)_sync with mask ffffffff"),
+        (1, "deadlock; 32 threads .* wait at __syncthreads; 32 threads .* wait at mbarrier_wait"),
+        (2, "a write past the end of the dynamic shared memory, 1000 bytes, at byte 1000"),
+        (3, "no mbarrier was initialised at shared address"),
+        (4, "is not in shared memory"),
+        (5, "lane 31 of the mask ffffffff has ended"),
+    ],
+)
+def test_what_kernels_must_not_do_is_named(kernels, what, message):
+    with pytest.raises(RuntimeError, match=message):
+        kernels.run("misbehave", what, torch.zeros(64, dtype=torch.int32))
+    assert reverse(kernels, 0)  # the next launch is not disturbed
+
+
+def test_an_access_beyond_a_tensor_is_caught():
+    sanitizer = build.with_address_sanitizer()
+    if not sanitizer:
+        pytest.skip("no libasan")
+    code = (
+        "import torch\n"
+        "from tests.cuda_emulator.library import emulated_kernels\n"
+        "values = torch.zeros(3 * 256, dtype=torch.int32)\n"
+        "emulated_kernels().run('reverse', {blocks}, values, values.clone(), 0)\n"
+    )
+    for blocks, error in ((3, ""), (4, "heap-buffer-overflow")):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(blocks=blocks)],
+            env=os.environ | sanitizer | {"PYTHONPATH": str(build.ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert error in done.stderr and (done.returncode == 0) == (not error), done.stderr
+
+
+def test_a_schedule_can_be_repeated(kernels):
+    outs = []
+    for _ in range(2):
+        kernels.seed(5)
+        values = torch.arange(4 * 256, dtype=torch.int32)
+        outs.append(torch.zeros_like(values))
+        kernels.run("reverse", 4, values, outs[-1], 1)  # shows who ran before whom
+    assert torch.equal(*(out == torch.arange(1024).view(4, 256).flip(1).flatten() for out in outs))
+
+
+def test_instructions_that_the_device_lacks_are_refused(kernels, monkeypatch):
+    monkeypatch.setenv("OCCVAE_EMULATED_DEVICE", "8.6")
+    with pytest.raises(RuntimeError, match="wgmma.* needs compute capability 9.0, .* has 8.6"):
+        run_wgmma(kernels, torch.float16, 128)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_90a"])
+def test_the_inline_ptx_assembles(architecture):
+    library.nvcc_compiles(architecture)
+
+
+def test_only_plain_launches_are_rewritten():
+    assert build.rewrite("f<<<1, n>>>(a);") == "emulator::configure(f, 1, n)(a);"
+    with pytest.raises(ValueError, match="understands only"):
+        build.rewrite("f<int><<<1, n>>>(a);")

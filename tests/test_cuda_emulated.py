@@ -1,0 +1,40 @@
+"""The tests of the ops on the CUDA sources, which tests/cuda_emulator runs on the CPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import EMULATED_CUDA
+from tests.cuda_emulator import build
+
+# Tests of ops, by the CUDA source that they run.
+TESTS = {
+    "voxel_iou": "tests/ops/test_voxel_iou.py",
+    "mise": "tests/ops/test_mise_native.py",
+    "marching_cubes": "tests/ops/test_marching_cubes_native.py",
+    "query_occupancy": "tests/ops/test_query_occupancy_cuda.py",
+}
+
+pytestmark = [
+    pytest.mark.skipif(build.compiler() is None, reason="no g++"),
+    pytest.mark.skipif(EMULATED_CUDA, reason="would run itself"),
+]
+
+
+@pytest.mark.parametrize("source", TESTS)
+def test_ops_on_emulated_cuda(source):
+    if not (build.ROOT / f"csrc/cuda/{source}.cu").exists():
+        pytest.skip(f"csrc/cuda/{source}.cu does not exist")
+    environment = os.environ | build.with_address_sanitizer()
+    environment |= {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS[source]],
+        cwd=build.ROOT,
+        env=environment | {"PYTHONPATH": str(build.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    assert " passed" in done.stdout
