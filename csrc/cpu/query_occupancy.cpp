@@ -24,7 +24,7 @@ constexpr int64_t kActivationBytes = 640 << 10;  // of a tile, of the 1 MB or mo
 constexpr int64_t kTilesPerThread = 4;
 constexpr int64_t kMinRowBlocks = 4;  // of a tile: with fewer the weights are not read often enough
 
-QueryKernel choose_kernel(Isa isa, Precision precision) {
+QueryKernel choose_kernel([[maybe_unused]] Isa isa, Precision precision) {
 #ifdef OCCVAE_X86
   if (isa == Isa::kAvx512Bf16 && precision == Precision::kBf16) return query_kernel_avx512_bf16();
   if (isa >= Isa::kAvx512) return query_kernel_avx512(precision);

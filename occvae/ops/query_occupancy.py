@@ -16,7 +16,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")  # in the order of csrc/query_occupancy.h
 PANEL = 32  # channels come in multiples of it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedDecoder:
     """A decoder's weights and, for each of B shapes, its affines, as the kernels want them.
 
@@ -47,9 +47,9 @@ class PackedDecoder:
 def query_occupancy(points: Tensor, packed: PackedDecoder) -> Tensor:
     """Logits of a packed decoder (Occupancy Networks, Mescheder et al. 2019) at points.
 
-    The activations of a tile of points never leave the cache (CPU) or the chip (CUDA). A value
-    depends on its point, its shape and the weights only, bit for bit: not on the other points,
-    their number or order, nor on the number of threads. NaN coordinates give NaN.
+    The activations of a tile of points never leave the cache (CPU) or the chip (CUDA). A value of
+    the kernels depends on its point, its shape and the weights only, bit for bit: not on the other
+    points, their number or order, nor on the number of threads. NaN coordinates give NaN.
 
     In fp16 and bf16 weights and activations between the layers are rounded to 16 bits; sums, the
     residual stream and the affines are float32. A point whose activations leave the range of fp16
@@ -75,9 +75,8 @@ def query_occupancy(points: Tensor, packed: PackedDecoder) -> Tensor:
             f"points must be (B, N, 3) with B = {packed.num_shapes} packed shapes; "
             f"got {tuple(points.shape)}"
         )
-    shapes, count = points.shape[:2]
-    offsets = torch.arange(shapes + 1, device=points.device) * count
-    return _query(points.reshape(-1, 3), offsets, packed).view(shapes, count)
+    values = _query(points.reshape(-1, 3), _equal_offsets(*points.shape[:2], points), packed)
+    return values.view(points.shape[:2])
 
 
 def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> Tensor:
@@ -98,7 +97,7 @@ def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> 
             f"got {tuple(points.shape)} and {tuple(shape_index.shape)}"
         )
     if packed.num_shapes == 1:
-        return _query(points, torch.tensor([0, len(points)], device=points.device), packed)
+        return _query(points, _equal_offsets(1, len(points), points), packed)
     shapes, order = shape_index.sort(stable=True)
     numbers = torch.arange(packed.num_shapes + 1, device=points.device)
     values = _query(points[order], torch.searchsorted(shapes, numbers), packed)
@@ -131,7 +130,7 @@ def pack_decoder(
     device = weights.device
     native = _extension.use_native("query_occupancy", device, backend)
     padding = -input.shape[1] % PANEL
-    input, affines = (F.pad(part.float(), (0, padding)) for part in (input, affines))
+    input, affines = (F.pad(part.float(), (0, padding)).contiguous() for part in (input, affines))
     weights = F.pad(weights.float(), (0, padding, 0, padding)).contiguous()
     head = torch.cat([F.pad(head[:-1], (0, padding)), head[-1:]]).float()
     if precision is None:
@@ -142,7 +141,7 @@ def pack_decoder(
     exact = pack(weights, 0)
     rounded = exact if precision == "fp32" else pack(weights, PRECISIONS.index(precision))
     path = "native" if native else "reference"
-    return PackedDecoder(input, rounded, exact, affines.contiguous(), head, precision, path)
+    return PackedDecoder(input, rounded, exact, affines, head, precision, path)
 
 
 _CUDA_WIDTHS = (128, 256)  # channels for which there are kernels of 16 bits
@@ -171,6 +170,10 @@ def _check_points(points: Tensor, packed: PackedDecoder) -> None:
         raise TypeError(f"points must be float32; got {points.dtype}")
     if points.device != packed.head.device:
         raise ValueError(f"points are on {points.device} but the decoder on {packed.head.device}")
+
+
+def _equal_offsets(shapes: int, count: int, like: Tensor) -> Tensor:
+    return torch.arange(shapes + 1, device=like.device) * count
 
 
 def _query(points: Tensor, offsets: Tensor, packed: PackedDecoder) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -44,34 +45,41 @@ def assert_accurate(found: Tensor, expected: Tensor, precision: str) -> None:
     assert (expected[flipped].abs() < 3 * error.abs().max()).all()
 
 
-@pytest.fixture(params=_extension.ISA_NAMES)
+@pytest.fixture(params=[pytest.param(isa, marks=needs_kernels) for isa in _extension.ISA_NAMES])
 def isa(request: pytest.FixtureRequest):
     """Every instruction set of this machine; what it lacks is the next lower one."""
     with _extension.limit_cpu_isa(request.param):
         yield request.param
 
 
+@pytest.fixture(params=["reference", *_extension.ISA_NAMES])
+def backend(request: pytest.FixtureRequest):
+    """The twin, and the kernel by every instruction set."""
+    if request.param == "reference":
+        yield "reference"
+        return
+    if _extension.status()["_C"] is not None:
+        pytest.skip("occvae._C is not built")
+    with _extension.limit_cpu_isa(request.param):
+        yield "native"
+
+
+@cache
+def known_logits(width: int, blocks: int) -> tuple[CbnDecoder, Tensor, Tensor, Tensor]:
+    """A decoder, points, conditioning and the logits in float64."""
+    decoder, (points, conditioning) = random_decoder(width, blocks), inputs(2, 301)
+    return decoder, points, conditioning, oracle(decoder, points, conditioning)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("blocks", [0, 1, 5])
-@pytest.mark.parametrize("width", [32, 64, 100, 128, 256])
+@pytest.mark.parametrize("width", [32, 64, 100, 128, 256, 512])
 @pytest.mark.parametrize("device", DEVICES)
 def test_widths_depths_and_precisions(device, backend, width, blocks, precision):
-    decoder = random_decoder(width, blocks).to(device)
-    points, conditioning = (part.to(device) for part in inputs(2, 700))
-    packed = decoder.pack(conditioning, precision, backend)
+    decoder, points, conditioning, expected = known_logits(width, blocks)
+    packed = copy.deepcopy(decoder).to(device).pack(conditioning.to(device), precision, backend)
     assert packed.path == backend
-    found = query_occupancy(points, packed)
-    assert_accurate(found, oracle(decoder, points, conditioning), precision)
-
-
-@needs_kernels
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("width, blocks", [(32, 1), (96, 5), (256, 2), (512, 5)])
-def test_every_instruction_set(isa, width, blocks, precision):
-    decoder = random_decoder(width, blocks)
-    points, conditioning = inputs(3, 205)
-    found = query_occupancy(points, decoder.pack(conditioning, precision, "native"))
-    assert_accurate(found, oracle(decoder, points, conditioning), precision)
+    assert_accurate(query_occupancy(points.to(device), packed), expected, precision)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -87,7 +95,6 @@ def test_sixteen_bits_are_rounded_to_and_fp16_is_finer(device, backend):
     assert 30 * error("fp32") < error("fp16") < error("bf16") / 4
 
 
-@needs_kernels
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_rounding_is_that_of_the_reference(isa, precision):
     """One block: with the operands of the twin, sums in another order differ by float32's error."""
@@ -101,7 +108,6 @@ def test_rounding_is_that_of_the_reference(isa, precision):
     assert difference.median() < 1e-6  # a sum at a tie may be rounded the other way, but few are
 
 
-@needs_kernels
 @pytest.mark.parametrize("precision", PRECISIONS)
 class TestBatchInvariance:
     """Bit for bit the same value, whatever surrounds a point."""
@@ -287,7 +293,6 @@ def test_the_range_guard_of_fp16(device, backend):
     assert same[inside].double().mean() < 0.1  # the others are not computed in fp32
 
 
-@needs_kernels
 def test_the_range_guard_is_of_points_and_not_of_tiles(isa):
     folded, points = overflowing(), inputs(1, 300)[0] * 20
     packed = pack_decoder(*folded, precision="fp16", backend="native")

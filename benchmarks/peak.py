@@ -1,0 +1,83 @@
+"""The most a device can do, measured in the run that it is compared with.
+
+CPUs: multiply-adds in registers on all threads, by benchmarks/peak.cpp, which is compiled here; a
+matrix product is no such peak, for some libraries run at half speed on CPUs of another make. GPUs:
+the vendor's product of two large matrices.
+"""
+
+import ctypes
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from occvae import _extension
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
+_ROUNDS, _TASKS = 2_000_000, 16  # rounds of a task, tasks a thread: threads share them as they can
+# Name -> function of peak.cpp, instruction set, and operations of an instruction.
+_CPU = {
+    "fma avx2": ("fma_avx2", "avx2", 2 * 8),
+    "fma avx512": ("fma_avx512", "avx512", 2 * 16),
+    "dot bf16": ("dot_avx512_bf16", "avx512_bf16", 4 * 16),
+}
+_EDGE = 8192  # of the matrices on GPUs
+_GPU = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Peak:
+    """`run` does `operations` floating-point operations."""
+
+    def __init__(self, run: Callable[[], object], operations: float):
+        self.run, self.operations = run, operations
+
+
+def peaks(device: str) -> dict[str, Peak]:
+    """By name; none on a CPU that peak.cpp does not know, or without a compiler."""
+    return _gpu_peaks() if device == "cuda" else _cpu_peaks()
+
+
+def _cpu_peaks() -> dict[str, Peak]:
+    isa, library = _extension.cpu_isa(), _build()
+    if isa in (None, "portable") or library is None:
+        return {}
+    rank = _extension.ISA_NAMES.index
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads)  # a foreign call lets the other threads of Python run
+
+    def peak(name: str, operations: int) -> Peak:
+        function = getattr(library, name)
+        tasks = [ctypes.c_long(_ROUNDS)] * (_TASKS * threads)
+        total = len(tasks) * _ROUNDS * library.chains() * operations
+        return Peak(lambda: list(pool.map(function, tasks)), total)
+
+    return {
+        name: peak(function, operations)
+        for name, (function, needed, operations) in _CPU.items()
+        if rank(needed) <= rank(isa)
+    }
+
+
+def _build() -> ctypes.CDLL | None:
+    with tempfile.TemporaryDirectory() as folder:
+        target = str(Path(folder) / "peak.so")
+        compiler = os.environ.get("CXX", "c++").split()
+        command = [*compiler, "-O2", "-shared", "-fPIC", str(_SOURCE), "-o", target]
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"no peak: {error}")
+            return None
+        return ctypes.CDLL(target)
+
+
+def _gpu_peaks() -> dict[str, Peak]:
+    def peak(dtype: torch.dtype) -> Peak:
+        a, b = (torch.randn(_EDGE, _EDGE, device="cuda", dtype=dtype) for _ in range(2))
+        return Peak(lambda: a @ b, 2 * _EDGE**3)
+
+    return {f"product {name}": peak(dtype) for name, dtype in _GPU.items()}

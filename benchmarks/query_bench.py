@@ -1,0 +1,261 @@
+"""Occupancy queries: the fused kernels against the decoder in PyTorch, eager and compiled.
+
+python benchmarks/query_bench.py [--quick] [--hidden 128 256 512] [--device cuda] [--json FILE]
+
+The decoder has random weights, statistics and norms. Every candidate is first compared with the
+decoder in float64; one that is further off than its precision allows ends the run. Candidates and
+the peak are timed in turns, in one process. Shares are of the peak of the candidate's own
+arithmetic. "As published" is the decoder of the 2019 code, channels first. --quick takes about a
+minute: without torch.compile, which compiles for minutes, and at one width.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from timing import environment, header, interleave, parser, write_json
+from occvae import _extension
+from occvae.models.batch_norm import ConditionalBatchNorm
+from occvae.models.decoders import CbnDecoder
+from occvae.ops.query_occupancy import query_occupancy
+from peak import peaks
+from tests.builders import random_decoder
+
+BARS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}  # error relative to float64, of the kernels
+PYTORCH_BARS = {"fp32": 1e-2, "bf16": 1e-1}  # of PyTorch, which may use TF32 and rounds x as well
+PUBLISHED, EAGER = "PyTorch eager, as published", "PyTorch eager"
+CHUNK = {"cpu": 512, "cuda": 32_768}  # points whose activations stay in a cache
+COMPILED = {
+    "torch.compile": {},
+    "torch.compile max-autotune": {"options": {"max_autotune": True, "freezing": True}},
+}
+
+
+def as_published(decoder: CbnDecoder, points: Tensor, conditioning: Tensor) -> Tensor:
+    """The same function as the code of 2019 has it: channels first, every step of its own."""
+
+    def convolution(layer: nn.Linear, x: Tensor) -> Tensor:
+        return F.conv1d(x, layer.weight[:, :, None], layer.bias)
+
+    def norm_relu(norm: ConditionalBatchNorm, x: Tensor) -> Tensor:
+        statistics = norm.norm
+        x = F.batch_norm(x, statistics.running_mean, statistics.running_var, eps=statistics.eps)
+        gamma, beta = norm.gamma(conditioning)[:, :, None], norm.beta(conditioning)[:, :, None]
+        return F.relu(gamma * x + beta)
+
+    x = convolution(decoder.linear_in, points.transpose(1, 2))
+    for block in decoder.blocks:
+        update = convolution(block.linear_0, norm_relu(block.norm_0, x))
+        x = x + convolution(block.linear_1, norm_relu(block.norm_1, update))
+    return convolution(decoder.linear_out, norm_relu(decoder.norm_out, x)).squeeze(1)
+
+
+@dataclass
+class Candidate:
+    run: Callable[[Tensor], Tensor]  # points (B, N, 3) -> logits (B, N)
+    precision: str
+    peak: str  # its name
+    bar: float
+    compile_seconds: float | None = None
+
+
+class Case:
+    """One decoder, one conditioning, and its candidates."""
+
+    def __init__(self, hidden_size: int, args):
+        self.device, self.hidden_size, self.blocks = args.device, hidden_size, args.blocks
+        self.decoder = random_decoder(hidden_size, args.blocks, embedding_size=256)
+        self.decoder.to(args.device).requires_grad_(False)
+        generator = torch.Generator().manual_seed(0)
+        points = torch.rand(args.shapes, args.points, 3, generator=generator) * 1.1 - 0.55
+        self.points = points.to(args.device)
+        self.conditioning = torch.randn(args.shapes, 256, generator=generator).to(args.device)
+
+    @property
+    def operations(self) -> int:
+        """Of one point; the scales, shifts and ReLUs not counted."""
+        c = self.hidden_size
+        return 2 * (3 * c + 2 * self.blocks * c * c + c)
+
+    def pytorch(self, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tensor]:
+        return copy.deepcopy(self.decoder).to(dtype), self.conditioning.to(dtype)
+
+    def candidates(self, compiled: bool) -> dict[str, Candidate]:
+        result = self._native_on_gpu() if self.device == "cuda" else self._native_on_cpu()
+        plain, conditioning = self.pytorch()
+        half, half_conditioning = self.pytorch(torch.bfloat16)
+        fp32, bf16 = self._machine_peaks()
+
+        def chunked(points: Tensor) -> Tensor:
+            parts = points.split(CHUNK[self.device], dim=1)
+            return torch.cat([plain(part, conditioning) for part in parts], dim=1)
+
+        def in_bf16(points: Tensor) -> Tensor:
+            return half(points.bfloat16(), half_conditioning).float()
+
+        def in_fp32(points: Tensor) -> Tensor:
+            return plain(points, conditioning)
+
+        def published(points: Tensor) -> Tensor:
+            return as_published(plain, points, conditioning)
+
+        bars = PYTORCH_BARS
+        result[PUBLISHED] = Candidate(published, "fp32", fp32, bars["fp32"])
+        result[EAGER] = Candidate(in_fp32, "fp32", fp32, bars["fp32"])
+        result[f"{EAGER}, bf16"] = Candidate(in_bf16, "bf16", bf16, bars["bf16"])
+        result["PyTorch in chunks"] = Candidate(chunked, "fp32", fp32, bars["fp32"])
+        if compiled:
+            torch.compiler.reset()  # or the graphs of other widths would count against its limit
+            for name, options in COMPILED.items():
+                run = torch.compile(in_fp32, **options)
+                result[name] = Candidate(run, "fp32", fp32, bars["fp32"])
+            run = torch.compile(in_bf16, **COMPILED["torch.compile max-autotune"])
+            name = "torch.compile max-autotune, bf16"
+            result[name] = Candidate(run, "bf16", bf16, bars["bf16"])
+        return result
+
+    def _machine_peaks(self) -> tuple[str, str]:
+        if self.device == "cuda":
+            return "product fp32", "product bf16"
+        isa = _extension.cpu_isa()
+        fp32 = "fma avx2" if isa == "avx2" else "fma avx512"
+        return fp32, "dot bf16" if isa == "avx512_bf16" else fp32
+
+    def _native_on_cpu(self) -> dict[str, Candidate]:
+        best = _extension.cpu_isa()
+        isas = _extension.ISA_NAMES[: _extension.ISA_NAMES.index(best) + 1]
+        fp32, bf16 = self._machine_peaks()
+        chosen = [("fp32", best, fp32), ("fp16", best, fp32), ("bf16", best, bf16)]
+        chosen += [("fp32", isa, f"fma {isa}") for isa in isas if isa in ("portable", "avx2")]
+        result = {}
+        for precision, isa, peak in chosen:
+            packed = self.decoder.pack(self.conditioning, precision, "native")
+
+            def run(points: Tensor, packed=packed, isa=isa) -> Tensor:
+                with _extension.limit_cpu_isa(isa):
+                    return query_occupancy(points, packed)
+
+            shown = "avx512" if isa == "avx512_bf16" and precision != "bf16" else isa
+            name = f"fused {precision}, {shown}"
+            result[name] = Candidate(run, precision, peak, BARS[precision])
+        return result
+
+    def _native_on_gpu(self) -> dict[str, Candidate]:
+        result = {}
+        for precision in BARS:
+            packed = self.decoder.pack(self.conditioning, precision, "auto")
+            name = f"{'fused' if packed.path == 'native' else 'reference'} {packed.precision}"
+
+            def run(points: Tensor, packed=packed) -> Tensor:
+                return query_occupancy(points, packed)
+
+            peak = f"product {packed.precision}"
+            result[name] = Candidate(run, packed.precision, peak, BARS[packed.precision])
+        return result
+
+    @torch.no_grad()
+    def check(self, candidates: dict[str, Candidate]) -> dict[str, float]:
+        """Relative error (L2) of each against float64, on some of the points; compiles as well."""
+        some = self.points[:, :2000]
+        double, conditioning = self.pytorch(torch.float64)
+        expected = double(some.double(), conditioning)
+        errors = {}
+        for name, candidate in candidates.items():
+            start = time.perf_counter()
+            found = candidate.run(self.points)[:, :2000]
+            if name.startswith("torch.compile"):
+                candidate.compile_seconds = time.perf_counter() - start
+            errors[name] = float((found - expected).norm() / expected.norm())
+            if not errors[name] <= candidate.bar:
+                raise SystemExit(f"{name}: error {errors[name]:.1e} > {candidate.bar}: no times")
+        return errors
+
+
+def measure(hidden_size: int, args) -> list[dict]:
+    case = Case(hidden_size, args)
+    count = case.points.shape[:2].numel()
+    print(f"\nwidth {hidden_size}  blocks {args.blocks}  shapes {args.shapes}", end="  ")
+    print(f"points {count:,}  {case.operations / 1e6:.4f} MFLOP a point", flush=True)
+    candidates = case.candidates(compiled=not args.quick)
+    errors = case.check(candidates)
+    runs = {name: lambda each=each: each.run(case.points) for name, each in candidates.items()}
+    limits = peaks(args.device)
+    runs |= {f"peak {name}": limit.run for name, limit in limits.items()}
+    with torch.no_grad():
+        results = interleave(runs, repeats=args.repeats, device=args.device, warmup=1)
+    rates = {name: limits[name].operations / results[f"peak {name}"]["median"] for name in limits}
+    print("peaks  " + "  ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()))
+    rows = []
+    for name, candidate in candidates.items():
+        median = results[name]["median"]
+        speed = case.operations * count / median
+        rows.append(
+            dict(
+                candidate=name,
+                hidden_size=hidden_size,
+                blocks=args.blocks,
+                shapes=args.shapes,
+                points=count,
+                device=args.device,
+                precision=candidate.precision,
+                error=errors[name],
+                points_per_second=count / median,
+                flops=speed,
+                peak=candidate.peak,
+                share=speed / rates[candidate.peak] if candidate.peak in rates else None,
+                speedup=results[EAGER]["median"] / median,
+                speedup_published=results[PUBLISHED]["median"] / median,
+                compile_seconds=candidate.compile_seconds,
+                **results[name],
+            )
+        )
+    print(table(rows), flush=True)
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    width = max(len(row["candidate"]) for row in rows)
+    lines = [
+        f"{'':<{width}}  {'error':>7}  {'median':>10}  {'k points/s':>10}  {'GFLOP/s':>8}  "
+        f"{'of peak':>7}  {'x eager':>7}  {'x published':>11}"
+    ]
+    for row in rows:
+        share = "" if row["share"] is None else f"{row['share']:.0%}"
+        compiled = row["compile_seconds"]
+        lines.append(
+            f"{row['candidate']:<{width}}  {row['error']:7.1e}  {1e3 * row['median']:7.1f} ms  "
+            f"{row['points_per_second'] / 1e3:10.1f}  {row['flops'] / 1e9:8.1f}  "
+            f"{share:>7}  {row['speedup']:7.2f}  {row['speedup_published']:11.2f}"
+            + (f"  compiled in {compiled:.0f} s" if compiled is not None else "")
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.set_defaults(repeats=5)
+    options.add_argument("--hidden", nargs="+", type=int, default=[128, 256, 512])
+    options.add_argument("--blocks", type=int, default=5)
+    options.add_argument("--shapes", type=int, default=1)
+    options.add_argument("--points", type=int, default=100_000, help="of each shape")
+    options.add_argument("--quick", action="store_true", help="width 256, eager PyTorch only")
+    args = options.parse_args()
+    if args.quick:
+        args.hidden, args.repeats = [256], min(args.repeats, 3)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    facts = environment(args.device) | dict(isa=_extension.cpu_isa())
+    print(header("query_bench", facts))
+    for hidden_size in args.hidden:
+        rows = measure(hidden_size, args)
+        if args.json:
+            write_json(args.json, "query", facts, rows)
+
+
+if __name__ == "__main__":
+    main()
