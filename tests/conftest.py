@@ -25,6 +25,9 @@ NOT_EMULATED = {
     "test_every_instruction_set": "is about CPU kernels",
     "test_any_number_of_threads": "is about CPU kernels",
     "test_many_samples": "has 70,000 blocks",
+    "test_opcheck_of_packing": "is about the layouts of a device",
+    "test_the_kernel_refuses_offsets_that_do_not_fit": "is about offsets on the CPU",
+    "test_the_kernel_refuses_weights_of_another_precision": "is about layouts of the CPU",
 }
 
 # For @pytest.mark.parametrize("backend", BACKENDS), or the fixture.

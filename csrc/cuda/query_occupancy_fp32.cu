@@ -1,37 +1,10 @@
 // query_occupancy in fp32, for every width up to 1024 and every GPU. It also computes again the
 // points that the fp16 kernels found out of range.
 #include "query_kernels.cuh"
+#include "query_slabs.cuh"
 
 namespace occvae {
 namespace {
-
-// A block works on `points` points by all channels, a thread on 8 points by 8 channels of them:
-// the residual stream and the sums of a product are 64 registers each. Fewer points where there are
-// more channels, so that the activations always fit 64 KB, and a slab of weights, `depth` input
-// channels by all output channels, is 64 floats a thread group of 8 x 8: 4 float4 a thread.
-constexpr int kEdge = 8;  // of a thread's square of points and channels
-constexpr int kMaxThreads = 256;
-constexpr int kMaxPoints = 128;
-constexpr int kMaxActivations = kMaxThreads * kEdge * kEdge;
-constexpr int kVectors = 4;  // float4 of a slab that a thread brings
-
-struct Geometry {
-  int channels;
-  int points;  // of a tile, a power of two >= 16
-
-  __host__ __device__ int depth() const { return points / 4; }
-  __host__ __device__ int columns() const { return channels / kEdge; }  // of threads
-  __host__ __device__ int slabs() const { return channels / depth(); }  // of a layer
-  __host__ __device__ int slab_floats() const { return depth() * channels; }
-  int threads() const { return points / kEdge * columns(); }
-  size_t shared_bytes() const { return sizeof(float) * (points * channels + 2 * slab_floats()); }
-};
-
-Geometry choose_geometry(int channels) {
-  int points = kMaxPoints;
-  while (points * channels > kMaxActivations) points /= 2;
-  return {channels, points};
-}
 
 using Square = float[kEdge][kEdge];  // [channel][point]
 
@@ -58,77 +31,6 @@ struct Place {
     const int vector = half * (geometry.points / kEdge) + row;
     return channel * geometry.points + (vector ^ (channel / 4 & swizzle)) * 4;
   }
-};
-
-// Streams the weights of all layers, slab by slab and round again for the next tile, through two
-// buffers. The next slab is on its way to registers while one is multiplied.
-class WeightStream {
- public:
-  __device__ WeightStream(const float* weights, float* buffers, const Geometry& geometry,
-                          int layers)
-      : weights_(weights),
-        source_(weights),
-        buffers_(buffers),
-        geometry_(geometry),
-        layers_(layers) {
-    const int vectors = geometry.depth() * (kPanel / 4);  // of a panel
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int vector = threadIdx.x + i * blockDim.x;
-      offset_[i] = vector / vectors * geometry.channels * kPanel + vector % vectors * 4;
-    }
-    if (layers == 0) return;
-    fetch();
-    keep();
-  }
-
-  __device__ const float* current() const { return buffers_ + parity_ * geometry_.slab_floats(); }
-
-  __device__ void fetch_next() {
-    const int size = geometry_.channels * geometry_.channels;
-    source_ += geometry_.depth() * kPanel;
-    if (++slab_ == geometry_.slabs()) {
-      slab_ = 0;
-      source_ += size - geometry_.channels * kPanel;
-      if (++layer_ == layers_) {
-        layer_ = 0;
-        source_ = weights_;
-      }
-    }
-    fetch();
-  }
-
-  // Ends the work on the current slab, and with it all reading of activations so far.
-  __device__ void advance() {
-    parity_ ^= 1;
-    keep();
-    __syncthreads();
-  }
-
- private:
-  // A slab holds, of each panel of 32 output channels, `depth` rows, which are contiguous.
-  __device__ void fetch() {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      next_[i] = *reinterpret_cast<const float4*>(source_ + offset_[i]);
-    }
-  }
-  __device__ void keep() {
-    auto* to = reinterpret_cast<float4*>(buffers_ + parity_ * geometry_.slab_floats());
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) to[threadIdx.x + i * blockDim.x] = next_[i];
-  }
-
-  const float* weights_;  // [2L, C / 32, C, 32]
-  const float* source_;   // of the newest slab
-  float* buffers_;        // [2, C / 32, depth, 32]
-  Geometry geometry_;
-  int layers_;
-  int layer_ = 0;
-  int slab_ = 0;
-  int parity_ = 0;
-  int offset_[kVectors];
-  float4 next_[kVectors];
 };
 
 __device__ void load_two(float (&to)[kEdge], const float* left, const float* right) {
@@ -165,9 +67,15 @@ __device__ void multiply_slab(Square& sums, const float* activations, const floa
   }
 }
 
-// sums += a layer's product with the activations.
-__device__ void multiply(Square& sums, const float* activations, WeightStream& stream,
+__device__ void clear(Square& x) {
+#pragma unroll
+  for (int i = 0; i < kEdge * kEdge; ++i) x[i / kEdge][i % kEdge] = 0.0f;
+}
+
+// sums = a layer's product with the activations.
+__device__ void multiply(Square& sums, const float* activations, SlabStream& stream,
                          const Place& place) {
+  clear(sums);
   for (int slab = 0; slab < place.geometry.slabs(); ++slab) {
     stream.fetch_next();
     multiply_slab(sums, activations, stream.current(), slab * place.geometry.depth(), place);
@@ -193,6 +101,13 @@ __device__ void store_activations(float* activations, const Square& x, const flo
     }
   }
   __syncthreads();
+}
+
+// Sums begin at 0 and are added to x as a whole: begun at x, which is larger than its updates, they
+// would have four times the rounding error.
+__device__ void add(Square& x, const Square& sums) {
+#pragma unroll
+  for (int i = 0; i < kEdge * kEdge; ++i) x[i / kEdge][i % kEdge] += sums[i / kEdge][i % kEdge];
 }
 
 __device__ void start_residual(Square& x, const Query& query, const Tile& tile,
@@ -264,8 +179,8 @@ __global__ void __launch_bounds__(kMaxThreads)
   if (only_nan && !any_reported(guard)) return;
   auto* activations = reinterpret_cast<float*>(shared);  // [C, points]
   const Place place(geometry);
-  WeightStream stream(weights, activations + geometry.channels * geometry.points, geometry,
-                      2 * query.blocks);
+  SlabStream stream(weights, activations + geometry.channels * geometry.points, geometry,
+                    2 * query.blocks);
   if (!only_nan) clear_unused(query);
   const int64_t tiles = count_tiles(query, geometry.points);
   for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
@@ -274,11 +189,12 @@ __global__ void __launch_bounds__(kMaxThreads)
     Square x;
     start_residual(x, query, tile, place);
     for (int block = 0; block < query.blocks; ++block) {
-      Square g = {};
+      Square sums;
       store_activations(activations, x, layer_affine(query, tile.shape, 2 * block), place);
-      multiply(g, activations, stream, place);
-      store_activations(activations, g, layer_affine(query, tile.shape, 2 * block + 1), place);
-      multiply(x, activations, stream, place);
+      multiply(sums, activations, stream, place);
+      store_activations(activations, sums, layer_affine(query, tile.shape, 2 * block + 1), place);
+      multiply(sums, activations, stream, place);
+      add(x, sums);
     }
     write_logits(x, query, tile, only_nan, activations, place);
   }

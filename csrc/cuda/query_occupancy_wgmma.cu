@@ -8,6 +8,7 @@
 // keeps the tensor cores busy.
 #include "query_fragments.cuh"
 #include "query_kernels.cuh"
+#include "query_ring.cuh"
 
 namespace occvae {
 namespace {
@@ -18,11 +19,10 @@ constexpr int kGroup = 128;  // threads
 constexpr int kGroups = 2;   // that compute
 constexpr int kWarps = kGroups * kGroup / kWarp;
 constexpr int kBlockThreads = (kGroups + 1) * kGroup;
-constexpr int kStages = 4;
 constexpr int kChunkBytes = 2 * kWgmmaChunk;
 constexpr int kBytesH = 2 * kPoints * kChannels;
-constexpr int64_t kSharedBytes =
-    kStages * kChunkBytes + kGroups * kBytesH + 2 * kStages * sizeof(uint64_t);
+using Weights = Ring<4, kChunkBytes, kWarps>;
+constexpr int64_t kSharedBytes = Weights::kBytes + kGroups * kBytesH + Weights::kBarrierBytes;
 
 // Where no code for Hopper was built for the loaded device, the kernel is empty and says that it
 // takes no block of its size.
@@ -35,60 +35,6 @@ constexpr int kHalfTiles = kTiles / 2;
 constexpr int kChunksOfHalf = 2;  // of each layer, for half of g's channels
 constexpr int kChunksOfBlock = 8;
 constexpr int kPanelBytesH = kPoints * 128;  // 64 channels, 128 bytes, of all points
-
-// Chunks of weights on their way from one thread to the warps that compute. Each of kStages
-// buffers has two barriers: `full` counts the bytes that came, `empty` the warps that are done.
-class Ring {
- public:
-  __device__ explicit Ring(uint32_t shared)
-      : buffers_(shared), barriers_(shared + kStages * kChunkBytes + kGroups * kBytesH) {}
-
-  // By one thread; __syncthreads() must follow.
-  __device__ void initialize() const {
-    for (int stage = 0; stage < kStages; ++stage) {
-      ptx::mbarrier_init(full(stage), 1);
-      ptx::mbarrier_init(empty(stage), kWarps);
-    }
-    ptx::mbarrier_init_fence();
-  }
-
-  __device__ void bring(const uint8_t* chunk) {
-    ptx::mbarrier_wait(empty(stage_), parity_ ^ 1);  // the first round finds all buffers empty
-    ptx::mbarrier_arrive_expect_tx(full(stage_), kChunkBytes);
-    ptx::cp_async_bulk(buffers_ + stage_ * kChunkBytes, chunk, kChunkBytes, full(stage_));
-    advance();
-  }
-
-  // Waits for the next chunk.
-  __device__ uint32_t take() {
-    ptx::mbarrier_wait(full(stage_), parity_);
-    const uint32_t chunk = buffers_ + stage_ * kChunkBytes;
-    advance();
-    return chunk;
-  }
-
-  // By whole warps, in the order of take().
-  __device__ void release() {
-    if (threadIdx.x % kWarp == 0) ptx::mbarrier_arrive(empty(released_));
-    released_ = (released_ + 1) % kStages;
-  }
-
- private:
-  __device__ uint32_t full(int stage) const { return barriers_ + stage * 8; }
-  __device__ uint32_t empty(int stage) const { return barriers_ + (kStages + stage) * 8; }
-  __device__ void advance() {
-    if (++stage_ == kStages) {
-      stage_ = 0;
-      parity_ ^= 1;
-    }
-  }
-
-  uint32_t buffers_;
-  uint32_t barriers_;
-  int stage_ = 0;
-  int parity_ = 0;
-  int released_ = 0;
-};
 
 // The tiles of one round of a block, one a warpgroup. Both warpgroups take the same number of
 // chunks, whether they have points or not. Tiles are dealt to the blocks one by one, so that few of
@@ -116,7 +62,7 @@ struct Round {
   }
 };
 
-__device__ void bring_weights(const Query& query, const uint8_t* weights, Ring& ring) {
+__device__ void bring_weights(const Query& query, const uint8_t* weights, Weights& ring) {
   const int64_t tiles = count_tiles(query, kPoints);
   const int chunks = query.blocks * kChunksOfBlock;
   const int64_t rounds = Round::count(tiles);
@@ -165,7 +111,7 @@ struct Group {
   }
 
   // A half of g's channels, g = relu(scale * (W0 h) + shift), as operands of the second product.
-  __device__ void first_product(Operands& g, const float* affine, int half, Ring& ring) const {
+  __device__ void first_product(Operands& g, const float* affine, int half, Weights& ring) const {
     Pair sums[kHalfTiles];
     auto& d = reinterpret_cast<float (&)[kChannels / 4]>(sums);
 #pragma unroll
@@ -193,7 +139,7 @@ struct Group {
   }
 
   // x += W1 g, over a half of g's channels.
-  __device__ void second_product(Residual& x, const Operands& g, Ring& ring) const {
+  __device__ void second_product(Residual& x, const Operands& g, Weights& ring) const {
     auto& d = reinterpret_cast<float (&)[kChannels / 2]>(x);
 #pragma unroll
     for (int i = 0; i < kChunksOfHalf; ++i) {  // 64 input channels each
@@ -234,7 +180,7 @@ struct Group {
   }
 
   // Returns whether this thread wrote a NaN.
-  __device__ bool compute(const Tile& tile, Ring& ring) const {
+  __device__ bool compute(const Tile& tile, Weights& ring) const {
     Residual x;
     start(x, tile);
     for (int block = 0; block < query.blocks; ++block) {
@@ -251,7 +197,7 @@ struct Group {
   }
 
   // Leaves the chunks of a round to the other warpgroup.
-  __device__ void skip(Ring& ring) const {
+  __device__ void skip(Weights& ring) const {
     for (int i = 0; i < query.blocks * kChunksOfBlock; ++i) {
       ring.take();
       ring.release();
@@ -268,7 +214,7 @@ __global__ void __launch_bounds__(kMostThreads, 1)
 #if OCCVAE_HAS_WGMMA
   OCCVAE_DYNAMIC_SHARED(shared);
   const uint32_t base = ptx::shared_address(shared);
-  Ring ring(base);
+  Weights ring(base, base + Weights::kBytes + kGroups * kBytesH);
   if (threadIdx.x == 0) ring.initialize();
   clear_unused(query);
   __syncthreads();
@@ -279,7 +225,7 @@ __global__ void __launch_bounds__(kMostThreads, 1)
     return;
   }
   ptx::setmaxnreg_inc<240>();
-  const Group<kOperand> group{query, base + kStages * kChunkBytes + number * kBytesH, number};
+  const Group<kOperand> group{query, base + Weights::kBytes + number * kBytesH, number};
   const int64_t tiles = count_tiles(query, kPoints);
   bool nan = false;
   const int64_t rounds = Round::count(tiles);

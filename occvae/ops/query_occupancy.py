@@ -196,13 +196,22 @@ def _unpack(weights: Tensor) -> Tensor:
 
 
 def _fake_pack(weights: Tensor, precision: int) -> Tensor:
-    if weights.device.type != "cpu" or not _extension.has_kernel("_pack_query_weights", "cpu"):
+    device = weights.device.type
+    if not _extension.has_kernel("_pack_query_weights", device):
         return torch.empty_like(weights)
     layers, channels, _ = weights.shape
     panels = channels // PANEL
-    if PRECISIONS[precision] == "bf16":
+    name = PRECISIONS[precision]
+    if device == "cpu" and name == "bf16":
         size = (layers, panels, channels // 2, PANEL, 2)
         return weights.new_empty(size, dtype=torch.bfloat16)
+    if device == "cuda" and name != "fp32" and channels in _CUDA_WIDTHS:
+        kernel = torch.ops.occvae._cuda_query_kernel()  # see csrc/cuda/query_kernels.cuh
+        chunk = 16384 if kernel == 3 and channels == 256 else 8192
+        size = (layers // 2, 2 * channels * channels // chunk, chunk)
+        dtype = torch.float16 if name == "fp16" else torch.bfloat16
+        if kernel > 1:
+            return weights.new_empty(size, dtype=dtype)
     return weights.new_empty((layers, panels, channels, PANEL))
 
 

@@ -98,7 +98,7 @@ def test_sixteen_bits_are_rounded_to_and_fp16_is_finer(device, backend):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_rounding_is_that_of_the_reference(isa, precision):
     """One block: with the operands of the twin, sums in another order differ by float32's error."""
-    decoder = random_decoder(64, 1)
+    decoder = random_decoder(128, 1)
     points, conditioning = inputs(1, 3000)
     native, reference = (
         query_occupancy(points, decoder.pack(conditioning, precision, backend))
@@ -247,7 +247,7 @@ def test_nan_stays_with_its_point(device, backend, precision):
     torch.testing.assert_close(found[0, ~bad], expected[0, ~bad], rtol=1e-5, atol=1e-5)
 
 
-def overflowing(width: int = 64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def overflowing(width: int = 128) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A folded decoder of one block whose g leaves the range of fp16 at some points."""
     generator = torch.Generator().manual_seed(3)
     input, weights, head = (

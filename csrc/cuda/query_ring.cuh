@@ -1,0 +1,67 @@
+// Chunks of weights on their way from one thread, through shared memory, to the warps that compute
+// (sm_90).
+#pragma once
+
+#include "ptx.cuh"
+#include "query_tiles.cuh"
+
+namespace occvae {
+
+// Each of kStages buffers has two barriers: `full` counts the bytes that came, `empty` the warps,
+// of kReaders, that are done with them. Every thread has a Ring of its own, of the same memory.
+template <int kStages, int kChunkBytes, int kReaders>
+class Ring {
+ public:
+  static constexpr int kBytes = kStages * kChunkBytes;
+  static constexpr int kBarrierBytes = 2 * kStages * sizeof(uint64_t);
+
+  __device__ Ring(uint32_t buffers, uint32_t barriers) : buffers_(buffers), barriers_(barriers) {}
+
+  // By one thread; __syncthreads() must follow.
+  __device__ void initialize() const {
+    for (int stage = 0; stage < kStages; ++stage) {
+      ptx::mbarrier_init(full(stage), 1);
+      ptx::mbarrier_init(empty(stage), kReaders);
+    }
+    ptx::mbarrier_init_fence();
+  }
+
+  __device__ void bring(const uint8_t* chunk) {
+    ptx::mbarrier_wait(empty(stage_), parity_ ^ 1);  // the first round finds all buffers empty
+    ptx::mbarrier_arrive_expect_tx(full(stage_), kChunkBytes);
+    ptx::cp_async_bulk(buffers_ + stage_ * kChunkBytes, chunk, kChunkBytes, full(stage_));
+    advance();
+  }
+
+  // Waits for the next chunk.
+  __device__ uint32_t take() {
+    ptx::mbarrier_wait(full(stage_), parity_);
+    const uint32_t chunk = buffers_ + stage_ * kChunkBytes;
+    advance();
+    return chunk;
+  }
+
+  // By whole warps, in the order of take().
+  __device__ void release() {
+    if (threadIdx.x % kWarp == 0) ptx::mbarrier_arrive(empty(released_));
+    released_ = (released_ + 1) % kStages;
+  }
+
+ private:
+  __device__ uint32_t full(int stage) const { return barriers_ + stage * 8; }
+  __device__ uint32_t empty(int stage) const { return barriers_ + (kStages + stage) * 8; }
+  __device__ void advance() {
+    if (++stage_ == kStages) {
+      stage_ = 0;
+      parity_ ^= 1;
+    }
+  }
+
+  uint32_t buffers_;
+  uint32_t barriers_;
+  int stage_ = 0;
+  int parity_ = 0;
+  int released_ = 0;
+};
+
+}  // namespace occvae
