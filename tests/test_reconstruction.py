@@ -13,11 +13,10 @@ import pytest
 import trimesh
 from PIL import Image
 
-from occvae import reconstruction
+from occvae import meshing, reconstruction
 from occvae.cli import main
 from occvae.meshing import ProgressBar, extract_mesh
 from occvae.models import save_pretrained
-from occvae.models.occupancy import OccupancyModel
 from tests.fakes import octahedron_model
 from tests.fields import sphere
 
@@ -49,7 +48,7 @@ def write_some_and_interrupt(mesh, path, **_):
 
 
 INTERRUPTED = {
-    "in the extraction": (OccupancyModel, "_decode_chunked", interrupt, set()),
+    "in the extraction": (meshing, "mise", interrupt, set()),
     "in the export": (trimesh.Trimesh, "export", write_some_and_interrupt, set()),
     "in the preview": (reconstruction, "_preview", interrupt, {"photo.glb"}),
 }
