@@ -111,7 +111,7 @@ def test_ctrl_c_in_a_terminal(arguments):
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     command = [sys.executable, "-m", "occvae.cli", *arguments[:-1], "1024"]
     root = str(Path(reconstruction.__file__).parent.parent)
-    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=environment)
     os.close(theirs)
     shown = read_until(ours, b"photo.png, round ")
