@@ -104,12 +104,29 @@ def test_a_short_extraction_shows_no_bar(monkeypatch):
     assert "round" not in terminal.getvalue()
 
 
+# The command as it is, with a field that takes seconds on any machine.
+SLOW_COMMAND = """
+import sys, time
+from occvae import cli, meshing
+
+def slow(field, mise=meshing.mise, **options):
+    def slower(points, shape_index):
+        time.sleep(0.05)
+        return field(points, shape_index)
+
+    return mise(slower, **options | {"max_points_per_call": 300})
+
+meshing.mise = slow
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 def test_ctrl_c_in_a_terminal(arguments):
-    """The real command with the real signal, once its bar shows that it is at work."""
+    """A process with a terminal gets the real signal once its bar shows that it is at work."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = [sys.executable, "-m", "occvae.cli", *arguments[:-1], "1024"]
+    command = [sys.executable, "-c", SLOW_COMMAND, *arguments]
     root = str(Path(reconstruction.__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=environment)
