@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,7 @@ def test_ctrl_c_in_a_terminal(arguments):
     process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=environment)
     os.close(theirs)
     shown = read_until(ours, b"photo.png, round ")
+    time.sleep(0.07)  # not while it writes the bar
     process.send_signal(signal.SIGINT)
     rest = read_until(ours, None)
     out, _ = process.communicate(timeout=60)
