@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,10 @@ import pytest
 import trimesh
 from PIL import Image
 
-from occvae import reconstruction
+from occvae import meshing, reconstruction
 from occvae.cli import main
 from occvae.meshing import ProgressBar, extract_mesh
 from occvae.models import save_pretrained
-from occvae.models.occupancy import OccupancyModel
 from tests.fakes import octahedron_model
 from tests.fields import sphere
 
@@ -49,7 +49,7 @@ def write_some_and_interrupt(mesh, path, **_):
 
 
 INTERRUPTED = {
-    "in the extraction": (OccupancyModel, "_decode_chunked", interrupt, set()),
+    "in the extraction": (meshing, "mise", interrupt, set()),
     "in the export": (trimesh.Trimesh, "export", write_some_and_interrupt, set()),
     "in the preview": (reconstruction, "_preview", interrupt, {"photo.glb"}),
 }
@@ -105,17 +105,35 @@ def test_a_short_extraction_shows_no_bar(monkeypatch):
     assert "round" not in terminal.getvalue()
 
 
+# The command as it is, with a field that takes seconds on any machine.
+SLOW_COMMAND = """
+import sys, time
+from occvae import cli, meshing
+
+def slow(field, mise=meshing.mise, **options):
+    def slower(points, shape_index):
+        time.sleep(0.05)
+        return field(points, shape_index)
+
+    return mise(slower, **options | {"max_points_per_call": 300})
+
+meshing.mise = slow
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 def test_ctrl_c_in_a_terminal(arguments):
-    """The real command with the real signal, once its bar shows that it is at work."""
+    """A process with a terminal gets the real signal once its bar shows that it is at work."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = [sys.executable, "-m", "occvae.cli", *arguments[:-1], "1024"]
+    command = [sys.executable, "-c", SLOW_COMMAND, *arguments]
     root = str(Path(reconstruction.__file__).parent.parent)
-    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=environment)
     os.close(theirs)
     shown = read_until(ours, b"photo.png, round ")
+    time.sleep(0.07)  # not while it writes the bar
     process.send_signal(signal.SIGINT)
     rest = read_until(ours, None)
     out, _ = process.communicate(timeout=60)
