@@ -10,26 +10,33 @@ from torch.nn import functional as F
 
 
 class Weights(dict):
-    """A state dict that grows by random layers, scaled so that activations keep their size."""
+    """A state dict that grows by random layers, scaled so that activations keep their size.
 
-    def __init__(self, seed: int = 0):
+    Args:
+        names_only: tensors have shapes and no values.
+    """
+
+    def __init__(self, seed: int = 0, names_only: bool = False):
         super().__init__()
         self.generator = torch.Generator().manual_seed(seed)
+        self.names_only = names_only
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        if self.names_only:
+            return torch.empty(shape, device="meta")
         return torch.randn(*shape, generator=self.generator) * scale
 
-    def affine(self, name: str, *shape: int, fan_in: int, bias: bool = True, out: int = 0) -> None:
+    def affine(self, name: str, *shape: int, fan_in: int, bias: bool = True) -> None:
         self[f"{name}.weight"] = self.normal(*shape, scale=(2.0 / fan_in) ** 0.5)
         if bias:
-            self[f"{name}.bias"] = self.normal(out or shape[0], scale=0.1)
+            self[f"{name}.bias"] = self.normal(shape[0], scale=0.1)
 
     def conv(self, name: str, out: int, into: int, *kernel: int, bias: bool = True) -> None:
         fan_in = into * torch.Size(kernel).numel()
         self.affine(name, out, into, *kernel, fan_in=fan_in, bias=bias)
 
     def transposed(self, name: str, into: int, out: int, kernel: int) -> None:
-        fan_in = max(1, into * kernel**3 // 8)
+        fan_in = max(1, into * kernel**3 // 8)  # at stride 2, each output sees an eighth of it
         self.affine(name, into, out, kernel, kernel, kernel, fan_in=fan_in, bias=False)
 
     def norm(self, name: str, channels: int, affine: bool = True) -> None:
