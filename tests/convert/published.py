@@ -36,7 +36,7 @@ class Weights(dict):
         self.affine(name, out, into, *kernel, fan_in=fan_in, bias=bias)
 
     def transposed(self, name: str, into: int, out: int, kernel: int) -> None:
-        fan_in = max(1, into * kernel**3 // 8)  # at stride 2, each output sees an eighth of it
+        fan_in = into * max(1, kernel**3 // 8)  # at stride 2, each output sees an eighth of it
         self.affine(name, into, out, kernel, kernel, kernel, fan_in=fan_in, bias=False)
 
     def norm(self, name: str, channels: int, affine: bool = True) -> None:
@@ -84,6 +84,7 @@ def residual_stages(
                     f"{block}.conv{k + 1}", sizes[k + 1], sizes[k], kernel, kernel, bias=False
                 )
                 weights.norm(f"{block}.bn{k + 1}", sizes[k + 1])
+            weights[f"{block}.bn{len(kernels)}.weight"] *= 0.3  # sums keep their size too
             if index == 0 and (number or bottleneck):
                 weights.conv(f"{block}.downsample.0", out, into, 1, 1, bias=False)
                 weights.norm(f"{block}.downsample.1", out)

@@ -45,7 +45,7 @@ SPECS = {
         [2, 2], False, ((128, 3, 1, 1), (64, 3, 1, 2), (64, 3, 1, 2)), (392, 128, 64, 32, 8), False
     ),
 }
-# The ten convolutions of the VGG, by their place in it, with their channels; pooling by place.
+# The convolutions of the VGG, by their place in it, with their channels; places of the pooling.
 VGG = {0: 64, 3: 64, 7: 128, 10: 128, 14: 256, 17: 256, 20: 256, 24: 512}
 VGG_POOLS = (6, 13, 23)
 MERGER = (9, 16, 8, 4, 2, 1)
