@@ -14,13 +14,16 @@ from occvae.errors import UserError
 # (pattern of a whole foreign name, our name): `re` replacement syntax.
 Rules = tuple[tuple[str, str], ...]
 
+PREFIXES = ("", "module.")  # of names; the second is that of DataParallel
+
 _COUNTER = ".num_batches_tracked"
 _LISTED = 10  # names of each kind in an error
-# Best scores were saved as numpy scalars. Rebuilding them runs no code of the file's choosing; they
-# bear the module's name of numpy 1 or of numpy 2.
+# Best scores were saved as numpy scalars. Rebuilding them runs no code of the file's choosing; the
+# function that does bears the module's name of numpy 1 or of numpy 2.
+_REBUILD_SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_SCALARS = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    np._core.multiarray.scalar,
+    (_REBUILD_SCALAR, "numpy.core.multiarray.scalar"),
+    (_REBUILD_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
 ]
@@ -54,20 +57,22 @@ def _reason(error: Exception) -> str:
 
 
 def tensors_of(state: Mapping, what: str) -> dict[str, Tensor]:
-    """A state dict without the prefix that DataParallel puts before every name."""
+    """A state dict without the prefix, if every name has it."""
     if not isinstance(state, Mapping):
         raise UserError(f"{what} is a {type(state).__name__} instead of named tensors")
     strange = [str(name) for name, value in state.items() if not _is_dense(value)]
     if strange:
         raise UserError(f"{what} holds other things than dense tensors: {_names(strange)}")
     state = {str(name): value for name, value in state.items()}
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): value for name, value in state.items()}
-    return state
+    prefix = PREFIXES[all(name.startswith(PREFIXES[1]) for name in state)]
+    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    # A file of a few bytes can hold a tensor of any size that repeats one number.
+    return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
 
 def holds_tensors(value: object) -> bool:
@@ -83,55 +88,54 @@ def holds_tensors(value: object) -> bool:
     return False
 
 
-def rename(state: Mapping[str, Tensor], rules: Rules) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors under the names the first fitting rule gives them, and the names that none fits.
+def places(names: Iterable[str], rules: Rules) -> tuple[dict[str, str], list[str]]:
+    """{our name: foreign name} by the first fitting rule, and the foreign names that are left over.
 
-    Of tensors that would bear the same name, the second is left over too.
+    Of two that would take the same place, the second is left over.
     """
     compiled = [(re.compile(pattern), name) for pattern, name in rules]
-    renamed, left_over = {}, []
-    for foreign, tensor in state.items():
+    placed, left_over = {}, []
+    for foreign in names:
         matches = ((pattern.fullmatch(foreign), name) for pattern, name in compiled)
         ours = next((match.expand(name) for match, name in matches if match), None)
-        if ours is None or ours in renamed:
+        if ours is None or ours in placed:
             left_over.append(foreign)
         else:
-            renamed[ours] = tensor
-    return renamed, left_over
+            placed[ours] = foreign
+    return placed, left_over
 
 
 def fit(
-    build: Callable[[], nn.Module],
-    renamed: Mapping[str, Tensor],
-    left_over: Iterable[str],
-    what: str,
+    build: Callable[[], nn.Module], state: Mapping[str, Tensor], rules: Rules, what: str
 ) -> nn.Module:
-    """The model that `build` makes, with every renamed tensor in its place.
+    """The model that `build` makes, with every tensor of a foreign state in its place.
 
     Trailing dimensions of size 1, as of convolutions over single points, may be there or not.
     Batch norm's counters of training steps may be missing, as in files from before torch 0.4.1.
 
     Raises:
-        UserError: names the tensors that are missing, left over, of other shapes, or not finite.
+        UserError: lists our names of what is missing, and the foreign ones of tensors that are left
+            over, of another shape, or not finite.
     """
     with torch.device("meta"):  # sizes come from the file: nothing is allocated before they fit
         target = build().state_dict()
-    common = renamed.keys() & target.keys()
+    placed, left_over = places(state, rules)
+    common = placed.keys() & target.keys()
+    alike = {name for name in common if _alike(state[placed[name]], target[name])}
     problems = {
         "missing": [name for name in target.keys() - common if not name.endswith(_COUNTER)],
-        "left over": [*left_over, *(renamed.keys() - common)],
+        "left over": [*left_over, *(placed[name] for name in placed.keys() - common)],
         "of another shape": [
-            f"{name} {_form(renamed[name])} for {_form(target[name])}"
-            for name in common
-            if not _alike(renamed[name], target[name])
+            f"{placed[name]} {_form(state[placed[name]])} for {_form(target[name])}"
+            for name in common - alike
         ],
-        "not finite": [name for name in common if not torch.isfinite(renamed[name]).all()],
+        "not finite": [placed[n] for n in alike if not torch.isfinite(state[placed[n]]).all()],
     }
     found = [f"{kind}: {_names(names)}" for kind, names in problems.items() if names]
     if found:
         raise UserError(f"{what} does not fit; {'; '.join(found)}")
     model = build()
-    fitted = {name: renamed[name].reshape(target[name].shape) for name in common}
+    fitted = {name: state[placed[name]].reshape(target[name].shape) for name in common}
     model.load_state_dict(model.state_dict() | fitted)
     return model
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from occvae.convert.checkpoint import Rules, fit, rename, tensors_of
+from occvae.convert.checkpoint import PREFIXES, Rules, fit, tensors_of
 from occvae.errors import UserError
 from occvae.models.registry import create_model
 
@@ -43,8 +43,7 @@ def recognise(checkpoint: Mapping) -> bool:
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, Mapping):
         return False
-    names = {str(name).removeprefix("module.") for name in state}
-    return any(name == "decoder.fc_p.weight" for name in names)
+    return not state.keys().isdisjoint({f"{prefix}decoder.fc_p.weight" for prefix in PREFIXES})
 
 
 def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
@@ -63,7 +62,8 @@ def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
     options = _options(state)
     model = fit(
         lambda: create_model("onet", **options),
-        *rename(state, _RULES),
+        state,
+        _RULES,
         f"this model of occupancy_networks ({layout} layout)",
     )
     return model, f"occupancy_networks, {layout} layout"

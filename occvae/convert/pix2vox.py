@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from occvae.convert.checkpoint import Rules, fit, rename, tensors_of
+from occvae.convert.checkpoint import Rules, fit, tensors_of
 from occvae.errors import UserError
 from occvae.models.registry import create_model
 
@@ -82,7 +82,8 @@ def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
         state[first] = state[first].flip(1)
     model = fit(
         lambda: create_model(arch, **OPTIONS),
-        *rename(state, RULES[arch]),
+        state,
+        RULES[arch],
         f"this checkpoint of {arch}",
     )
     return model, arch

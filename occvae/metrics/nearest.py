@@ -8,7 +8,7 @@ from torch import Tensor
 # Larger than SciPy's default: as fast where surfaces are near one another, and up to three times as
 # fast where they are far apart and most of the tree has to be searched.
 _LEAF_SIZE = 64
-_BLOCK_ELEMENTS = 1 << 26  # of float32 distances: 256 MB, three times at most
+_BLOCK_ELEMENTS = 1 << 26  # of float32 distances: 256 MB, two at a time
 
 
 def nearest_neighbours(
