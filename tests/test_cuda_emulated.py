@@ -30,7 +30,16 @@ def test_ops_on_emulated_cuda(source):
     environment = os.environ | build.with_address_sanitizer()
     environment |= {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS[source]],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--capture=sys",
+            TESTS[source],
+        ],
         cwd=build.ROOT,
         env=environment | {"PYTHONPATH": str(build.ROOT)},
         capture_output=True,

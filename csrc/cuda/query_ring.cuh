@@ -41,8 +41,10 @@ class Ring {
     return chunk;
   }
 
-  // By whole warps, in the order of take().
+  // By whole warps, in the order of take(). No lane may go on to the next round of a buffer while
+  // another still waits for this one, which it would not see end.
   __device__ void release() {
+    __syncwarp();
     if (threadIdx.x % kWarp == 0) ptx::mbarrier_arrive(empty(released_));
     released_ = (released_ + 1) % kStages;
   }

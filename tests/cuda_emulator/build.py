@@ -7,8 +7,9 @@ here, whose CPU kernels are the CUDA kernels. The same seed gives the same sched
 
     OCCVAE_EMULATOR_SEED=7          another schedule
     OCCVAE_EMULATED_DEVICE=8.0      compute capability of the pretended device (default 9.0)
-    LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0
-                                    accesses beyond tensors end the process with a report
+
+and with the variables that `with_address_sanitizer()` returns, accesses beyond tensors end the
+process with a report (pytest shows it with --capture=sys).
 
 Only `kernel<<<...>>>(...)`, `extern __shared__` and the dispatch key are rewritten, and
 csrc/cuda/ptx.cuh is replaced; everything else is macros and functions of include/cuda_runtime.h.
@@ -50,13 +51,16 @@ def with_address_sanitizer() -> dict[str, str]:
 
     New memory holds garbage. Empty without the sanitizer's library.
     """
-    library = subprocess.run(
-        [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True
-    ).stdout.strip()
-    if not Path(library).is_absolute():
+    libraries = [
+        subprocess.run(
+            [compiler(), f"-print-file-name={name}"], capture_output=True, text=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so.6")  # the first intercepts the second's throw
+    ]
+    if not all(Path(library).is_absolute() for library in libraries):
         return {}
     options = "detect_leaks=0:malloc_fill_byte=165:max_malloc_fill_size=1073741824"
-    return {"LD_PRELOAD": library, "ASAN_OPTIONS": options}
+    return {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": options}
 
 
 def rewrite(source: str) -> str:
