@@ -87,7 +87,7 @@ benchmarks() {
   for file in benchmarks/*_bench.py; do
     quick=()
     grep -q -e '"--quick"' "$file" && quick=(--quick)
-    run "$(basename "$file" .py)" 75 "$PYTHON" "$file" --device "$DEVICE" "${quick[@]}" \
+    run "$(basename "$file" .py)" 100 "$PYTHON" "$file" --device "$DEVICE" "${quick[@]}" \
       --json "$OUT/results.jsonl"
   done
 }
