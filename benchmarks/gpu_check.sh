@@ -68,7 +68,7 @@ build() {
 import torch
 major, minor = torch.cuda.get_device_capability()
 print(f"{major}.{minor}" + "a" * (major == 9))' 2>/dev/null) || architecture=9.0a
-  run build 240 env OCCVAE_CUDA=1 TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$architecture}" \
+  run build 300 env OCCVAE_CUDA=1 TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$architecture}" \
     "$PYTHON" setup.py build_ext --inplace
   run "occvae info" 60 "$PYTHON" -c 'from occvae import environment; print(environment.describe())'
 }
@@ -87,7 +87,7 @@ benchmarks() {
   for file in benchmarks/*_bench.py; do
     quick=()
     grep -q -e '"--quick"' "$file" && quick=(--quick)
-    run "$(basename "$file" .py)" 75 "$PYTHON" "$file" --device "$DEVICE" "${quick[@]}" \
+    run "$(basename "$file" .py)" 100 "$PYTHON" "$file" --device "$DEVICE" "${quick[@]}" \
       --json "$OUT/results.jsonl"
   done
 }

@@ -4,17 +4,12 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <map>
-#include <memory>
 #include <mutex>
 #include <numeric>
 #include <stdexcept>
-#include <string>
-#include <vector>
 
 #include "async.h"
-#include "fiber.h"
+#include "scheduler.h"
 #include "shared_memory.h"
 #include "tensor_cores.h"
 
@@ -22,51 +17,16 @@ uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 namespace emulator {
-namespace {
-
-enum class State : uint8_t { kReady, kBarrier, kCollective, kWarpgroup, kCondition, kEnded };
-
-struct Thread {
-  State state;
-  std::unique_ptr<Fiber> fiber;  // from the thread's first to its last instruction
-  const char* waits_for;
-  int barrier;
-  unsigned mask;  // of a collective
-  void* arguments;
-  bool (*done)(uint64_t);
-  uint64_t data;
-};
-
-struct Barrier {
-  int expected = 0;
-  int arrived = 0;
-};
-
-// The launch under way. The mutex of run_grid makes it the only one.
-struct Launch {
-  void (*body)(void*);
-  void* data;
-  std::vector<Thread> threads;
-  unsigned live, current;
-  uint32_t ready_warps;
-  uint32_t ready[kMaxThreads / kWarpSize];
-  uint32_t in_collective[kMaxThreads / kWarpSize];
-  uint32_t absent[kMaxThreads / kWarpSize];  // ended, or beyond the block
-  std::map<int, Barrier> barriers;
-  bool any;      // of __syncthreads_or
-  bool by_warp;  // run one warp as far as it gets, or any thread in turn
-  std::vector<unsigned> warp_order;
-  std::string error;
-};
 
 Launch launch;
+
+namespace {
+
 int running_capability;  // the environment is not asked for each instruction
 std::vector<std::unique_ptr<Fiber>> idle_fibers;
 uint64_t random_state;
 
 void seed(uint64_t value) { random_state = 0x9E3779B97F4A7C15u * (2 * value + 1); }
-
-unsigned random_below(unsigned n) { return static_cast<unsigned>((random_bits() >> 32) * n >> 32); }
 
 // The first set bit from a random one on: cheap, and any set bit may be it.
 unsigned random_set_bit(uint32_t word, unsigned random) {
@@ -75,28 +35,11 @@ unsigned random_set_bit(uint32_t word, unsigned random) {
   return (begin + static_cast<unsigned>(__builtin_ctz(turned))) % 32;
 }
 
-void make_ready(unsigned t) {
-  launch.threads[t].state = State::kReady;
-  launch.in_collective[t / kWarpSize] &= ~(1u << t % kWarpSize);
-  launch.ready[t / kWarpSize] |= 1u << t % kWarpSize;
-  launch.ready_warps |= 1u << t / kWarpSize;
-}
-
-void unready(unsigned t) {
+void unready() {
+  const unsigned t = launch.current;
   if ((launch.ready[t / kWarpSize] &= ~(1u << t % kWarpSize)) == 0) {
     launch.ready_warps &= ~(1u << t / kWarpSize);
   }
-}
-
-Thread& self() { return launch.threads[launch.current]; }
-
-// Puts the running thread to sleep until someone makes it ready.
-void suspend(State state, const char* waits_for) {
-  Thread& thread = self();
-  thread.state = state;
-  thread.waits_for = waits_for;
-  if (state != State::kReady) unready(launch.current);
-  thread.fiber->suspend();
 }
 
 void thread_entry() {
@@ -120,20 +63,6 @@ unsigned pick() {
   }
   const unsigned warp = random_set_bit(launch.ready_warps, for_warp);
   return warp * kWarpSize + random_set_bit(launch.ready[warp], for_lane);
-}
-
-void release(int id) {
-  for (unsigned t = 0; t < launch.threads.size(); ++t) {
-    Thread& thread = launch.threads[t];
-    if (thread.state == State::kBarrier && thread.barrier == id) make_ready(t);
-  }
-  launch.barriers.erase(id);
-}
-
-void check_barrier(int id) {
-  const Barrier& barrier = launch.barriers[id];
-  const int expected = barrier.expected ? barrier.expected : static_cast<int>(launch.live);
-  if (barrier.arrived >= expected) release(id);
 }
 
 void end_thread(unsigned t) {
@@ -230,6 +159,23 @@ void check_configuration(dim3 grid, dim3 block, size_t shared_bytes) {
 
 }  // namespace
 
+unsigned random_below(unsigned n) { return static_cast<unsigned>((random_bits() >> 32) * n >> 32); }
+
+void make_ready(unsigned t) {
+  launch.threads[t].state = State::kReady;
+  launch.in_collective[t / kWarpSize] &= ~(1u << t % kWarpSize);
+  launch.ready[t / kWarpSize] |= 1u << t % kWarpSize;
+  launch.ready_warps |= 1u << t / kWarpSize;
+}
+
+void suspend(State state, const char* waits_for) {
+  Thread& thread = launch.threads[launch.current];
+  thread.state = state;
+  thread.waits_for = waits_for;
+  if (state != State::kReady) unready();
+  thread.fiber->suspend();
+}
+
 extern "C" __attribute__((visibility("default"))) void occvae_emulator_seed(uint64_t value) {
   seed(value);
 }
@@ -295,7 +241,7 @@ void fail(const char* format, ...) {
   std::vsnprintf(text, sizeof(text), format, values);
   va_end(values);
   launch.error = "thread " + std::to_string(launch.current) + ": " + text;
-  for (;;) self().fiber->suspend();
+  for (;;) launch.threads[launch.current].fiber->suspend();
 }
 
 void require_capability(int least, const char* instruction) {
@@ -317,120 +263,6 @@ void yield() { suspend(State::kReady, ""); }
 
 void sometimes_yield() {
   if (random_below(16) == 0) yield();
-}
-
-void barrier_arrive(int id, int threads) {
-  if (id < 0 || id > 15) fail("barrier %d: there are barriers 0 to 15", id);
-  if (threads % static_cast<int>(kWarpSize) != 0) {
-    fail("barrier %d: %d threads are no whole warps", id, threads);
-  }
-  Barrier& barrier = launch.barriers[id];
-  if (barrier.arrived > 0 && barrier.expected != threads) {
-    fail("barrier %d: called for %d and for %d threads", id, barrier.expected, threads);
-  }
-  barrier.expected = threads;
-  ++barrier.arrived;
-  check_barrier(id);
-}
-
-void barrier_sync(int id, int threads) {
-  static const char* const kNames[16] = {"__syncthreads", "barrier 1",  "barrier 2",  "barrier 3",
-                                         "barrier 4",     "barrier 5",  "barrier 6",  "barrier 7",
-                                         "barrier 8",     "barrier 9",  "barrier 10", "barrier 11",
-                                         "barrier 12",    "barrier 13", "barrier 14", "barrier 15"};
-  self().state = State::kBarrier;
-  self().barrier = id;
-  unready(launch.current);
-  barrier_arrive(id, threads);  // the last one becomes ready here
-  self().waits_for = kNames[id];
-  self().fiber->suspend();
-}
-
-bool barrier_or(bool predicate) {
-  if (predicate) launch.any = true;
-  barrier_sync(0, 0);
-  const bool any = launch.any;
-  barrier_sync(0, 0);
-  launch.any = false;
-  barrier_sync(0, 0);
-  return any;
-}
-
-void wait_until(const char* what, bool (*done)(uint64_t), uint64_t data) {
-  if (random_below(4) == 0) yield();
-  if (done(data)) return;
-  self().done = done;
-  self().data = data;
-  suspend(State::kCondition, what);
-}
-
-void wake_waiters() {
-  for (unsigned t = 0; t < launch.threads.size(); ++t) {
-    Thread& thread = launch.threads[t];
-    if (thread.state == State::kCondition && thread.done(thread.data)) make_ready(t);
-  }
-}
-
-void warp_collective(const char* name, unsigned mask, void* arguments, Execute execute) {
-  const unsigned lane = launch.current % kWarpSize, warp = launch.current / kWarpSize;
-  Thread* lanes = &launch.threads[warp * kWarpSize];
-  if ((mask >> lane & 1) == 0) fail("%s: the mask %08x lacks the calling lane", name, mask);
-  if (const uint32_t gone = launch.absent[warp] & mask) {
-    fail("%s: lane %d of the mask %08x has ended", name, __builtin_ctz(gone), mask);
-  }
-  const uint32_t waiting = launch.in_collective[warp] & mask;
-  void* all[kWarpSize] = {};
-  all[lane] = arguments;
-  for (uint32_t rest = waiting; rest != 0; rest &= rest - 1) {
-    const int other = __builtin_ctz(rest);
-    if (lanes[other].mask != mask || std::strcmp(lanes[other].waits_for, name) != 0) {
-      fail("the warp has diverged: lane %u is in %s with mask %08x, lane %d in %s with mask %08x",
-           lane, name, mask, other, lanes[other].waits_for, lanes[other].mask);
-    }
-    all[other] = lanes[other].arguments;
-  }
-  if ((waiting | 1u << lane) != mask) {
-    launch.in_collective[warp] |= 1u << lane;
-    lanes[lane].mask = mask;
-    lanes[lane].arguments = arguments;
-    suspend(State::kCollective, name);
-    return;
-  }
-  execute(all, mask);
-  for (uint32_t rest = waiting; rest != 0; rest &= rest - 1) {
-    make_ready(warp * kWarpSize + __builtin_ctz(rest));
-  }
-  yield();
-}
-
-void warpgroup_collective(const char* name, void* arguments, ExecuteWarpgroup execute) {
-  const unsigned first = launch.current / kWarpgroupSize * kWarpgroupSize;
-  void* all[kWarpgroupSize] = {};
-  if (first + kWarpgroupSize > launch.threads.size()) fail("%s: not a whole warpgroup", name);
-  bool complete = true;
-  for (unsigned t = first; t < first + kWarpgroupSize; ++t) {
-    const Thread& thread = launch.threads[t];
-    if (t == launch.current) {
-      all[t - first] = arguments;
-    } else if (thread.state == State::kEnded) {
-      fail("%s: thread %u of the warpgroup has ended", name, t);
-    } else if (thread.state != State::kWarpgroup) {
-      complete = false;
-    } else if (std::strcmp(thread.waits_for, name) != 0) {
-      fail("the warpgroup has diverged: thread %u is in %s, thread %u in %s", launch.current, name,
-           t, thread.waits_for);
-    } else {
-      all[t - first] = thread.arguments;
-    }
-  }
-  if (!complete) {
-    self().arguments = arguments;
-    suspend(State::kWarpgroup, name);
-    return;
-  }
-  execute(all, first);
-  for (unsigned t = first; t < first + kWarpgroupSize; ++t) make_ready(t);
-  yield();
 }
 
 }  // namespace emulator
