@@ -1,201 +1,255 @@
-"""Meshes of implicit functions: MISE and marching cubes, compiled, in PyTorch, and without MISE.
+"""Meshes of implicit functions, stage by stage, beside pure PyTorch and beside dense evaluation.
 
-python benchmarks/mise_bench.py [--field sphere chair] [--resolution 128 256 512] [--device cuda]
+python benchmarks/mise_bench.py                       # two minutes on 2 cores
+python benchmarks/mise_bench.py --resolution 256 --scaling 128 256 512 1024 \\
+    --scaling-field sphere torus chair gyroid         # the long tables
+python benchmarks/mise_bench.py --only scaling --scaling 2048 --scaling-field sphere
+python benchmarks/mise_bench.py --device cuda --json mise.json
 
-A check comes before every timing. The analytic fields cost next to nothing a point and their time
-is left out of "refine", which is bookkeeping alone; "end to end" lines have everything. Memory is
-the growth of the process at its peak.
+Three sections: fields, scaling, decoder. A check comes before every timing and has run everything
+once; one that fails ends the benchmark. "field" is the user's function, "refine" MISE without it,
+"extract" marching cubes. Memory is the growth of the process at the peak, points and mesh
+included, on CUDA that of PyTorch's allocations there.
 """
 
-import ctypes
-import time
-from collections.abc import Callable
-from pathlib import Path
+from __future__ import annotations
 
-import mcubes
-import numpy as np
+import argparse
+
 import torch
-import trimesh
-from torch import Tensor
 
-from timing import environment, header, interleave, parser, summarise, table, write_json
+from timing import environment, header, interleave, parser, write_json
+from mise_case import (
+    Case,
+    Stages,
+    count_different_points,
+    dense_baselines,
+    import_or_none,
+    mesh_facts,
+)
+from mise_fields import FIELDS, FittedDecoder
+from occvae import _extension
 from occvae.ops.marching_cubes import marching_cubes
-from occvae.ops.mise import mise
-from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
-from tests.fields import gyroid, sphere, thin_chair, torus
+from occvae.sparse_grid import SparseGrid
 
-FIELDS = {"sphere": sphere(), "torus": torus(), "chair": thin_chair, "gyroid": gyroid}
-CHUNK = 262_144
-NATIVE, REFERENCE, DENSE = "native", "pure PyTorch + PyMCubes", "every point + PyMCubes"
-
-
-class TimedField:
-    """A field that adds up the time spent in it."""
-
-    def __init__(self, field, device: str):
-        self._field, self._device = field, device
-        self.seconds = 0.0
-
-    def __call__(self, points: Tensor, shape_index: Tensor) -> Tensor:
-        self._synchronise()
-        start = time.perf_counter()
-        values = self._field(points, shape_index)
-        self._synchronise()
-        self.seconds += time.perf_counter() - start
-        return values
-
-    def _synchronise(self) -> None:
-        if self._device == "cuda":
-            torch.cuda.synchronize()
+NATIVE, PURE = "native", "pure PyTorch"
+SECTIONS = ("fields", "scaling", "decoder")
+RATES = {  # of a stage: what it has n of, and its speed from n and seconds
+    "field": ("points", lambda n, seconds: f"{n / seconds / 1e3:,.0f} k points/s"),
+    "refine": ("points", lambda n, seconds: f"{1e9 * seconds / n:.0f} ns a point"),
+    "extract": ("vertices", lambda n, seconds: f"{n / seconds / 1e3:,.0f} k vertices/s"),
+}
 
 
-class Case:
-    """One field at one resolution."""
-
-    def __init__(self, name: str, resolution: int, args):
-        self.field, self.resolution, self.device = FIELDS[name], resolution, args.device
-        self.coarse_resolution = args.coarse_resolution
-
-    def refine(self, backend: str, field=None) -> SparseGrid:
-        return mise(
-            field or self.field,
-            resolution=self.resolution,
-            coarse_resolution=self.coarse_resolution,
-            max_points_per_call=CHUNK,
-            device=self.device,
-            backend=backend,
-        )
-
-    def mesh(self, backend: str) -> tuple[Tensor, Tensor]:
-        return marching_cubes(self.refine(backend), backend=backend)[0]
-
-    def evaluate_all(self) -> np.ndarray:
-        """The field on every lattice point, (R + 1)^3, in chunks as MISE takes them."""
-        axis = torch.arange(self.resolution + 1, device=self.device, dtype=torch.int32)
-        lattice = torch.cartesian_prod(axis, axis, axis)
-        shape_index = torch.zeros(CHUNK, dtype=torch.int64, device=self.device)
-        values = [
-            self.field(
-                lattice_to_world(part, self.resolution, DEFAULT_BOUNDS), shape_index[: len(part)]
-            )
-            for part in lattice.split(CHUNK)
-        ]
-        return torch.cat(values).view([self.resolution + 1] * 3).cpu().numpy()
-
-    def mesh_all(self) -> tuple[np.ndarray, np.ndarray]:
-        """As the 2019 code makes meshes: one layer of padding, then PyMCubes."""
-        return mcubes.marching_cubes(np.pad(self.evaluate_all(), 1, constant_values=-1e6), 0.0)
-
-
-def same_points(a: SparseGrid, b: SparseGrid) -> bool:
-    keys = [
-        ((p[:, 0] * 4099 + p[:, 1]) * 4099 + p[:, 2]).sort().values for p in map(_points, (a, b))
-    ]
-    return a.rounds == b.rounds and torch.equal(*keys)
-
-
-def _points(grid: SparseGrid) -> Tensor:
-    return grid.points.long()
-
-
-def growth_at_peak(run: Callable[[], object]) -> int | None:
-    """Bytes by which the process grows while it runs, or None where that is not Linux's."""
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier runs freed would be used again
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again here
-        before = _status("VmRSS")
-        run()
-        return _status("VmHWM") - before
-    except OSError:
-        return None
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def check(case: Case, args) -> dict:
-    """Prints what must hold before times mean anything; returns it for the records."""
-    memory = growth_at_peak(lambda: case.mesh(NATIVE))
-    grid = case.refine(NATIVE)
-    vertices, faces = marching_cubes(grid, backend=NATIVE)[0]
-    mesh = trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
-    facts = dict(
-        points=len(grid.points),
-        share=len(grid.points) / (case.resolution + 1) ** 3,
-        rounds=grid.rounds,
-        vertices=len(vertices),
-        faces=len(faces),
-        watertight=mesh.is_watertight and mesh.is_winding_consistent,
-        euler=int(mesh.euler_number),
-        same_points=None,
-        memory=memory,
+def check_grid(case: Case, grid: SparseGrid, other: SparseGrid | None, tolerated: int = 0) -> dict:
+    """Prints what must hold of points and mesh before times mean anything."""
+    total = (case.resolution + 1) ** 3
+    facts = dict(points=len(grid.points), share=len(grid.points) / total, rounds=grid.rounds)
+    line = f"check  points {len(grid.points):,}"
+    if other is not None:
+        facts["different_points"] = count_different_points(grid, other)
+        line += f"  {PURE} {len(other.points):,}, in one only {facts['different_points']}"
+    print(f"{line}  rounds {grid.rounds}")
+    facts |= mesh_facts(marching_cubes(grid, backend=NATIVE)[0])
+    print(
+        f"check  mesh V {facts['vertices']:,} F {facts['faces']:,}  open edges "
+        f"{facts['open_edges']}  nonmanifold {facts['nonmanifold']}  euler {facts['euler']}"
     )
-    if case.resolution <= args.reference_up_to:
-        facts["same_points"] = same_points(grid, case.refine("reference"))
-    print(f"  points {facts['points']:,} ({facts['share']:.2%})  rounds {grid.rounds}")
-    print(f"  check  set equals the PyTorch fixpoint: {facts['same_points']}", end="  ")
-    print(f"mesh V {len(vertices):,} F {len(faces):,}", end=" ")
-    print(f"watertight {facts['watertight']} euler {facts['euler']}")
-    if facts["memory"] is not None:
-        print(f"  memory {facts['memory'] / 2**20:.0f} MiB at the peak, points and mesh included")
-    if facts["same_points"] is False or not facts["watertight"]:
+    if facts["open_edges"] or facts.get("different_points", 0) > tolerated:
         raise SystemExit("the check failed: no times")
     return facts
 
 
-def bookkeeping(case: Case, repeats: int) -> dict[str, float]:
-    """Seconds of mise() outside the field."""
-    seconds = []
-    for _ in range(repeats + 1):
-        field = TimedField(case.field, case.device)
-        start = time.perf_counter()
-        case.refine(NATIVE, field)
-        seconds.append(time.perf_counter() - start - field.seconds)
-    return summarise(seconds[1:])
+def print_stages(stages: Stages, times: dict[str, dict[str, float]], total: dict) -> None:
+    print(f"{'stage':<9}{'n':>12}{'median':>12}   {'p20 - p80':<19}{'rate':<22}share")
+    whole = sum(row["median"] for row in times.values())
+    for name, row in times.items():
+        unit, rate = RATES[name]
+        n = stages.counts[unit]
+        share = f"{row['median'] / whole:6.1%}"
+        print(f"{name:<9}{n:>12,}{format_times(row)}{rate(n, row['median']):<22}{share}")
+    print(f"{'total':<9}{'':>12}{format_times(total)}n {total['n']}")
 
 
-def measure(name: str, resolution: int, args) -> list[dict]:
-    case = Case(name, resolution, args)
-    print(f"\n{name}  {args.coarse_resolution} -> {resolution}")
-    facts = check(case, args)
-    grid = case.refine(NATIVE)
-    runs = {
-        f"{NATIVE}, end to end": lambda: case.mesh(NATIVE),
-        f"{NATIVE} marching cubes": lambda: marching_cubes(grid, backend=NATIVE),
-    }
-    if resolution <= args.reference_up_to:
-        runs[REFERENCE] = lambda: case.mesh("reference")
-    if resolution <= args.dense_up_to:
-        runs[DENSE] = case.mesh_all
-    results = interleave(runs, repeats=args.repeats, device=args.device, warmup=1)
-    results[f"{NATIVE} refine"] = refine = bookkeeping(case, args.repeats)
-    print(table(results, unit=f"{NATIVE}, end to end"))
-    print(f"  refine takes {1e9 * refine['median'] / facts['points']:.0f} ns a point", flush=True)
-    size = dict(field=name, resolution=resolution, coarse_resolution=args.coarse_resolution)
-    size |= dict(device=args.device, **facts)
-    return [dict(candidate=candidate, **size, **row) for candidate, row in results.items()]
+def format_times(row: dict[str, float]) -> str:
+    low, middle, high = (f"{1e3 * row[key]:.2f}" for key in ("p20", "median", "p80"))
+    return f"{middle:>9} ms   {low + ' - ' + high:<19}"
+
+
+def print_baselines(results: dict[str, dict[str, float]], total: dict[str, float]) -> None:
+    for name, row in results.items():
+        ratio = row["median"] / total["median"]
+        print(f"{'baseline':<10}{name:<36}{format_times(row)}{ratio:7.1f}x  n {row['n']}")
+
+
+def print_size(case: Case, facts: dict) -> None:
+    memory = facts["memory"]
+    peak = "unknown here" if memory is None else f"{memory / 2**20:.0f} MiB"
+    total = (case.resolution + 1) ** 3
+    print(f"dense grid {total:,} points: {1 / facts['share']:.1f}x more  memory peak {peak}")
+
+
+class Records:
+    """Appends rows to the JSON file as they are made; without a file keeps nothing."""
+
+    def __init__(self, path: str | None, environment: dict):
+        self._path, self._environment = path, environment
+
+    def add(self, section: str, case: Case, facts: dict, results: dict[str, dict]) -> None:
+        if self._path is None:
+            return
+        size = dict(section=section, field=case.name, resolution=case.resolution)
+        size |= dict(coarse_resolution=case.coarse_resolution, device=case.device)
+        rows = [dict(candidate=name, **size, **facts, **row) for name, row in results.items()]
+        write_json(self._path, "mise", self._environment, rows)
+
+
+def measure_field(case: Case, args: argparse.Namespace, records: Records) -> None:
+    """Native stages, pure PyTorch, and dense evaluation with each marching cubes that is there."""
+    title = f"field {case.name}  R0 {case.coarse_resolution}  R {case.resolution}  level 0"
+    print(f"\n{title}")
+    facts = check_grid(case, case.refine(NATIVE), case.refine("reference"))
+    facts["memory"] = case.peak_memory()
+    stages = Stages(case)
+    runs = {NATIVE: stages.run}
+    if import_or_none("mcubes"):
+        runs[f"{PURE} and PyMCubes"] = lambda: case.mesh("reference")
+    else:
+        runs[f"{PURE}, mise alone"] = lambda: case.refine("reference")
+    dense, absent = dense_baselines(case) if case.resolution <= args.dense_up_to else ({}, [])
+    results = interleave(runs | dense, repeats=args.repeats, device=case.device, warmup=1)
+    total = results.pop(NATIVE)
+    times = stages.summary(args.repeats)
+    print_stages(stages, times, total)
+    print_baselines(results, total)
+    for name in absent:
+        print(f"{'baseline':<10}{name}")
+    print_size(case, facts)
+    records.add("fields", case, facts, times | {"total": total} | results)
+
+
+def measure_scaling(name: str, args: argparse.Namespace, records: Records) -> None:
+    """One line a resolution: times of the stages in ms, and of refine and extract a vertex."""
+    print(f"\nscaling {name}  R0 {args.coarse_resolution}")
+    columns = ("R", "points", "of dense", "vertices", "euler", "field", "refine", "extract")
+    columns += ("total ms", "ns a vertex", "MiB", PURE)
+    widths = (6, 12, 9, 12, 6, 9, 9, 9, 10, 12, 8, 13)
+    print("".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)))
+    for resolution in args.scaling:
+        case = make_case(name, resolution, args)
+        grid = case.refine(NATIVE)
+        facts = dict(points=len(grid.points), share=len(grid.points) / (resolution + 1) ** 3)
+        facts |= mesh_facts(marching_cubes(grid, backend=NATIVE)[0])
+        del grid
+        if facts["open_edges"]:
+            raise SystemExit(f"{resolution}: {facts['open_edges']} open edges: no times")
+        facts["memory"] = case.peak_memory()
+        stages = Stages(case)
+        runs = {NATIVE: stages.run}
+        if resolution <= args.reference_up_to and import_or_none("mcubes"):
+            runs[PURE] = lambda case=case: case.mesh("reference")
+        results = interleave(runs, repeats=args.repeats, device=case.device, warmup=1)
+        total, times = results.pop(NATIVE), stages.summary(args.repeats)
+        ms = {stage: 1e3 * row["median"] for stage, row in times.items()}
+        ratio = f"{results[PURE]['median'] / total['median']:.1f}x" if PURE in results else "-"
+        cells = (
+            *(resolution, f"{facts['points']:,}", f"{facts['share']:.2%}"),
+            *(f"{facts['vertices']:,}", facts["euler"]),
+            *(f"{value:.1f}" for value in ms.values()),
+            f"{1e3 * total['median']:.1f}",
+            f"{1e6 * (ms['refine'] + ms['extract']) / facts['vertices']:.0f}",
+            "?" if facts["memory"] is None else f"{facts['memory'] / 2**20:.0f}",
+            ratio,
+        )
+        line = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        print(line, flush=True)
+        records.add("scaling", case, facts, times | {"total": total} | results)
+
+
+def measure_decoder(args: argparse.Namespace, records: Records) -> None:
+    """A network as the field: pure PyTorch, native with the eager decoder, native with a packed."""
+    fitted = FittedDecoder(args.device)
+    resolution = args.decoder_resolution
+    print(f"\nfield decoder:torus  R0 {args.coarse_resolution}  R {resolution}  level 0")
+    print(f"       width 256, 5 blocks, seed 0, fitted IoU {fitted.iou:.3f}", flush=True)
+    chunk = 32_768  # 32 MB a layer of activations
+    eager = make_case("decoder:torus", resolution, args, fitted.eager, chunk)
+    pure = eager.refine("reference")
+    # Libraries of matrix products may round a point's value by the points beside it.
+    facts = check_grid(eager, eager.refine(NATIVE), pure, tolerated=len(pure.points) // 1000)
+    ways = {"native, eager decoder": eager}
+    for precision in ("fp32", "bf16") if args.device == "cpu" else ("fp32", "fp16", "bf16"):
+        field = fitted.packed(precision)
+        if field is None:
+            print("absent  packed decoder: this occvae has no query_occupancy")
+            break
+        case = make_case("decoder:torus", resolution, args, field)
+        print(f"packed {precision}: {describe_error(fitted, field, pure)}")
+        packed = case.refine(NATIVE)
+        check_grid(case, packed, pure, tolerated=len(pure.points) // 20)
+        ways[f"native, packed {precision}"] = case
+    del pure
+    stages = {name: Stages(case) for name, case in ways.items()}
+    runs = {name: way.run for name, way in stages.items()}
+    if import_or_none("mcubes"):
+        runs[f"{PURE} and PyMCubes, eager"] = lambda: eager.mesh("reference")
+    else:
+        runs[f"{PURE}, mise alone, eager"] = lambda: eager.refine("reference")
+    repeats = args.decoder_repeats
+    results = interleave(runs, repeats=repeats, device=args.device, warmup=0)
+    for name, way in stages.items():
+        print(f"{name}")
+        times = way.summary(repeats)
+        print_stages(way, times, results[name])
+        records.add("decoder", ways[name], facts | dict(way=name, iou=fitted.iou), times)
+    fastest = min(stages, key=lambda name: results[name]["median"])
+    print(f"ratios to {fastest}")
+    print_baselines(results, results[fastest])
+    records.add("decoder", eager, facts | dict(iou=fitted.iou), results)
+
+
+def describe_error(fitted: FittedDecoder, field, grid: SparseGrid) -> str:
+    """Against the decoder in PyTorch, at the points that an extraction asks for."""
+    points = grid.world_points()[:: max(1, len(grid.points) // 32_768)]
+    ours, theirs = field(points, None), fitted.eager(points, None)
+    error = float((ours - theirs).norm() / theirs.norm())
+    flips = int(((ours >= 0) != (theirs >= 0)).sum())
+    return f"check  relative error {error:.1e}  other signs {flips} of {len(points):,}"
+
+
+def make_case(name: str, resolution: int, args, field=None, chunk: int = 262_144) -> Case:
+    return Case(name, field or FIELDS[name], resolution, args.coarse_resolution, args.device, chunk)
 
 
 def main() -> None:
     options = parser(__doc__)
+    options.formatter_class = argparse.RawDescriptionHelpFormatter
     options.set_defaults(repeats=3)
+    options.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     options.add_argument("--field", nargs="+", choices=FIELDS, default=list(FIELDS))
-    options.add_argument("--resolution", nargs="+", type=int, default=[128, 256])
+    options.add_argument("--resolution", nargs="+", type=int, default=[128])
     options.add_argument("--coarse-resolution", type=int, default=32)
-    options.add_argument("--reference-up-to", type=int, default=512, metavar="R")
     options.add_argument("--dense-up-to", type=int, default=256, metavar="R")
+    options.add_argument("--scaling", nargs="+", type=int, default=[128, 256, 512], metavar="R")
+    options.add_argument("--scaling-field", nargs="+", choices=FIELDS, default=["sphere", "chair"])
+    options.add_argument("--reference-up-to", type=int, default=256, metavar="R")
+    options.add_argument("--decoder-resolution", type=int, default=256, metavar="R")
+    options.add_argument("--decoder-repeats", type=int, default=2)
     args = options.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    facts = environment(args.device)
+    facts = environment(args.device) | dict(isa=_extension.cpu_isa())
     print(header("mise_bench", facts))
-    for resolution in args.resolution:
-        for name in args.field:
-            rows = measure(name, resolution, args)
-            if args.json:
-                write_json(args.json, "mise", facts, rows)
+    records = Records(args.json, facts)
+    if "fields" in args.only:
+        for resolution in args.resolution:
+            for name in args.field:
+                measure_field(make_case(name, resolution, args), args, records)
+    if "scaling" in args.only:
+        for name in args.scaling_field:
+            measure_scaling(name, args, records)
+    if "decoder" in args.only:
+        measure_decoder(args, records)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Importing it also makes the tests' input builders importable.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -67,6 +68,23 @@ def _time_cuda(run: Callable[[], object]) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end) / 1e3
+
+
+def growth_at_peak(run: Callable[[], object]) -> int | None:
+    """Bytes by which the process grows while it runs, or None where that is not Linux's."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier runs freed would be used again
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again here
+        before = _process_memory("VmRSS")
+        run()
+        return _process_memory("VmHWM") - before
+    except OSError:
+        return None
+
+
+def _process_memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def environment(device: str = "cpu") -> dict[str, object]:

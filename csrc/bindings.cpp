@@ -36,17 +36,22 @@ STABLE_TORCH_LIBRARY(occvae, m) {
       " -> Tensor");
   // Exact MISE, one round: mark what is known, choose the cells to split, make their new points.
   // state int64 (B, _mise_state_size) starts as zeros; points int32 (N, 3); shape_index int64 (N,);
-  // values floating (N,). splits int64 (S, 3): word, its cells, points up to and with this row.
+  // values floating (N,). problems int64 (2,): values that are NaN, points that are not of the
+  // lattice or the batch; neither are marked. splits int64 (S,) is for mise_points alone; added
+  // int64 (1,) is the number of points that it will make.
   m.def(
       "mise_mark(Tensor(a!) state, Tensor points, Tensor shape_index, Tensor values, float level,"
-      " int resolution, int coarse_resolution) -> ()");
-  m.def("mise_split(Tensor(a!) state, int resolution, int coarse_resolution) -> Tensor");
+      " int resolution, int coarse_resolution) -> Tensor problems");
   m.def(
-      "mise_points(Tensor(a!) state, Tensor splits, int resolution, int coarse_resolution)"
-      " -> (Tensor points, Tensor shape_index)");
+      "mise_split(Tensor(a!) state, int resolution, int coarse_resolution)"
+      " -> (Tensor splits, Tensor added)");
+  m.def(
+      "mise_points(Tensor(a!) state, Tensor splits, int added, int resolution,"
+      " int coarse_resolution) -> (Tensor points, Tensor shape_index)");
   // One shape: points int32 (N, 3), values floating (N,). vertices float32 (V, 3), faces int64
   // (F, 3); with_edges: edges int32 (V, 4), lower end and axis, and ends float64 (V, 2), value -
-  // level of both ends. problems int64 (2,): unknown ends of crossed edges, repeated points.
+  // level of both ends. problems int64 (3,) on the CPU: unknown ends of crossed edges, repeated
+  // points, values that are NaN.
   m.def(
       "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
       " float level, float lower, float upper, bool with_edges=False)"

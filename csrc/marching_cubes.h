@@ -1,260 +1,222 @@
-// The rules of sparse marching cubes for one brick, one cell or one edge at a time.
-//
-// The lattice gets a border of one point a side, which is outside: it closes surfaces that reach
-// the domain's faces. Bricks hold 8 x 8 x 8 points of this padded lattice as bits, point (x, y, z)
-// of a brick at bit 8 y + z of word x, and exist where points are known. A cell belongs to its
-// lowest corner and an edge to its lower end. The vertex on an edge is numbered by counting the
-// crossed edges before it, so that vertices are shared without looking for equal ones.
+// The first steps of sparse marching cubes: what is done for one point, or one place for a brick,
+// to have the points of a shape in bricks. march.h puts steps together.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
 
 #include <cstdint>
 
-#include "bits.h"
+#include "bricks.h"
+#include "domain_faces.h"
 
 namespace occvae {
 
-// Corner i of a cell is 4 x + 2 y + z; edge 4 axis + 2 u + v is at (u, v) on the two other axes in
-// the order x, y, z. Faces show their corners counter-clockwise seen from outside.
-struct CubeTable {
-  uint8_t triangles[256];   // of each case, whose bit i is 1 if corner i is inside
-  uint8_t edges[256][15];   // three a triangle, counter-clockwise seen from outside
-  uint8_t edge_corner[12];  // the lower end of each edge
+// What the host reads: problems of the input, faces of the domain to cap, sizes of the results.
+struct MarchCounts {
+  int64_t missing;   // unknown ends of crossed edges
+  int64_t repeated;  // points that occur twice
+  int64_t nan;       // values
+  int64_t outside;   // points that are not of the lattice
+  uint64_t touched;  // see DomainFaces
+  int64_t bricks;
+  int64_t values;  // points with a place for a value
+  int64_t vertices;
+  int64_t triangles;
 };
 
-namespace detail {
+struct Domain {
+  int64_t resolution;
+  int64_t coarsest_step;
+  double lower;
+  double upper;
 
-constexpr int edge_between(int a, int b) {
-  const int low = a < b ? a : b;
-  const int x = low >> 2, y = (low >> 1) & 1, z = low & 1;
-  switch ((a ^ b)) {
-    case 4:
-      return 2 * y + z;
-    case 2:
-      return 4 + 2 * x + z;
-    default:
-      return 8 + 2 * x + y;
+  C10_HOST_DEVICE bool has(const int32_t* p) const {
+    bool inside = true;
+    for (int i = 0; i < 3; ++i) inside &= p[i] >= 0 && p[i] <= resolution;
+    return inside;
   }
-}
 
-// Corner k of the cycle around a face, 2 axis + (0 for the lower, 1 for the upper face).
-constexpr int face_corner(int face, int k) {
-  const int axis = face / 2, side = face % 2;
-  const int turn = side == 1 ? k % 4 : 3 - k % 4;
-  const int u = turn == 1 || turn == 2 ? 1 : 0;
-  const int v = turn >= 2 ? 1 : 0;
-  const int bit[3] = {4, 2, 1};
-  return side * bit[axis] + u * bit[(axis + 1) % 3] + v * bit[(axis + 2) % 3];
-}
+  // As lattice_to_world of the Python package, in the same order of operations, none of them fused.
+  C10_HOST_DEVICE float to_world(double coordinate) const {
+    const double unit = coordinate / static_cast<double>(resolution) - 0.5;
+#ifdef __CUDA_ARCH__
+    return static_cast<float>(__dadd_rn(__dmul_rn(upper - lower, unit), (lower + upper) / 2));
+#else
+    return static_cast<float>((upper - lower) * unit + (lower + upper) / 2);
+#endif
+  }
+};
 
-constexpr bool share_face(int edge_a, int edge_b) {
-  for (int face = 0; face < 6; ++face) {
-    int found = 0;
-    for (int k = 0; k < 4; ++k) {
-      const int edge = edge_between(face_corner(face, k), face_corner(face, k + 1));
-      found += edge == edge_a || edge == edge_b ? 1 : 0;
+template <typename scalar_t>
+struct Samples {
+  const int32_t* points;   // (N, 3)
+  const scalar_t* values;  // (N,)
+  double level;
+
+  // The sign of a difference of doubles is exact, whatever the dtype of the values.
+  C10_HOST_DEVICE double height(scalar_t value) const { return static_cast<double>(value) - level; }
+  C10_HOST_DEVICE bool inside(int64_t i) const { return height(values[i]) >= 0; }
+};
+
+// Marks the place of the brick of point i, and the faces that it touches from inside.
+template <typename scalar_t>
+struct MarkPlace {
+  Samples<scalar_t> samples;
+  Domain domain;
+  Bricks bricks;
+  uint8_t* marks;
+  MarchCounts* counts;
+
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    const int32_t* point = samples.points + 3 * i;
+    if (!domain.has(point)) return add(&counts->outside, 1);
+    const double height = samples.height(samples.values[i]);
+    if (height != height) add(&counts->nan, 1);
+    store(&marks[bricks.place(padded(point))], 1);
+    const uint64_t faces = DomainFaces::faces_of(point, domain.resolution);
+    if (faces != 0 && height >= 0) set_bits(&counts->touched, faces);
+  }
+};
+
+// before[i + 1] becomes 1 where place i is marked; their sums are the bricks before each place.
+struct CountPlace {
+  const uint8_t* marks;
+  int32_t* before;
+
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    if (i == 0) before[0] = 0;
+    before[i + 1] = marks[i];
+  }
+};
+
+// Copies one number to where the host reads it.
+template <typename T>
+struct Report {
+  const T* number;
+  int64_t* count;
+
+  C10_HOST_DEVICE void operator()(int64_t) const { *count = *number; }
+};
+
+template <typename scalar_t>
+struct SetFacePoint {
+  Samples<scalar_t> samples;
+  DomainFaces faces;
+
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    const int32_t* point = samples.points + 3 * i;
+    if (DomainFaces::faces_of(point, faces.resolution) != 0) faces.set(point, samples.inside(i));
+  }
+};
+
+struct SpreadFace {
+  DomainFaces faces;
+  int64_t step;
+
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    const DomainFaces::Place place = faces.place(i, step);
+    if (faces.is_touched(place)) faces.spread(place, step);
+  }
+};
+
+struct MarkCap {
+  DomainFaces faces;
+  Bricks bricks;
+  uint8_t* marks;
+
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    const DomainFaces::Place place = faces.place(i, 1);
+    if (!faces.is_touched(place)) return;
+    faces.visit_cap(place, [&](const PaddedPoint& p, bool) { store(&marks[bricks.place(p)], 1); });
+  }
+};
+
+struct SetCap {
+  DomainFaces faces;
+  Bricks bricks;
+
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    const DomainFaces::Place place = faces.place(i, 1);
+    if (!faces.is_touched(place)) return;
+    faces.visit_cap(place, [&](const PaddedPoint& p, bool inside) { bricks.set_point(p, inside); });
+  }
+};
+
+struct PlaceBrick {
+  Bricks bricks;
+
+  C10_HOST_DEVICE void operator()(int64_t place) const {
+    const int32_t id = bricks.id(place);
+    if (id == kNoBrick) return;
+    const int64_t n = bricks.per_axis;
+    bricks.bricks[id].x = static_cast<int32_t>(place / (n * n));
+    bricks.bricks[id].y = static_cast<int32_t>(place / n % n);
+    bricks.bricks[id].z = static_cast<int32_t>(place % n);
+  }
+};
+
+template <typename scalar_t>
+struct SetPoint {
+  Samples<scalar_t> samples;
+  Bricks bricks;
+  MarchCounts* counts;
+
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    if (bricks.set_point(padded(samples.points + 3 * i), samples.inside(i))) {
+      add(&counts->repeated, 1);
     }
-    if (found == 2) return true;
   }
-  return false;
-}
+};
 
-// follows[e] is the edge that the surface reaches on leaving edge e, or -1. On each face every run
-// of outside corners is cut off by one segment: where two are diagonal the inside is connected.
-// That depends on the face alone, so that the cells on both of its sides agree.
-constexpr void trace_faces(int inside, int (&follows)[12]) {
-  for (int& next : follows) next = -1;
-  for (int face = 0; face < 6; ++face) {
-    for (int k = 0; k < 4; ++k) {
-      int last = k + 1;
-      if (!((inside >> face_corner(face, k)) & 1)) continue;
-      if ((inside >> face_corner(face, last)) & 1) continue;
-      while (!((inside >> face_corner(face, last + 1)) & 1)) ++last;
-      follows[edge_between(face_corner(face, last), face_corner(face, last + 1))] =
-          edge_between(face_corner(face, k), face_corner(face, k + 1));
+// Numbers the values of a brick; first_value[b + 1] becomes how many there are.
+struct NumberValues {
+  Bricks bricks;
+
+  C10_HOST_DEVICE void operator()(int64_t b) const {
+    Brick& brick = bricks.bricks[b];
+    uint16_t before = 0;
+    for (int row = 0; row < 8; ++row) {
+      brick.values_before[row] = before;
+      before += static_cast<uint16_t>(count_bits(brick.known[row]));
+      if ((brick.known[row] & brick.inside[row]) != 0) brick.sides |= kHasInside;
+      if ((brick.known[row] & ~brick.inside[row]) != 0) brick.sides |= kHasOutside;
     }
+    bricks.first_value[b + 1] = before;
   }
-}
+};
 
-// Twice the coordinate of the middle of an edge.
-constexpr int doubled_middle(int edge, int axis) {
-  const int along = edge / 4;
-  if (axis == along) return 1;
-  const int first_other = along == 0 ? 1 : 0;
-  return axis == first_other ? 2 * ((edge >> 1) & 1) : 2 * (edge & 1);
-}
+// Stores the value of point i by its number, and looks for crossed edges of coarser lattices of
+// which only the ends are known: MISE knows their middles.
+template <typename scalar_t>
+struct StoreValue {
+  Samples<scalar_t> samples;
+  Domain domain;
+  Bricks bricks;
+  scalar_t* values;
+  MarchCounts* counts;
 
-constexpr int squared_length(int edge_a, int edge_b) {
-  int sum = 0;
-  for (int axis = 0; axis < 3; ++axis) {
-    const int d = doubled_middle(edge_a, axis) - doubled_middle(edge_b, axis);
-    sum += d * d;
-  }
-  return sum;
-}
-
-// Where the fan over a loop starts: where its diagonals are short, and none lies in a face of the
-// cell. The cell behind might have the same diagonal, and four triangles would meet there. All
-// loops have such a start.
-constexpr int fan_start(const int (&loop)[12], int length) {
-  int best = 0;
-  int shortest = 1 << 30;
-  for (int start = 0; start < length; ++start) {
-    int cost = 0;
-    for (int d = 2; d + 1 < length; ++d) {
-      const int end = loop[(start + d) % length];
-      cost += share_face(loop[start], end) ? 1 << 20 : squared_length(loop[start], end);
-    }
-    if (cost < shortest) {
-      shortest = cost;
-      best = start;
-    }
-  }
-  return best;
-}
-
-constexpr void add_fan(CubeTable& table, int inside, const int (&loop)[12], int length) {
-  const int start = fan_start(loop, length);
-  for (int d = 1; d + 1 < length; ++d) {
-    const int corners[3] = {loop[start], loop[(start + d) % length],
-                            loop[(start + d + 1) % length]};
-    for (int i = 0; i < 3; ++i) {
-      table.edges[inside][3 * table.triangles[inside] + i] = static_cast<uint8_t>(corners[i]);
-    }
-    ++table.triangles[inside];
-  }
-}
-
-}  // namespace detail
-
-constexpr CubeTable cube_table() {
-  CubeTable table{};
-  for (int corner = 0; corner < 8; ++corner) {
-    for (int bit = 1; bit < 8; bit *= 2) {
-      if (corner & bit) continue;
-      table.edge_corner[detail::edge_between(corner, corner | bit)] = static_cast<uint8_t>(corner);
-    }
-  }
-  for (int inside = 0; inside < 256; ++inside) {
-    int follows[12] = {};
-    detail::trace_faces(inside, follows);
-    for (int first = 0; first < 12; ++first) {
-      int loop[12] = {};
-      int length = 0;
-      for (int edge = first; follows[edge] >= 0;) {
-        loop[length++] = edge;
-        const int next = follows[edge];
-        follows[edge] = -1;
-        edge = next;
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    const PaddedPoint p = padded(samples.points + 3 * i);
+    values[bricks.value_index(bricks.before[bricks.place(p)], p.row(), p.bit())] =
+        samples.values[i];
+    const int64_t common = (p.x - 1) | (p.y - 1) | (p.z - 1);
+    if (common & 1) return;
+    for (int64_t step = 2; step <= domain.coarsest_step && (common & (step - 1)) == 0; step *= 2) {
+      for (int axis = 0; axis < 3; ++axis) {
+        if (lacks_middle(samples.inside(i), p, axis, step)) add(&counts->missing, 1);
       }
-      if (length > 0) detail::add_fan(table, inside, loop, length);
     }
   }
-  return table;
-}
 
-struct Brick {
-  uint64_t known[8];
-  uint64_t inside[8];
-  uint64_t edges[3][8];  // crossed edges by axis
-  int64_t first_value;   // values, vertices and triangles before those of this brick
-  int64_t first_vertex;
-  int64_t first_triangle;
-  uint16_t values_before[8];  // within the brick, up to a word
-  uint16_t vertices_before[3][8];
-  int32_t x, y, z;  // place among the bricks
-  bool has_inside;  // known points of either side
-  bool has_outside;
+  C10_HOST_DEVICE bool lacks_middle(bool here, const PaddedPoint& p, int axis, int64_t step) const {
+    const auto known = [&](int64_t d, bool& inside) {
+      return bricks.is_known({p.x + (axis == 0) * d, p.y + (axis == 1) * d, p.z + (axis == 2) * d},
+                             inside);
+    };
+    if ((axis == 0 ? p.x : axis == 1 ? p.y : p.z) == domain.resolution + 1) return false;
+    bool there = false, middle = false;
+    return known(step, there) && there != here && !known(step / 2, middle);
+  }
 };
-
-C10_HOST_DEVICE inline int point_bit(int y, int z) { return 8 * y + z; }
-
-C10_HOST_DEVICE inline uint64_t next_z(uint64_t here, uint64_t after) {
-  return ((here >> 1) & 0x7F7F7F7F7F7F7F7F) | ((after & 0x0101010101010101) << 7);
-}
-
-C10_HOST_DEVICE inline uint64_t next_y(uint64_t here, uint64_t after) {
-  return (here >> 8) | (after << 56);
-}
-
-// The bits of a brick's word x at the corners of its 64 cells. bricks[i] is the brick itself and
-// those after it, in the order of corners; `masks` chooses known or inside.
-C10_HOST_DEVICE inline void corner_bits(const Brick* const (&bricks)[8],
-                                        uint64_t const (Brick::*masks)[8], int x,
-                                        uint64_t (&corners)[8]) {
-  for (int dx = 0; dx < 2; ++dx) {
-    const int first = x + dx < 8 ? 0 : 4;
-    const int word = (x + dx) & 7;
-    const uint64_t here = (bricks[first]->*masks)[word];
-    const uint64_t z = (bricks[first + 1]->*masks)[word];
-    const uint64_t y = (bricks[first + 2]->*masks)[word];
-    const uint64_t yz = (bricks[first + 3]->*masks)[word];
-    corners[4 * dx] = here;
-    corners[4 * dx + 1] = next_z(here, z);
-    corners[4 * dx + 2] = next_y(here, y);
-    corners[4 * dx + 3] = next_y(next_z(here, z), next_z(y, yz));
-  }
-}
-
-// Marks the crossed edges of one word; returns how many.
-C10_HOST_DEVICE inline int mark_edges(Brick& brick, const uint64_t (&known)[8],
-                                      const uint64_t (&inside)[8], int x) {
-  int count = 0;
-  for (int axis = 0; axis < 3; ++axis) {
-    const int end = 4 >> axis;
-    const uint64_t crossed = (inside[0] ^ inside[end]) & known[0] & known[end];
-    brick.edges[axis][x] = crossed;
-    count += count_bits(crossed);
-  }
-  return count;
-}
-
-struct ActiveCells {
-  uint64_t complete;    // all corners known, some inside and some outside
-  uint64_t incomplete;  // corners on both sides known, but not all
-};
-
-C10_HOST_DEVICE inline ActiveCells active_cells(const uint64_t (&known)[8],
-                                                const uint64_t (&inside)[8]) {
-  uint64_t all = ~uint64_t{0}, some_inside = 0, some_outside = 0;
-  for (int i = 0; i < 8; ++i) {
-    all &= known[i];
-    some_inside |= known[i] & inside[i];
-    some_outside |= known[i] & ~inside[i];
-  }
-  const uint64_t both = some_inside & some_outside;
-  return {both & all, both & ~all};
-}
-
-C10_HOST_DEVICE inline int cube_case(const uint64_t (&inside)[8], int bit) {
-  int result = 0;
-  for (int i = 0; i < 8; ++i) result |= static_cast<int>((inside[i] >> bit) & 1) << i;
-  return result;
-}
-
-C10_HOST_DEVICE inline int64_t value_index(const Brick& brick, int x, int bit) {
-  const uint64_t before = brick.known[x] & ((uint64_t{1} << bit) - 1);
-  return brick.first_value + brick.values_before[x] + count_bits(before);
-}
-
-C10_HOST_DEVICE inline int64_t vertex_index(const Brick& brick, int axis, int x, int bit) {
-  const uint64_t before = brick.edges[axis][x] & ((uint64_t{1} << bit) - 1);
-  return brick.first_vertex + brick.vertices_before[axis][x] + count_bits(before);
-}
-
-// Where a vertex lies between its ends, whose values have the signs of these heights: the zero of
-// the linear interpolation. It keeps a share of the edge to both ends; without that a value equal
-// to the level would put several vertices on one point, and triangles without area between them.
-constexpr double kMinEdgeFraction = 1e-3;
-
-C10_HOST_DEVICE inline double edge_fraction(double first, double second) {
-  constexpr double kLimit = 1.7976931348623157e308 / 4;  // room for differences of infinities
-  first = first < -kLimit ? -kLimit : first > kLimit ? kLimit : first;
-  second = second < -kLimit ? -kLimit : second > kLimit ? kLimit : second;
-  const double fraction = first / (first - second);
-  if (fraction < kMinEdgeFraction) return kMinEdgeFraction;
-  return fraction > 1 - kMinEdgeFraction ? 1 - kMinEdgeFraction : fraction;
-}
 
 }  // namespace occvae

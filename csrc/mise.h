@@ -17,7 +17,8 @@
 
 #include <cstdint>
 
-#include "bits.h"
+#include "atomic.h"
+#include "common.h"
 
 namespace occvae {
 
@@ -37,10 +38,10 @@ struct MiseLayout {
   int64_t blocks[kMaxDepth];     // of a level, an axis, border included
   int64_t first[kMaxDepth + 1];  // word of a level; the last entry is the number of words
 
-  int64_t words() const { return first[depth]; }
-  int64_t dirty_words() const { return (words() + 63) / 64; }
+  C10_HOST_DEVICE int64_t words() const { return first[depth]; }
+  C10_HOST_DEVICE int64_t dirty_words() const { return (words() + 63) / 64; }
   // 64-bit integers that the state of a shape takes.
-  int64_t size() const { return 4 * words() + dirty_words(); }
+  C10_HOST_DEVICE int64_t size() const { return 4 * words() + dirty_words(); }
 
   C10_HOST_DEVICE int64_t word(int level, int64_t bx, int64_t by, int64_t bz) const {
     return first[level] + (bx * blocks[level] + by) * blocks[level] + bz;
@@ -79,31 +80,73 @@ C10_HOST_DEVICE inline Block block_of(const MiseLayout& layout, int64_t word) {
   return {level, word, place / (n * n), place / n % n, place % n};
 }
 
-// Marks a cell of the finest level and its ancestors, up to those that have the mark already.
-// SetBits(word*, bits) returns the bits that were set before.
-template <typename SetBits>
-C10_HOST_DEVICE void mark_cell(const MiseLayout& layout, CellWord* words, uint64_t* dirty,
-                               int64_t x, int64_t y, int64_t z, bool above, bool below,
-                               SetBits set_bits) {
-  for (int level = layout.depth - 1; level >= 0; --level) {
-    const int64_t w = layout.word(level, (x >> 2) + 1, (y >> 2) + 1, (z >> 2) + 1);
-    const uint64_t bit = uint64_t{1} << (16 * (x & 3) + 4 * (y & 3) + (z & 3));
-    bool changed = false;
-    if (above) changed |= set_bits(&words[w].above, bit) == 0;
-    if (below) changed |= set_bits(&words[w].below, bit) == 0;
-    if (!changed) return;
-    set_bits(&dirty[w >> 6], uint64_t{1} << (w & 63));
-    x >>= 1;
-    y >>= 1;
-    z >>= 1;
+// The states of all shapes, one after the other.
+struct MiseState {
+  MiseLayout layout;
+  int64_t num_shapes;
+  uint64_t* data;
+
+  C10_HOST_DEVICE CellWord* words(int64_t shape) const {
+    return reinterpret_cast<CellWord*>(data + shape * layout.size());
   }
+  C10_HOST_DEVICE uint64_t* dirty(int64_t shape) const {
+    return data + shape * layout.size() + 4 * layout.words();
+  }
+};
+
+inline MiseState open_state(const Tensor& state, int64_t resolution, int64_t coarse_resolution) {
+  constexpr const char* kOp = "mise";
+  check_dtype(state, ScalarType::Long, kOp, "state");
+  check_dim(state, 2, kOp, "state");
+  const MiseLayout layout = mise_layout(resolution, coarse_resolution);
+  STD_TORCH_CHECK(state.size(1) == layout.size() && state.is_contiguous(), kOp,
+                  ": state is not of this resolution");
+  return {layout, state.size(0), static_cast<uint64_t*>(state.mutable_data_ptr())};
+}
+
+// The cells of a block that come first on an axis, and how far those that come next are from them.
+C10_HOST_DEVICE inline uint64_t first_cells(int axis) {
+  return axis == 0 ? 0xFFFF : axis == 1 ? 0x000F000F000F000F : 0x1111111111111111;
+}
+
+C10_HOST_DEVICE inline int bit_stride(int axis) { return 16 >> (2 * axis); }
+
+// The cells of a block whose coordinate on an axis is `low` or `high`.
+C10_HOST_DEVICE inline uint64_t cells_between(int axis, int64_t block, int64_t low, int64_t high) {
+  uint64_t cells = 0;
+  if (low >> 2 == block) cells |= first_cells(axis) << (bit_stride(axis) * (low & 3));
+  if (high >> 2 == block) cells |= first_cells(axis) << (bit_stride(axis) * (high & 3));
+  return cells;
+}
+
+// Marks the cells from low to high, which are at most 2 x 2 x 2, and returns whether any was new.
+C10_HOST_DEVICE inline bool mark_cells(const MiseLayout& layout, CellWord* words, uint64_t* dirty,
+                                       int level, const int64_t (&low)[3], const int64_t (&high)[3],
+                                       bool above, bool below) {
+  bool any = false;
+  for (int64_t x = low[0] >> 2; x <= high[0] >> 2; ++x) {
+    for (int64_t y = low[1] >> 2; y <= high[1] >> 2; ++y) {
+      for (int64_t z = low[2] >> 2; z <= high[2] >> 2; ++z) {
+        const uint64_t cells = cells_between(0, x, low[0], high[0]) &
+                               cells_between(1, y, low[1], high[1]) &
+                               cells_between(2, z, low[2], high[2]);
+        const int64_t w = layout.word(level, x + 1, y + 1, z + 1);
+        bool changed = false;
+        if (above) changed |= set_bits(&words[w].above, cells) != cells;
+        if (below) changed |= set_bits(&words[w].below, cells) != cells;
+        if (changed) set_bits(&dirty[w >> 6], uint64_t{1} << (w & 63));
+        any |= changed;
+      }
+    }
+  }
+  return any;
 }
 
 // Marks every cell whose closed cube has the point. Cells of the finest of these levels are two
-// points wide: an odd coordinate touches one, an even one touches two.
-template <typename SetBits>
-C10_HOST_DEVICE void mark_point(const MiseLayout& layout, CellWord* words, uint64_t* dirty,
-                                const int32_t* point, bool above, bool below, SetBits set_bits) {
+// points wide: an odd coordinate touches one, an even one touches two. Cells that touch the point
+// and are marked have marked ancestors.
+C10_HOST_DEVICE inline void mark_point(const MiseLayout& layout, CellWord* words, uint64_t* dirty,
+                                       const int32_t* point, bool above, bool below) {
   int64_t low[3];
   int64_t high[3];
   for (int axis = 0; axis < 3; ++axis) {
@@ -111,14 +154,81 @@ C10_HOST_DEVICE void mark_point(const MiseLayout& layout, CellWord* words, uint6
     low[axis] = p == 0 ? 0 : (p - 1) >> 1;
     high[axis] = p == layout.resolution ? (p - 1) >> 1 : p >> 1;
   }
-  for (int64_t x = low[0]; x <= high[0]; ++x) {
-    for (int64_t y = low[1]; y <= high[1]; ++y) {
-      for (int64_t z = low[2]; z <= high[2]; ++z) {
-        mark_cell(layout, words, dirty, x, y, z, above, below, set_bits);
-      }
+  for (int level = layout.depth - 1; level >= 0; --level) {
+    if (!mark_cells(layout, words, dirty, level, low, high, above, below)) return;
+    for (int axis = 0; axis < 3; ++axis) {
+      low[axis] >>= 1;
+      high[axis] >>= 1;
     }
   }
 }
+
+// Marks point i; what cannot be marked is counted in problems[0], NaN, or problems[1], no such
+// point or shape.
+template <typename scalar_t>
+struct MarkPoint {
+  MiseState state;
+  const int32_t* points;       // (N, 3)
+  const int64_t* shape_index;  // (N,)
+  const scalar_t* values;      // (N,)
+  double level;
+  int64_t* problems;
+
+  C10_HOST_DEVICE void operator()(int64_t i) const {
+    const int64_t shape = shape_index[i];
+    const int32_t* point = points + 3 * i;
+    const auto value = static_cast<double>(values[i]);  // exact whatever the dtype
+    if (value != value) add(&problems[0], 1);
+    if (shape < 0 || shape >= state.num_shapes || !is_on_lattice(point)) {
+      add(&problems[1], 1);
+      return;
+    }
+    mark_point(state.layout, state.words(shape), state.dirty(shape), point, value >= level,
+               value <= level);
+  }
+
+  C10_HOST_DEVICE bool is_on_lattice(const int32_t* point) const {
+    bool inside = true;
+    for (int axis = 0; axis < 3; ++axis) {
+      inside &= point[axis] >= 0 && point[axis] <= state.layout.resolution;
+    }
+    return inside;
+  }
+};
+
+// The checked arguments of mise_mark, contiguous, and its result.
+struct MarkArguments {
+  MarkArguments(const Tensor& state, const Tensor& points, const Tensor& shape_index,
+                const Tensor& values, int64_t resolution, int64_t coarse_resolution)
+      : state(open_state(state, resolution, coarse_resolution)),
+        points(torch::stable::contiguous(points)),
+        shape_index(torch::stable::contiguous(shape_index)),
+        values(torch::stable::contiguous(values)),
+        problems(torch::stable::new_zeros(state, {2}, ScalarType::Long)) {
+    constexpr const char* kOp = "mise_mark";
+    check_dtype(points, ScalarType::Int, kOp, "points");
+    check_dtype(shape_index, ScalarType::Long, kOp, "shape_index");
+    for (const Tensor* tensor : {&points, &shape_index, &values}) {
+      check_same_device(state, *tensor, kOp);
+    }
+    const int64_t count = values.numel();
+    STD_TORCH_CHECK(points.numel() == 3 * count && shape_index.numel() == count, kOp,
+                    ": points must be (N, 3), shape_index and values (N,)");
+  }
+
+  template <typename scalar_t>
+  MarkPoint<scalar_t> mark_point(double level) const {
+    return {state,
+            static_cast<const int32_t*>(points.const_data_ptr()),
+            static_cast<const int64_t*>(shape_index.const_data_ptr()),
+            static_cast<const scalar_t*>(values.const_data_ptr()),
+            level,
+            static_cast<int64_t*>(problems.mutable_data_ptr())};
+  }
+
+  MiseState state;
+  Tensor points, shape_index, values, problems;
+};
 
 // The cells of a block that exist: those whose parent was split.
 C10_HOST_DEVICE inline uint64_t existing_cells(const MiseLayout& layout, const CellWord* words,
@@ -145,85 +255,6 @@ C10_HOST_DEVICE inline uint64_t cells_to_split(const MiseLayout& layout, const C
   const CellWord& cell = words[word];
   const uint64_t both = cell.above & cell.below & ~cell.split;
   return both == 0 ? 0 : both & existing_cells(layout, words, block_of(layout, word));
-}
-
-// The split and the new cells in a block and one cell around it: z is the bit, from -1 at bit 0.
-struct Surroundings {
-  uint8_t split[6][6];
-  uint8_t now[6][6];
-};
-
-C10_HOST_DEVICE inline uint8_t six_cells(uint64_t before, uint64_t here, uint64_t after, int row) {
-  const uint64_t middle = (here >> row) & 15;
-  return static_cast<uint8_t>(((before >> row) & 15) >> 3 | middle << 1 |
-                              ((after >> row) & 1) << 5);
-}
-
-C10_HOST_DEVICE inline Surroundings surroundings(const MiseLayout& layout, const CellWord* words,
-                                                 const Block& block) {
-  Surroundings result;
-  const int64_t blocks = layout.blocks[block.level];
-  for (int i = 0; i < 6; ++i) {
-    const int64_t dx = (i + 3) / 4 - 1;
-    for (int j = 0; j < 6; ++j) {
-      const int64_t dy = (j + 3) / 4 - 1;
-      const CellWord* row = words + block.word + (dx * blocks + dy) * blocks;
-      const int bit = 16 * ((i + 3) & 3) + 4 * ((j + 3) & 3);
-      result.split[i][j] = six_cells(row[-1].split, row[0].split, row[1].split, bit);
-      result.now[i][j] = six_cells(row[-1].now, row[0].now, row[1].now, bit);
-    }
-  }
-  return result;
-}
-
-// A split adds up to 19 of the 27 points of its cell, counted in half edges from its lower corner,
-// point (a, b, c) as 9 a + 3 b + c; the corners were known. Of its 27 neighbours, numbered alike
-// with 13 for the cell itself, those in kAround[point] have the point in their closed cubes.
-struct PointTable {
-  uint32_t around[27];
-};
-
-C10_HOST_DEVICE constexpr PointTable point_table() {
-  PointTable table{};
-  for (int p = 0; p < 27; ++p) {
-    for (int n = 0; n < 27; ++n) {
-      const int point[3] = {p / 9, p / 3 % 3, p % 3};
-      const int cell[3] = {n / 9, n / 3 % 3, n % 3};
-      bool touches = true;
-      for (int axis = 0; axis < 3; ++axis) {
-        touches = touches && (cell[axis] == 1 || cell[axis] == point[axis]);
-      }
-      if (touches) table.around[p] |= uint32_t{1} << n;
-    }
-  }
-  return table;
-}
-
-C10_HOST_DEVICE constexpr bool is_corner(int point) {
-  return point / 9 != 1 && point / 3 % 3 != 1 && point % 3 != 1;
-}
-
-// The points that a cell of a block adds, as a mask of 27. A point was known before if and only if
-// a cell of this level around it was split earlier; of the cells around it that are split now, the
-// first in lexicographic order adds it. This needs neither a set of known points nor a sort.
-C10_HOST_DEVICE inline uint32_t added_points(const Surroundings& around, int bit) {
-  constexpr PointTable kTable = point_table();
-  constexpr uint32_t kBefore = (uint32_t{1} << 13) - 1;
-  const int x = bit >> 4, y = (bit >> 2) & 3, z = bit & 3;
-  uint32_t split = 0;
-  uint32_t now = 0;
-  for (int a = 0; a < 3; ++a) {
-    for (int b = 0; b < 3; ++b) {
-      split |= static_cast<uint32_t>((around.split[x + a][y + b] >> z) & 7) << (9 * a + 3 * b);
-      now |= static_cast<uint32_t>((around.now[x + a][y + b] >> z) & 7) << (9 * a + 3 * b);
-    }
-  }
-  const uint32_t taken = split | (now & kBefore);
-  uint32_t added = 0;
-  for (int p = 0; p < 27; ++p) {
-    if (!is_corner(p) && (taken & kTable.around[p]) == 0) added |= uint32_t{1} << p;
-  }
-  return added;
 }
 
 }  // namespace occvae

@@ -1,4 +1,4 @@
-"""The `occvae` command: info, data, reconstruct, evaluate."""
+"""The `occvae` command: info, data, reconstruct, evaluate, convert."""
 
 import argparse
 import json
@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_evaluate(
         commands.add_parser("evaluate", help="IoU of a model on a dataset, with controls")
     )
+    _add_convert(commands.add_parser("convert", help="official checkpoints of other systems"))
     options = parser.parse_args(arguments)
     try:
         _COMMANDS[options.command](options)
@@ -45,6 +46,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="dataset folder; default what the run was trained on")
     parser.add_argument("--split", default="val")
     parser.add_argument("--json", help="file for the report; default evaluation.json by the model")
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="checkpoint of occupancy_networks, Pix2Vox or Pix2Vox++")
+    parser.add_argument("-o", "--output", required=True, help="folder of the model, for --model")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +168,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"report: {path}")
 
 
+def _convert(options: argparse.Namespace) -> None:
+    from occvae.convert import convert_file
+
+    conversion = convert_file(options.source, options.output)
+    state = conversion.model.state_dict()
+    print(
+        f"{options.source} ({conversion.origin}) -> {options.output} ({conversion.model.arch}): "
+        f"{len(state)} tensors, {sum(tensor.numel() for tensor in state.values()):,} numbers"
+    )
+    if conversion.ignored:
+        print(f"left out, as only training needs it: {', '.join(conversion.ignored)}")
+
+
 def _trained_on(export: Path) -> str:
     """The dataset of the run that an export belongs to."""
     from occvae.train.checkpoint import TRAIN_CONFIG
@@ -192,7 +211,13 @@ def _device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-_COMMANDS = {"info": _info, "data": _data, "reconstruct": _reconstruct, "evaluate": _evaluate}
+_COMMANDS = {
+    "info": _info,
+    "data": _data,
+    "reconstruct": _reconstruct,
+    "evaluate": _evaluate,
+    "convert": _convert,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,5 +1,7 @@
 """Pictures to mesh files, each with a preview beside it."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 from occvae.data.images import load_image
 from occvae.data.rendering import orbit_extrinsics, render_views
 from occvae.errors import UserError
+from occvae.meshing import ProgressBar
 
 FORMATS = ("glb", "obj", "ply", "stl", "off")
 _PREVIEW_SIZE = 224
@@ -59,18 +62,31 @@ def reconstruct_files(
     model = model.to(device).eval()
     for image, picture, output in zip(images, pictures, outputs, strict=True):
         batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None, None].to(device)
+        bar = ProgressBar(image)
         try:
-            [mesh] = model.reconstruct(batch.float() / 255.0, resolution, threshold)
+            [mesh] = model.reconstruct(batch.float() / 255.0, resolution, threshold, progress=bar)
         except (ValueError, MemoryError) as error:
             raise UserError(f"{image}: {error}") from None
+        finally:
+            bar.close()
         if len(mesh.faces) == 0:
             raise UserError(f"{image}: the model sees no surface here; try a lower --threshold")
         output.parent.mkdir(parents=True, exist_ok=True)
-        mesh.export(output)
+        _write(output, mesh.export)
         # Not merely .png: that may be the very picture.
         preview = output.with_suffix(".preview.png")
-        _preview(load_image(image, _PREVIEW_SIZE), mesh).save(preview)
+        _write(preview, _preview(load_image(image, _PREVIEW_SIZE), mesh).save)
         print(f"{image} -> {output} ({len(mesh.faces)} faces), {preview}")
+
+
+def _write(path: Path, save: Callable[[Path], object]) -> None:
+    """Saves a file whole or, whatever interrupts it, not at all; `save` goes by the suffix."""
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _preview(picture: np.ndarray, mesh) -> Image.Image:

@@ -27,7 +27,9 @@ def lattice_to_world(coordinates: Tensor, resolution: int, bounds: tuple[float, 
     lower, upper = bounds
     if not coordinates.is_floating_point():
         coordinates = coordinates.to(torch.float32)
-    return (upper - lower) * (coordinates / resolution - 0.5) + (lower + upper) / 2
+    # A tensor, because CUDA divides by a number as it multiplies by the rounded inverse.
+    divisor = coordinates.new_full((), resolution)
+    return (upper - lower) * (coordinates / divisor - 0.5) + (lower + upper) / 2
 
 
 def world_to_lattice(positions: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:

@@ -73,3 +73,48 @@ def lattice_hash(seed: int, resolution: int, inside: float, tied: float = 0.0) -
         return torch.where(uniform < tied, 0.0, value)
 
     return field
+
+
+def slim_chair(points: Tensor, shape_index: Tensor) -> Tensor:
+    """Logits of a chair off the lattice whose legs are 0.026 thick: of the benchmarks."""
+    parts = [
+        _box(points, (0.001, 0.002, -0.02), (0.2, 0.2, 0.021)),
+        _box(points, (0.001, -0.182, 0.2), (0.2, 0.017, 0.2)),
+    ]
+    for x in (-0.179, 0.181):
+        for y in (-0.178, 0.182):
+            parts.append(_box(points, (x, y, -0.23), (0.0131, 0.0131, 0.2)))
+    return 20 * torch.stack(parts).amax(0)
+
+
+def gyroid_shell(points: Tensor, shape_index: Tensor) -> Tensor:
+    """Logits of a thick gyroid cut to a ball of radius 0.45: of the benchmarks."""
+    x, y, z = (18.3 * points).unbind(1)
+    value = x.sin() * y.cos() + y.sin() * z.cos() + z.sin() * x.cos()
+    return 3 * torch.minimum(0.3 - value.abs(), 10 * (0.45 - points.norm(dim=1)))
+
+
+def double_torus(points: Tensor, shape_index: Tensor) -> Tensor:
+    """Two rings side by side that have grown together: genus 2."""
+    half = points.new_tensor([0.24, 0.0, 0.0])
+    ring = torus(0.2, 0.07)
+    return torch.maximum(ring(points - half, shape_index), ring(points + half, shape_index))
+
+
+def waves(seed: int, frequency: float = 12.0, size: float = 0.5) -> Field:
+    """A ball disturbed by 24 random plane waves: smooth, with handles, hollows and islands.
+
+    Args:
+        frequency: of the waves, in radians a unit.
+        size: of the disturbance, against a slope of the ball of 3 a unit.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    waves = torch.randn(24, 4, generator=generator) * frequency  # the last number is a phase
+
+    def field(points: Tensor, shape_index: Tensor) -> Tensor:
+        x, y, z = points.unbind(1)
+        # No matrix product: the value of a point must not depend on the points beside it.
+        total = sum((a * x + b * y + c * z + phase).sin() for a, b, c, phase in waves.tolist())
+        return 3 * (0.35 - points.norm(dim=1)) + size * total / math.sqrt(12)
+
+    return field

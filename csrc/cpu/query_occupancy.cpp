@@ -1,9 +1,9 @@
 // CPU kernel of query_occupancy: packing, tiles and threads. The arithmetic of a tile is in
 // query_occupancy_tile.h.
 //
-// Points are cut into tiles of one shape each, small enough for the activations of a tile to stay
-// in the second cache; threads take the next tile from a common counter, so that one that is kept
-// waiting by other work on the machine does not keep the others waiting.
+// Points are cut into tiles of one shape each, whose activations stay in the second cache (up to a
+// width of 256). Threads take the next tile from a common counter, so that one that is kept waiting
+// by other work on the machine does not keep the others waiting.
 //
 // Weights are packed as panels of kPanel output channels, (2L, C / kPanel, C, kPanel) float32 for
 // fp32 and fp16, and in bf16 with pairs of input channels side by side,
@@ -19,10 +19,12 @@
 namespace occvae {
 namespace {
 
-constexpr int64_t kTileRows = 200;               // at most; more brings nothing
-constexpr int64_t kActivationBytes = 640 << 10;  // of a tile, of the 1 MB or more of second cache
+constexpr int64_t kTileRows = 200;  // at most; more brings nothing
+// Of a tile, at most. Smaller tiles of wide decoders would read the weights, which come from the
+// third cache, too often; larger ones of x, h and g would themselves be read from there.
+constexpr int64_t kActivationBytes = 1280 << 10;
 constexpr int64_t kTilesPerThread = 4;
-constexpr int64_t kMinRowBlocks = 4;  // of a tile: with fewer the weights are not read often enough
+constexpr int64_t kMinRowBlocks = 4;  // of a tile: with fewer the weights are not used often enough
 
 QueryKernel choose_kernel([[maybe_unused]] Isa isa, Precision precision) {
 #ifdef OCCVAE_X86

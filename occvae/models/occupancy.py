@@ -18,6 +18,8 @@ from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_sha
 if TYPE_CHECKING:
     import trimesh
 
+    from occvae.ops.mise import Progress
+
 
 _warned: set[type] = set()
 
@@ -90,7 +92,11 @@ class OccupancyModel(nn.Module):
 
     @torch.no_grad()
     def reconstruct(
-        self, images: Tensor, resolution: int = 256, threshold: float | None = None
+        self,
+        images: Tensor,
+        resolution: int = 256,
+        threshold: float | None = None,
+        progress: "Progress | None" = None,
     ) -> list["trimesh.Trimesh"]:
         """One mesh for each item of images (B, V, 3, H, W), extracted together.
 
@@ -98,6 +104,7 @@ class OccupancyModel(nn.Module):
             images: RGB in [0, 1].
             resolution: cells along each axis of the padded cube; a power of two times 32.
             threshold: probability of the surface; None takes the model's own.
+            progress: as in `occvae.mise`.
         """
         from occvae.meshing import extract_mesh
 
@@ -111,6 +118,7 @@ class OccupancyModel(nn.Module):
                 level=math.log(threshold) - math.log1p(-threshold),
                 num_shapes=len(conditioning),
                 device=images.device,
+                progress=progress,
             )
 
     def _query(self, points: Tensor, conditioning: Tensor) -> Tensor:

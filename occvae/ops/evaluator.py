@@ -37,8 +37,14 @@ class Evaluator:
         self._round = first_round
         self._dtype: torch.dtype | None = None
 
-    @torch.no_grad()
     def __call__(self, points: Tensor, shape_index: Tensor) -> Tensor:
+        values = self.unchecked(points, shape_index)
+        self.refuse_nan(values, points, shape_index)
+        return values
+
+    @torch.no_grad()
+    def unchecked(self, points: Tensor, shape_index: Tensor) -> Tensor:
+        """Values that may be NaN: to find out takes a look at them, for which a GPU must wait."""
         chunks, done = [], 0
         for part, shape in zip(
             points.split(self._max_points_per_call),
@@ -50,10 +56,8 @@ class Evaluator:
             done += len(part)
             if self._progress is not None:
                 self._progress(self._round, done, len(points))
-        values = torch.cat(chunks)
-        self._refuse_nan(values, points, shape_index)
         self._round += 1
-        return values
+        return torch.cat(chunks)
 
     def _checked(self, values: Tensor, world: Tensor) -> Tensor:
         if not isinstance(values, Tensor):
@@ -70,15 +74,16 @@ class Evaluator:
         self._dtype = values.dtype
         return values
 
-    def _refuse_nan(self, values: Tensor, points: Tensor, shape_index: Tensor) -> None:
+    def refuse_nan(self, values: Tensor, points: Tensor, shape_index: Tensor) -> None:
+        """ValueError that names the first point if any of the last round's values is NaN."""
         nan = values.isnan()
-        count = int(nan.count_nonzero())  # the one synchronisation of a round
+        count = int(nan.count_nonzero())
         if count == 0:
             return
         first = int(nan.nonzero()[0])
         where = lattice_to_world(points[first], self._resolution, self._bounds).tolist()
         position = ", ".join(f"{coordinate:.4f}" for coordinate in where)
         raise ValueError(
-            f"field returned NaN at {count} of {len(values)} points of round {self._round}, first "
-            f"at ({position}) of shape {int(shape_index[first])}"
+            f"field returned NaN at {count} of {len(values)} points of round {self._round - 1}, "
+            f"first at ({position}) of shape {int(shape_index[first])}"
         )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from occvae import _extension
 from occvae.memory import require_memory
+from occvae.ops.caps import count_cap_points
 from occvae.ops.evaluator import Evaluator, Field, Progress
 from occvae.ops.marching_cubes_reference import import_mcubes, march
 from occvae.ops.vertex_refinement import refine_vertices as move_vertices
@@ -73,10 +74,7 @@ def marching_cubes(
         )
     if refine_vertices < 0 or (refine_vertices and field is None):
         raise ValueError(f"refine_vertices={refine_vertices} must be >= 0 and needs the field")
-    if grid.values.isnan().any():
-        raise ValueError("grid.values must not be NaN")
-    device = grid.points.device
-    check_memory(grid.resolution, grid.coarse_resolution, len(grid.points), device, backend)
+    _check_grid_memory(grid, level, backend)
     parts = [
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
         for shape in range(grid.num_shapes)
@@ -90,25 +88,46 @@ def marching_cubes(
     return [(moved, faces) for moved, (_, faces, _, _) in zip(vertices, parts, strict=True)]
 
 
+def _check_grid_memory(grid: SparseGrid, level: float, backend: str) -> None:
+    sizes = (grid.resolution, grid.coarse_resolution, len(grid.points))
+    most_cap_points = grid.num_shapes * 6 * (grid.resolution + 1) ** 2
+    try:
+        check_memory(*sizes, grid.points.device, backend, most_cap_points)
+    except MemoryError:  # counting them can take as long as the mesh
+        cap_points = count_cap_points(grid, level)
+        check_memory(*sizes, grid.points.device, backend, cap_points)
+
+
 def check_memory(
-    resolution: int, coarse_resolution: int, points: int, device: torch.device, backend: str
+    resolution: int,
+    coarse_resolution: int,
+    points: int,
+    device: torch.device,
+    backend: str,
+    cap_points: int = 0,
 ) -> None:
     """MemoryError when marching_cubes of a grid with so many points would not fit.
+
+    Args:
+        cap_points: lattice points of the domain's faces that are inside, known or not.
 
     Raises:
         ImportError: this needs PyMCubes, which is not installed.
     """
     cpu = torch.device("cpu")
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
-        # An index of bricks, bricks (dense ones near the surface, one for each coarse point
+        # Places of bricks, bricks (dense ones near the surface, one for each coarse point
         # elsewhere), values, and the mesh with about 0.3 vertices a point.
-        needed = 4 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
-        needed += 448 * min(points, (coarse_resolution + 1) ** 3)
-        require_memory(needed, cpu, f"marching cubes at resolution {resolution}", _ADVICE)
+        needed = 5 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
+        needed += 408 * min(points, (coarse_resolution + 1) ** 3)
+        needed += 88 * cap_points  # a vertex and two triangles each, and bricks
+        purpose = f"marching cubes at resolution {resolution}"
+        require_memory(needed, _kernel_device(device), purpose, _ADVICE)
     else:
         import_mcubes()
         # The padded array, the unpadded one and the last step of filling it, one byte a point each.
-        needed = 3 * (resolution + 3) ** 3
+        # Then the search for the ends of edges, and the mesh as PyMCubes returns it and as we do.
+        needed = 3 * (resolution + 3) ** 3 + 320 * points + 370 * cap_points
         purpose = f"marching cubes at resolution {resolution} on a dense grid"
         require_memory(needed, cpu, purpose, _ADVICE)
 
@@ -131,7 +150,9 @@ def _one_shape(
     *mesh, problems = run(
         points.to(device), values.to(device), *sizes, level, *grid.bounds, with_edges
     )
-    missing, repeated = problems.tolist()
+    missing, repeated, nan = problems.tolist()
+    if nan:
+        raise ValueError("grid.values must not be NaN")
     if repeated:
         raise ValueError(f"grid has {repeated} points of shape {shape} more than once")
     if missing:
@@ -181,7 +202,7 @@ def _fake(
         points.new_empty((faces, 3), dtype=torch.int64),
         points.new_empty((edges, 4)),
         points.new_empty((edges, 2), dtype=torch.float64),
-        points.new_empty(2, dtype=torch.int64),
+        torch.empty(3, dtype=torch.int64, device="cpu"),
     )
 
 

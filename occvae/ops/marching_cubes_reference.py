@@ -46,11 +46,12 @@ def march(
     ends, missing = _heights_of_ends(edges, points, heights, resolution)
     fractions = edge_fractions(edges, ends, resolution)
     vertices = vertices_on_edges(edges, fractions, resolution, (lower, upper))
-    problems = torch.tensor([missing, len(points) - len(points.unique(dim=0))])
+    repeated = len(points) - len(points.unique(dim=0))
+    problems = torch.tensor([missing, repeated, int(values.isnan().sum())], device="cpu")
     triangles = torch.from_numpy(faces.astype("int64")).to(points.device)
     if not with_edges:
         edges, ends = edges[:0], ends[:0]
-    return vertices, triangles, edges, ends, problems.to(points.device)
+    return vertices, triangles, edges, ends, problems
 
 
 def import_mcubes() -> ModuleType:

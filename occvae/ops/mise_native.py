@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from occvae import _extension
 from occvae.memory import require_memory
+from occvae.ops.evaluator import Evaluator
 from occvae.ops.mise_reference import coarse_lattice
 
 _POINT_BYTES = 12 + 8  # coordinates and shape index
 
 
 def refine(
-    evaluate: Callable[[Tensor, Tensor], Tensor],
+    evaluate: Evaluator,
     *,
     resolution: int,
     coarse_resolution: int,
@@ -25,8 +24,8 @@ def refine(
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """As mise_reference.refine: the same points in the same rounds, in another order.
 
-    The order does not depend on the number of threads. For a device without kernels the state is on
-    the CPU; the results are on `device` all the same.
+    The order does not depend on the device, nor on the number of threads. For a device without
+    kernels the state is on the CPU; the results are on `device` all the same.
 
     Raises:
         MemoryError: the next round would not fit; said before the field is called for it.
@@ -35,16 +34,23 @@ def refine(
     cells = _Cells(resolution, coarse_resolution, num_shapes, device)
     points, shape_index = coarse_lattice(coarse_resolution, step, num_shapes, device)
     rounds: list[tuple[Tensor, Tensor, Tensor]] = []
-    while len(points):
-        values = evaluate(points, shape_index)
+    known = 0
+    while True:
+        values = evaluate.unchecked(points, shape_index)
         rounds.append((points, values, shape_index))
         if step == 1:
+            evaluate.refuse_nan(values, points, shape_index)
             break
-        cells.mark(points, shape_index, values, level)
-        splits = cells.choose()
-        total = sum(len(part[0]) for part in rounds)
-        cells.require_memory(total, int(splits[-1, 2]) if len(splits) else 0, values.itemsize)
-        points, shape_index = (part.to(device) for part in cells.split(splits))
+        problems = cells.mark(points, shape_index, values, level)
+        splits, added = cells.choose()
+        nan, _, new = torch.cat([problems, added]).tolist()  # the one synchronisation of a round
+        if nan:
+            evaluate.refuse_nan(values, points, shape_index)
+        if new == 0:
+            break
+        known += len(points)
+        cells.require_memory(known, new, values.itemsize)
+        points, shape_index = (part.to(device) for part in cells.split(splits, new))
     counts = [len(part[0]) for part in rounds]
     if len(rounds) == 1:
         return *rounds[0], counts
@@ -65,21 +71,28 @@ class _Cells:
         if resolution > coarse_resolution:
             size = torch.ops.occvae._mise_state_size(resolution, coarse_resolution)
         first = num_shapes * (coarse_resolution + 1) ** 3
-        self._require(8 * num_shapes * size + first * (_POINT_BYTES + 8))
+        state = 8 * num_shapes * size
+        # On CUDA choose() gives a number for each of the state's records of four.
+        splits = state // 4 if self._device.type == "cuda" else 0
+        self._require(state + splits + first * (_POINT_BYTES + 8))
         self._state = torch.zeros((num_shapes, size), dtype=torch.int64, device=self._device)
 
-    def mark(self, points: Tensor, shape_index: Tensor, values: Tensor, level: float) -> None:
-        """Records on which sides new points (N, 3) lie in all cells that they touch."""
-        new = (part.to(self._device) for part in (points, shape_index, values))
-        _mark(self._state, *new, level, *self._resolutions)
+    def mark(self, points: Tensor, shape_index: Tensor, values: Tensor, level: float) -> Tensor:
+        """Records on which sides new points (N, 3) lie in all cells that they touch.
 
-    def choose(self) -> Tensor:
-        """(S, 3) int64: the leaves to split; the last entry is the number of points they add."""
+        Returns:
+            (2,) int64: values that are NaN, and points that do not exist; neither are recorded.
+        """
+        new = (part.to(self._device) for part in (points, shape_index, values))
+        return _mark(self._state, *new, level, *self._resolutions)
+
+    def choose(self) -> tuple[Tensor, Tensor]:
+        """The leaves to split, in a form for split() alone, and (1,) int64: the points they add."""
         return _split(self._state, *self._resolutions)
 
-    def split(self, splits: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, splits: Tensor, added: int) -> tuple[Tensor, Tensor]:
         """Splits them; returns the points this adds, each once, and their shapes."""
-        return _points(self._state, splits, *self._resolutions)
+        return _points(self._state, splits, added, *self._resolutions)
 
     def require_memory(self, known: int, new: int, value_bytes: int) -> None:
         """MemoryError unless `new` points fit beside `known` ones, and all in the result."""
@@ -105,37 +118,37 @@ def _fake_mark(
     level: float,
     resolution: int,
     coarse_resolution: int,
-) -> None:
-    return None
+) -> Tensor:
+    return state.new_empty(2)
 
 
-def _fake_split(state: Tensor, resolution: int, coarse_resolution: int) -> Tensor:
-    rows = torch.library.get_ctx().new_dynamic_size()
-    return state.new_empty((rows, 3))
+def _fake_split(state: Tensor, resolution: int, coarse_resolution: int) -> tuple[Tensor, Tensor]:
+    size = torch.library.get_ctx().new_dynamic_size()
+    return state.new_empty(size), state.new_empty(1)
 
 
 def _fake_points(
-    state: Tensor, splits: Tensor, resolution: int, coarse_resolution: int
+    state: Tensor, splits: Tensor, added: int, resolution: int, coarse_resolution: int
 ) -> tuple[Tensor, Tensor]:
-    count = torch.library.get_ctx().new_dynamic_size()
-    return state.new_empty((count, 3), dtype=torch.int32), state.new_empty(count)
+    return state.new_empty((added, 3), dtype=torch.int32), state.new_empty(added)
 
 
 # The twin of the three together is mise_reference.refine.
 _mark = _extension.declare(
     "mise_mark(Tensor(a!) state, Tensor points, Tensor shape_index, Tensor values, float level,"
-    " int resolution, int coarse_resolution) -> ()",
+    " int resolution, int coarse_resolution) -> Tensor problems",
     None,
     _fake_mark,
 )
 _split = _extension.declare(
-    "mise_split(Tensor(a!) state, int resolution, int coarse_resolution) -> Tensor",
+    "mise_split(Tensor(a!) state, int resolution, int coarse_resolution)"
+    " -> (Tensor splits, Tensor added)",
     None,
     _fake_split,
 )
 _points = _extension.declare(
-    "mise_points(Tensor(a!) state, Tensor splits, int resolution, int coarse_resolution)"
-    " -> (Tensor points, Tensor shape_index)",
+    "mise_points(Tensor(a!) state, Tensor splits, int added, int resolution,"
+    " int coarse_resolution) -> (Tensor points, Tensor shape_index)",
     None,
     _fake_points,
 )

@@ -135,11 +135,12 @@ def pack_decoder(
     head = torch.cat([F.pad(head[:-1], (0, padding)), head[-1:]]).float()
     if precision is None:
         precision = "fp16" if native and device.type == "cuda" else "fp32"
-    if native:
-        precision = _kernel_precision(precision, input.shape[1], device)
     pack = _pack if native else query_reference.pack_query_weights
     exact = pack(weights, 0)
     rounded = exact if precision == "fp32" else pack(weights, PRECISIONS.index(precision))
+    if device.type == "cuda" and native and precision != "fp32" and rounded.dtype == torch.float32:
+        _warn_of_fp32(precision, input.shape[1])
+        precision, rounded = "fp32", exact
     path = "native" if native else "reference"
     return PackedDecoder(input, rounded, exact, affines, head, precision, path)
 
@@ -148,19 +149,17 @@ _CUDA_WIDTHS = (128, 256)  # channels for which there are kernels of 16 bits
 _warned: set[tuple[str, int]] = set()
 
 
-def _kernel_precision(precision: str, channels: int, device: torch.device) -> str:
-    """fp32, with one warning, where the kernels of a device lack the wanted precision."""
-    if precision == "fp32" or device.type == "cpu" or channels in _CUDA_WIDTHS:
-        return precision
-    if (precision, channels) not in _warned:
-        _warned.add((precision, channels))
-        widths = ", ".join(map(str, _CUDA_WIDTHS))
-        warnings.warn(
-            f"query_occupancy runs in fp32: {precision} kernels are for widths {widths}, "
-            f"this decoder has {channels}",
-            stacklevel=4,
-        )
-    return "fp32"
+def _warn_of_fp32(precision: str, channels: int) -> None:
+    """Once, where packing on a GPU gave fp32 for want of another kernel."""
+    if (precision, channels) in _warned:
+        return
+    _warned.add((precision, channels))
+    widths = " and ".join(map(str, _CUDA_WIDTHS))
+    warnings.warn(
+        f"query_occupancy runs in fp32: {precision} kernels are for widths {widths}, on GPUs of "
+        f"compute capability 8.0 or later; this decoder's width is {channels}",
+        stacklevel=4,
+    )
 
 
 def _check_points(points: Tensor, packed: PackedDecoder) -> None:

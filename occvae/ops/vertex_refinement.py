@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from occvae.memory import require_memory
 from occvae.ops.marching_cubes_reference import (
     MIN_EDGE_FRACTION,
     edge_fractions,
@@ -17,6 +18,9 @@ from occvae.ops.marching_cubes_reference import (
 # A step keeps at least this share of the bracket to its ends: where one height is far larger than
 # the other, as with the saturated logits of a network, the bracket shrinks all the same.
 _MARGIN = 0.02
+# At the peak a vertex takes so many bytes beside its edge and ends: mostly brackets and points in
+# float64 and the masks of all steps.
+_VERTEX_BYTES = 450
 
 
 def refine_vertices(
@@ -42,7 +46,16 @@ def refine_vertices(
 
     Returns:
         (V, 3) float32 in world units.
+
+    Raises:
+        MemoryError: so many vertices do not fit; said before the field is called for them.
     """
+    require_memory(
+        _VERTEX_BYTES * len(edges),
+        edges.device,
+        f"refinement of {len(edges)} vertices",
+        "choose a lower resolution, or refine_vertices=0",
+    )
     fractions = edge_fractions(edges, ends, resolution)
     within = within_domain(edges, resolution)
     if steps and bool(within.any()):

@@ -1,12 +1,15 @@
 """The voxel-list algorithm of the 2019 occupancy network code, written plainly: the oracle of MISE.
 
-Independent of the package and slow: every round looks again at every known point. Also the cheap
-variant that looks at cell corners only, which tests must be able to tell from the real one.
+Independent of the package and slow: every round looks again at every known point. Also its
+definition under random schedules, and the cheap variant that looks at cell corners only, which
+tests must be able to tell from the real one.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from random import Random
 
 Point = tuple[int, int, int]
 Evaluate = Callable[[list[Point]], list[float]]
@@ -50,6 +53,11 @@ class VoxelList:
             if all(0 <= coordinate < self.resolution for coordinate in cell):
                 leaves.add(self.leaf_of(cell))
         return leaves
+
+    def closed_cube(self, index: int) -> Iterator[Point]:
+        """All points of the finest lattice in a voxel, its faces included."""
+        voxel = self.voxels[index]
+        return product(*(range(start, start + voxel.size + 1) for start in voxel.origin))
 
     def split(self, index: int) -> list[Point]:
         """Adds eight children and returns the 27 points that they have as corners."""
@@ -115,3 +123,47 @@ def corner_only_mise(
             (x + a, y + b, z + c) for x, y, z in active for a, b, c in product((0, half), repeat=3)
         }
         size = half
+
+
+def random_schedule_mise(
+    evaluate: Evaluate, resolution: int, coarse_resolution: int, level: float, order: Random
+) -> dict[Point, float]:
+    """The definition with its schedule left to chance: the next split is any leaf that qualifies.
+
+    One leaf at a time, and its points are known at once. A leaf that qualifies does so until it is
+    split, so it only ever has to wait.
+    """
+    tree = VoxelList(resolution, coarse_resolution)
+    values: dict[Point, float] = {}
+    sides: defaultdict[int, set[bool]] = defaultdict(set)  # of known points in a closed cube
+    waiting: list[int] = []
+
+    def learn(points: Iterable[Point]) -> list[Point]:
+        new = [point for point in points if point not in values]
+        if new:
+            values.update(zip(new, evaluate(new), strict=True))
+        return new
+
+    def show(point: Point, leaves: Iterable[int]) -> None:
+        value = values[point]
+        seen = {side for side, on_it in ((True, value >= level), (False, value <= level)) if on_it}
+        for leaf in leaves:
+            before = len(sides[leaf])
+            sides[leaf] |= seen
+            if before < 2 == len(sides[leaf]) and tree.voxels[leaf].size > 1:
+                waiting.append(leaf)
+
+    for point in learn(product(range(0, resolution + 1, tree.size), repeat=3)):
+        show(point, tree.leaves_around(point))
+    while waiting:
+        chosen = order.randrange(len(waiting))
+        waiting[chosen], waiting[-1] = waiting[-1], waiting[chosen]
+        leaf = waiting.pop()
+        new = learn(tree.split(leaf))
+        for child in tree.voxels[leaf].children:
+            for point in tree.closed_cube(child):
+                if point in values:
+                    show(point, [child])
+        for point in new:
+            show(point, tree.leaves_around(point))
+    return values

@@ -6,11 +6,12 @@ import pytest
 import torch
 import trimesh
 
+from occvae import _extension
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
 from occvae.sparse_grid import SparseGrid
 from tests.conftest import needs_kernels
-from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
+from tests.fields import double_torus, gyroid, lattice_hash, sphere, thin_chair, torus
 from tests.ops.test_marching_cubes import dense_grid, is_closed, signed_volume
 
 pytestmark = needs_kernels
@@ -85,13 +86,6 @@ def test_watertight_on_random_signs(seed):
         assert len(faces.unique(dim=0)) == len(faces)
 
 
-def double_torus(points, shape_index):
-    half = torch.tensor([0.24, 0.0, 0.0])
-    return torch.maximum(
-        torus(0.2, 0.07)(points - half, shape_index), torus(0.2, 0.07)(points + half, shape_index)
-    )
-
-
 @pytest.mark.parametrize(
     ("field", "euler"), [(sphere(), 2), (torus(), 0), (double_torus, -2), (thin_chair, 2)]
 )
@@ -111,13 +105,15 @@ def test_caps_are_as_fine_as_the_lattice_where_the_field_is_not_known():
         assert is_closed(native[1])
 
 
-def test_threads_change_nothing():
+def test_threads_and_instructions_change_nothing():
     grid = mise(lattice_hash(3, 64, 0.1), resolution=64, coarse_resolution=8)
     before, meshes = torch.get_num_threads(), []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         meshes += marching_cubes(grid)
     torch.set_num_threads(before)
+    with _extension.limit_cpu_isa("portable"):
+        meshes += marching_cubes(grid)
     for vertices, faces in meshes[1:]:
         assert torch.equal(vertices, meshes[0][0]) and torch.equal(faces, meshes[0][1])
 

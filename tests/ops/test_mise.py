@@ -49,22 +49,6 @@ def assert_matches_oracle(field, resolution, coarse_resolution, backend, level=0
     return grid
 
 
-@pytest.mark.parametrize(
-    ("field", "resolution", "coarse_resolution"),
-    [
-        (sphere(), 32, 8),
-        (sphere(0.37, (0.013, 0.021, -0.007)), 32, 4),
-        (torus(), 24, 3),
-        (thin_chair, 32, 4),
-        (thin_chair, 40, 10),
-        (gyroid, 16, 8),
-    ],
-    ids=["sphere", "sphere off centre", "torus", "chair", "chair 10", "gyroid"],
-)
-def test_same_points_as_the_oracle(field, resolution, coarse_resolution, backend):
-    assert_matches_oracle(field, resolution, coarse_resolution, backend)
-
-
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("resolution", "coarse_resolution"), [(8, 1), (16, 2), (12, 3), (16, 4)])
 def test_same_points_on_random_signs(seed, resolution, coarse_resolution, backend):

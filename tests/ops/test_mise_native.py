@@ -1,5 +1,7 @@
 """What the kernels of MISE promise beyond the points: order, state, memory, threads, batches."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -88,7 +90,8 @@ def ops_in_schedule(field, resolution, coarse_resolution, chunk, seed):
         values = field(points, shapes)
         ops.mise_mark(state, points[:chunk], shapes[:chunk], values[:chunk], 0.0, *sizes)
         done.append(points[:chunk])
-        new = ops.mise_points(state, ops.mise_split(state, *sizes), *sizes)
+        splits, added = ops.mise_split(state, *sizes)
+        new = ops.mise_points(state, splits, int(added), *sizes)
         waiting = tuple(
             torch.cat([old[chunk:], more]) for old, more in zip((points, shapes), new, strict=True)
         )
@@ -140,16 +143,50 @@ def test_bits_take_little_memory():
         assert 8 * size < limit * 2**20
 
 
+def waits_and_rounds(resolution):
+    """How often the host waits for the GPU, and the rounds of the field."""
+
+    def field(points, shape_index):
+        return 0.35 - points.norm(dim=1)
+
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            grid = mise(field, resolution=resolution, coarse_resolution=8, device="cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught), len(grid.rounds)
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_is_waited_for_once_a_round():
+    waits_and_rounds(16)  # what is done once a process
+    few, many = waits_and_rounds(16), waits_and_rounds(128)
+    assert many[0] - few[0] == many[1] - few[1] > 0
+
+
 def test_direct_calls_are_guarded():
     ops = torch.ops.occvae
     state = torch.zeros(1, ops._mise_state_size(16, 4), dtype=torch.int64)
     point, shape = torch.tensor([[0, 0, 17]], dtype=torch.int32), torch.tensor([0])
-    with pytest.raises(RuntimeError, match="1 points lie outside the lattice"):
-        ops.mise_mark(state, point, shape, torch.ones(1), 0.0, 16, 4)
-    with pytest.raises(RuntimeError, match="1 points lie outside the lattice or the batch"):
-        ops.mise_mark(state, point - 17, shape, torch.ones(1), 0.0, 16, 4)
+    for points, shapes in ((point, shape), (point - 18, shape), (point - 1, shape + 1)):
+        problems = ops.mise_mark(state, points, shapes, torch.ones(1), 0.0, 16, 4)
+        assert problems.tolist() == [0, 1]
+    assert not state.any()
     with pytest.raises(RuntimeError, match="state is not of this resolution"):
         ops.mise_split(state, 32, 4)
+    with pytest.raises(RuntimeError, match="must be as mise_split returns them"):
+        ops.mise_points(state, shape, 0, 16, 4)
+
+
+def test_nan_is_counted_and_on_neither_side():
+    ops = torch.ops.occvae
+    state = torch.zeros(1, ops._mise_state_size(16, 4), dtype=torch.int64)
+    points, shapes = coarse_lattice(4, 4, 1, CPU)
+    values = torch.ones(len(points)).index_fill(0, torch.tensor([3, 50]), torch.nan)
+    assert ops.mise_mark(state, points, shapes, values, 0.0, 16, 4).tolist() == [2, 0]
+    assert int(ops.mise_split(state, 16, 4)[1]) == 0
 
 
 def test_opcheck():
@@ -160,6 +197,6 @@ def test_opcheck():
     torch.library.opcheck(ops.mise_mark.default, (state, points, shapes, values, 0.1, 16, 4))
     ops.mise_mark(state, points, shapes, values, 0.1, 16, 4)
     torch.library.opcheck(ops.mise_split.default, (state.clone(), 16, 4))
-    splits = ops.mise_split(state, 16, 4)
-    assert len(splits)
-    torch.library.opcheck(ops.mise_points.default, (state, splits, 16, 4))
+    splits, added = ops.mise_split(state, 16, 4)
+    assert int(added)
+    torch.library.opcheck(ops.mise_points.default, (state, splits, int(added), 16, 4))

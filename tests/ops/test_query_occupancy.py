@@ -12,44 +12,22 @@ from occvae import _extension
 from occvae.models.decoders import CbnDecoder
 from occvae.ops.query_occupancy import (
     PRECISIONS,
-    PackedDecoder,
     pack_decoder,
     query_occupancy,
     query_shapes,
 )
 from tests.builders import random_decoder
 from tests.conftest import DEVICES, needs_kernels
+from tests.ops.query_oracle import (
+    activations,
+    assert_accurate,
+    inputs,
+    oracle,
+    overflowing,
+    packed_flat,
+)
 
-BARS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}
 HALF_MAX = 65504.0
-
-
-def inputs(shapes: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Points (B, N, 3) of the padded cube and conditioning (B, 16)."""
-    generator = torch.Generator().manual_seed(seed)
-    points = torch.rand(shapes, count, 3, generator=generator) * 1.1 - 0.55
-    return points, torch.randn(shapes, 16, generator=generator)
-
-
-@torch.no_grad()
-def oracle(decoder: CbnDecoder, points: Tensor, conditioning: Tensor) -> Tensor:
-    double = copy.deepcopy(decoder).cpu().double()
-    return double(points.cpu().double(), conditioning.cpu().double())
-
-
-def assert_accurate(found: Tensor, expected: Tensor, precision: str) -> None:
-    assert found.dtype == torch.float32 and found.shape == expected.shape
-    error = found.cpu().double() - expected
-    assert error.norm() <= BARS[precision] * expected.norm()
-    flipped = (found.cpu() >= 0) != (expected >= 0)
-    assert (expected[flipped].abs() < 3 * error.abs().max()).all()
-
-
-@pytest.fixture(params=[pytest.param(isa, marks=needs_kernels) for isa in _extension.ISA_NAMES])
-def isa(request: pytest.FixtureRequest):
-    """Every instruction set of this machine; what it lacks is the next lower one."""
-    with _extension.limit_cpu_isa(request.param):
-        yield request.param
 
 
 @pytest.fixture(params=["reference", *_extension.ISA_NAMES])
@@ -93,73 +71,6 @@ def test_sixteen_bits_are_rounded_to_and_fp16_is_finer(device, backend):
         return float((found.cpu() - expected).norm() / expected.norm())
 
     assert 30 * error("fp32") < error("fp16") < error("bf16") / 4
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_rounding_is_that_of_the_reference(isa, precision):
-    """One block: with the operands of the twin, sums in another order differ by float32's error."""
-    decoder = random_decoder(128, 1)
-    points, conditioning = inputs(1, 3000)
-    native, reference = (
-        query_occupancy(points, decoder.pack(conditioning, precision, backend))
-        for backend in ("native", "reference")
-    )
-    difference = (native - reference).abs() / reference.abs().mean()
-    assert difference.median() < 1e-6  # a sum at a tie may be rounded the other way, but few are
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-class TestBatchInvariance:
-    """Bit for bit the same value, whatever surrounds a point."""
-
-    @pytest.fixture
-    def packed(self, isa, precision) -> PackedDecoder:
-        return random_decoder(96, 2).pack(inputs(1, 1)[1], precision, "native")
-
-    @pytest.fixture
-    def points(self) -> Tensor:
-        return inputs(1, 431)[0]
-
-    def test_position(self, packed, points):
-        expected = query_occupancy(points, packed)
-        order = torch.randperm(points.shape[1], generator=torch.Generator().manual_seed(0))
-        assert torch.equal(query_occupancy(points[:, order], packed), expected[:, order])
-
-    def test_size(self, packed, points):
-        expected = query_occupancy(points, packed)
-        for count in range(51):
-            assert torch.equal(query_occupancy(points[:, :count], packed), expected[:, :count])
-
-    @pytest.mark.parametrize("chunk", [1, 13, 200])
-    def test_chunks(self, packed, points, chunk):
-        parts = [query_occupancy(part, packed) for part in points.split(chunk, dim=1)]
-        assert torch.equal(torch.cat(parts, dim=1), query_occupancy(points, packed))
-
-    @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-    def test_threads(self, packed, points, threads):
-        expected = query_occupancy(points, packed)
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            for _ in range(3):
-                assert torch.equal(query_occupancy(points, packed), expected)
-        finally:
-            torch.set_num_threads(before)
-
-    def test_other_shapes(self, isa, precision, points):
-        decoder = random_decoder(96, 2)
-        conditioning = inputs(5, 1)[1]
-        together = decoder.pack(conditioning, precision, "native")
-        found = query_occupancy(points.expand(5, -1, -1), together)
-        for shape in range(5):
-            alone = decoder.pack(conditioning[shape : shape + 1], precision, "native")
-            assert torch.equal(found[shape], query_occupancy(points, alone)[0])
-
-
-def packed_flat(packed: PackedDecoder) -> tuple:
-    """The op's arguments after points and offsets."""
-    tensors = packed.input, packed.weights, packed.exact_weights, packed.affines, packed.head
-    return *tensors, PRECISIONS.index(packed.precision)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -247,29 +158,6 @@ def test_nan_stays_with_its_point(device, backend, precision):
     torch.testing.assert_close(found[0, ~bad], expected[0, ~bad], rtol=1e-5, atol=1e-5)
 
 
-def overflowing(width: int = 128) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A folded decoder of one block whose g leaves the range of fp16 at some points."""
-    generator = torch.Generator().manual_seed(3)
-    input, weights, head = (
-        torch.randn(size, generator=generator)
-        for size in ((3, width), (2, width, width), width + 1)
-    )
-    affines = 0.5 + torch.rand(1, 3, 2, width, generator=generator)
-    affines[:, 1] *= 3000.0
-    affines[:, 2, 0] /= 3e5
-    return input, weights / width**0.5, affines, head
-
-
-def activations(folded: tuple[Tensor, ...], points: Tensor) -> tuple[Tensor, Tensor]:
-    """g (N, C) and logits (N,) in float64, by the formula."""
-    input, weights, affines, head = (part.double() for part in folded)
-    x = points.double() @ input
-    h = (x * affines[0, 0, 0] + affines[0, 0, 1]).relu()
-    g = (h @ weights[0].T * affines[0, 1, 0] + affines[0, 1, 1]).relu()
-    x = x + g @ weights[1].T
-    return g, (x * affines[0, 2, 0] + affines[0, 2, 1]).relu() @ head[:-1] + head[-1]
-
-
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_range_guard_of_fp16(device, backend):
     folded = overflowing()
@@ -291,14 +179,6 @@ def test_the_range_guard_of_fp16(device, backend):
     if backend == "native":
         assert same[outside].all()  # bit for bit
     assert same[inside].double().mean() < 0.1  # the others are not computed in fp32
-
-
-def test_the_range_guard_is_of_points_and_not_of_tiles(isa):
-    folded, points = overflowing(), inputs(1, 300)[0] * 20
-    packed = pack_decoder(*folded, precision="fp16", backend="native")
-    together = query_occupancy(points, packed)
-    alone = [query_occupancy(points[:, i : i + 1], packed) for i in range(300)]
-    assert torch.equal(together, torch.cat(alone, dim=1))
 
 
 @pytest.mark.parametrize("device", DEVICES)

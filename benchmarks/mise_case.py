@@ -1,0 +1,174 @@
+"""One extraction for mise_bench: its stages timed, its result checked, and the usual other ways."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timing import growth_at_peak, summarise
+from occvae.ops.marching_cubes import marching_cubes
+from occvae.ops.mise import Field, mise
+from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
+
+Mesh = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A field and a resolution; every way of extracting it has the same chunks."""
+
+    name: str
+    field: Field
+    resolution: int
+    coarse_resolution: int
+    device: str
+    chunk: int = 262_144
+
+    def refine(self, backend: str, field: Field | None = None) -> SparseGrid:
+        return mise(
+            field or self.field,
+            resolution=self.resolution,
+            coarse_resolution=self.coarse_resolution,
+            max_points_per_call=self.chunk,
+            device=self.device,
+            backend=backend,
+        )
+
+    def mesh(self, backend: str) -> Mesh:
+        return marching_cubes(self.refine(backend), backend=backend)[0]
+
+    def evaluate_all(self) -> np.ndarray:
+        """The field on every lattice point, (R + 1)^3, in chunks as MISE takes them."""
+        axis = torch.arange(self.resolution + 1, device=self.device, dtype=torch.int32)
+        lattice = torch.cartesian_prod(axis, axis, axis)
+        shape_index = torch.zeros(self.chunk, dtype=torch.int64, device=self.device)
+        values = [
+            self.field(
+                lattice_to_world(part, self.resolution, DEFAULT_BOUNDS), shape_index[: len(part)]
+            )
+            for part in lattice.split(self.chunk)
+        ]
+        return torch.cat(values).view([self.resolution + 1] * 3).cpu().numpy()
+
+    def peak_memory(self) -> int | None:
+        """Bytes at the peak of a native extraction, its points and mesh included."""
+        if self.device == "cpu":
+            return growth_at_peak(lambda: self.mesh("native"))
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        self.mesh("native")
+        return torch.cuda.max_memory_allocated() - before
+
+
+class Stages:
+    """Native extractions that keep the seconds of each stage: the field, refine, extract."""
+
+    def __init__(self, case: Case, field: Field | None = None):
+        self._case, self._field = case, field or case.field
+        self.seconds: dict[str, list[float]] = {"field": [], "refine": [], "extract": []}
+        self.counts = {"points": 0, "vertices": 0}
+
+    def run(self) -> Mesh:
+        in_field = 0.0
+
+        def field(points: Tensor, shape_index: Tensor) -> Tensor:
+            nonlocal in_field
+            start = self._now()
+            values = self._field(points, shape_index)
+            in_field += self._now() - start
+            return values
+
+        start = self._now()
+        grid = self._case.refine("native", field)
+        refined = self._now()
+        (mesh,) = marching_cubes(grid, backend="native")
+        done = self._now()
+        spent = (in_field, refined - start - in_field, done - refined)
+        for stage, seconds in zip(self.seconds.values(), spent, strict=True):
+            stage.append(seconds)
+        self.counts = {"points": len(grid.points), "vertices": len(mesh[0])}
+        return mesh
+
+    def summary(self, repeats: int) -> dict[str, dict[str, float]]:
+        """Of the last `repeats` runs."""
+        return {name: summarise(seconds[-repeats:]) for name, seconds in self.seconds.items()}
+
+    def _now(self) -> float:
+        if self._case.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def point_keys(grid: SparseGrid) -> Tensor:
+    """One int64 for each point, sorted: equal where the sets are."""
+    x, y, z = grid.points.long().unbind(1)
+    side = grid.resolution + 1
+    return ((x * side + y) * side + z).sort().values.cpu()
+
+
+def count_different_points(a: SparseGrid, b: SparseGrid) -> int:
+    """How many points are in one of two grids only."""
+    _, counts = torch.cat([point_keys(a), point_keys(b)]).unique(return_counts=True)
+    return int((counts == 1).sum())
+
+
+def mesh_facts(mesh: Mesh) -> dict[str, int]:
+    """Counts of a mesh; it is watertight and oriented if there is no open edge."""
+    vertices, faces = mesh
+    first, second = faces, faces.roll(-1, 1)
+    keys = torch.minimum(first, second) * max(len(vertices), 1) + torch.maximum(first, second)
+    _, edge, triangles = keys.flatten().unique(return_inverse=True, return_counts=True)
+    balance = torch.zeros_like(triangles)  # of the two directions
+    balance.index_add_(0, edge, (first < second).flatten().to(balance.dtype) * 2 - 1)
+    return dict(
+        vertices=len(vertices),
+        faces=len(faces),
+        open_edges=int(balance.count_nonzero()),
+        nonmanifold=int((triangles != 2).sum()),
+        euler=len(vertices) - len(triangles) + len(faces),
+    )
+
+
+def dense_baselines(case: Case) -> tuple[dict[str, Callable[[], object]], list[str]]:
+    """Ways over the full grid as candidates for `interleave`, and a line for each that is absent.
+
+    As the 2019 code makes meshes: one layer of padding around the grid, then a library. "Alone"
+    is that library on values that are there.
+    """
+    values = pad(case.evaluate_all())
+    runs: dict[str, Callable[[], object]] = {}
+    absent = []
+    mcubes, skimage = import_or_none("mcubes"), import_or_none("skimage.measure")
+    if mcubes is None:
+        runs["every point, no mesh"] = case.evaluate_all
+        absent.append("PyMCubes: absent, get it with `pip install PyMCubes`")
+    else:
+        runs["every point and PyMCubes"] = lambda: mcubes.marching_cubes(
+            pad(case.evaluate_all()), 0.0
+        )
+        runs["PyMCubes alone on the full grid"] = lambda: mcubes.marching_cubes(values, 0.0)
+    if skimage is None:
+        absent.append("scikit-image: absent, get it with `pip install scikit-image`")
+    else:
+        runs["scikit-image alone on the full grid"] = lambda: skimage.marching_cubes(values, 0.0)
+    return runs, absent
+
+
+def pad(values: np.ndarray) -> np.ndarray:
+    """One layer of outside points around the grid."""
+    return np.pad(values, 1, constant_values=-1e6)
+
+
+def import_or_none(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None

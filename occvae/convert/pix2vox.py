@@ -1,0 +1,106 @@
+"""Pix2Vox-A and -F of hzxie/Pix2Vox (Xie et al. 2019), Pix2Vox++/A and /F (Xie et al. 2020).
+
+Their pictures are BGR, normalised to [-1, 1]; ours RGB in [0, 1] with the model's own
+normalisation. The channels are exchanged in the first convolution's weights, which is exact. The
+normalisation is an option of the model, because zero padding happens after it.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from occvae.convert.checkpoint import Rules, fit, tensors_of
+from occvae.errors import UserError
+from occvae.models.registry import create_model
+
+OPTIONS = {"normalisation": "symmetric"}
+
+_PARTS = ("encoder", "decoder", "merger", "refiner")
+WEIGHTS = tuple(f"{part}_state_dict" for part in _PARTS)
+TRAINING_STATE = tuple(f"{part}_solver_state_dict" for part in _PARTS)
+
+_VGG: Rules = ((r"encoder\.vgg\.(.+)", r"encoder.backbone.backbone.\1"),)
+_RESNET: Rules = tuple(
+    (rf"encoder\.resnet\.{number}\.(.+)", rf"encoder.backbone.backbone.{name}.\1")
+    for number, name in ((0, "conv1"), (1, "bn1"), (4, "layer1"), (5, "layer2"))
+)
+
+
+def _layers(part: str, numbers: range, ours: str) -> Rules:
+    """Rules for consecutive `layerN` that are entries of a list of ours."""
+    return tuple(
+        (rf"{part}\.layer{number}\.(.+)", rf"{part}.{ours}.{index}.\1")
+        for index, number in enumerate(numbers)
+    )
+
+
+_ENCODER = _layers("encoder", range(1, 4), "layers")
+_DECODER: Rules = (
+    *_layers("decoder", range(1, 5), "doublings"),
+    (r"decoder\.layer5\.0\.(.+)", r"decoder.to_volume.\1"),
+)
+_MERGER = _layers("merger", range(1, 6), "layers")
+_MULTI_SCALE_MERGER: Rules = (
+    *_layers("merger", range(1, 5), "scales"),
+    *_layers("merger", range(5, 7), "combine"),
+)
+_REFINER: Rules = (
+    *_layers("refiner", range(1, 4), "down"),
+    (r"refiner\.layer4\.0\.(.+)", r"refiner.bottom.0.\1"),
+    (r"refiner\.layer5\.0\.(.+)", r"refiner.bottom.2.\1"),
+    *_layers("refiner", range(6, 8), "up"),
+    (r"refiner\.layer8\.0\.(.+)", r"refiner.to_volume.\1"),
+)
+RULES: dict[str, Rules] = {
+    "pix2vox-a": (*_VGG, *_ENCODER, *_DECODER, *_MERGER, *_REFINER),
+    "pix2vox-f": (*_VGG, *_ENCODER, *_DECODER, *_MERGER),
+    "pix2voxpp-a": (*_RESNET, *_ENCODER, *_DECODER, *_MULTI_SCALE_MERGER, *_REFINER),
+    "pix2voxpp-f": (*_RESNET, *_ENCODER, *_DECODER, *_MULTI_SCALE_MERGER),
+}
+_FIRST_CONVOLUTION = {"pix2vox": "encoder.vgg.0.weight", "pix2voxpp": "encoder.resnet.0.weight"}
+
+
+def recognise(checkpoint: Mapping) -> bool:
+    """Whether it has the four (or three) state dicts, by name."""
+    return {"encoder_state_dict", "decoder_state_dict"} <= checkpoint.keys()
+
+
+def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
+    """The model as one of ours, and what the file was, in words.
+
+    Raises:
+        UserError: a model that is none of the four, or tensors that do not fit.
+    """
+    state = {}
+    for part, key in zip(_PARTS, WEIGHTS, strict=True):
+        if key in checkpoint:
+            tensors = tensors_of(checkpoint[key], f"its {key}")
+            state |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
+    arch = architecture(state)
+    first = _FIRST_CONVOLUTION[arch.split("-")[0]]
+    if first in state:
+        state[first] = state[first].flip(1)
+    model = fit(
+        lambda: create_model(arch, **OPTIONS),
+        state,
+        RULES[arch],
+        f"this checkpoint of {arch}",
+    )
+    return model, arch
+
+
+def architecture(state: Mapping[str, Tensor]) -> str:
+    """Told by the backbone, and the large version by its first layer or by its residual blocks."""
+    variational = [name for name in state if name.startswith("encoder.fc_")]
+    if variational:
+        raise UserError(
+            f"a variational fork of Pix2Vox ({variational[0]}); only Pix2Vox and Pix2Vox++ can be "
+            "converted"
+        )
+    first_layer = state.get("encoder.layer1.0.weight")
+    if "encoder.vgg.0.weight" in state and first_layer is not None and first_layer.dim() == 4:
+        return "pix2vox-f" if first_layer.shape[-1] == 1 else "pix2vox-a"
+    if "encoder.resnet.0.weight" in state:
+        large = "encoder.resnet.4.0.conv3.weight" in state
+        return "pix2voxpp-a" if large else "pix2voxpp-f"
+    raise UserError("its encoder has neither the VGG of Pix2Vox nor the ResNet of Pix2Vox++")

@@ -1,0 +1,30 @@
+"""Metrics by named protocol, with units in their names, intervals, and published tables."""
+
+from occvae.metrics.protocols import (
+    PIX2VOX_THRESHOLDS,
+    PROTOCOLS,
+    best_threshold,
+    measure_mesh,
+    occupancy_iou,
+    what3d_f_score,
+)
+from occvae.metrics.published import TABLES, PublishedTable, published_tables
+from occvae.metrics.statistics import summarise
+from occvae.metrics.surface import Comparison, Surface, compare_surfaces, sample_surface
+
+__all__ = [
+    "PIX2VOX_THRESHOLDS",
+    "PROTOCOLS",
+    "TABLES",
+    "Comparison",
+    "PublishedTable",
+    "Surface",
+    "best_threshold",
+    "compare_surfaces",
+    "measure_mesh",
+    "occupancy_iou",
+    "published_tables",
+    "sample_surface",
+    "summarise",
+    "what3d_f_score",
+]

@@ -1,0 +1,122 @@
+"""Checkpoints of Pix2Vox and Pix2Vox++ give the published forward pass."""
+
+import pytest
+import torch
+
+from occvae.cli import main
+from occvae.convert import pix2vox
+from occvae.convert.checkpoint import places
+from occvae.errors import UserError
+from occvae.models import create_model, from_pretrained, list_models
+from occvae.models.registry import model_options
+from tests.convert.published_pix2vox import SPECS, pix2vox_states, pix2vox_volume
+
+# As published.
+PARAMETERS = {"pix2vox-a": 114_244_467, "pix2vox-f": 7_436_307}
+
+
+def needs_model(arch: str):
+    ready = arch in list_models() and pix2vox.OPTIONS.keys() <= model_options(arch).keys()
+    options = ", ".join(pix2vox.OPTIONS)
+    return pytest.mark.skipif(not ready, reason=f"needs architecture {arch} with option {options}")
+
+
+ARCHITECTURES = [pytest.param(arch, marks=needs_model(arch)) for arch in SPECS]
+SMALLEST = "pix2voxpp-f"
+
+
+def checkpoint(states: dict, prefix: str = "module.") -> dict:
+    """As the published training script saves it."""
+    entries = {"epoch_idx": 250, "best_iou": 0.66, "best_epoch": 240}
+    for part, state in states.items():
+        named = {prefix + name: tensor for name, tensor in state.items()}
+        entries[f"{part}_state_dict"] = named
+        entries[f"{part}_solver_state_dict"] = {"state": {0: {"step": torch.ones(1)}}}
+    return entries
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return torch.rand(1, 2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+def assert_same_volumes(model, arch, states, pictures) -> None:
+    with torch.no_grad():
+        expected = pix2vox_volume(arch, states, pictures)
+        volumes = model.eval().predict_voxels(pictures)
+    assert expected.std() > 0.02  # a volume worth comparing
+    torch.testing.assert_close(volumes, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", SPECS)
+def test_every_name_has_a_place_of_its_own(arch):
+    states = pix2vox_states(arch, names_only=True)
+    state = {f"{part}.{name}": t for part, tensors in states.items() for name, t in tensors.items()}
+    assert pix2vox.architecture(state) == arch
+    placed, left_over = places(state, pix2vox.RULES[arch])
+    assert not left_over and sorted(placed.values()) == sorted(state)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    count = sum(t.numel() for name, t in state.items() if not name.endswith(statistics))
+    assert count == PARAMETERS.get(arch, count)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_places_are_those_of_our_models(arch):
+    states = pix2vox_states(arch, names_only=True)
+    state = {f"{part}.{name}": t for part, tensors in states.items() for name, t in tensors.items()}
+    placed, _ = places(state, pix2vox.RULES[arch])
+    with torch.device("meta"):
+        ours = create_model(arch, **pix2vox.OPTIONS).state_dict()
+    shapes = {name: state[foreign].shape for name, foreign in placed.items()}
+    assert shapes == {name: tensor.shape for name, tensor in ours.items()}
+
+
+# Pix2Vox-A, the largest, has no part that the others do not have.
+@pytest.mark.parametrize("arch", ARCHITECTURES[1:])
+def test_published_models(arch, pictures):
+    states = pix2vox_states(arch)
+    model, origin = pix2vox.convert(checkpoint(states))
+    assert model.arch == origin == arch
+    assert_same_volumes(model, arch, states, pictures)
+
+
+@needs_model(SMALLEST)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_as_a_file(tmp_path, capsys, pictures, prefix):
+    states = pix2vox_states(SMALLEST)
+    torch.save(checkpoint(states, prefix), tmp_path / "a.pth")
+    assert main(["convert", str(tmp_path / "a.pth"), "-o", str(tmp_path / "model")]) == 0
+    said = capsys.readouterr().out
+    assert f"({SMALLEST}) -> {tmp_path / 'model'} ({SMALLEST}): " in said
+    assert "left out, as only training needs it: best_epoch, best_iou, decoder_solver_st" in said
+    assert_same_volumes(from_pretrained(tmp_path / "model"), SMALLEST, states, pictures)
+
+
+@needs_model(SMALLEST)
+def test_what_does_not_fit_is_listed(tmp_path):
+    def refusal(change) -> str:
+        states = pix2vox_states(SMALLEST)
+        change(states)
+        with pytest.raises(UserError) as caught:
+            pix2vox.convert(checkpoint(states))
+        return str(caught.value)
+
+    assert "missing: merger.combine.0.0.bias, " in refusal(lambda states: states.pop("merger"))
+    assert "missing: decoder.to_volume.weight" in refusal(
+        lambda states: states["decoder"].pop("layer5.0.weight")
+    )
+    assert "left over: refiner.layer9.0.bias" in refusal(
+        lambda states: states.update(refiner={"layer9.0.bias": torch.ones(1)})
+    )
+    assert "another shape: decoder.layer1.0.weight" in refusal(
+        lambda states: states["decoder"].update({"layer1.0.weight": torch.ones(8, 8, 4, 4, 4)})
+    )
+
+
+def test_other_forks_are_refused():
+    variational = {"encoder_state_dict": {"fc_mu.weight": torch.ones(2)}, "decoder_state_dict": {}}
+    with pytest.raises(UserError, match=r"a variational fork of Pix2Vox \(encoder.fc_mu.weight\)"):
+        pix2vox.convert(variational)
+    unknown = {"encoder_state_dict": {"swin.weight": torch.ones(2)}, "decoder_state_dict": {}}
+    with pytest.raises(UserError, match="neither the VGG of Pix2Vox nor the ResNet"):
+        pix2vox.convert(unknown)

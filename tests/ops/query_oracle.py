@@ -1,0 +1,61 @@
+"""What tests of query_occupancy share: inputs, the decoder itself in float64, and error bounds."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from occvae.models.decoders import CbnDecoder
+from occvae.ops.query_occupancy import PRECISIONS, PackedDecoder
+
+BARS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}  # relative error (L2)
+
+
+def inputs(shapes: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Points (B, N, 3) of the padded cube and conditioning (B, 16)."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.rand(shapes, count, 3, generator=generator) * 1.1 - 0.55
+    return points, torch.randn(shapes, 16, generator=generator)
+
+
+@torch.no_grad()
+def oracle(decoder: CbnDecoder, points: Tensor, conditioning: Tensor) -> Tensor:
+    double = copy.deepcopy(decoder).cpu().double()
+    return double(points.cpu().double(), conditioning.cpu().double())
+
+
+def assert_accurate(found: Tensor, expected: Tensor, precision: str) -> None:
+    assert found.dtype == torch.float32 and found.shape == expected.shape
+    error = found.cpu().double() - expected
+    assert error.norm() <= BARS[precision] * expected.norm()
+    flipped = (found.cpu() >= 0) != (expected >= 0)
+    assert (expected[flipped].abs() < 3 * error.abs().max()).all()
+
+
+def packed_flat(packed: PackedDecoder) -> tuple:
+    """The op's arguments after points and offsets."""
+    tensors = packed.input, packed.weights, packed.exact_weights, packed.affines, packed.head
+    return *tensors, PRECISIONS.index(packed.precision)
+
+
+def overflowing(width: int = 128) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A folded decoder of one block whose g leaves the range of fp16 at some points."""
+    generator = torch.Generator().manual_seed(3)
+    input, weights, head = (
+        torch.randn(size, generator=generator)
+        for size in ((3, width), (2, width, width), width + 1)
+    )
+    affines = 0.5 + torch.rand(1, 3, 2, width, generator=generator)
+    affines[:, 1] *= 3000.0
+    affines[:, 2, 0] /= 3e5
+    return input, weights / width**0.5, affines, head
+
+
+def activations(folded: tuple[Tensor, ...], points: Tensor) -> tuple[Tensor, Tensor]:
+    """g (N, C) and logits (N,) in float64, by the formula."""
+    input, weights, affines, head = (part.double() for part in folded)
+    x = points.double() @ input
+    h = (x * affines[0, 0, 0] + affines[0, 0, 1]).relu()
+    g = (h @ weights[0].T * affines[0, 1, 0] + affines[0, 1, 1]).relu()
+    x = x + g @ weights[1].T
+    return g, (x * affines[0, 2, 0] + affines[0, 2, 1]).relu() @ head[:-1] + head[-1]

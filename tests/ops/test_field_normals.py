@@ -1,0 +1,218 @@
+"""Normals from the field's gradient, against those known from geometry."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from occvae.meshing import extract_mesh
+from tests.fields import sphere, torus
+
+CENTRE = (0.03, -0.02, 0.05)
+SMALL = {"resolution": 64, "coarse_resolution": 16, "normals": True}
+
+
+def sphere_normals(vertices):
+    offsets = np.asarray(vertices) - CENTRE
+    return offsets / np.linalg.norm(offsets, axis=1, keepdims=True)
+
+
+def torus_normals(vertices, major=0.3):
+    """From the nearest point of the torus' centre line."""
+    offsets = np.asarray(vertices) - (0.003, -0.011, 0.007)
+    ring = offsets * (1, 1, 0)
+    ring *= major / np.linalg.norm(ring, axis=1, keepdims=True)
+    return (offsets - ring) / np.linalg.norm(offsets - ring, axis=1, keepdims=True)
+
+
+def angles(ours, theirs):
+    """In radians; from sines, because cosines are blind to small ones."""
+    assert ours.shape == theirs.shape
+    assert ((ours * theirs).sum(1) > 0).all()
+    return np.arcsin(np.linalg.norm(np.cross(ours, theirs), axis=1).clip(0, 1))
+
+
+def through_numpy(field):
+    """The same values by a way that PyTorch cannot follow: with gradients .numpy() fails."""
+    return lambda points, shape: field(torch.from_numpy(points.numpy().copy()), shape)
+
+
+def without_derivative(field):
+    """The same values from an op of which PyTorch does not know that it has none."""
+    library = torch.library.Library("occvae_test_normals", "FRAGMENT")
+    library.define("values(Tensor points, Tensor shape) -> Tensor")
+    library.impl("values", lambda points, shape: field(points.detach(), shape), "CPU")
+    call = torch.ops.occvae_test_normals.values
+    return lambda points, shape, library=library: call(points, shape)
+
+
+WAYS = {
+    "autograd": (lambda field: field, 1e-5),
+    "detached": (lambda field: lambda points, shape: field(points, shape).detach(), 6e-3),
+    "NumPy": (through_numpy, 6e-3),
+    "op without derivative": (without_derivative, 6e-3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [(sphere(0.35, CENTRE), sphere_normals), (torus(), torus_normals)],
+    ids=["sphere", "torus"],
+)
+def test_the_normals_of_known_surfaces(field, expected, way):
+    wrap, bound = WAYS[way]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (mesh,) = extract_mesh(wrap(field), **SMALL)
+    normals = mesh.vertex_normals
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-7)
+    errors = angles(normals, expected(mesh.vertices))
+    # Differences over half a cell err by about (half a cell / radius)^2 / 2, here 3e-3 at most.
+    assert errors.max() < bound
+    plain = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
+    assert errors.max() < angles(plain, expected(mesh.vertices)).max() / 5
+
+
+def test_without_the_request_there_are_none():
+    (mesh,) = extract_mesh(sphere(), resolution=32)
+    assert "vertex_normals" not in mesh._cache
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_size_of_the_gradient_does_not_matter(scale):
+    field = sphere(0.35, CENTRE)
+    (mesh,) = extract_mesh(lambda points, shape: scale * field(points, shape), **SMALL)
+    assert angles(mesh.vertex_normals, sphere_normals(mesh.vertices)).max() < 1e-5
+
+
+@pytest.mark.parametrize("way", ["autograd", "detached"])
+def test_shapes_are_asked_together_in_calls_of_bounded_size(way):
+    radii = torch.tensor([0.2, -1.0, 0.4])
+    calls, rounds = [], []
+
+    def field(points, shape_index):
+        if points.requires_grad:
+            assert len(points) <= 8192
+        calls.append((len(points), shape_index.unique().tolist()))
+        return radii[shape_index] - (points - torch.tensor(CENTRE)).norm(dim=1)
+
+    meshes = extract_mesh(
+        WAYS[way][0](field),
+        **SMALL,
+        num_shapes=3,
+        max_points_per_call=5000,
+        refine_vertices=1,
+        progress=lambda *state: rounds.append(state),
+    )
+    assert meshes[1].is_empty
+    for mesh in (meshes[0], meshes[2]):
+        assert angles(mesh.vertex_normals, sphere_normals(mesh.vertices)).max() < WAYS[way][1]
+    assert max(size for size, _ in calls) == 5000
+    vertices = sum(len(mesh.vertices) for mesh in meshes)
+    last = [state for state in rounds if state[0] == rounds[-1][0]]
+    refined = [state for state in rounds if state[0] == rounds[-1][0] - 1]
+    assert last[-1][1:] == refined[-1][1:] == (vertices, vertices)
+    assert any(shapes == [0, 2] for _, shapes in calls[-6 * len(last) :])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        lambda height: torch.where(height >= 0, torch.inf, -torch.inf),
+        lambda height: height.sign(),  # differentiable, they say, with a gradient of 0
+        lambda height: height + height.abs().sqrt() * 0 / 0 if height.requires_grad else height,
+    ],
+    ids=["infinite", "zero gradient", "NaN gradient"],
+)
+def test_vertices_without_a_gradient_keep_the_normals_of_the_mesh(values):
+    field = sphere(0.35, CENTRE)
+    (mesh,) = extract_mesh(lambda points, shape: values(field(points, shape)), **SMALL)
+    plain = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
+    np.testing.assert_array_equal(mesh.vertex_normals, plain)
+
+
+def test_only_vertices_without_a_gradient_keep_them():
+    field = sphere(0.35, CENTRE)
+
+    def half_infinite(points, shape_index):
+        height = field(points, shape_index)
+        infinite = torch.where(height >= 0, torch.inf, -torch.inf)
+        return torch.where(points[:, 0] > 0, infinite, height).detach()
+
+    (mesh,) = extract_mesh(half_infinite, **SMALL)
+    plain = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
+    x = mesh.vertices[:, 0]
+    np.testing.assert_array_equal(mesh.vertex_normals[x > 0.01], plain[x > 0.01])
+    exact = sphere_normals(mesh.vertices)[x < -0.01]
+    assert angles(mesh.vertex_normals[x < -0.01], exact).max() < 6e-3
+
+
+@pytest.mark.parametrize("bounds", [(-0.55, 0.55), (1.0, 4.0), (-0.1, 0.6)])
+@pytest.mark.parametrize("detach", [False, True])
+def test_caps_have_the_normals_of_the_bounds(bounds, detach):
+    lower, upper = bounds
+    direction = torch.tensor([1.0, 2.0, -2.0]) / 3
+    middle = (lower + upper) / 2
+
+    def field(points, shape_index):
+        assert points.min() >= lower - 1e-6 and points.max() <= upper + 1e-6
+        height = -((points - middle) @ direction)
+        return height.detach() if detach else height
+
+    (mesh,) = extract_mesh(field, **SMALL, bounds=bounds)
+    beyond = np.where(mesh.vertices > upper + 1e-7, 1.0, 0) - (mesh.vertices < lower - 1e-7)
+    caps = beyond.any(axis=1)
+    assert 0.5 < caps.mean() < 0.95
+    np.testing.assert_array_equal(mesh.vertex_normals[caps], beyond[caps])
+    assert (np.abs(beyond[caps]).sum(axis=1) == 1).all()
+    exact = np.broadcast_to(direction.numpy(), mesh.vertices[~caps].shape)
+    np.testing.assert_allclose(mesh.vertex_normals[~caps], exact, atol=1e-3)
+
+
+def test_a_network_keeps_no_gradients_and_no_mode_matters():
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(3, 32), torch.nn.Softplus(20), torch.nn.Linear(32, 1)
+    )
+
+    def field(points, shape_index):
+        return 0.35 - points.norm(dim=1) + 0.02 * layers(points)[:, 0]
+
+    expected = None
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            (mesh,) = extract_mesh(field, **SMALL)
+        expected = mesh.vertex_normals if expected is None else expected
+        assert angles(mesh.vertex_normals, expected).max() < 6e-3
+    assert all(parameter.grad is None for parameter in layers.parameters())
+
+
+def test_errors_of_the_field_are_not_hidden():
+    def field(points, shape_index):
+        if len(points) in (1000, 42):
+            raise RuntimeError("out of luck")
+        return sphere()(points, shape_index)
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        extract_mesh(field, resolution=8, coarse_resolution=8, normals=True, max_points_per_call=42)
+
+
+@pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])
+def test_exports_carry_the_normals(tmp_path, suffix):
+    (mesh,) = extract_mesh(sphere(0.35, CENTRE), **SMALL)
+    mesh.vertex_normals = mesh.vertex_normals[:, [1, 2, 0]]  # not what a reader would make up
+    mesh.export(tmp_path / f"ball.{suffix}")
+    loaded = trimesh.load(tmp_path / f"ball.{suffix}", process=False)
+    if isinstance(loaded, trimesh.Scene):
+        (loaded,) = loaded.geometry.values()
+    np.testing.assert_allclose(loaded.vertex_normals, mesh.vertex_normals, atol=1e-6)
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("way", ["autograd", "detached"])
+def test_on_a_gpu(way):
+    (mesh,) = extract_mesh(WAYS[way][0](sphere(0.35, CENTRE)), **SMALL, device="cuda")
+    assert angles(mesh.vertex_normals, sphere_normals(mesh.vertices)).max() < WAYS[way][1]

@@ -1,0 +1,122 @@
+"""What an extraction takes against what it says that it needs, and the refusals."""
+
+import pytest
+import torch
+
+from timing import growth_at_peak
+from occvae import memory
+from occvae.meshing import extract_mesh
+from occvae.ops import marching_cubes as marching_cubes_module
+from occvae.ops import vertex_refinement
+from occvae.ops.caps import count_cap_points
+from occvae.ops.marching_cubes import check_memory, marching_cubes
+from occvae.ops.mise import mise
+from tests.conftest import needs_kernels
+from tests.fields import gyroid, sphere
+
+_SLACK = 8 * 2**20  # of the allocator, and of what libraries load when they are first used
+
+
+def full(points, shape_index):
+    """Inside everywhere: the whole mesh is caps."""
+    return torch.ones(len(points))
+
+
+def half(points, shape_index):
+    return points[:, 0] - 0.013
+
+
+def estimate(monkeypatch, grid, backend: str, refined_vertices: int = 0) -> int:
+    """The bytes that marching_cubes asks for once caps are counted, and those of refinement."""
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            marching_cubes_module, "require_memory", lambda needed, *_: asked.append(needed)
+        )
+        sizes = (grid.resolution, grid.coarse_resolution, len(grid.points))
+        check_memory(*sizes, grid.points.device, backend, count_cap_points(grid, 0.0))
+    return asked[0] + vertex_refinement._VERTEX_BYTES * refined_vertices
+
+
+@pytest.mark.parametrize("resolution", [128, 256])
+@pytest.mark.parametrize("field", [full, half, sphere()])
+def test_marching_cubes_takes_what_it_says(field, resolution, backend, monkeypatch):
+    grid = mise(field, resolution=resolution)
+    marching_cubes(mise(field, resolution=64), backend=backend)  # loads what it needs
+    growth = growth_at_peak(lambda: marching_cubes(grid, backend=backend))
+    if growth is None:
+        pytest.skip("only Linux tells the peak")
+    needed = estimate(monkeypatch, grid, backend)
+    assert growth <= needed + _SLACK
+    assert needed <= 5 * growth + _SLACK  # nor does it refuse what fits easily
+
+
+@pytest.mark.parametrize("field", [full, half, sphere()])
+def test_refinement_takes_what_it_says(field, backend, monkeypatch):
+    grid = mise(field, resolution=256)
+    meshes = []
+
+    def run():
+        meshes.extend(marching_cubes(grid, field=field, refine_vertices=2, backend=backend))
+
+    growth = growth_at_peak(run)
+    if growth is None:
+        pytest.skip("only Linux tells the peak")
+    needed = estimate(monkeypatch, grid, backend, len(meshes[0][0]))
+    assert growth <= needed + _SLACK
+
+
+@pytest.mark.parametrize("coarse_resolution", [4, 8, 32])
+@pytest.mark.parametrize("field", [full, half, gyroid, sphere()])
+def test_cap_points_are_counted(field, coarse_resolution):
+    """Against the dense lattice, where each inside point of a face is known."""
+    grid = mise(field, resolution=32, coarse_resolution=coarse_resolution)
+    dense = mise(field, resolution=32, coarse_resolution=32)
+    values = dense.values.new_empty([33] * 3)
+    values[dense.points.long().unbind(1)] = dense.values
+    faces = [values.select(axis, end) for axis in range(3) for end in (0, -1)]
+    exact = sum(int((face >= 0).sum()) for face in faces)
+    if coarse_resolution == 32:
+        assert count_cap_points(grid, 0.0) == exact
+    assert exact <= count_cap_points(grid, 0.0) <= 4 * exact
+
+
+@needs_kernels
+def test_caps_that_do_not_fit_are_refused(monkeypatch):
+    """25 million points on the domain's faces, of which mise() knows 6,000."""
+    grid = mise(full, resolution=2048)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 2 * 2**30)
+    message = r"marching cubes at resolution 2048 needs 2\.\d GiB, 2.0 GiB are free on cpu: choose"
+    with pytest.raises(MemoryError, match=message):
+        marching_cubes(grid, backend="native")
+
+
+@needs_kernels
+def test_a_surface_without_caps_is_not_refused_for_those_it_might_have(monkeypatch):
+    grid = mise(sphere(), resolution=512)
+    free = 200 * 2**20  # caps over all of the bounds would take 140 MB more
+    monkeypatch.setattr(memory, "available_memory", lambda device: free)
+    marching_cubes(grid, backend="native")
+
+
+def test_what_cannot_fit_is_refused_before_the_field_is_called(monkeypatch, backend):
+    def field(points, shape_index):
+        raise AssertionError("the field must not be called")
+
+    monkeypatch.setattr(memory, "available_memory", lambda device: 100 * 2**20)
+    for options in ({"resolution": 4096}, {"resolution": 512, "coarse_resolution": 512}):
+        with pytest.raises(MemoryError, match=r"needs .* GiB, 100.0 MiB are free on cpu: choose"):
+            extract_mesh(field, **options, backend=backend)
+
+
+def test_refinement_that_does_not_fit_is_refused(monkeypatch):
+    def field(points, shape_index):
+        raise AssertionError("the field must not be called")
+
+    grid = mise(sphere(), resolution=64)
+    monkeypatch.setattr(vertex_refinement, "_VERTEX_BYTES", 2**40)
+    message = (
+        r"refinement of \d+ vertices needs .*: choose a lower resolution, or refine_vertices=0"
+    )
+    with pytest.raises(MemoryError, match=message):
+        marching_cubes(grid, field=field, refine_vertices=2)

@@ -1,0 +1,161 @@
+"""What `occvae reconstruct` shows while it works, and what it leaves when it is interrupted."""
+
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from occvae import meshing, reconstruction
+from occvae.cli import main
+from occvae.meshing import ProgressBar, extract_mesh
+from occvae.models import save_pretrained
+from tests.fakes import octahedron_model
+from tests.fields import sphere
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch) -> list[str]:
+    """Of a reconstruction, in a directory with a picture, a model and a folder for the mesh."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save("photo.png")
+    save_pretrained(octahedron_model(), "model")
+    Path("out").mkdir()
+    command = ["reconstruct", "photo.png", "-o", "out/photo.glb", "--model", "model"]
+    return [*command, "--resolution", "32"]
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def write_some_and_interrupt(mesh, path, **_):
+    Path(path).write_bytes(b"glTF and then nothing")
+    raise KeyboardInterrupt
+
+
+INTERRUPTED = {
+    "in the extraction": (meshing, "mise", interrupt, set()),
+    "in the export": (trimesh.Trimesh, "export", write_some_and_interrupt, set()),
+    "in the preview": (reconstruction, "_preview", interrupt, {"photo.glb"}),
+}
+
+
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_an_interruption_is_one_line_and_leaves_no_part_of_a_file(
+    arguments, monkeypatch, capsys, when
+):
+    owner, name, replacement, expected = INTERRUPTED[when]
+    monkeypatch.setattr(owner, name, replacement)
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert {path.name for path in Path("out").iterdir()} == expected
+
+
+def test_a_failed_export_leaves_the_file_that_was_there(arguments, monkeypatch, capsys):
+    Path("out/photo.glb").write_bytes(b"before")
+
+    def fail(mesh, path, **_):
+        Path(path).write_bytes(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(trimesh.Trimesh, "export", fail)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "error: No space left on device\n"
+    assert [path.name for path in Path("out").iterdir()] == ["photo.glb"]
+    assert Path("out/photo.glb").read_bytes() == b"before"
+
+
+def test_without_a_terminal_there_is_no_bar(arguments, capsys):
+    assert main(arguments) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_bar_of_an_extraction(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("tqdm.std.time", lambda: next(ticks))  # a second later each time
+    field = sphere()
+    extract_mesh(field, resolution=64, max_points_per_call=5000, progress=ProgressBar("ball"))
+    shown = terminal.getvalue().split("\r")
+    assert any(line.startswith("ball, round 1: ") for line in shown)
+    assert any(line.startswith("ball, round 2: ") and "k points" in line for line in shown)
+    assert "\n" not in terminal.getvalue() and shown[-1] == ""  # every bar is wiped away
+
+
+def test_a_short_extraction_shows_no_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    extract_mesh(sphere(), resolution=32, progress=ProgressBar())
+    assert "round" not in terminal.getvalue()
+
+
+# The command as it is, with a field that takes seconds on any machine.
+SLOW_COMMAND = """
+import sys, time
+from occvae import cli, meshing
+
+def slow(field, mise=meshing.mise, **options):
+    def slower(points, shape_index):
+        time.sleep(0.05)
+        return field(points, shape_index)
+
+    return mise(slower, **options | {"max_points_per_call": 300})
+
+meshing.mise = slow
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_in_a_terminal(arguments):
+    """A process with a terminal gets the real signal once its bar shows that it is at work."""
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = [sys.executable, "-c", SLOW_COMMAND, *arguments]
+    root = str(Path(reconstruction.__file__).parent.parent)
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=environment)
+    os.close(theirs)
+    shown = read_until(ours, b"photo.png, round ")
+    time.sleep(0.07)  # not while it writes the bar
+    process.send_signal(signal.SIGINT)
+    rest = read_until(ours, None)
+    out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 130, (shown, rest)
+    assert out == b""
+    # One line, from which the bar is wiped before it says so.
+    *_, wiped, message, end = (shown + rest).split(b"\r")
+    assert (wiped.strip(), message, end) == (b"", b"interrupted", b"\n"), (shown, rest)
+    assert (shown + rest).count(b"\n") == 1
+    assert not list(Path("out").iterdir())
+
+
+def read_until(descriptor: int, wanted: bytes | None) -> bytes:
+    """What comes up to and with `wanted`, or to the end."""
+    data = b""
+    while wanted is None or wanted not in data:
+        try:
+            part = os.read(descriptor, 4096)
+        except OSError:  # on Linux the end of a pseudo-terminal
+            break
+        if not part:
+            break
+        data += part
+    return data
