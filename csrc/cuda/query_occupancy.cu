@@ -45,8 +45,8 @@ std::atomic<int64_t>& kernel_limit() {
   return limit;
 }
 
-// Returns the best kernel in use on the current device; a limit >= 0 first sets it, to at most the
-// device's best. Packed weights keep the kernel that they were packed for.
+// Returns the best kernel that weights are packed for on the current device; a limit >= 0 first
+// bounds it, for all devices. Packed weights keep their kernel.
 int64_t query_kernel(int64_t limit) {
   if (limit >= 0) kernel_limit() = std::max<int64_t>(limit, 1);
   return std::min(kernel_limit().load(), static_cast<int64_t>(best_kernel()));

@@ -7,6 +7,7 @@
 //
 // Operands lie in shared memory as the lanes hold them, 16 bytes a lane: loads and stores are
 // consecutive, hence without bank conflicts, and need no ldmatrix and no swizzle.
+#include "query_chunks.cuh"
 #include "query_fragments.cuh"
 #include "query_kernels.cuh"
 
@@ -18,7 +19,6 @@ constexpr int kWarpChannels = 64;
 constexpr int kRowTiles = kWarpPoints / kRowTile;
 constexpr int kColumnTiles = kWarpChannels / kColumnTile;
 constexpr int kHalfColumnTiles = kColumnTiles / 2;
-constexpr int kChunkVectors = kMmaChunk * 2 / sizeof(uint4);
 
 // Two sizes of a block: 8 warps where shared memory allows (sm_80, sm_90), 4 elsewhere (sm_86,
 // sm_89) and for few points, that they spread over more multiprocessors.
@@ -29,65 +29,20 @@ struct Shape {
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kColumns = kChannels / kWarpChannels;  // of warps
   static constexpr int kPoints = kWarps / kColumns * kWarpPoints;
-  static constexpr int kStages = kWarps == 8 ? 4 : 3;  // 160 KB of 163; 96 KB of 99
+  using Stream = ChunkStream<kWarps == 8 ? 4 : 3, kThreads>;  // 160 KB of 163; 96 KB of 99
   static constexpr int kTilesH = kChannels / kColumnTile;
   static constexpr int kTilesG = kTilesH / 2;
   static constexpr int kVectorsH = kPoints / kRowTile * kTilesH * kWarp;
   static constexpr int kVectorsG = kVectorsH / 2;
   static constexpr int kChunksOfHalf = kChannels / 2 * kChannels / kMmaChunk;
   static constexpr int64_t kSharedBytes =
-      (kVectorsH + kVectorsG + kStages * kChunkVectors) * sizeof(uint4) +
+      (kVectorsH + kVectorsG + Stream::kVectors) * sizeof(uint4) +
       kColumns * kPoints * sizeof(float);
 };
 
-// Streams the chunks of weights, round and round, through kStages buffers.
-template <typename S>
-class WeightStream {
- public:
-  __device__ WeightStream(const uint4* weights, uint4* buffers, int chunks)
-      : weights_(weights), source_(weights), buffers_(buffers), chunks_(chunks) {
-    for (int i = 0; i < S::kStages - 1; ++i) load();
-  }
-
-  // The next chunk, once it is there. As the whole block waits here, everything stored to shared
-  // memory before is visible after, and the chunk before is done with: its buffer is loaded anew.
-  __device__ const uint4* next() {
-    ptx::cp_async_wait<S::kStages - 2>();
-    __syncthreads();
-    load();
-    const uint4* chunk = buffers_ + read_ * kChunkVectors;
-    read_ = read_ + 1 == S::kStages ? 0 : read_ + 1;
-    return chunk;
-  }
-
-  // No copy may be under way when a block ends.
-  __device__ void finish() { ptx::cp_async_wait<0>(); }
-
- private:
-  __device__ void load() {
-    const uint32_t to = ptx::shared_address(buffers_ + write_ * kChunkVectors + threadIdx.x);
-#pragma unroll
-    for (int i = 0; i < kChunkVectors / S::kThreads; ++i) {
-      const int vector = i * S::kThreads;
-      ptx::cp_async_16(to + vector * sizeof(uint4), source_ + vector + threadIdx.x);
-    }
-    ptx::cp_async_commit();
-    write_ = write_ + 1 == S::kStages ? 0 : write_ + 1;
-    source_ += kChunkVectors;
-    if (++chunk_ == chunks_) {
-      chunk_ = 0;
-      source_ = weights_;
-    }
-  }
-
-  const uint4* weights_;
-  const uint4* source_;
-  uint4* buffers_;
-  int chunks_;
-  int chunk_ = 0;
-  int write_ = 0;
-  int read_ = 0;
-};
+// What a block may have at most on sm_80, and on sm_86 and sm_89.
+static_assert(Shape<256, 8>::kSharedBytes <= 163 << 10 && Shape<128, 8>::kSharedBytes <= 163 << 10);
+static_assert(Shape<256, 4>::kSharedBytes <= 99 << 10 && Shape<128, 4>::kSharedBytes <= 99 << 10);
 
 __device__ void load_operand(uint32_t (&operand)[4], const uint4* from) {
   const uint4 v = *from;
@@ -168,7 +123,7 @@ struct Warp {
   }
 
   // g, columns `half` of 2: relu(W0 h).
-  __device__ void first_product(int half, const float* affine, WeightStream<S>& stream) const {
+  __device__ void first_product(int half, const float* affine, typename S::Stream& stream) const {
     HalfSums sums = {};
     const uint4* rows = h + first_row / kRowTile * S::kTilesH * kWarp + lane;
     const int first = column * kHalfColumnTiles;
@@ -181,7 +136,7 @@ struct Warp {
   }
 
   // x += W1 g, over the half of g's channels that is there.
-  __device__ void second_product(Residual& x, WeightStream<S>& stream) const {
+  __device__ void second_product(Residual& x, typename S::Stream& stream) const {
     const uint4* rows = g + first_row / kRowTile * S::kTilesG * kWarp + lane;
     for (int chunk = 0; chunk < S::kChunksOfHalf; ++chunk) {
       constexpr int kStep = S::kTilesG / S::kChunksOfHalf * kWarp;
@@ -231,9 +186,9 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   OCCVAE_DYNAMIC_SHARED(shared);
   auto* h = reinterpret_cast<uint4*>(shared);
   auto* g = h + S::kVectorsH;
-  auto* partial = reinterpret_cast<float*>(g + S::kVectorsG + S::kStages * kChunkVectors);
+  auto* partial = reinterpret_cast<float*>(g + S::kVectorsG + S::Stream::kVectors);
   const Warp<kOperand, S> warp{query, h, g};
-  WeightStream<S> stream(weights, g + S::kVectorsG, query.blocks * 4 * S::kChunksOfHalf);
+  typename S::Stream stream(weights, g + S::kVectorsG, query.blocks * 4 * S::kChunksOfHalf);
   clear_unused(query);
   bool nan = false;
   const int64_t tiles = count_tiles(query, S::kPoints);

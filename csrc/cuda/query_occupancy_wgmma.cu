@@ -23,6 +23,7 @@ constexpr int kChunkBytes = 2 * kWgmmaChunk;
 constexpr int kBytesH = 2 * kPoints * kChannels;
 using Weights = Ring<4, kChunkBytes, kWarps>;
 constexpr int64_t kSharedBytes = Weights::kBytes + kGroups * kBytesH + Weights::kBarrierBytes;
+static_assert(kSharedBytes <= 227 << 10);  // on sm_90
 
 // Where no code for Hopper was built for the loaded device, the kernel is empty and says that it
 // takes no block of its size.
