@@ -223,7 +223,6 @@ def make_case(name: str, resolution: int, args, field=None, chunk: int = 262_144
 
 def main() -> None:
     options = parser(__doc__)
-    options.formatter_class = argparse.RawDescriptionHelpFormatter
     options.set_defaults(repeats=3)
     options.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     options.add_argument("--field", nargs="+", choices=FIELDS, default=list(FIELDS))

@@ -149,7 +149,9 @@ def write_json(path: str, benchmark: str, facts: dict[str, object], rows: list[d
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
-    result = argparse.ArgumentParser(description=description)
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     result.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     result.add_argument("--repeats", type=int, default=15, help="timed runs of each candidate")
     result.add_argument("--threads", type=int, help="CPU threads of PyTorch and of the kernels")
