@@ -51,6 +51,9 @@ STABLE_TORCH_LIBRARY(occvae, m) {
       "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
       " float level, float lower, float upper, bool with_edges=False)"
       " -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends, Tensor problems)");
+  // vertices float32 or float64 (V, 3), points (N, 3) of that dtype, faces int64 (F, 3). Returns
+  // bool (N,): whether a ray from the point towards +z crosses an odd number of faces.
+  m.def("inside_mesh(Tensor vertices, Tensor faces, Tensor points) -> Tensor");
   m.def("_mise_state_size(int resolution, int coarse_resolution) -> int");
   m.def("_cpu_isa(int limit=-1) -> int");
 }

@@ -1,0 +1,203 @@
+// CPU kernel of inside_mesh. Points and facets are sorted by the rows of the grid. A thread takes a
+// row with points, lists the facets of its columns, which stay in the cache, and answers the
+// points.
+#include "../inside_mesh.h"
+
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "row_buckets.h"
+
+namespace occvae {
+namespace {
+
+constexpr const char* kOp = "inside_mesh";
+constexpr int64_t kFacetTile = 4096;
+constexpr int64_t kPointTile = 16384;  // of one row; a thread makes the row for each anew
+
+// Uninitialised memory: what fills it is faster than what would clear it.
+template <typename T>
+using Array = std::unique_ptr<T[]>;
+
+template <typename scalar_t>
+struct Facets {
+  Array<Facet<scalar_t>> data;
+  int64_t size;
+  Box box;
+};
+
+template <typename scalar_t>
+Facets<scalar_t> load_facets(const Tensor& vertices, const Tensor& faces) {
+  const auto* positions = static_cast<const scalar_t*>(vertices.const_data_ptr());
+  const auto* corners = static_cast<const int64_t*>(faces.const_data_ptr());
+  const int64_t size = faces.size(0);
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  Facets<scalar_t> facets{
+      Array<Facet<scalar_t>>(new Facet<scalar_t>[size]),
+      size,
+      {{kInfinity, kInfinity, kInfinity}, {-kInfinity, -kInfinity, -kInfinity}}};
+  int64_t unusable = 0;
+  std::mutex mutex;
+  for_each_tile(size, kFacetTile, [&](int64_t first, int64_t last) {
+    Box box = {{kInfinity, kInfinity, kInfinity}, {-kInfinity, -kInfinity, -kInfinity}};
+    int64_t skipped = 0;
+    for (int64_t i = first; i < last; ++i) {
+      Facet<scalar_t>& facet = facets.data[i];
+      if (!load_facet(positions, vertices.size(0), corners + 3 * i, facet)) {
+        ++skipped;
+        continue;
+      }
+      for (int axis = 0; axis < 3; ++axis) {
+        box.low[axis] = std::min<double>(box.low[axis], least_of(facet, axis));
+        box.high[axis] = std::max<double>(box.high[axis], greatest_of(facet, axis));
+      }
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    unusable += skipped;
+    for (int axis = 0; axis < 3; ++axis) {
+      facets.box.low[axis] = std::min(facets.box.low[axis], box.low[axis]);
+      facets.box.high[axis] = std::max(facets.box.high[axis], box.high[axis]);
+    }
+  });
+  check_facets(unusable, kOp);
+  return facets;
+}
+
+// A grid of as many rows as facets have in memory without filling it.
+template <typename scalar_t>
+ColumnGrid choose_grid(const Facets<scalar_t>& facets) {
+  for (int32_t edge = first_grid_edge(facets.size);; edge /= 2) {
+    const ColumnGrid grid = make_column_grid(facets.box, edge);
+    std::atomic<int64_t> entries{0};
+    for_each_tile(facets.size, kFacetTile, [&](int64_t first, int64_t last) {
+      int64_t count = 0;
+      for (int64_t i = first; i < last; ++i) {
+        count += last_row(grid, facets.data[i]) - first_row(grid, facets.data[i]) + 1;
+      }
+      entries += count;
+    });
+    if (!is_grid_too_fine(entries, facets.size, edge)) return grid;
+  }
+}
+
+// One row of the grid: copies of the facets in each column, one column after the other.
+template <typename scalar_t>
+class RowOfColumns {
+ public:
+  RowOfColumns(const ColumnGrid& grid, const Facet<scalar_t>* facets, int32_t row,
+               const int32_t* ids, int64_t count)
+      : start_(grid.edge + 1) {
+    std::vector<Span> spans(count);
+    for (int64_t i = 0; i < count; ++i) {
+      spans[i] = span_in_row(grid, facets[ids[i]], row);
+      for (int32_t c = spans[i].first; c <= spans[i].last; ++c) ++start_[c];
+    }
+    int64_t end = 0;
+    for (int64_t& start : start_) start = end += start;
+    facets_.reset(new Facet<scalar_t>[end]);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int32_t c = spans[i].first; c <= spans[i].last; ++c) {
+        facets_[--start_[c]] = facets[ids[i]];
+      }
+    }
+  }
+
+  bool is_crossed_oddly(int32_t column, const scalar_t (&p)[3]) const {
+    bool odd = false;
+    for (int64_t i = start_[column]; i < start_[column + 1]; ++i) odd ^= ray_crosses(facets_[i], p);
+    return odd;
+  }
+
+ private:
+  std::vector<int64_t> start_;
+  Array<Facet<scalar_t>> facets_;
+};
+
+template <typename scalar_t>
+struct Query {
+  scalar_t point[3];
+  int64_t index;
+};
+
+template <typename scalar_t>
+RowBuckets<Query<scalar_t>> sort_points(const ColumnGrid& grid, const Box& box,
+                                        const Tensor& points) {
+  const auto* positions = static_cast<const scalar_t*>(points.const_data_ptr());
+  const auto query = [&](int64_t i) -> Query<scalar_t> {
+    const scalar_t* p = positions + 3 * i;
+    return {{usable_coordinate(p[0]), usable_coordinate(p[1]), usable_coordinate(p[2])}, i};
+  };
+  const auto rows_of = [&](int64_t i) -> RowRange {
+    const auto& p = query(i).point;
+    if (!box.contains(p, 2)) return {0, -1};
+    const int32_t row = grid.index(grid.in_columns(p[1], 1));
+    return {row, row};
+  };
+  return bucket_by_row<Query<scalar_t>>(points.size(0), grid.edge, rows_of, query);
+}
+
+struct Work {
+  int32_t row;
+  int64_t first;  // queries of that row
+  int64_t last;
+};
+
+template <typename Item>
+std::vector<Work> share_work(const RowBuckets<Item>& queries) {
+  std::vector<Work> work;
+  for (size_t row = 0; row + 1 < queries.start.size(); ++row) {
+    const int64_t end = queries.start[row + 1];
+    for (int64_t first = queries.start[row]; first < end; first += kPointTile) {
+      work.push_back({static_cast<int32_t>(row), first, std::min(first + kPointTile, end)});
+    }
+  }
+  return work;
+}
+
+template <typename scalar_t>
+void answer(const Facets<scalar_t>& facets, const Tensor& points, bool* inside) {
+  const ColumnGrid grid = choose_grid(facets);
+  const auto rows = bucket_by_row<int32_t>(
+      facets.size, grid.edge,
+      [&](int64_t i) -> RowRange {
+        return {first_row(grid, facets.data[i]), last_row(grid, facets.data[i])};
+      },
+      [](int64_t i) { return static_cast<int32_t>(i); });
+  const auto queries = sort_points<scalar_t>(grid, facets.box, points);
+  const std::vector<Work> work = share_work(queries);
+  for_each_tile(static_cast<int64_t>(work.size()), 1, [&](int64_t item, int64_t) {
+    const auto [row, first, last] = work[item];
+    const int64_t start = rows.start[row];
+    const RowOfColumns<scalar_t> columns(grid, facets.data.get(), row, rows.item.get() + start,
+                                         rows.start[row + 1] - start);
+    for (int64_t i = first; i < last; ++i) {
+      const Query<scalar_t>& query = queries.item[i];
+      const int32_t column = grid.index(grid.in_columns(query.point[0], 0));
+      inside[query.index] = columns.is_crossed_oddly(column, query.point);
+    }
+  });
+}
+
+Tensor inside_mesh(const Tensor& vertices, const Tensor& faces, const Tensor& points) {
+  check_inside_mesh_arguments(vertices, faces, points, kOp);
+  const Tensor v = torch::stable::contiguous(vertices);
+  const Tensor f = torch::stable::contiguous(faces);
+  const Tensor p = torch::stable::contiguous(points);
+  Tensor inside = torch::stable::new_zeros(points, {points.size(0)}, ScalarType::Bool);
+  if (faces.size(0) == 0 || points.size(0) == 0) return inside;
+  THO_DISPATCH_V2(v.scalar_type(), kOp, AT_WRAP([&] {
+                    answer(load_facets<scalar_t>(v, f), p,
+                           static_cast<bool*>(inside.mutable_data_ptr()));
+                  }),
+                  AT_EXPAND(AT_FLOATING_TYPES));
+  return inside;
+}
+
+}  // namespace
+}  // namespace occvae
+
+STABLE_TORCH_LIBRARY_IMPL(occvae, CPU, m) {
+  m.impl("inside_mesh", TORCH_BOX(&occvae::inside_mesh));
+}
