@@ -202,13 +202,13 @@ C10_HOST_DEVICE Span span_in_row(const ColumnGrid& grid, const Facet<scalar_t>& 
   return {grid.index(from > least ? from : least), grid.index(to < greatest ? to : greatest)};
 }
 
-// About two columns a facet: with fewer a ray passes more facets, with more the grid takes longer
-// to make than it saves.
-constexpr int32_t kGreatestEdge = 1024;
-
-inline int32_t first_grid_edge(int64_t num_facets) {
-  const auto edge = static_cast<int32_t>(std::sqrt(2.0 * static_cast<double>(num_facets)));
-  return std::clamp<int32_t>(edge, 1, kGreatestEdge);
+// Columns cost time to make, and save time for each point; a few a facet are enough for any number.
+inline int32_t first_grid_edge(int64_t num_facets, int64_t num_points) {
+  constexpr double kGreatestEdge = 1024;
+  const auto facets = static_cast<double>(num_facets);
+  const double columns =
+      std::clamp(0.1 * static_cast<double>(num_points), 0.5 * facets, 4 * facets);
+  return static_cast<int32_t>(std::clamp(std::sqrt(columns), 1.0, kGreatestEdge));
 }
 
 // Where facets span many columns each, a coarser grid costs less memory and hardly more time.

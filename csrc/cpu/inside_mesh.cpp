@@ -65,10 +65,9 @@ Facets<scalar_t> load_facets(const Tensor& vertices, const Tensor& faces) {
   return facets;
 }
 
-// A grid of as many rows as facets have in memory without filling it.
 template <typename scalar_t>
-ColumnGrid choose_grid(const Facets<scalar_t>& facets) {
-  for (int32_t edge = first_grid_edge(facets.size);; edge /= 2) {
+ColumnGrid choose_grid(const Facets<scalar_t>& facets, int64_t num_points) {
+  for (int32_t edge = first_grid_edge(facets.size, num_points);; edge /= 2) {
     const ColumnGrid grid = make_column_grid(facets.box, edge);
     std::atomic<int64_t> entries{0};
     for_each_tile(facets.size, kFacetTile, [&](int64_t first, int64_t last) {
@@ -82,37 +81,49 @@ ColumnGrid choose_grid(const Facets<scalar_t>& facets) {
   }
 }
 
-// One row of the grid: copies of the facets in each column, one column after the other.
+// Copies of the facets, as rows are read one after the other and facets lie anywhere in memory.
+template <typename scalar_t>
+RowBuckets<Facet<scalar_t>> sort_facets(const ColumnGrid& grid, const Facets<scalar_t>& facets) {
+  const auto rows_of = [&](int64_t i) -> RowRange {
+    return {first_row(grid, facets.data[i]), last_row(grid, facets.data[i])};
+  };
+  return bucket_by_row<Facet<scalar_t>>(facets.size, grid.edge, rows_of,
+                                        [&](int64_t i) { return facets.data[i]; });
+}
+
+// One row of the grid: the facets in each column, one column after the other.
 template <typename scalar_t>
 class RowOfColumns {
  public:
-  RowOfColumns(const ColumnGrid& grid, const Facet<scalar_t>* facets, int32_t row,
-               const int32_t* ids, int64_t count)
-      : start_(grid.edge + 1) {
+  RowOfColumns(const ColumnGrid& grid, int32_t row, const Facet<scalar_t>* facets, int64_t count)
+      : facets_(facets), start_(grid.edge + 1) {
     std::vector<Span> spans(count);
     for (int64_t i = 0; i < count; ++i) {
-      spans[i] = span_in_row(grid, facets[ids[i]], row);
+      spans[i] = span_in_row(grid, facets[i], row);
       for (int32_t c = spans[i].first; c <= spans[i].last; ++c) ++start_[c];
     }
     int64_t end = 0;
     for (int64_t& start : start_) start = end += start;
-    facets_.reset(new Facet<scalar_t>[end]);
+    index_.reset(new int32_t[end]);
     for (int64_t i = 0; i < count; ++i) {
       for (int32_t c = spans[i].first; c <= spans[i].last; ++c) {
-        facets_[--start_[c]] = facets[ids[i]];
+        index_[--start_[c]] = static_cast<int32_t>(i);
       }
     }
   }
 
   bool is_crossed_oddly(int32_t column, const scalar_t (&p)[3]) const {
     bool odd = false;
-    for (int64_t i = start_[column]; i < start_[column + 1]; ++i) odd ^= ray_crosses(facets_[i], p);
+    for (int64_t i = start_[column]; i < start_[column + 1]; ++i) {
+      odd ^= ray_crosses(facets_[index_[i]], p);
+    }
     return odd;
   }
 
  private:
+  const Facet<scalar_t>* facets_;
   std::vector<int64_t> start_;
-  Array<Facet<scalar_t>> facets_;
+  Array<int32_t> index_;
 };
 
 template <typename scalar_t>
@@ -158,19 +169,14 @@ std::vector<Work> share_work(const RowBuckets<Item>& queries) {
 
 template <typename scalar_t>
 void answer(const Facets<scalar_t>& facets, const Tensor& points, bool* inside) {
-  const ColumnGrid grid = choose_grid(facets);
-  const auto rows = bucket_by_row<int32_t>(
-      facets.size, grid.edge,
-      [&](int64_t i) -> RowRange {
-        return {first_row(grid, facets.data[i]), last_row(grid, facets.data[i])};
-      },
-      [](int64_t i) { return static_cast<int32_t>(i); });
+  const ColumnGrid grid = choose_grid(facets, points.size(0));
+  const auto rows = sort_facets(grid, facets);
   const auto queries = sort_points<scalar_t>(grid, facets.box, points);
   const std::vector<Work> work = share_work(queries);
   for_each_tile(static_cast<int64_t>(work.size()), 1, [&](int64_t item, int64_t) {
     const auto [row, first, last] = work[item];
     const int64_t start = rows.start[row];
-    const RowOfColumns<scalar_t> columns(grid, facets.data.get(), row, rows.item.get() + start,
+    const RowOfColumns<scalar_t> columns(grid, row, rows.item.get() + start,
                                          rows.start[row + 1] - start);
     for (int64_t i = first; i < last; ++i) {
       const Query<scalar_t>& query = queries.item[i];
