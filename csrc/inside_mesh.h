@@ -12,8 +12,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common.h"
 #include "exact_sign.h"
+#include "mesh_arguments.h"
 
 namespace occvae {
 
@@ -125,17 +125,14 @@ struct ColumnGrid {
 struct Box {
   double low[3];
   double high[3];
-
-  // False for NaN as well.
-  template <typename scalar_t>
-  C10_HOST_DEVICE bool contains(const scalar_t (&p)[3], int axes) const {
-    bool inside = true;
-    for (int axis = 0; axis < axes; ++axis) {
-      inside &= (p[axis] >= low[axis]) & (p[axis] <= high[axis]);
-    }
-    return inside;
-  }
 };
+
+// Whether a ray from p may cross a facet in the box. Points that are not finite have none.
+template <typename scalar_t>
+C10_HOST_DEVICE bool is_below(const Box& box, const scalar_t (&p)[3]) {
+  return (p[0] >= box.low[0]) & (p[0] <= box.high[0]) & (p[1] >= box.low[1]) &
+         (p[1] <= box.high[1]) & (p[2] < box.high[2]) & (p[2] - p[2] == 0);
+}
 
 inline ColumnGrid make_column_grid(const Box& box, int32_t edge) {
   ColumnGrid grid{};
@@ -214,24 +211,6 @@ inline int32_t first_grid_edge(int64_t num_facets, int64_t num_points) {
 // Where facets span many columns each, a coarser grid costs less memory and hardly more time.
 inline bool is_grid_too_fine(int64_t entries, int64_t num_facets, int32_t edge) {
   return entries > 16 * num_facets + (int64_t{1} << 20) && edge > 1;
-}
-
-inline void check_inside_mesh_arguments(const Tensor& vertices, const Tensor& faces,
-                                        const Tensor& points, const char* op) {
-  check_same_device(vertices, faces, op);
-  check_same_device(vertices, points, op);
-  check_dtype(faces, ScalarType::Long, op, "faces");
-  check_dtype(points, vertices.scalar_type(), op, "points");
-  for (const Tensor* x : {&vertices, &faces, &points}) {
-    STD_TORCH_CHECK(x->dim() == 2 && x->size(1) == 3, op,
-                    ": vertices, faces and points must be (V, 3), (F, 3) and (N, 3)");
-  }
-  STD_TORCH_CHECK(faces.size(0) < INT32_MAX, op, ": too many faces");
-}
-
-inline void check_facets(int64_t unusable, const char* op) {
-  STD_TORCH_CHECK(unusable == 0, op, ": ", unusable,
-                  " faces have indices out of range or vertices that are not finite");
 }
 
 }  // namespace occvae

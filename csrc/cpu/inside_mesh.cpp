@@ -142,7 +142,7 @@ RowBuckets<Query<scalar_t>> sort_points(const ColumnGrid& grid, const Box& box,
   };
   const auto rows_of = [&](int64_t i) -> RowRange {
     const auto& p = query(i).point;
-    if (!box.contains(p, 2)) return {0, -1};
+    if (!is_below(box, p)) return {0, -1};
     const int32_t row = grid.index(grid.in_columns(p[1], 1));
     return {row, row};
   };
@@ -187,7 +187,7 @@ void answer(const Facets<scalar_t>& facets, const Tensor& points, bool* inside) 
 }
 
 Tensor inside_mesh(const Tensor& vertices, const Tensor& faces, const Tensor& points) {
-  check_inside_mesh_arguments(vertices, faces, points, kOp);
+  check_mesh_arguments(vertices, faces, points, kOp);
   const Tensor v = torch::stable::contiguous(vertices);
   const Tensor f = torch::stable::contiguous(faces);
   const Tensor p = torch::stable::contiguous(points);
