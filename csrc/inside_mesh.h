@@ -32,9 +32,7 @@ C10_HOST_DEVICE scalar_t usable_coordinate(scalar_t x) {
 template <typename scalar_t>
 C10_HOST_DEVICE bool load_facet(const scalar_t* vertices, int64_t num_vertices,
                                 const int64_t* corners, Facet<scalar_t>& facet) {
-  for (int i = 0; i < 3; ++i) {
-    if (corners[i] < 0 || corners[i] >= num_vertices) return false;
-  }
+  if (!are_corners(corners, num_vertices)) return false;
   int64_t order[3] = {corners[0], corners[1], corners[2]};
   const auto order_pair = [&](int i, int j) {
     if (vertices[3 * order[j] + 1] < vertices[3 * order[i] + 1]) {

@@ -10,9 +10,11 @@ namespace {
 constexpr const char* kOp = "winding_number";
 constexpr int64_t kPointTile = 16;
 
-int64_t count_unusable(const int64_t* corners, int64_t count, int64_t num_vertices) {
+int64_t count_unusable(const Tensor& faces, int64_t num_vertices) {
+  const auto* corners = static_cast<const int64_t*>(faces.const_data_ptr());
   int64_t unusable = 0;
-  for (int64_t i = 0; i < count; ++i) unusable += corners[i] < 0 || corners[i] >= num_vertices;
+  for (int64_t i = 0; i < faces.size(0); ++i)
+    unusable += !are_corners(corners + 3 * i, num_vertices);
   return unusable;
 }
 
@@ -37,8 +39,7 @@ Tensor winding_number(const Tensor& vertices, const Tensor& faces, const Tensor&
   const Tensor v = torch::stable::contiguous(vertices);
   const Tensor f = torch::stable::contiguous(faces);
   const Tensor p = torch::stable::contiguous(points);
-  const auto* corners = static_cast<const int64_t*>(f.const_data_ptr());
-  check_facets(count_unusable(corners, f.numel(), v.size(0)), kOp);
+  check_facets(count_unusable(f, v.size(0)), kOp);
   Tensor result = torch::stable::new_empty(points, {points.size(0)}, ScalarType::Double);
   THO_DISPATCH_V2(v.scalar_type(), kOp, AT_WRAP([&] {
                     sum_angles<scalar_t>(v, f, p, static_cast<double*>(result.mutable_data_ptr()));

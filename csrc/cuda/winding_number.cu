@@ -32,11 +32,7 @@ struct CountUnusable {
   unsigned long long* count;
 
   __device__ void operator()(int64_t i) const {
-    bool usable = true;
-    for (int k = 0; k < 3; ++k) {
-      usable &= (faces[3 * i + k] >= 0) & (faces[3 * i + k] < num_vertices);
-    }
-    if (!usable) atomicAdd(count, 1ull);
+    if (!are_corners(faces + 3 * i, num_vertices)) atomicAdd(count, 1ull);
   }
 };
 

@@ -367,7 +367,7 @@ def test_errors_say_what_was_expected_and_given(error, message, change):
 def test_the_ops_themselves_refuse_indices_out_of_range(op):
     vertices, faces = box()
     for bad in (-1, 8, 2**40):
-        with pytest.raises(RuntimeError, match="1 faces? have indices out of range|indices out"):
+        with pytest.raises(RuntimeError, match="1 faces have indices out of range"):
             broken = faces.clone()
             broken[4, 1] = bad
             getattr(torch.ops.occvae, op)(vertices, broken, torch.zeros(3, 3, dtype=torch.float64))
