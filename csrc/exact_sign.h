@@ -2,8 +2,8 @@
 // allows it, which is nearly always, and a sum without rounding decides the rest (Shewchuk 1997,
 // "Adaptive precision floating-point arithmetic and fast robust geometric predicates").
 //
-// Coordinates are 0 or have magnitudes from kLeastCoordinate to kGreatestCoordinate. Then nothing
-// here overflows or underflows: they are multiples of 2^-351, products of three of 2^-1053.
+// Coordinates are 0 or have magnitudes from kLeastCoordinate to 1e90. Then nothing here overflows
+// or underflows: they are multiples of 2^-351, products of three of 2^-1053.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -13,7 +13,6 @@
 namespace occvae {
 
 constexpr double kLeastCoordinate = 1e-90;
-constexpr double kGreatestCoordinate = 1e90;
 constexpr double kRoundOff = 1.1102230246251565e-16;  // 2^-53
 
 // A product that compilers cannot merge with an addition that follows; its error is then a number.

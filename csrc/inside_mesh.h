@@ -28,11 +28,9 @@ C10_HOST_DEVICE scalar_t usable_coordinate(scalar_t x) {
   return std::fabs(x) < kLeastCoordinate ? scalar_t(0) : x;
 }
 
-// Whether corners exist and can be calculated with; only then is `facet` set.
+// A usable face as a facet.
 template <typename scalar_t>
-C10_HOST_DEVICE bool load_facet(const scalar_t* vertices, int64_t num_vertices,
-                                const int64_t* corners, Facet<scalar_t>& facet) {
-  if (!are_corners(corners, num_vertices)) return false;
+C10_HOST_DEVICE Facet<scalar_t> make_facet(const scalar_t* vertices, const int64_t* corners) {
   int64_t order[3] = {corners[0], corners[1], corners[2]};
   const auto order_pair = [&](int i, int j) {
     if (vertices[3 * order[j] + 1] < vertices[3 * order[i] + 1]) {
@@ -44,15 +42,13 @@ C10_HOST_DEVICE bool load_facet(const scalar_t* vertices, int64_t num_vertices,
   order_pair(0, 1);
   order_pair(1, 2);
   order_pair(0, 1);
-  bool usable = true;
+  Facet<scalar_t> facet;
   for (int i = 0; i < 3; ++i) {
     for (int axis = 0; axis < 3; ++axis) {
-      const scalar_t x = vertices[3 * order[i] + axis];
-      usable = usable && std::fabs(x) <= kGreatestCoordinate;  // NaN is not
-      facet.corner[i][axis] = usable_coordinate(x);
+      facet.corner[i][axis] = usable_coordinate(vertices[3 * order[i] + axis]);
     }
   }
-  return usable;
+  return facet;
 }
 
 template <typename scalar_t>

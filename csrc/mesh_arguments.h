@@ -20,13 +20,23 @@ inline void check_mesh_arguments(const Tensor& vertices, const Tensor& faces, co
   STD_TORCH_CHECK(faces.size(0) < INT32_MAX, op, ": too many faces");
 }
 
-C10_HOST_DEVICE inline bool are_corners(const int64_t* corners, int64_t num_vertices) {
-  bool valid = true;
-  for (int i = 0; i < 3; ++i) valid &= (corners[i] >= 0) & (corners[i] < num_vertices);
-  return valid;
+constexpr double kGreatestCoordinate = 1e90;
+
+// Whether corners exist, are finite and not too large to calculate with.
+template <typename scalar_t>
+C10_HOST_DEVICE bool is_usable_face(const scalar_t* vertices, int64_t num_vertices,
+                                    const int64_t* corners) {
+  for (int i = 0; i < 3; ++i) {
+    if (corners[i] < 0 || corners[i] >= num_vertices) return false;
+    for (int axis = 0; axis < 3; ++axis) {
+      const scalar_t x = vertices[3 * corners[i] + axis];
+      if (!(x <= kGreatestCoordinate && x >= -kGreatestCoordinate)) return false;
+    }
+  }
+  return true;
 }
 
-inline void check_facets(int64_t unusable, const char* op) {
+inline void check_faces(int64_t unusable, const char* op) {
   STD_TORCH_CHECK(unusable == 0, op, ": ", unusable,
                   " faces have indices out of range or vertices that are not finite");
 }

@@ -18,6 +18,7 @@ class MeshReport:
     indices_out_of_range: int = 0
     degenerate_faces: int = 0  # without area
     duplicate_faces: int = 0  # beyond the first with these three corners, in any order
+    cancelling_faces: int = 0  # pairs of such faces, of no account to crossing parity
     open_edges: int = 0  # with one face
     crowded_edges: int = 0  # with more than two faces
     odd_edges: int = 0  # with an odd number of faces, the open ones among them
@@ -32,8 +33,11 @@ class MeshReport:
 
     @property
     def has_inside(self) -> bool:
-        """Whether crossing parity is defined: each edge has an even number of faces."""
-        return self.is_usable and self.odd_edges == 0
+        """Whether crossing parity is defined, and not empty because each face is there twice.
+
+        It is defined where each edge has an even number of faces.
+        """
+        return self.is_usable and self.odd_edges == 0 and self.cancelling_faces < self.num_faces
 
     @property
     def is_watertight(self) -> bool:
@@ -101,11 +105,12 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> MeshReport:
     distinct = (corners != np.roll(corners, 1, axis=1)).all(1)
     normals, volume = _normals_and_volume(positions[faces])
     degenerate = ~distinct | (normals == 0).all(1)
-    unique = np.unique(np.sort(corners, axis=1), axis=0)
+    _, copies = np.unique(np.sort(corners, axis=1), axis=0, return_counts=True)
     return MeshReport(
         **sizes,
         degenerate_faces=int(degenerate.sum()),
-        duplicate_faces=len(faces) - len(unique),
+        duplicate_faces=len(faces) - len(copies),
+        cancelling_faces=int((copies // 2 * 2).sum()),
         volume=volume,
         **_count_edges(corners[distinct]),
     )

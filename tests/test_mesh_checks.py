@@ -75,7 +75,12 @@ def test_degenerate_faces_have_no_edges_to_count():
 def test_duplicate_faces():
     vertices, faces = arrays(box())
     report = check_mesh(vertices, np.concatenate([faces, faces[:2, [1, 2, 0]], faces[:1, ::-1]]))
-    assert report.duplicate_faces == 3
+    assert report.duplicate_faces == 3 and report.cancelling_faces == 4
+    report = check_mesh(
+        vertices, np.concatenate([faces, faces[:, ::-1]])
+    )  # both sides of each face
+    assert report.odd_edges == 0 and not report.has_inside
+    assert str(report) == "not watertight: 18 edges of more than two faces, 12 duplicate faces"
 
 
 def test_vertices_at_one_position_are_one():

@@ -44,11 +44,11 @@ Facets<scalar_t> load_facets(const Tensor& vertices, const Tensor& faces) {
     Box box = {{kInfinity, kInfinity, kInfinity}, {-kInfinity, -kInfinity, -kInfinity}};
     int64_t skipped = 0;
     for (int64_t i = first; i < last; ++i) {
-      Facet<scalar_t>& facet = facets.data[i];
-      if (!load_facet(positions, vertices.size(0), corners + 3 * i, facet)) {
+      if (!is_usable_face(positions, vertices.size(0), corners + 3 * i)) {
         ++skipped;
         continue;
       }
+      const Facet<scalar_t> facet = facets.data[i] = make_facet(positions, corners + 3 * i);
       for (int axis = 0; axis < 3; ++axis) {
         box.low[axis] = std::min<double>(box.low[axis], least_of(facet, axis));
         box.high[axis] = std::max<double>(box.high[axis], greatest_of(facet, axis));
@@ -61,7 +61,7 @@ Facets<scalar_t> load_facets(const Tensor& vertices, const Tensor& faces) {
       facets.box.high[axis] = std::max(facets.box.high[axis], box.high[axis]);
     }
   });
-  check_facets(unusable, kOp);
+  check_faces(unusable, kOp);
   return facets;
 }
 

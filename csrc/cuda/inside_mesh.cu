@@ -56,11 +56,11 @@ struct LoadFacet {
   Report* report;
 
   __device__ void operator()(int64_t i) const {
-    Facet<scalar_t> facet;
-    if (!load_facet(vertices, num_vertices, faces + 3 * i, facet)) {
+    if (!is_usable_face(vertices, num_vertices, faces + 3 * i)) {
       atomicAdd(reinterpret_cast<unsigned long long*>(&report->unusable), 1ull);
       return;
     }
+    const Facet<scalar_t> facet = make_facet(vertices, faces + 3 * i);
     facets[i] = facet;
     for (int axis = 0; axis < 3; ++axis) {
       const long long low = ordered(least_of(facet, axis));
@@ -204,7 +204,7 @@ void answer(const Tensor& vertices, const Tensor& faces, const Tensor& points, T
                           static_cast<const int64_t*>(faces.const_data_ptr()), facets,
                           static_cast<Report*>(report.mutable_data_ptr())});
   const Report loaded = read_report(report, stream);
-  check_facets(loaded.unusable, kOp);
+  check_faces(loaded.unusable, kOp);
   const Box box = box_of(loaded);
   int64_t size = 0;
   const ColumnGrid grid =

@@ -25,27 +25,36 @@ struct SumAngles {
   }
 };
 
-// Function object of for_each over faces.
+template <typename scalar_t>
 struct CountUnusable {
-  const int64_t* __restrict__ faces;  // [F, 3]
+  const scalar_t* __restrict__ vertices;  // [V, 3]
   int64_t num_vertices;
+  const int64_t* __restrict__ faces;  // [F, 3]
   unsigned long long* count;
 
   __device__ void operator()(int64_t i) const {
-    if (!are_corners(faces + 3 * i, num_vertices)) atomicAdd(count, 1ull);
+    if (!is_usable_face(vertices, num_vertices, faces + 3 * i)) atomicAdd(count, 1ull);
   }
 };
 
-void check_indices(const Tensor& faces, int64_t num_vertices, cudaStream_t stream) {
+template <typename scalar_t>
+void sum_angles(const Tensor& vertices, const Tensor& faces, const Tensor& points, Tensor& result) {
+  const cudaStream_t stream = current_stream(points);
+  const auto* positions = static_cast<const scalar_t*>(vertices.const_data_ptr());
+  const auto* corners = static_cast<const int64_t*>(faces.const_data_ptr());
   Tensor count = torch::stable::new_zeros(faces, {1}, ScalarType::Long);
   for_each(faces.size(0), stream,
-           CountUnusable{static_cast<const int64_t*>(faces.const_data_ptr()), num_vertices,
-                         static_cast<unsigned long long*>(count.mutable_data_ptr())});
+           CountUnusable<scalar_t>{positions, vertices.size(0), corners,
+                                   static_cast<unsigned long long*>(count.mutable_data_ptr())});
   int64_t unusable = 0;
   STD_CUDA_CHECK(cudaMemcpyAsync(&unusable, count.const_data_ptr(), sizeof(unusable),
                                  cudaMemcpyDeviceToHost, stream));
   STD_CUDA_CHECK(cudaStreamSynchronize(stream));
-  check_facets(unusable, kOp);
+  check_faces(unusable, kOp);
+  for_each(points.size(0), stream,
+           SumAngles<scalar_t>{positions, corners, faces.size(0),
+                               static_cast<const scalar_t*>(points.const_data_ptr()),
+                               static_cast<double*>(result.mutable_data_ptr())});
 }
 
 Tensor winding_number(const Tensor& vertices, const Tensor& faces, const Tensor& points) {
@@ -54,18 +63,9 @@ Tensor winding_number(const Tensor& vertices, const Tensor& faces, const Tensor&
   const Tensor v = torch::stable::contiguous(vertices);
   const Tensor f = torch::stable::contiguous(faces);
   const Tensor p = torch::stable::contiguous(points);
-  const cudaStream_t stream = current_stream(points);
-  check_indices(f, v.size(0), stream);
   Tensor result = torch::stable::new_empty(points, {points.size(0)}, ScalarType::Double);
-  THO_DISPATCH_V2(
-      v.scalar_type(), kOp, AT_WRAP([&] {
-        for_each(p.size(0), stream,
-                 SumAngles<scalar_t>{static_cast<const scalar_t*>(v.const_data_ptr()),
-                                     static_cast<const int64_t*>(f.const_data_ptr()), f.size(0),
-                                     static_cast<const scalar_t*>(p.const_data_ptr()),
-                                     static_cast<double*>(result.mutable_data_ptr())});
-      }),
-      AT_EXPAND(AT_FLOATING_TYPES));
+  THO_DISPATCH_V2(v.scalar_type(), kOp, AT_WRAP([&] { sum_angles<scalar_t>(v, f, p, result); }),
+                  AT_EXPAND(AT_FLOATING_TYPES));
   return result;
 }
 

@@ -31,8 +31,9 @@ def inside_mesh(
     not its upper ones, and of meshes that fill space without overlap exactly one contains a point.
 
     "winding" is for meshes with holes, whose faces are oriented outwards as far as they go: the
-    generalised winding number (Jacobson, Kavan and Sorkine-Hornung 2013) is at least 0.5. It is
-    summed over all faces, without approximation, which costs time F * N.
+    generalised winding number (Jacobson, Kavan and Sorkine-Hornung 2013) is at least 0.5. It is not
+    approximated. The CPU kernel replaces groups of faces, seen from afar, by their borders; the
+    CUDA kernel and the reference add up all faces for each point.
 
     Args:
         vertices: (V, 3) float32 or float64, finite, of magnitude up to 1e90; magnitudes below 1e-90

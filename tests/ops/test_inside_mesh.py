@@ -370,7 +370,11 @@ def test_the_ops_themselves_refuse_indices_out_of_range(op):
         with pytest.raises(RuntimeError, match="1 faces have indices out of range"):
             broken = faces.clone()
             broken[4, 1] = bad
-            getattr(torch.ops.occvae, op)(vertices, broken, torch.zeros(3, 3, dtype=torch.float64))
+            getattr(torch.ops.occvae, op)(vertices, broken, uniform(3))
+    with pytest.raises(RuntimeError, match="faces have .* vertices that are not finite"):
+        getattr(torch.ops.occvae, op)(WITH_NAN, faces, uniform(3))
+    unused = torch.cat([vertices, WITH_NAN])
+    assert getattr(torch.ops.occvae, op)(unused, faces, uniform(3)).isfinite().all()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -429,7 +433,8 @@ def test_winding_kernel_and_reference_agree_on_open_meshes(device):
     points = torch.cat([uniform(400), soup[:20], soup.view(-1, 3, 3)[:20].mean(1)])
     open_torus = (torus()[0], torus()[1][:-300])
     many = join(*[torus()] * 7)
-    for mesh in ((soup, torch.arange(600).view(-1, 3)), open_torus, many):
+    seams = torus()[0][torus()[1]].view(-1, 3), torch.arange(4800).view(-1, 3)[:-9]
+    for mesh in (seams, (soup, torch.arange(600).view(-1, 3)), open_torus, many):
         arguments = [x.to(device) for x in (*mesh, points)]
         native, twin = (
             winding_number(*arguments, backend=b).cpu() for b in ("native", "reference")
