@@ -92,7 +92,8 @@ C10_HOST_DEVICE bool ray_crosses(const Facet<scalar_t>& facet, const scalar_t (&
   return left_of_long ? side < 0 : side > 0;  // seen against the ray, the corners are clockwise
 }
 
-// Square columns of cells over the box of the facets in x and y, each with the facets in it.
+// Columns along z over the box of the facets, `edge` in x by `edge` in y, each with the facets in
+// it.
 struct ColumnGrid {
   double low[2];
   double scale[2];  // columns a unit of length; 0 where the box is flat

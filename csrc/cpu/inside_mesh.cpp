@@ -16,6 +16,7 @@ namespace {
 constexpr const char* kOp = "inside_mesh";
 constexpr int64_t kFacetTile = 4096;
 constexpr int64_t kPointTile = 16384;  // of one row; a thread makes the row for each anew
+constexpr int64_t kPointsAtOnce = int64_t{1} << 22;  // bounds the memory for their copies
 
 // Uninitialised memory: what fills it is faster than what would clear it.
 template <typename T>
@@ -28,20 +29,26 @@ struct Facets {
   Box box;
 };
 
+Box empty_box() {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  return {{kInfinity, kInfinity, kInfinity}, {-kInfinity, -kInfinity, -kInfinity}};
+}
+
+void grow(Box& box, int axis, double low, double high) {
+  box.low[axis] = std::min(box.low[axis], low);
+  box.high[axis] = std::max(box.high[axis], high);
+}
+
 template <typename scalar_t>
 Facets<scalar_t> load_facets(const Tensor& vertices, const Tensor& faces) {
   const auto* positions = static_cast<const scalar_t*>(vertices.const_data_ptr());
   const auto* corners = static_cast<const int64_t*>(faces.const_data_ptr());
   const int64_t size = faces.size(0);
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  Facets<scalar_t> facets{
-      Array<Facet<scalar_t>>(new Facet<scalar_t>[size]),
-      size,
-      {{kInfinity, kInfinity, kInfinity}, {-kInfinity, -kInfinity, -kInfinity}}};
+  Facets<scalar_t> facets{Array<Facet<scalar_t>>(new Facet<scalar_t>[size]), size, empty_box()};
   int64_t unusable = 0;
   std::mutex mutex;
   for_each_tile(size, kFacetTile, [&](int64_t first, int64_t last) {
-    Box box = {{kInfinity, kInfinity, kInfinity}, {-kInfinity, -kInfinity, -kInfinity}};
+    Box box = empty_box();
     int64_t skipped = 0;
     for (int64_t i = first; i < last; ++i) {
       if (!is_usable_face(positions, vertices.size(0), corners + 3 * i)) {
@@ -50,16 +57,12 @@ Facets<scalar_t> load_facets(const Tensor& vertices, const Tensor& faces) {
       }
       const Facet<scalar_t> facet = facets.data[i] = make_facet(positions, corners + 3 * i);
       for (int axis = 0; axis < 3; ++axis) {
-        box.low[axis] = std::min<double>(box.low[axis], least_of(facet, axis));
-        box.high[axis] = std::max<double>(box.high[axis], greatest_of(facet, axis));
+        grow(box, axis, least_of(facet, axis), greatest_of(facet, axis));
       }
     }
     const std::lock_guard<std::mutex> lock(mutex);
     unusable += skipped;
-    for (int axis = 0; axis < 3; ++axis) {
-      facets.box.low[axis] = std::min(facets.box.low[axis], box.low[axis]);
-      facets.box.high[axis] = std::max(facets.box.high[axis], box.high[axis]);
-    }
+    for (int axis = 0; axis < 3; ++axis) grow(facets.box, axis, box.low[axis], box.high[axis]);
   });
   check_faces(unusable, kOp);
   return facets;
@@ -89,6 +92,29 @@ RowBuckets<Facet<scalar_t>> sort_facets(const ColumnGrid& grid, const Facets<sca
   };
   return bucket_by_row<Facet<scalar_t>>(facets.size, grid.edge, rows_of,
                                         [&](int64_t i) { return facets.data[i]; });
+}
+
+template <typename scalar_t>
+struct Query {
+  scalar_t point[3];
+  int64_t index;
+};
+
+// Queries of points [begin, end).
+template <typename scalar_t>
+RowBuckets<Query<scalar_t>> sort_points(const ColumnGrid& grid, const Box& box,
+                                        const scalar_t* points, int64_t begin, int64_t end) {
+  const auto query = [&](int64_t i) -> Query<scalar_t> {
+    const scalar_t* p = points + 3 * (begin + i);
+    return {{usable_coordinate(p[0]), usable_coordinate(p[1]), usable_coordinate(p[2])}, begin + i};
+  };
+  const auto rows_of = [&](int64_t i) -> RowRange {
+    const auto& p = query(i).point;
+    if (!is_below(box, p)) return {0, -1};
+    const int32_t row = grid.index(grid.in_columns(p[1], 1));
+    return {row, row};
+  };
+  return bucket_by_row<Query<scalar_t>>(end - begin, grid.edge, rows_of, query);
 }
 
 // One row of the grid: the facets in each column, one column after the other.
@@ -126,29 +152,6 @@ class RowOfColumns {
   Array<int32_t> index_;
 };
 
-template <typename scalar_t>
-struct Query {
-  scalar_t point[3];
-  int64_t index;
-};
-
-template <typename scalar_t>
-RowBuckets<Query<scalar_t>> sort_points(const ColumnGrid& grid, const Box& box,
-                                        const Tensor& points) {
-  const auto* positions = static_cast<const scalar_t*>(points.const_data_ptr());
-  const auto query = [&](int64_t i) -> Query<scalar_t> {
-    const scalar_t* p = positions + 3 * i;
-    return {{usable_coordinate(p[0]), usable_coordinate(p[1]), usable_coordinate(p[2])}, i};
-  };
-  const auto rows_of = [&](int64_t i) -> RowRange {
-    const auto& p = query(i).point;
-    if (!is_below(box, p)) return {0, -1};
-    const int32_t row = grid.index(grid.in_columns(p[1], 1));
-    return {row, row};
-  };
-  return bucket_by_row<Query<scalar_t>>(points.size(0), grid.edge, rows_of, query);
-}
-
 struct Work {
   int32_t row;
   int64_t first;  // queries of that row
@@ -168,22 +171,31 @@ std::vector<Work> share_work(const RowBuckets<Item>& queries) {
 }
 
 template <typename scalar_t>
-void answer(const Facets<scalar_t>& facets, const Tensor& points, bool* inside) {
-  const ColumnGrid grid = choose_grid(facets, points.size(0));
-  const auto rows = sort_facets(grid, facets);
-  const auto queries = sort_points<scalar_t>(grid, facets.box, points);
+void answer_rows(const ColumnGrid& grid, const RowBuckets<Facet<scalar_t>>& facets,
+                 const RowBuckets<Query<scalar_t>>& queries, bool* inside) {
   const std::vector<Work> work = share_work(queries);
   for_each_tile(static_cast<int64_t>(work.size()), 1, [&](int64_t item, int64_t) {
     const auto [row, first, last] = work[item];
-    const int64_t start = rows.start[row];
-    const RowOfColumns<scalar_t> columns(grid, row, rows.item.get() + start,
-                                         rows.start[row + 1] - start);
+    const int64_t start = facets.start[row];
+    const RowOfColumns<scalar_t> columns(grid, row, facets.item.get() + start,
+                                         facets.start[row + 1] - start);
     for (int64_t i = first; i < last; ++i) {
       const Query<scalar_t>& query = queries.item[i];
       const int32_t column = grid.index(grid.in_columns(query.point[0], 0));
       inside[query.index] = columns.is_crossed_oddly(column, query.point);
     }
   });
+}
+
+template <typename scalar_t>
+void answer(const Facets<scalar_t>& facets, const Tensor& points, bool* inside) {
+  const ColumnGrid grid = choose_grid(facets, points.size(0));
+  const auto rows = sort_facets(grid, facets);
+  const auto* positions = static_cast<const scalar_t*>(points.const_data_ptr());
+  for (int64_t begin = 0; begin < points.size(0); begin += kPointsAtOnce) {
+    const int64_t end = std::min(begin + kPointsAtOnce, points.size(0));
+    answer_rows(grid, rows, sort_points(grid, facets.box, positions, begin, end), inside);
+  }
 }
 
 Tensor inside_mesh(const Tensor& vertices, const Tensor& faces, const Tensor& points) {

@@ -2,7 +2,6 @@
 // by counting, a scan and filling; then there is a thread for each point. What the host must know,
 // how many facets are unusable, their box and the size of the lists, it reads twice or more.
 #include <cstring>
-#include <limits>
 
 #include "../inside_mesh.h"
 #include "../mesh_arguments.h"
@@ -33,6 +32,14 @@ struct Report {
   long long entries;
   long long low[3];  // ordered()
   long long high[3];
+};
+
+struct ClearReport {
+  Report* report;
+
+  __device__ void operator()(int64_t) const {
+    *report = {0, 0, {INT64_MAX, INT64_MAX, INT64_MAX}, {INT64_MIN, INT64_MIN, INT64_MIN}};
+  }
 };
 
 Report read_report(const Tensor& report, cudaStream_t stream) {
@@ -146,27 +153,13 @@ struct AnswerPoint {
                            usable_coordinate(points[3 * i + 2])};
     bool odd = false;
     if (is_below(box, p)) {
-      const int32_t column =
-          grid.index(grid.in_columns(p[1], 1)) * grid.edge + grid.index(grid.in_columns(p[0], 0));
+      const int32_t column = grid.column(p);
       const int32_t end = starts[column + 1];
       for (int32_t k = starts[column]; k < end; ++k) odd ^= ray_crosses(facets[entries[k]], p);
     }
     inside[i] = odd;
   }
 };
-
-Tensor new_report(const Tensor& like, cudaStream_t stream) {
-  Report report{};
-  for (int axis = 0; axis < 3; ++axis) {
-    report.low[axis] = INT64_MAX;
-    report.high[axis] = INT64_MIN;
-  }
-  Tensor result = empty_bytes(like, sizeof(Report));
-  STD_CUDA_CHECK(cudaMemcpyAsync(result.mutable_data_ptr(), &report, sizeof(report),
-                                 cudaMemcpyHostToDevice, stream));
-  STD_CUDA_CHECK(cudaStreamSynchronize(stream));  // `report` is on the stack
-  return result;
-}
 
 Box box_of(const Report& report) {
   Box box;
@@ -180,11 +173,12 @@ Box box_of(const Report& report) {
 // The finest grid whose lists of facets are not too long; `entries` is their length.
 template <typename scalar_t>
 ColumnGrid choose_grid(const Facet<scalar_t>* facets, int64_t num_facets, int64_t num_points,
-                       const Box& box, Tensor& report, cudaStream_t stream, int64_t& entries) {
+                       const Box& box, const Tensor& report, cudaStream_t stream,
+                       int64_t& entries) {
   auto* on_device = static_cast<Report*>(report.mutable_data_ptr());
   for (int32_t edge = first_grid_edge(num_facets, num_points);; edge /= 2) {
     const ColumnGrid grid = make_column_grid(box, edge);
-    STD_CUDA_CHECK(cudaMemsetAsync(&on_device->entries, 0, sizeof(on_device->entries), stream));
+    for_each(1, stream, ClearReport{on_device});
     for_each(num_facets, stream, CountEntries<scalar_t>{grid, facets, on_device});
     entries = read_report(report, stream).entries;
     if (!is_grid_too_fine(entries, num_facets, edge)) return grid;
@@ -195,14 +189,15 @@ template <typename scalar_t>
 void answer(const Tensor& vertices, const Tensor& faces, const Tensor& points, Tensor& inside) {
   const cudaStream_t stream = current_stream(points);
   const int64_t num_facets = faces.size(0);
+  const auto* positions = static_cast<const scalar_t*>(vertices.const_data_ptr());
+  const auto* corners = static_cast<const int64_t*>(faces.const_data_ptr());
   Tensor facet_bytes = empty_bytes(points, num_facets * sizeof(Facet<scalar_t>));
   auto* facets = static_cast<Facet<scalar_t>*>(facet_bytes.mutable_data_ptr());
-  Tensor report = new_report(points, stream);
-  for_each(
-      num_facets, stream,
-      LoadFacet<scalar_t>{static_cast<const scalar_t*>(vertices.const_data_ptr()), vertices.size(0),
-                          static_cast<const int64_t*>(faces.const_data_ptr()), facets,
-                          static_cast<Report*>(report.mutable_data_ptr())});
+  Tensor report = empty_bytes(points, sizeof(Report));
+  auto* on_device = static_cast<Report*>(report.mutable_data_ptr());
+  for_each(1, stream, ClearReport{on_device});
+  for_each(num_facets, stream,
+           LoadFacet<scalar_t>{positions, vertices.size(0), corners, facets, on_device});
   const Report loaded = read_report(report, stream);
   check_faces(loaded.unusable, kOp);
   const Box box = box_of(loaded);
