@@ -66,6 +66,11 @@ STABLE_TORCH_LIBRARY(occvae, m) {
   m.def(
       "query_occupancy(Tensor points, Tensor offsets, Tensor input, Tensor weights,"
       " Tensor exact_weights, Tensor affines, Tensor head, int precision) -> Tensor");
+  // vertices float32 or float64 (V, 3), points (N, 3) of that dtype, faces int64 (F, 3). Returns
+  // bool (N,): whether a ray from the point towards +z crosses an odd number of faces.
+  m.def("inside_mesh(Tensor vertices, Tensor faces, Tensor points) -> Tensor");
+  // The same inputs. Returns float64 (N,): solid angles of all faces, signed, over 4 pi.
+  m.def("winding_number(Tensor vertices, Tensor faces, Tensor points) -> Tensor");
   m.def("_mise_state_size(int resolution, int coarse_resolution) -> int");
   m.def("_cpu_isa(int limit=-1) -> int");
   m.def("_cuda_query_kernel(int limit=-1) -> int");

@@ -3,6 +3,7 @@
 from occvae.errors import UserError
 from occvae.meshing import extract_mesh
 from occvae.models import create_model, from_pretrained, list_models
+from occvae.ops.inside_mesh import inside_mesh
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
@@ -17,6 +18,7 @@ __all__ = [
     "create_model",
     "extract_mesh",
     "from_pretrained",
+    "inside_mesh",
     "list_models",
     "marching_cubes",
     "mise",
