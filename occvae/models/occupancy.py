@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from occvae.errors import UserError
 from occvae.models.decoders import create_decoder
 from occvae.models.encoders import ImageEncoder, resnet_encoder, timm_encoder
+from occvae.models.inference import (
+    check_images,
+    check_threshold,
+    evaluation_mode,
+    resize_pictures,
+)
 from occvae.models.registry import register_model
 
 if TYPE_CHECKING:
@@ -27,11 +31,14 @@ class OccupancyModel(nn.Module):
             because the set that maximises the expected IoU J is {p >= J / (1 + J)}.
     """
 
+    target = "points"
+    """What of a shape it is trained on."""
+
     def __init__(
         self, encoder: ImageEncoder, decoder: nn.Module, image_size: int, threshold: float
     ):
         super().__init__()
-        _check_threshold(threshold)
+        check_threshold(threshold)
         self.encoder = encoder
         self.decoder = decoder
         self.image_size = image_size
@@ -39,17 +46,9 @@ class OccupancyModel(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E): the mean over the views."""
-        valid = images.dim() == 5 and images.shape[2] == 3 and images.numel() > 0
-        if not (valid and images.is_floating_point()):
-            raise ValueError(
-                "images must be floating point (B, V, 3, H, W) in [0, 1], "
-                f"got {images.dtype} {tuple(images.shape)}"
-            )
+        check_images(images)
         batch, views = images.shape[:2]
-        flat = images.flatten(0, 1)
-        if flat.shape[-2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
-            flat = F.interpolate(flat, size, mode="bilinear", antialias=True)
+        flat = resize_pictures(images.flatten(0, 1), self.image_size)
         return self.encoder(flat).view(batch, views, -1).mean(dim=1)
 
     def decode(self, points: Tensor, conditioning: Tensor) -> Tensor:
@@ -67,13 +66,13 @@ class OccupancyModel(nn.Module):
     @torch.no_grad()
     def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
         """Logits (B, N) in eval mode, in chunks: for any number of points."""
-        with _evaluation_mode(self):
+        with evaluation_mode(self):
             return self._decode_chunked(points, self.encode(images))
 
     @torch.no_grad()
     def predict_voxels(self, images: Tensor, resolution: int = 32) -> Tensor:
         """Probabilities (B, R, R, R) at the cell centres of the unit cube, indexed [x, y, z]."""
-        with _evaluation_mode(self):
+        with evaluation_mode(self):
             conditioning = self.encode(images)
             line = (torch.arange(resolution, device=images.device) + 0.5) / resolution - 0.5
             grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)
@@ -95,8 +94,8 @@ class OccupancyModel(nn.Module):
         from occvae.meshing import extract_mesh
 
         threshold = self.threshold if threshold is None else threshold
-        _check_threshold(threshold)
-        with _evaluation_mode(self):
+        check_threshold(threshold)
+        with evaluation_mode(self):
             conditioning = self.encode(images).float()
 
             def field(points: Tensor, shape_index: Tensor) -> Tensor:
@@ -119,26 +118,6 @@ class OccupancyModel(nn.Module):
         """Bounds the memory of the activations: 32,768 points take 32 MB a layer at width 256."""
         parts = [self.decode(part, conditioning) for part in points.split(chunk, dim=1)]
         return torch.cat(parts, dim=1)
-
-
-class _evaluation_mode:
-    """Context that switches a module to eval and each of its parts back to what it was."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.was_training = [(part, part.training) for part in self.module.modules()]
-        self.module.eval()
-
-    def __exit__(self, *exception) -> None:
-        for part, training in self.was_training:
-            part.training = training
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0.0 < threshold < 1.0:
-        raise UserError(f"threshold must be a probability between 0 and 1, got {threshold}")
 
 
 @register_model
