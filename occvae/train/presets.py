@@ -1,20 +1,33 @@
 """Presets: complete configurations as functions of the architecture."""
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
 
 from occvae.errors import UserError
+from occvae.models.registry import list_models
 from occvae.train.config import DataConfig, OptimConfig, TrainConfig
+
+_FUSION_VIEWS = 5
 
 
 def default(arch: str) -> TrainConfig:
     """For a GPU: the published sizes, 224 px, batch 64 a rank."""
-    return TrainConfig(arch=arch, optim=OptimConfig(dice_weight=0.5))
+    if arch not in list_models("pix2vox*"):
+        return TrainConfig(arch=arch, optim=OptimConfig(dice_weight=0.5))
+    config = TrainConfig(
+        arch=arch,
+        data=DataConfig(augment=True),
+        optim=OptimConfig(lr=1e-3, schedule="halved", dice_weight=0.5),
+    )
+    return _all_views(config) if arch == "pix2vox-vae" else config
 
 
 def cpu_small(arch: str) -> TrainConfig:
     """For a machine without GPU: a few minutes on two cores to a model that has learnt."""
+    if arch in list_models("pix2vox*"):
+        return _voxel_cpu_small(arch)
     small_decoder = {"hidden_size": 128, "num_blocks": 3}
     encoders = {
         "onet": {"image_size": 96},
@@ -33,7 +46,46 @@ def cpu_small(arch: str) -> TrainConfig:
     )
 
 
-PRESETS: dict[str, Callable[[str], TrainConfig]] = {"cpu-small": cpu_small, "default": default}
+def _voxel_cpu_small(arch: str) -> TrainConfig:
+    config = TrainConfig(
+        arch=arch,
+        model={"backbone": "resnet18", "image_size": 128, "width": 0.25},
+        data=DataConfig(num_workers=1),
+        optim=OptimConfig(steps=3000, batch_size=32, lr=1e-3, warmup_steps=100, dice_weight=0.5),
+        validate_every=1000,
+        validate_shapes=128,
+        save_every=500,
+    )
+    return _all_views(config) if arch == "pix2vox-vae" else config
+
+
+def _all_views(config: TrainConfig) -> TrainConfig:
+    """Random numbers of views: from the start where posteriors must learn to be multiplied."""
+    data = dataclasses.replace(config.data, num_views=_FUSION_VIEWS, random_views=True)
+    return dataclasses.replace(config, data=data)
+
+
+def _fusion(stage_1: Callable[[str], TrainConfig]) -> Callable[[str], TrainConfig]:
+    """The published second stage: the merger and the refiner learn, on random numbers of views.
+
+    To be started with initial_weights=RUN, a run of the first stage, which is single view.
+    """
+
+    def stage_2(arch: str) -> TrainConfig:
+        config = _all_views(stage_1(arch))
+        # 250 and 100 epochs in the original.
+        optim = dataclasses.replace(config.optim, steps=max(1, config.optim.steps * 2 // 5))
+        return dataclasses.replace(config, optim=optim, frozen=("encoder", "decoder"))
+
+    return stage_2
+
+
+PRESETS: dict[str, Callable[[str], TrainConfig]] = {
+    "cpu-small": cpu_small,
+    "cpu-small-fusion": _fusion(cpu_small),
+    "default": default,
+    "default-fusion": _fusion(default),
+}
 
 
 def make_preset(name: str | None, arch: str) -> TrainConfig:
