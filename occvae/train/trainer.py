@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from occvae.contact_sheet import write_contact_sheet
+from occvae.contact_sheet import write_contact_sheet, write_prior_sheet
 from occvae.data.dataset import ShapeDataset, StepSampler, make_loader
 from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
@@ -191,6 +191,8 @@ class Trainer:
             logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
             sheet = self.run / "samples" / f"step-{step:07d}.png"
             write_contact_sheet(sheet, self.model, self.validation_set, self.device)
+            if hasattr(self.model, "sample"):
+                write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), self.model, self.device)
             if best:
                 save_pretrained(self.model, self.run / "best", step=step, val_iou=iou)
 
