@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from occvae.errors import UserError
 from occvae.models.inference import evaluation_mode
-from occvae.models.pix2vox.blocks import ContextMerger, Refiner, initialise
+from occvae.models.pix2vox.blocks import ContextMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
 from occvae.models.pix2vox.posterior import (
     Posterior,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FUSIONS = {"poe": product_of_experts, "mean": mean_of_views}
 # What the merger is given: the object as each view drew it, or the same volume once for each view.
 MERGERS = ("views", "copies", "none")
+_FIRST_LOG_VARIANCE = -4.0
 
 
 class Pix2VoxVae(VoxelModel):
@@ -47,8 +48,10 @@ class Pix2VoxVae(VoxelModel):
         self.to_mean = nn.Linear(num_features, latent_size)
         self.to_log_variance = nn.Linear(num_features, latent_size)
         self.from_latent = nn.Linear(latent_size, num_features)
-        for layer in (self.to_mean, self.to_log_variance, self.from_latent):
-            initialise(layer)
+        # Latents that begin as noise are soon ignored: the first posteriors differ from picture to
+        # picture and are narrow, and the KL term widens them.
+        nn.init.zeros_(self.to_log_variance.weight)
+        nn.init.constant_(self.to_log_variance.bias, _FIRST_LOG_VARIANCE)
         if merger_input == "views":
             self.view_gate = nn.Parameter(torch.full((latent_size,), 0.5))
         self.latent_size, self.fusion, self.merger_input = latent_size, fusion, merger_input

@@ -16,7 +16,9 @@ def vae(**options):
     model = tiny_voxel_model("pix2vox-vae", **options).eval()
     with torch.no_grad():
         model.to_mean.weight.mul_(10.0)
-        model.from_latent.weight.mul_(100.0)
+        model.from_latent.weight.mul_(10.0)
+        model.to_log_variance.weight.normal_(0.0, 0.1)
+        model.to_log_variance.bias.zero_()
     return model
 
 
