@@ -21,7 +21,7 @@ def arguments(arch: str, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def trained(tiny_voxel_dataset, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "vae"
-    steps = ["optim.steps=100", "validate_every=100", "save_every=100", "data.num_views=1"]
+    steps = ["optim.steps=80", "validate_every=80", "save_every=80", "data.num_views=1"]
     succeed(tiny_voxel_dataset, out, *arguments("pix2vox-vae", *steps, "optim.batch_size=8"))
     return out
 
@@ -39,7 +39,7 @@ def test_a_run_leaves_its_records(trained):
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert losses[-1] < losses[0]
     assert all(0 <= line["train/active_units"] <= 64 for line in lines if "train/kl" in line)
-    for name in ("step-0000100.png", "prior-0000100.png"):
+    for name in ("step-0000080.png", "prior-0000080.png"):
         assert (trained / "samples" / name).stat().st_size > 1000
 
 
