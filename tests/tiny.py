@@ -42,6 +42,7 @@ TINY_VOXEL_RUN = [
     "optim.lr=2e-3",
     "optim.warmup_steps=5",
     "validate_points=8",
+    "validate_shapes=8",
     "log_every=2",
 ]
 
