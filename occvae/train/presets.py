@@ -21,7 +21,7 @@ def default(arch: str) -> TrainConfig:
         data=DataConfig(augment=True),
         optim=OptimConfig(lr=1e-3, schedule="halved", dice_weight=0.5),
     )
-    return _all_views(config) if arch == "pix2vox-vae" else config
+    return _stage_1(config)
 
 
 def cpu_small(arch: str) -> TrainConfig:
@@ -61,11 +61,21 @@ def _voxel_cpu_small(arch: str) -> TrainConfig:
         validate_shapes=128,
         save_every=500,
     )
-    return _all_views(config) if arch == "pix2vox-vae" else config
+    return _stage_1(config)
+
+
+def _stage_1(config: TrainConfig) -> TrainConfig:
+    """Single view, where a merger has nothing to learn; of the variational model all there is.
+
+    Its posteriors learn from the start to be multiplied.
+    """
+    if config.arch == "pix2vox-vae":
+        return _all_views(config)
+    return dataclasses.replace(config, frozen=("merger",))
 
 
 def _all_views(config: TrainConfig) -> TrainConfig:
-    """Random numbers of views: from the start where posteriors must learn to be multiplied."""
+    """A random number of views in each step."""
     data = dataclasses.replace(config.data, num_views=_FUSION_VIEWS, random_views=True)
     return dataclasses.replace(config, data=data)
 
