@@ -53,10 +53,10 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
 
 
-def kl_loss(kl: Tensor, free_bits: float) -> Tensor:
+def kl_loss(kl: Tensor, free_nats: float) -> Tensor:
     """KL (B, D) of a batch as one term: the mean over the batch, the sum over the dimensions.
 
-    A dimension whose mean is below `free_bits` nats costs that much and has no gradient, so that
+    A dimension whose mean is below `free_nats` nats costs that much and has no gradient, so that
     the first ones are for free (Kingma et al. 2016).
     """
-    return kl.mean(dim=0).clamp_min(free_bits).sum()
+    return kl.mean(dim=0).clamp_min(free_nats).sum()
