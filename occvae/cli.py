@@ -32,19 +32,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", help="picture files, one object each")
+    parser.add_argument("images", nargs="+", help="picture files")
     parser.add_argument(
         "-o", "--output", required=True, help="out.glb|obj|ply|stl|off, or a folder for several"
     )
     parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
     parser.add_argument("--resolution", type=int, default=128, help="cells an axis (default 128)")
     parser.add_argument("--threshold", type=float, help="probability of the surface")
+    parser.add_argument(
+        "--together", action="store_true", help="all pictures are views of the same object"
+    )
+    parser.add_argument(
+        "--blocks", action="store_true", help="a cube for each voxel (models that make voxels)"
+    )
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
     parser.add_argument("--data", help="dataset folder; default what the run was trained on")
     parser.add_argument("--split", default="val")
+    parser.add_argument(
+        "--views", help="numbers of views to compare, e.g. 1,2,3,5, or all of the published tables"
+    )
     parser.add_argument("--json", help="file for the report; default evaluation.json by the model")
 
 
@@ -65,6 +74,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     for source in (procedural, voxels):
         source.add_argument("destination", help="folder of the dataset")
         source.add_argument("--points", type=int, default=100_000, help="points a shape")
+        source.add_argument(
+            "--voxel-resolution", type=int, default=32, help="edge of the grids in voxels"
+        )
         source.add_argument("--views", type=int, default=24, help="pictures a shape")
         source.add_argument("--image-size", type=int, default=137, help="edge in pixels")
         source.add_argument("--seed", type=int, default=0)
@@ -101,6 +113,7 @@ def _data(options: argparse.Namespace) -> None:
             source = VoxelArchiveSource(options.archives, options.up)
         settings = build.BuildSettings(
             num_points=options.points,
+            voxel_resolution=options.voxel_resolution,
             num_views=options.views,
             image_size=options.image_size,
             seed=options.seed,
@@ -142,26 +155,34 @@ def _print_manifest(manifest) -> None:
 def _reconstruct(options: argparse.Namespace) -> None:
     from occvae.reconstruction import output_paths, reconstruct_files
 
-    outputs = output_paths(options.images, options.output)
+    groups = [options.images] if options.together else [[image] for image in options.images]
+    outputs = output_paths([group[0] for group in groups], options.output)
     model, _ = _load_model(options.model)
     reconstruct_files(
         model,
-        options.images,
+        groups,
         outputs,
         resolution=options.resolution,
         threshold=options.threshold,
         device=_device(),
+        blocks=options.blocks,
     )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from occvae.evaluation import evaluate, format_table
+    from occvae.multiview_evaluation import evaluate_views, format_views_table
 
     model, folder = _load_model(options.model)
     data = options.data or _trained_on(folder)
     report = evaluate(model, data, split=options.split, device=_device())
     report["model"] = str(folder)
     print(format_table(report))
+    if options.views is not None:
+        report["views"] = evaluate_views(
+            model, data, _view_counts(options.views), split=options.split, device=_device()
+        )
+        print(format_views_table(report["views"]))
     path = Path(options.json or folder / "evaluation.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
@@ -179,6 +200,17 @@ def _convert(options: argparse.Namespace) -> None:
     )
     if conversion.ignored:
         print(f"left out, as only training needs it: {', '.join(conversion.ignored)}")
+
+
+def _view_counts(text: str) -> tuple[int, ...]:
+    from occvae.multiview_evaluation import VIEW_COUNTS
+
+    if text == "all":
+        return VIEW_COUNTS
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--views {text}: expected numbers such as 1,2,5, or all") from None
 
 
 def _trained_on(export: Path) -> str:

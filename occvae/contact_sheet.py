@@ -37,6 +37,28 @@ def write_contact_sheet(
     _with_headings(np.concatenate(rows)).save(path)
 
 
+def write_prior_sheet(path: Path, model, device: torch.device, num_shapes: int = 12) -> None:
+    """A PNG with objects drawn from a variational model's prior, four in a row.
+
+    Args:
+        path: of the PNG; its folder is made if absent.
+        model: with `sample` and `threshold`.
+        device: of the model.
+        num_shapes: a multiple of 4. Their latents are the same every time.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    volumes = model.sample(num_shapes, resolution=48, generator=generator).float().cpu().numpy()
+    camera = orbit_extrinsics([35.0], [30.0], [1.8])
+    colour = (0.45, 0.62, 0.80)
+    tiles = [
+        render_views(*grid_mesh(volume, model.threshold), camera, TILE, colour)[0]
+        for volume in volumes
+    ]
+    rows = [np.concatenate(tiles[start : start + 4], axis=1) for start in range(0, len(tiles), 4)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
 def _row(dataset: ShapeDataset, index: int, prediction: np.ndarray, threshold: float) -> np.ndarray:
     shard, local = dataset.locate(index)
     cameras = np.concatenate(

@@ -18,7 +18,10 @@ _PREVIEW_SIZE = 224
 
 
 def output_paths(images: list[str], output: str) -> list[Path]:
-    """Where the mesh of each picture goes: the file itself for one, a folder for several."""
+    """Where the mesh of each object goes, each named by its (first) picture.
+
+    The file itself for one, a folder for several.
+    """
     path = Path(output)
     suffix = path.suffix.lower().lstrip(".")
     if len(images) == 1 and suffix in FORMATS:
@@ -37,34 +40,43 @@ def output_paths(images: list[str], output: str) -> list[Path]:
 
 def reconstruct_files(
     model,
-    images: list[str],
+    images: list[list[str]],
     outputs: list[Path],
     *,
     resolution: int,
     threshold: float | None,
     device: torch.device,
+    blocks: bool = False,
 ) -> None:
-    """Reconstructs pictures, one object each, and writes meshes and previews.
+    """Reconstructs objects from their pictures, and writes meshes and previews.
 
     Args:
         model: with `reconstruct` and `image_size`.
-        images: picture files.
+        images: picture files of each object.
         outputs: mesh files, of the format their suffix says; a .preview.png goes beside each.
         resolution: cells along each axis.
         threshold: probability of the surface; None takes the model's own.
         device: to compute on.
+        blocks: a cube for each voxel, of models that make voxels.
 
     Raises:
         UserError: a picture cannot be read, the model refuses an argument, or there is no surface
             at that threshold.
     """
-    pictures = [load_image(image, model.image_size) for image in images]
+    if blocks and model.target != "voxels":
+        raise UserError(f"{model.arch} makes no voxels, so it has no blocks")
+    options = {"blocks": True} if blocks else {}
+    pictures = [
+        np.stack([load_image(image, model.image_size) for image in views]) for views in images
+    ]
     model = model.to(device).eval()
-    for image, picture, output in zip(images, pictures, outputs, strict=True):
-        batch = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None, None].to(device)
+    for (image, *_), views, output in zip(images, pictures, outputs, strict=True):
+        batch = torch.from_numpy(views.transpose(0, 3, 1, 2).copy())[None].to(device)
         bar = ProgressBar(image)
         try:
-            [mesh] = model.reconstruct(batch.float() / 255.0, resolution, threshold, progress=bar)
+            [mesh] = model.reconstruct(
+                batch.float() / 255.0, resolution, threshold, progress=bar, **options
+            )
         except (ValueError, MemoryError) as error:
             raise UserError(f"{image}: {error}") from None
         finally:

@@ -68,3 +68,13 @@ def tiny_dataset(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
     build_tiny_dataset(root)
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_voxel_dataset(tmp_path_factory) -> Path:
+    """The same with grids of 32^3, which the smallest voxel models make."""
+    from tests.tiny import build_tiny_dataset
+
+    root = tmp_path_factory.mktemp("tiny_voxels")
+    build_tiny_dataset(root, voxel_resolution=32)
+    return root / "data"

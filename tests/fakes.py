@@ -39,6 +39,14 @@ def octahedron_model(sharpness: float = 20.0) -> OccupancyModel:
     return model
 
 
+def tiny_voxel_model(arch: str = "pix2vox-a", **options):
+    """A member of the Pix2Vox family with the fewest channels it can have."""
+    torch.manual_seed(0)
+    image_size = 128 if arch == "pix2vox-f" else 64  # pools a map of 14^2 down to 3^2
+    small = {"backbone": "resnet18", "image_size": image_size, "width": 0.03}
+    return create_model(arch, **small | options)
+
+
 class MeanColour(nn.Module):
     """Pictures (B, 3, S, S) to their mean colour (B, 3)."""
 

@@ -1,10 +1,12 @@
 """The objective against its formula in float64 numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from occvae.losses import occupancy_loss
+from occvae.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,3 +82,37 @@ def test_gradients(dice_weight):
 def test_shapes_must_agree():
     with pytest.raises(ValueError):
         occupancy_loss(torch.zeros(2, 8), torch.zeros(2, 7), 0.0)
+
+
+def test_ten_times_the_cross_entropy_of_a_volume():
+    probabilities = torch.tensor([[[[0.9, 0.2]]], [[[0.5, 0.1]]]])
+    voxels = torch.tensor([[[[True, False]]], [[[True, True]]]])
+    entropies = [-math.log(p) for p in (0.9, 0.8, 0.5, 0.1)]
+    found = voxel_loss(probabilities, voxels, 0.0).item()
+    assert found == pytest.approx(10.0 * sum(entropies) / 4, rel=1e-6)
+    dice = [1 - (2 * 0.9 + 1) / (1.1 + 1 + 1), 1 - (2 * 0.6 + 1) / (0.6 + 2 + 1)]
+    with_dice = voxel_loss(probabilities, voxels, 0.5).item()
+    assert with_dice - found == pytest.approx(10.0 * 0.5 * sum(dice) / 2, rel=1e-5)
+
+
+def test_sure_and_wrong_voxels_cost_much_but_not_everything():
+    loss = voxel_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), 0.0)
+    assert loss.isfinite() and loss > 100
+
+
+def test_kl_is_that_of_the_distributions():
+    rng = torch.Generator().manual_seed(0)
+    mean, log_variance = torch.randn(2, 3, 5, generator=rng, dtype=torch.float64)
+    gaussian = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    prior = torch.distributions.Normal(torch.zeros_like(mean), 1.0)
+    expected = torch.distributions.kl_divergence(gaussian, prior)
+    torch.testing.assert_close(kl_divergence(mean, log_variance), expected)
+
+
+def test_free_nats_are_free():
+    kl = torch.tensor([[0.1, 3.0], [0.3, 1.0]]).requires_grad_()
+    assert kl_loss(kl, 0.0).item() == pytest.approx(0.2 + 2.0)
+    loss = kl_loss(kl, 0.5)
+    assert loss.item() == pytest.approx(0.5 + 2.0)
+    loss.backward()
+    assert kl.grad[:, 0].tolist() == [0.0, 0.0] and kl.grad[:, 1].tolist() == [0.5, 0.5]

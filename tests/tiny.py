@@ -1,5 +1,6 @@
 """A dataset and a model small enough to train inside a test."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,21 @@ TINY_RUN = [
 ]
 
 
+# The same for the architectures of the Pix2Vox family.
+TINY_VOXEL_MODEL = ["model.backbone=resnet18", "model.image_size=64", "model.width=0.03"]
+TINY_VOXEL_RUN = [
+    *TINY_VOXEL_MODEL,
+    "data.num_workers=0",
+    "data.num_points=8",
+    "optim.batch_size=4",
+    "optim.lr=2e-3",
+    "optim.warmup_steps=5",
+    "validate_points=8",
+    "validate_shapes=8",
+    "log_every=2",
+]
+
+
 def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
     """Boxes, tall or flat or in between: the picture tells which, the mean shape does not."""
     rng = np.random.default_rng(0)
@@ -44,7 +60,8 @@ def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
     return path
 
 
-def build_tiny_dataset(root: Path) -> Manifest:
+def build_tiny_dataset(root: Path, voxel_resolution: int = 16) -> Manifest:
     root.mkdir(parents=True, exist_ok=True)
     source = VoxelArchiveSource([write_archive(root / "boxes.npz")], up="y")
-    return build_dataset(source, root / "data", SETTINGS, num_workers=1)
+    settings = dataclasses.replace(SETTINGS, voxel_resolution=voxel_resolution)
+    return build_dataset(source, root / "data", settings, num_workers=1)

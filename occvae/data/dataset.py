@@ -1,8 +1,10 @@
 """Training reads: which samples a step sees, and what a sample is."""
 
+import functools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,8 +26,10 @@ class ShapeDataset(Dataset):
         split: "train" or "val".
         image_size: edge of the pictures in pixels.
         num_points: points of a sample.
-        num_views: pictures of a sample.
+        num_views: pictures of a sample, where its key does not say.
+        target: what of the shape a sample has: "points" or "voxels".
         train: random views, points and mirroring; otherwise the first views and points, as stored.
+        augment: random colours and backgrounds of the pictures, see augmentation.py.
         seed: of the run.
     """
 
@@ -37,7 +41,9 @@ class ShapeDataset(Dataset):
         image_size: int,
         num_points: int,
         num_views: int = 1,
+        target: Literal["points", "voxels"] = "points",
         train: bool = False,
+        augment: bool = False,
         seed: int = 0,
     ):
         self.manifest = Manifest.load(root)
@@ -47,36 +53,54 @@ class ShapeDataset(Dataset):
         self._ends = np.cumsum([len(shard) for shard in self.shards])
         self.ids = [id for shard in self.shards for id in shard.ids]
         self.categories = [name for shard in self.shards for name in shard.categories]
-        self.image_size, self.train, self.seed = image_size, train, seed
+        self.image_size, self.target, self.train, self.seed = image_size, target, train, seed
+        self.voxel_resolution = self.shards[0].voxel_resolution
+        self._augment = _augmentation() if augment else None
         self.num_points = self._at_most("num_points", num_points, self.shards[0].num_points)
         self.num_views = self._at_most("num_views", num_views, self.shards[0].num_views)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, torch.Tensor | int]:
-        """images (V, 3, S, S) uint8, points (N, 3) float32, occupancies (N,) float32, index."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: tuple[int, ...] | int) -> dict[str, torch.Tensor | int]:
+        """The sample of a key: index, (epoch, index) or (epoch, index, views).
+
+        Returns:
+            images (V, 3, S, S) uint8, index, and of the target either points (N, 3) float32 and
+            occupancies (N,) float32, or voxels (R, R, R) bool.
+        """
+        epoch, index, *views = key if isinstance(key, tuple) else (0, key)
+        num_views = views[0] if views else self.num_views
         shard, local = self.locate(index)
         if self.train:
             rng = np.random.default_rng([self.seed, epoch, index])
-            views = rng.permutation(shard.num_views)[: self.num_views]
+            chosen = rng.permutation(shard.num_views)[:num_views]
             start = 8 * int(rng.integers((shard.num_points - self.num_points) // 8 + 1))
             mirrored = bool(rng.integers(2))
         else:
-            views, start, mirrored = range(self.num_views), 0, False
-        points, occupancies = shard.points(local, start, self.num_points)
-        images = np.stack([self._picture(shard, local, int(view)) for view in views])
+            chosen, start, mirrored = range(num_views), 0, False
+        pictures = np.stack([self._picture(shard, local, int(view)) for view in chosen])
         if mirrored:
             # The mirror image of a scene is the picture of the mirrored shape.
-            images = images[:, :, ::-1]
+            pictures = pictures[:, :, ::-1]
+        images = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
+        if self._augment is not None:
+            images = self._augment(images, [self.seed, epoch, index])
+        target = self._points if self.target == "points" else self._voxels
+        return {"images": images, "index": index, **target(shard, local, start, mirrored)}
+
+    def _points(self, shard: Shard, local: int, start: int, mirrored: bool) -> dict:
+        points, occupancies = shard.points(local, start, self.num_points)
+        if mirrored:
             points[:, 0] *= -1.0
         return {
-            "images": torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
             "points": torch.from_numpy(points),
             "occupancies": torch.from_numpy(occupancies.astype(np.float32)),
-            "index": index,
         }
+
+    def _voxels(self, shard: Shard, local: int, start: int, mirrored: bool) -> dict:
+        voxels = shard.voxels(local)
+        return {"voxels": torch.from_numpy(voxels[::-1].copy() if mirrored else voxels)}
 
     def _picture(self, shard: Shard, local: int, view: int) -> np.ndarray:
         try:
@@ -98,8 +122,15 @@ class ShapeDataset(Dataset):
         return wanted
 
 
+def _augmentation() -> Callable[[torch.Tensor, list[int]], torch.Tensor]:
+    # torchvision takes long to import, and most uses of a dataset do without it.
+    from occvae.data.augmentation import apply_seeded, view_augmentation
+
+    return functools.partial(apply_seeded, view_augmentation())
+
+
 class StepSampler(Sampler):
-    """Batches of (epoch, index) for a range of steps; a pure function of the step.
+    """Batches of keys of `ShapeDataset` for a range of steps; a pure function of the step.
 
     Each epoch is a fresh permutation of all samples, cut into global batches and shared out among
     the ranks; the remainder that fills no batch is dropped. A resume only needs the step.
@@ -110,6 +141,7 @@ class StepSampler(Sampler):
         rank, world_size: of this process.
         seed: of the run.
         steps: the steps to run.
+        random_views: None, or N for 1 to N pictures of a shape, as many for a whole global batch.
     """
 
     def __init__(
@@ -121,6 +153,7 @@ class StepSampler(Sampler):
         world_size: int,
         seed: int,
         steps: range,
+        random_views: int | None = None,
     ):
         self.batches_per_epoch = num_samples // (batch_size * world_size)
         if self.batches_per_epoch == 0:
@@ -130,11 +163,12 @@ class StepSampler(Sampler):
             )
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size, self.seed, self.steps = rank, world_size, seed, steps
+        self.random_views = random_views
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order_epoch, order = -1, np.empty(0, np.int64)
         for step in self.steps:
             epoch, batch = divmod(step, self.batches_per_epoch)
@@ -142,7 +176,15 @@ class StepSampler(Sampler):
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
                 order_epoch = epoch
             start = (batch * self.world_size + self.rank) * self.batch_size
-            yield [(epoch, int(index)) for index in order[start : start + self.batch_size]]
+            views = self._views(step)
+            yield [(epoch, int(index), *views) for index in order[start : start + self.batch_size]]
+
+    def _views(self, step: int) -> tuple[int, ...]:
+        if self.random_views is None:
+            return ()
+        # One more number than an epoch's seed has, so that the streams differ.
+        rng = np.random.default_rng([self.seed, step, 0])
+        return (int(rng.integers(1, self.random_views + 1)),)
 
 
 def make_loader(

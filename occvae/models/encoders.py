@@ -40,17 +40,17 @@ def resnet_encoder(
     try:
         backbone = get_model(name, weights="DEFAULT" if pretrained else None)
     except OSError as error:
-        raise _no_weights(name, error) from None
+        raise no_weights(name, error) from None
     if weights_file is not None:
         state = {
             key: value
-            for key, value in _read_weights(weights_file).items()
+            for key, value in read_weights(weights_file).items()
             if not key.startswith("fc.")
         }
         try:
             missing, unexpected = backbone.load_state_dict(state, strict=False)
         except RuntimeError as error:  # tensors of other shapes
-            raise _wrong_weights(weights_file, name, error) from None
+            raise wrong_weights(weights_file, name, error) from None
         if unexpected or any(not key.startswith("fc.") for key in missing):
             raise UserError(f"{weights_file}: not the weights of {name}")
     backbone.fc = nn.Linear(backbone.fc.in_features, embedding_size)
@@ -78,7 +78,7 @@ def timm_encoder(
         )
     arguments = {"num_classes": embedding_size, "pretrained": pretrained, **options}
     if weights_file is not None:
-        state = _read_weights(weights_file)  # a clear message for a bad file before timm sees it
+        state = read_weights(weights_file)  # a clear message for a bad file before timm sees it
         # A head size that no file has makes timm drop the file's head instead of refusing it.
         overlay = {"file": str(weights_file), "num_classes": -1}
         arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
@@ -88,10 +88,10 @@ def timm_encoder(
         raise UserError(f"timm model {name!r} refuses encoder_options {options}: {error}") from None
     except (OSError, RuntimeError) as error:
         if weights_file is not None:
-            raise _wrong_weights(weights_file, name, error) from None
+            raise wrong_weights(weights_file, name, error) from None
         if not pretrained:
             raise UserError(f"timm model {name!r} cannot be made: {error}") from None
-        raise _no_weights(name, error) from None
+        raise no_weights(name, error) from None
     if weights_file is not None:
         # timm leaves out what it does not find, and says nothing when that is all of it.
         wanted = {key for key, _ in backbone.named_parameters()}
@@ -113,7 +113,7 @@ def _create_timm(name: str, image_size: int, arguments: dict) -> nn.Module:
         return timm.create_model(name, **arguments)
 
 
-def _read_weights(path: str) -> dict[str, Tensor]:
+def read_weights(path: str) -> dict[str, Tensor]:
     """State dict of a .safetensors or a weights-only .pth file."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such weights file")
@@ -135,12 +135,12 @@ def _read_weights(path: str) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def _wrong_weights(path: str, name: str, error: Exception) -> UserError:
+def wrong_weights(path: str, name: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(f"{path}: not the weights of {name} ({reason})")
 
 
-def _no_weights(name: str, error: Exception) -> UserError:
+def no_weights(name: str, error: Exception) -> UserError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return UserError(
         f"pretrained weights of {name} cannot be had ({reason}); pass a local file with "

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from occvae.errors import UserError
 from occvae.models.decoders import create_decoder
 from occvae.models.encoders import ImageEncoder, resnet_encoder, timm_encoder
+from occvae.models.inference import (
+    cell_centres,
+    check_images,
+    check_threshold,
+    evaluation_mode,
+    resize_pictures,
+)
 from occvae.models.registry import register_model
 from occvae.ops.evaluator import Field
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
@@ -40,11 +45,14 @@ class OccupancyModel(nn.Module):
             because the set that maximises the expected IoU J is {p >= J / (1 + J)}.
     """
 
+    target = "points"
+    """What of a shape it is trained on."""
+
     def __init__(
         self, encoder: ImageEncoder, decoder: nn.Module, image_size: int, threshold: float
     ):
         super().__init__()
-        _check_threshold(threshold)
+        check_threshold(threshold)
         self.encoder = encoder
         self.decoder = decoder
         self.image_size = image_size
@@ -52,17 +60,9 @@ class OccupancyModel(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E): the mean over the views."""
-        valid = images.dim() == 5 and images.shape[2] == 3 and images.numel() > 0
-        if not (valid and images.is_floating_point()):
-            raise ValueError(
-                "images must be floating point (B, V, 3, H, W) in [0, 1], "
-                f"got {images.dtype} {tuple(images.shape)}"
-            )
+        check_images(images)
         batch, views = images.shape[:2]
-        flat = images.flatten(0, 1)
-        if flat.shape[-2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
-            flat = F.interpolate(flat, size, mode="bilinear", antialias=True)
+        flat = resize_pictures(images.flatten(0, 1), self.image_size)
         return self.encoder(flat).view(batch, views, -1).mean(dim=1)
 
     def decode(self, points: Tensor, conditioning: Tensor) -> Tensor:
@@ -77,17 +77,16 @@ class OccupancyModel(nn.Module):
     @torch.no_grad()
     def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
         """Logits (B, N) at any number of points (B, N, 3)."""
-        with _evaluation_mode(self):
+        with evaluation_mode(self):
             return self._query(points, self.encode(images))
 
     @torch.no_grad()
     def predict_voxels(self, images: Tensor, resolution: int = 32) -> Tensor:
         """Probabilities (B, R, R, R) at the cell centres of the unit cube, indexed [x, y, z]."""
-        with _evaluation_mode(self):
+        with evaluation_mode(self):
             conditioning = self.encode(images)
-            line = (torch.arange(resolution, device=images.device) + 0.5) / resolution - 0.5
-            grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)
-            logits = self._query(grid.view(1, -1, 3).expand(len(images), -1, -1), conditioning)
+            points = cell_centres(resolution, images.device).expand(len(images), -1, -1)
+            logits = self._query(points, conditioning)
             return logits.sigmoid().view(-1, resolution, resolution, resolution)
 
     @torch.no_grad()
@@ -109,8 +108,8 @@ class OccupancyModel(nn.Module):
         from occvae.meshing import extract_mesh
 
         threshold = self.threshold if threshold is None else threshold
-        _check_threshold(threshold)
-        with _evaluation_mode(self):
+        check_threshold(threshold)
+        with evaluation_mode(self):
             conditioning = self.encode(images).float()
             return extract_mesh(
                 self._field(conditioning),
@@ -165,31 +164,11 @@ class OccupancyModel(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class _evaluation_mode:
-    """Context that switches a module to eval and each of its parts back to what it was."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.was_training = [(part, part.training) for part in self.module.modules()]
-        self.module.eval()
-
-    def __exit__(self, *exception) -> None:
-        for part, training in self.was_training:
-            part.training = training
-
-
 def _check_points(points: Tensor, conditioning: Tensor) -> None:
     if points.dim() != 3 or points.shape[2] != 3 or len(points) != len(conditioning):
         raise ValueError(
             f"points must be (B, N, 3) with B = {len(conditioning)}, got {tuple(points.shape)}"
         )
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0.0 < threshold < 1.0:
-        raise UserError(f"threshold must be a probability between 0 and 1, got {threshold}")
 
 
 @register_model

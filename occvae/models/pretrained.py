@@ -49,9 +49,6 @@ def from_pretrained(path: str | Path) -> nn.Module:
     Raises:
         UserError: nothing there, or the weights do not fit the architecture.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = find_export(path)
     try:
         config = json.loads((folder / CONFIG).read_text())
@@ -61,6 +58,26 @@ def from_pretrained(path: str | Path) -> nn.Module:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / CONFIG}: not a model description ({error!r})") from None
+    _load_state(model, arch, folder)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """The weights of an export into a model from `create_model` of the same architecture.
+
+    Args:
+        path: as for `from_pretrained`.
+
+    Raises:
+        UserError: nothing there, or the weights do not fit the model.
+    """
+    _load_state(model, model.arch, find_export(path))
+
+
+def _load_state(model: nn.Module, arch: str, folder: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -70,7 +87,6 @@ def from_pretrained(path: str | Path) -> nn.Module:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder / WEIGHTS}: does not fit {arch}: {reason}") from None
-    return model.eval()
 
 
 def find_export(path: str | Path) -> Path:

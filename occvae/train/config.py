@@ -20,6 +20,10 @@ class DataConfig:
     """Points of a shape in a step."""
     num_views: int = 1
     """Pictures of a shape in a step."""
+    random_views: bool = False
+    """From 1 to num_views pictures, as many for all shapes of a step."""
+    augment: bool = False
+    """Random backgrounds, colours and noise of the training pictures."""
     num_workers: int = 4
     """Loader processes of a rank."""
 
@@ -38,8 +42,16 @@ class OptimConfig:
     warmup_steps: int = 500
     clip_norm: float = 1.0
     """Largest gradient norm; 0 for no clipping."""
+    schedule: Literal["cosine", "halved"] = "cosine"
+    """After the warm-up: half a cosine to 0, or constant and halved for the last two fifths."""
     dice_weight: float = 0.0
     """Of the soft Dice term beside cross-entropy."""
+    kl_weight: float = 1e-3
+    """Of the KL term of a variational model, in nats, beside ten times the cross-entropy."""
+    kl_warmup_steps: int = 0
+    """Steps over which its weight rises from 0."""
+    free_nats: float = 0.0
+    """Nats of each latent dimension that cost nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +59,10 @@ class TrainConfig:
     arch: str = "vitocc"
     model: dict[str, Any] = field(default_factory=dict)
     """Options of the architecture, see `occvae.create_model`."""
+    initial_weights: str | None = None
+    """A run or an export of the same architecture to start from."""
+    frozen: tuple[str, ...] = ()
+    """Parts of the model that stay as they are, e.g. encoder, decoder, encoder.backbone."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -85,6 +101,9 @@ class TrainConfig:
             "optim.warmup_steps": self.optim.warmup_steps,
             "optim.clip_norm": self.optim.clip_norm,
             "optim.dice_weight": self.optim.dice_weight,
+            "optim.kl_weight": self.optim.kl_weight,
+            "optim.kl_warmup_steps": self.optim.kl_warmup_steps,
+            "optim.free_nats": self.optim.free_nats,
             "seed": self.seed,
         }
         for name, value in not_negative.items():

@@ -112,7 +112,7 @@ class Engine:
             synchronise_batch_norm(model)
         model.to(device)
         optimizer = torch.optim.AdamW(
-            _parameter_groups(model, config.optim.weight_decay), lr=config.optim.lr
+            _parameter_groups(model, config.optim.weight_decay, config.optim.lr)
         )
         self._engine, *_ = deepspeed.initialize(
             model=model,
@@ -188,13 +188,20 @@ def _deepspeed_config(config: TrainConfig, dtype: torch.dtype | None) -> dict[st
     }
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for matrices only: decayed biases and norm scales would fight the data."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
-    plain = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
+def _parameter_groups(model: nn.Module, weight_decay: float, lr: float) -> list[dict[str, Any]]:
+    """Decay for matrices only: decayed biases and norm scales would fight the data.
+
+    A model's `lr_scales` are factors of the learning rate by the beginning of a parameter's name.
+    """
+    scales = getattr(model, "lr_scales", {})
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = next((scales[start] for start in scales if name.startswith(start)), 1.0)
+            groups.setdefault((scale, parameter.dim() >= 2), []).append(parameter)
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": params, "weight_decay": weight_decay if is_matrix else 0.0, "lr": scale * lr}
+        for (scale, is_matrix), params in sorted(groups.items(), reverse=True, key=lambda g: g[0])
     ]
 
 

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import torch
 
-from occvae.contact_sheet import write_contact_sheet
+from occvae.contact_sheet import write_contact_sheet, write_prior_sheet
 from occvae.data.dataset import ShapeDataset, StepSampler, make_loader
-from occvae.losses import occupancy_loss
-from occvae.models.pretrained import save_pretrained
+from occvae.errors import UserError
+from occvae.models.pretrained import load_weights, save_pretrained
 from occvae.models.registry import create_model
 from occvae.ops.voxel_iou import voxel_iou
 from occvae.train import engine as parallel
 from occvae.train.checkpoint import Checkpoint, commit_checkpoint
 from occvae.train.config import TrainConfig
 from occvae.train.logging import RunLogger
-from occvae.train.schedule import warmup_cosine
+from occvae.train.objectives import create_objective, to_device
+from occvae.train.schedule import create_schedule
 
 
 @dataclass
@@ -46,12 +47,16 @@ class Trainer:
         # buffers.
         torch.manual_seed(config.seed)
         self.model = create_model(config.arch, **config.model)
+        if config.initial_weights is not None:
+            load_weights(self.model, config.initial_weights)
+        self.frozen = _freeze(self.model, config.frozen)
+        self.objective = create_objective(self.model, config.optim)
         self.train_set = self._dataset("train", config.data.num_points, config.data.num_views)
         self.validation_set = self._dataset("val", config.validate_points, config.data.num_views)
+        self._check_resolution()
         optim = config.optim
-        self.engine = parallel.Engine(
-            self.model, config, warmup_cosine(optim.warmup_steps, optim.steps), device
-        )
+        schedule = create_schedule(optim.schedule, optim.warmup_steps, optim.steps)
+        self.engine = parallel.Engine(self.model, config, schedule, device)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         state = self.engine.load(checkpoint.folder, checkpoint.tag, self.device)
@@ -82,7 +87,7 @@ class Trainer:
 
     def _run(self, batches, last: int, logger: RunLogger) -> bool:
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
-        self.engine.train()
+        self._train_mode()
         while self.progress.step < last:
             self._step(batches, logger)
             step = self.progress.step
@@ -109,38 +114,43 @@ class Trainer:
     def _step(self, batches, logger: RunLogger) -> None:
         accumulation = self.config.optim.accumulation_steps
         for micro in range(accumulation):
-            batch = next(batches)
+            batch = to_device(next(batches), self.device)
             # Dropout and the like draw from a stream that follows from the step, so that a resume
             # needs no generator states.
             micro_step = self.progress.step * accumulation + micro
             torch.manual_seed(_stream(self.config.seed, micro_step, parallel.rank()))
-            occupancies = batch["occupancies"].to(self.device, non_blocking=True)
-            points = batch["points"].to(self.device, non_blocking=True)
-            logits = self.engine(self._images(batch), points)
-            loss = occupancy_loss(logits, occupancies, self.config.optim.dice_weight)
+            output = self.engine(*self.objective.inputs(batch))
+            loss, figures = self.objective.loss(output, batch, self.progress.step)
             self.engine.train_step(loss)
         self.progress.step += 1
         if self.progress.step % self.config.log_every:
             logger.advance()
         else:
-            self._log(logger, loss.detach(), logits.detach(), occupancies)
+            figures = {"loss": loss.detach(), "iou": self._iou(output, batch).mean(), **figures}
+            self._log(logger, figures)
 
-    def _log(self, logger, loss, logits, occupancies) -> None:
-        iou = voxel_iou(logits.float().sigmoid(), occupancies, (self.model.threshold,)).mean()
-        mean = parallel.sum_over_ranks(torch.stack([loss.double(), iou.to(loss.device)]))
-        loss, iou = (mean / parallel.world_size()).tolist()
+    @torch.no_grad()
+    def _iou(self, output, batch) -> torch.Tensor:
+        """(B, 1) at the model's threshold."""
+        return voxel_iou(*self.objective.compared(output, batch), (self.model.threshold,))
+
+    def _log(self, logger: RunLogger, figures: dict[str, torch.Tensor]) -> None:
+        """Means over the ranks, to the bar and the files."""
+        values = torch.stack([value.double().to(self.device) for value in figures.values()])
+        means = (parallel.sum_over_ranks(values) / parallel.world_size()).tolist()
         now, step = time.perf_counter(), self.progress.step
         samples = (step - self._clock_step) * self._samples_per_step()
         rate = samples / (now - self._clock)
         self._clock, self._clock_step = now, step
-        logger.advance(loss=loss, iou=iou, samples_per_s=rate)
-        metrics = {"train/loss": loss, "train/iou": iou, "train/samples_per_s": rate}
+        shown = dict(zip(figures, means, strict=True), samples_per_s=rate)
+        logger.advance(**shown)
+        metrics = {f"train/{name}": value for name, value in shown.items()}
         metrics["train/lr"] = self.engine.learning_rate()
         metrics["train/grad_norm"] = self.engine.grad_norm()
         logger.write(step, metrics)
 
     def _validate(self, logger: RunLogger) -> None:
-        """IoU on points of the validation shapes, shared out among the ranks."""
+        """IoU on points or voxels of the validation shapes, shared out among the ranks."""
         count = min(len(self.validation_set), self.config.validate_shapes)
         mine = range(parallel.rank(), count, parallel.world_size())
         # Every k-th shape, so that all categories are seen.
@@ -150,14 +160,27 @@ class Trainer:
         self.engine.eval()
         with torch.no_grad(), self.engine.autocast():
             for batch in make_loader(self.validation_set, batches, num_workers=0, pin_memory=False):
-                logits = self.model(self._images(batch), batch["points"].to(self.device))
-                probabilities = logits.float().sigmoid()
-                target = batch["occupancies"].to(self.device)
-                iou = voxel_iou(probabilities, target, (self.model.threshold,))
+                batch = to_device(batch, self.device)
+                iou = self._iou(self.model(*self.objective.inputs(batch)), batch)
                 total += torch.tensor([iou.sum(), iou.numel()], device=self.device)
         self._finish_validation(logger, *parallel.sum_over_ranks(total).tolist())
-        self.engine.train()
+        self._train_mode()
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
+
+    def _train_mode(self) -> None:
+        """Batch norm statistics of what is frozen stay as they are, too."""
+        self.engine.train()
+        for part in self.frozen:
+            part.eval()
+
+    def _check_resolution(self) -> None:
+        stored = self.train_set.voxel_resolution
+        if self.model.target == "voxels" and stored != self.model.resolution:
+            raise UserError(
+                f"{self.config.data.root}: has voxels of {stored}^3, the model makes "
+                f"{self.model.resolution}^3; set model.resolution or build the data with "
+                f"--voxel-resolution {self.model.resolution}"
+            )
 
     def _finish_validation(self, logger: RunLogger, iou_sum: float, count: float) -> None:
         step, iou = self.progress.step, iou_sum / count
@@ -168,11 +191,10 @@ class Trainer:
             logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
             sheet = self.run / "samples" / f"step-{step:07d}.png"
             write_contact_sheet(sheet, self.model, self.validation_set, self.device)
+            if hasattr(self.model, "sample"):
+                write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), self.model, self.device)
             if best:
                 save_pretrained(self.model, self.run / "best", step=step, val_iou=iou)
-
-    def _images(self, batch) -> torch.Tensor:
-        return batch["images"].to(self.device, non_blocking=True).float() / 255.0
 
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
         return ShapeDataset(
@@ -181,7 +203,9 @@ class Trainer:
             image_size=self.model.image_size,
             num_points=num_points,
             num_views=num_views,
+            target=self.model.target,
             train=split == "train",
+            augment=split == "train" and self.config.data.augment,
             seed=self.config.seed,
         )
 
@@ -194,6 +218,7 @@ class Trainer:
             world_size=parallel.world_size(),
             seed=self.config.seed,
             steps=range(first * accumulation, last * accumulation),
+            random_views=self.config.data.num_views if self.config.data.random_views else None,
         )
         return make_loader(
             self.train_set,
@@ -208,6 +233,17 @@ class Trainer:
 
     def _request_stop(self, number: int, frame) -> None:
         self.stop_signal = number
+
+
+def _freeze(model: torch.nn.Module, names: tuple[str, ...]) -> list[torch.nn.Module]:
+    """The named parts of a model, which are not trained any more."""
+    parts = dict(model.named_modules())
+    for name in names:
+        if name not in parts:
+            known = ", ".join(child for child, _ in model.named_children())
+            raise UserError(f"frozen: the model has no part {name!r}; its parts are {known}")
+        parts[name].requires_grad_(False)
+    return [parts[name] for name in names]
 
 
 def _stream(seed: int, step: int, rank: int) -> int:

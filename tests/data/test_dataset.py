@@ -180,3 +180,47 @@ def test_a_resume_continues_the_same_batches(start):
 def test_a_batch_larger_than_the_set_is_refused():
     with pytest.raises(UserError, match="a batch of 7 x 2 ranks is larger than .* 12 shapes"):
         batches(range(1), batch=7)
+
+
+def test_voxels_instead_of_points(lopsided):
+    dataset = open_set(lopsided, target="voxels")
+    seen = set()
+    for epoch in range(12):
+        sample, points = dataset[epoch, 4], open_set(lopsided)[epoch, 4]
+        assert "points" not in sample and sample["voxels"].dtype == torch.bool
+        assert torch.equal(sample["images"], points["images"])  # the same views, mirrored alike
+        shard, local = dataset.locate(4)
+        stored = torch.from_numpy(shard.voxels(local))
+        plain = torch.equal(sample["voxels"], stored)
+        assert plain != torch.equal(sample["voxels"], stored.flip(0))
+        assert plain == (agreement(dataset, points, 1.0) > 0.995)
+        seen.add(plain)
+    assert seen == {True, False}
+
+
+def test_a_key_may_say_how_many_views(lopsided):
+    dataset = open_set(lopsided)
+    for count in (1, 3, VIEWS):
+        assert len(dataset[2, 5, count]["images"]) == count
+    assert torch.equal(dataset[2, 5, 1]["images"], dataset[2, 5, 3]["images"][:1])
+
+
+def test_augmented_pictures_keep_their_shape(lopsided):
+    plain, augmented = open_set(lopsided), open_set(lopsided, augment=True)
+    first, second = plain[1, 2], augmented[1, 2]
+    assert torch.equal(first["points"], second["points"])
+    assert not torch.equal(first["images"], second["images"])
+    assert same(second, open_set(lopsided, augment=True)[1, 2])
+
+
+def test_random_numbers_of_views_are_those_of_the_whole_step():
+    def keys(rank: int) -> list[list[tuple[int, ...]]]:
+        options = {"world_size": 2, "seed": 5, "steps": range(60), "random_views": 4}
+        return list(StepSampler(12, 3, rank=rank, **options))
+
+    steps = [
+        {key[2] for key in first + second} for first, second in zip(keys(0), keys(1), strict=True)
+    ]
+    assert all(len(counts) == 1 for counts in steps)
+    assert set.union(*steps) == {1, 2, 3, 4}
+    assert [[key[:2] for key in batch] for batch in keys(0)] == batches(range(60))

@@ -3,9 +3,10 @@
 import pytest
 
 from occvae.errors import UserError
+from occvae.models import list_models
 from occvae.train.config import apply_overrides, from_dict
 from occvae.train.presets import PRESETS, make_preset
-from occvae.train.schedule import warmup_cosine
+from occvae.train.schedule import warmup_cosine, warmup_halved
 
 
 def test_overrides_take_the_declared_types():
@@ -43,11 +44,18 @@ def test_mistakes_are_one_line_that_names_the_setting(override, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("arch", ["onet", "vitocc"])
+@pytest.mark.parametrize("arch", list_models())
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_survive_their_own_serialisation(preset, arch):
     config = make_preset(preset, arch)
     assert from_dict(config.to_dict()) == config
+
+
+def test_the_second_stage_trains_the_fusion_of_views():
+    config = make_preset("default-fusion", "pix2vox-a")
+    assert config.frozen == ("encoder", "decoder")
+    assert (config.data.num_views, config.data.random_views) == (5, True)
+    assert config.optim.steps == make_preset("default", "pix2vox-a").optim.steps * 2 // 5
 
 
 def test_unknown_preset():
@@ -61,3 +69,8 @@ def test_schedule_rises_and_falls():
     assert factor(10) == pytest.approx(1.0)
     assert factor(60) == pytest.approx(0.5)
     assert factor(110) == pytest.approx(0.0)
+
+
+def test_schedule_of_pix2vox():
+    factor = warmup_halved(10, 100)
+    assert [factor(step) for step in (0, 9, 10, 59, 60, 99)] == [0.1, 1.0, 1.0, 1.0, 0.5, 0.5]

@@ -1,0 +1,52 @@
+"""What every model checks and does around its networks when it is asked for a prediction."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from occvae.errors import UserError
+
+
+class evaluation_mode:
+    """Context that switches a module to eval and each of its parts back to what it was."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.was_training = [(part, part.training) for part in self.module.modules()]
+        self.module.eval()
+
+    def __exit__(self, *exception) -> None:
+        for part, training in self.was_training:
+            part.training = training
+
+
+def check_threshold(threshold: float) -> None:
+    if not 0.0 < threshold < 1.0:
+        raise UserError(f"threshold must be a probability between 0 and 1, got {threshold}")
+
+
+def check_images(images: Tensor) -> None:
+    """ValueError unless images are floating point (B, V, 3, H, W) with at least one picture."""
+    valid = images.dim() == 5 and images.shape[2] == 3 and images.numel() > 0
+    if not (valid and images.is_floating_point()):
+        raise ValueError(
+            "images must be floating point (B, V, 3, H, W) in [0, 1], "
+            f"got {images.dtype} {tuple(images.shape)}"
+        )
+
+
+def resize_pictures(pictures: Tensor, image_size: int) -> Tensor:
+    """(M, 3, H, W) to (M, 3, image_size, image_size), antialiased; as it is if it fits."""
+    size = (image_size, image_size)
+    if pictures.shape[-2:] == size:
+        return pictures
+    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
+
+
+def cell_centres(resolution: int, device: torch.device) -> Tensor:
+    """(R^3, 3) float32 centres of the voxels of the unit cube, in C order of [x, y, z]."""
+    line = (torch.arange(resolution, device=device) + 0.5) / resolution - 0.5
+    grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)
+    return grid.view(-1, 3)

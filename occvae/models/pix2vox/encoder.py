@@ -1,0 +1,192 @@
+"""Pictures to features: the first layers of an ImageNet network, and three convolutions."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from occvae.errors import UserError
+from occvae.models.encoders import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ImageEncoder,
+    no_weights,
+    read_weights,
+    wrong_weights,
+)
+from occvae.models.pix2vox.blocks import initialise, scaled
+
+# The backbones stop where a picture of edge S has become a map of edge S / 8.
+STRIDE = 8
+# Mean and deviation of pictures: of ImageNet's, or as Pix2Vox has them, to [-1, 1].
+NORMALISATIONS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+@dataclass(frozen=True)
+class ConvLayer:
+    """Convolution, batch norm, activation and max pooling."""
+
+    channels: int
+    kernel: int
+    padding: int = 0
+    pool: int = 1
+
+
+class ViewEncoder(nn.Module):
+    """One picture to one feature vector, whatever else is seen of the object.
+
+    Args:
+        backbone: with its normalisation, (M, 3, S, S) to (M, C, S / 8, S / 8).
+        layers: the three convolutions that follow.
+        activation: of them.
+        image_size: S, a multiple of 8.
+        width: factor of the channels of `layers`.
+
+    Shapes: pictures (M, 3, S, S) in [0, 1] -> (M, F); `num_features` is F, a multiple of 8.
+    """
+
+    def __init__(
+        self,
+        backbone: ImageEncoder,
+        in_channels: int,
+        layers: tuple[ConvLayer, ...],
+        activation: type[nn.Module],
+        image_size: int,
+        width: float,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.layers = nn.Sequential()
+        edge = image_size // STRIDE
+        for layer in layers:
+            channels = scaled(layer.channels, width)
+            self.layers.append(_conv_block(in_channels, channels, layer, activation))
+            edge = (edge - layer.kernel + 2 * layer.padding + 1) // layer.pool
+            in_channels = channels
+        if image_size % STRIDE or edge < 1:
+            raise UserError(
+                f"image_size must be a multiple of 8 and not so small, got {image_size}"
+            )
+        self.num_features = in_channels * edge * edge
+        self.layers.apply(initialise)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.layers(self.backbone(pictures)).flatten(1)
+
+
+def _conv_block(
+    in_channels: int, channels: int, layer: ConvLayer, activation: type[nn.Module]
+) -> nn.Sequential:
+    block = nn.Sequential(
+        nn.Conv2d(in_channels, channels, layer.kernel, padding=layer.padding),
+        nn.BatchNorm2d(channels),
+        activation(),
+    )
+    if layer.pool > 1:
+        block.append(nn.MaxPool2d(layer.pool))
+    return block
+
+
+def create_backbone(
+    name: str, pretrained: bool, weights_file: str | None, normalisation: str = "imagenet"
+) -> tuple[ImageEncoder, int]:
+    """The layers of a network up to a stride of 8, and how many channels come out.
+
+    Args:
+        name: `vgg16_bn` (27 layers), a torchvision ResNet (up to layer2), or any timm network that
+            has a feature map of stride 8.
+        pretrained: ImageNet weights from the hub.
+        weights_file: ImageNet weights from a local .pth or .safetensors file.
+    """
+    if name == "vgg16_bn":
+        layers, prefix, channels = _vgg_layers(), "features.", 512
+    elif name.startswith("resnet") and "." not in name:
+        layers, prefix = _resnet_layers(name), ""
+        channels = 512 if hasattr(layers.layer1[0], "conv3") else 128
+    else:
+        return _timm_backbone(name, pretrained, weights_file)
+    if weights_file is not None:
+        _load(layers, read_weights(weights_file), prefix, weights_file, name)
+    elif pretrained:
+        _load(layers, _torchvision_weights(name), prefix, "torchvision", name)
+    return ImageEncoder(layers, *_normalisation(normalisation)), channels
+
+
+def _normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if name not in NORMALISATIONS:
+        raise UserError(f"unknown normalisation {name!r}; choose from {', '.join(NORMALISATIONS)}")
+    return NORMALISATIONS[name]
+
+
+def _vgg_layers() -> nn.Sequential:
+    from torchvision.models import vgg
+
+    # Of the whole network 99 % are the classifier, which would be made in vain.
+    return vgg.make_layers(vgg.cfgs["D"], batch_norm=True)[:27]
+
+
+def _resnet_layers(name: str) -> nn.Sequential:
+    from torchvision.models import get_model, list_models
+
+    if name not in list_models():
+        raise UserError(f"unknown ResNet {name!r}; choose e.g. resnet18, resnet34, resnet50")
+    network = get_model(name)
+    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
+    return nn.Sequential(OrderedDict((part, getattr(network, part)) for part in names))
+
+
+def _torchvision_weights(name: str) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
+
+    try:
+        return get_model_weights(name).DEFAULT.get_state_dict(progress=False)
+    except OSError as error:
+        raise no_weights(name, error) from None
+
+
+def _load(layers: nn.Module, state: dict[str, Tensor], prefix: str, source: str, name: str) -> None:
+    try:
+        layers.load_state_dict({key: state[prefix + key] for key in layers.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        raise wrong_weights(source, name, error) from None
+
+
+def _timm_backbone(
+    name: str, pretrained: bool, weights_file: str | None
+) -> tuple[ImageEncoder, int]:
+    import timm
+
+    if name.split(".")[0] not in timm.list_models():
+        raise UserError(
+            f"unknown backbone {name!r}; choose e.g. vgg16_bn, resnet18, or one of timm"
+        )
+    options = {"features_only": True, "pretrained": pretrained}
+    if weights_file is not None:
+        read_weights(weights_file)  # a clear message for a bad file before timm sees it
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights_file)}}
+    try:
+        with torch.device("meta"):
+            reductions = timm.create_model(name, features_only=True).feature_info.reduction()
+        if STRIDE not in reductions:
+            raise UserError(f"backbone {name!r} has no feature map of stride 8 (of {reductions})")
+        network = timm.create_model(name, out_indices=(reductions.index(STRIDE),), **options)
+    except (OSError, RuntimeError) as error:
+        raise no_weights(name, error) from None
+    data = timm.data.resolve_model_data_config(network)
+    [channels] = network.feature_info.channels()
+    return ImageEncoder(_OnlyMap(network), data["mean"], data["std"]), channels
+
+
+class _OnlyMap(nn.Module):
+    """Unpacks the list of one feature map that timm's networks give."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.network(pictures)[0]

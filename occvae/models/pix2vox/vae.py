@@ -1,0 +1,222 @@
+"""Pix2Vox-VAE: a distribution over objects that look like the views, and one over all objects."""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from occvae.errors import UserError
+from occvae.models.inference import evaluation_mode
+from occvae.models.pix2vox.blocks import ContextMerger, Refiner
+from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
+from occvae.models.pix2vox.posterior import (
+    Posterior,
+    item_of_view,
+    mean_of_views,
+    product_of_experts,
+)
+from occvae.models.pix2vox.voxel_model import VoxelModel, VoxelOutput, resample
+from occvae.models.registry import register_model
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from occvae.ops.evaluator import Progress
+
+FUSIONS = {"poe": product_of_experts, "mean": mean_of_views}
+# What the merger is given: the object as each view drew it, or the same volume once for each view.
+MERGERS = ("views", "copies", "none")
+_FIRST_LOG_VARIANCE = -4.0
+
+
+class Pix2VoxVae(VoxelModel):
+    """Views to a Gaussian over latent vectors, and a latent vector to a volume.
+
+    The views meet twice. Their posteriors become one, from which z is drawn. Then each view draws
+    the object from z moved towards its own mean, by a learnt gate for each dimension, and the
+    merger takes from each drawing what it did best.
+
+    Args:
+        fusion: of the posteriors: `poe`, the product of experts, or `mean`.
+        merger_input: `views`; `copies` of one volume, whose merger is an identity as in the seed;
+            or `none` for no merger at all.
+        parity: as the seed: KL summed over the batch and z drawn at random in evaluation too.
+        **parts: see `VoxelModel`.
+    """
+
+    def __init__(self, *, latent_size: int, fusion: str, merger_input: str, parity: bool, **parts):
+        super().__init__(**parts)
+        num_features = self.encoder.num_features
+        self.to_mean = nn.Linear(num_features, latent_size)
+        self.to_log_variance = nn.Linear(num_features, latent_size)
+        self.from_latent = nn.Linear(latent_size, num_features)
+        # Latents that begin as noise are soon ignored: the first posteriors differ from picture to
+        # picture and are narrow, and the KL term widens them.
+        nn.init.zeros_(self.to_log_variance.weight)
+        nn.init.constant_(self.to_log_variance.bias, _FIRST_LOG_VARIANCE)
+        if merger_input == "views":
+            self.view_gate = nn.Parameter(torch.full((latent_size,), 0.5))
+        self.latent_size, self.fusion, self.merger_input = latent_size, fusion, merger_input
+        self.parity = parity
+
+    def encode(self, images: Tensor, view_mask: Tensor | None = None) -> Posterior:
+        """RGB images (B, V, 3, H, W) in [0, 1], and which views are there, to q(z | views)."""
+        features, mask = self.encode_views(images, view_mask)
+        means = self.to_mean(features).float()
+        log_variances = self.to_log_variance(features).float()
+        mean, log_variance = FUSIONS[self.fusion](means, log_variances, mask)
+        return Posterior(mean, log_variance, means, mask)
+
+    def decode(self, latents: Tensor, posterior: Posterior | None = None) -> VoxelOutput:
+        """Latent vectors (B, D) to volumes.
+
+        Args:
+            posterior: whose views draw the object; None where nothing is seen, as in `sample`.
+        """
+        if posterior is None or self.merger_input == "none":
+            mask = torch.ones(len(latents), 1, dtype=torch.bool, device=latents.device)
+            return self.decode_views(self.from_latent(latents), mask)
+        item = item_of_view(posterior.mask)
+        drawn = latents[item]
+        if self.merger_input == "views":
+            drawn = drawn + self.view_gate * (posterior.view_means - posterior.mean[item])
+        return self.decode_views(self.from_latent(drawn), posterior.mask)
+
+    def forward(self, images: Tensor, view_mask: Tensor | None = None) -> VoxelOutput:
+        """Images (B, V, 3, H, W) to volumes, from a random z in training, else from its mean."""
+        posterior = self.encode(images, view_mask)
+        random = self.training or self.parity
+        output = self.decode(posterior.sample() if random else posterior.mean, posterior)
+        return output._replace(mean=posterior.mean, log_variance=posterior.log_variance)
+
+    @torch.no_grad()
+    def sample(
+        self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Objects nobody has seen: probabilities (count, R, R, R) of latents from the prior."""
+        device = self.to_mean.weight.device
+        with evaluation_mode(self):
+            latents = torch.randn(count, self.latent_size, generator=generator, device=device)
+            return resample(self.decode(latents).refined, resolution)
+
+    @torch.no_grad()
+    def predict_samples(
+        self,
+        images: Tensor,
+        num_samples: int,
+        *,
+        view_mask: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Hypotheses (B, num_samples, R, R, R) of what images (B, V, 3, H, W) show."""
+        with evaluation_mode(self):
+            posterior = self.encode(images, view_mask)
+            volumes = [
+                self.decode(posterior.sample(generator), posterior).refined
+                for _ in range(num_samples)
+            ]
+        return torch.stack(volumes, dim=1)
+
+    def predict_uncertainty(
+        self, images: Tensor, num_samples: int = 16, **options
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over hypotheses, (B, R, R, R) each.
+
+        Args:
+            images: (B, V, 3, H, W).
+            num_samples: at least 2.
+            **options: see `predict_samples`.
+        """
+        if num_samples < 2:
+            raise ValueError(f"num_samples must be at least 2, got {num_samples}")
+        volumes = self.predict_samples(images, num_samples, **options)
+        return volumes.mean(dim=1), volumes.std(dim=1)
+
+    @torch.no_grad()
+    def interpolate(self, first: Tensor, second: Tensor, steps: int = 8) -> Tensor:
+        """Volumes (B, steps, R, R, R) on the straight line between what two sets of images show.
+
+        Args:
+            first, second: (B, V, 3, H, W); their numbers of views may differ.
+        """
+        with evaluation_mode(self):
+            start, end = self.encode(first).mean, self.encode(second).mean
+            weights = torch.linspace(0.0, 1.0, steps, device=start.device)
+            volumes = [self.decode(torch.lerp(start, end, weight)).refined for weight in weights]
+        return torch.stack(volumes, dim=1)
+
+    def reconstruct(
+        self,
+        images: Tensor,
+        resolution: int = 256,
+        threshold: float | None = None,
+        *,
+        view_mask: Tensor | None = None,
+        blocks: bool = False,
+        progress: "Progress | None" = None,
+        num_samples: int | None = None,
+    ) -> "list[trimesh.Trimesh] | list[list[trimesh.Trimesh]]":
+        """As `VoxelModel.reconstruct`; with `num_samples` a list of hypotheses for each item."""
+        if num_samples is None:
+            return super().reconstruct(
+                images, resolution, threshold, view_mask=view_mask, blocks=blocks, progress=progress
+            )
+        samples = self.predict_samples(images, num_samples, view_mask=view_mask)
+        return [self.mesh(volumes, resolution, threshold, blocks, progress) for volumes in samples]
+
+
+@register_model
+def pix2vox_vae(
+    *,
+    backbone: str = "vgg16_bn",
+    pretrained: bool = False,
+    encoder_weights: str | None = None,
+    image_size: int = 224,
+    resolution: int = 32,
+    width: float = 1.0,
+    latent_size: int = 64,
+    fusion: Literal["poe", "mean"] = "poe",
+    merger: Literal["views", "copies", "none"] = "views",
+    parity: bool = False,
+    threshold: float = 0.3,
+) -> Pix2VoxVae:
+    """Pix2Vox-VAE: the layers of Pix2Vox-A around a latent vector.
+
+    Args:
+        backbone, pretrained, encoder_weights, image_size, resolution, width, threshold: see
+            `occvae.models.pix2vox.pix2vox.pix2vox_a`.
+        latent_size: D.
+        fusion: `poe`, product of experts, or `mean`, over the views as the seed.
+        merger: `views`, each drawn from its own latent; `copies` of one volume, as the seed, which
+            makes the merger an identity; `none`.
+        parity: the seed with its defects: fusion `mean`, merger `copies`, KL summed over the batch
+            and so dependent on its size, and a random z in evaluation.
+    """
+    if parity:
+        fusion, merger = "mean", "copies"
+    if fusion not in FUSIONS:
+        raise UserError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}")
+    if merger not in MERGERS:
+        raise UserError(f"unknown merger {merger!r}; choose from {', '.join(MERGERS)}")
+    encoder = build_encoder(
+        LAYERS_A,
+        nn.ELU,
+        backbone=backbone,
+        pretrained=pretrained,
+        encoder_weights=encoder_weights,
+        image_size=image_size,
+        width=width,
+    )
+    return Pix2VoxVae(
+        encoder=encoder,
+        decoder=build_decoder(encoder.num_features, CHANNELS_A, resolution, width),
+        merger=None if merger == "none" else ContextMerger(),
+        refiner=Refiner(resolution, width),
+        image_size=image_size,
+        resolution=resolution,
+        threshold=threshold,
+        latent_size=latent_size,
+        fusion=fusion,
+        merger_input=merger,
+        parity=parity,
+    )

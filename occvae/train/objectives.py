@@ -1,0 +1,93 @@
+"""What a kind of model is trained on: the tensors it takes, its loss, and what IoU looks at."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from occvae.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
+from occvae.models.pix2vox.voxel_model import VoxelOutput
+from occvae.train.config import OptimConfig
+
+Batch = dict[str, Tensor]
+
+# Nats from which a latent dimension counts as used.
+ACTIVE_NATS = 0.01
+
+
+class Objective(Protocol):
+    """One for each `target` of the models; batches are on the device, images in [0, 1]."""
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the model's `forward` takes."""
+
+    def loss(self, output: Any, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise at a step, and figures for the log."""
+
+    def compared(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Probabilities and the truth, for IoU."""
+
+
+class PointObjective:
+    """Implicit models: occupancies at points."""
+
+    def __init__(self, optim: OptimConfig):
+        self.dice_weight = optim.dice_weight
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return batch["images"], batch["points"]
+
+    def loss(self, output: Tensor, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return occupancy_loss(output, batch["occupancies"], self.dice_weight), {}
+
+    def compared(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        return output.float().sigmoid(), batch["occupancies"]
+
+
+class VoxelObjective:
+    """Pix2Vox: the volumes before and after the refiner, and the KL term of a variational model.
+
+    The gradients of both volumes are those of one sum: the original runs two backward passes that
+    add up to the same.
+    """
+
+    def __init__(self, optim: OptimConfig, parity: bool):
+        self.optim, self.parity = optim, parity
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return (batch["images"],)
+
+    def loss(
+        self, output: VoxelOutput, batch: Batch, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = voxel_loss(output.refined, batch["voxels"], self.optim.dice_weight)
+        if output.merged is not output.refined:
+            loss = loss + voxel_loss(output.merged, batch["voxels"], self.optim.dice_weight)
+        if output.mean is None:
+            return loss, {}
+        kl = kl_divergence(output.mean, output.log_variance)
+        # The seed's sum over the batch makes the weight depend on how many shapes are in it.
+        term = kl.sum() if self.parity else kl_loss(kl, self.optim.free_nats)
+        warmth = min(1.0, (step + 1) / max(1, self.optim.kl_warmup_steps))
+        per_dimension = kl.detach().mean(dim=0)
+        figures = {
+            "kl": per_dimension.sum(),
+            "active_units": (per_dimension > ACTIVE_NATS).sum(),
+        }
+        return loss + warmth * self.optim.kl_weight * term, figures
+
+    def compared(self, output: VoxelOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+        return output.refined.float(), batch["voxels"]
+
+
+def create_objective(model: nn.Module, optim: OptimConfig) -> Objective:
+    if model.target == "points":
+        return PointObjective(optim)
+    return VoxelObjective(optim, parity=getattr(model, "parity", False))
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Tensors on the device, pictures as floats in [0, 1]."""
+    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    moved["images"] = moved["images"].float() / 255.0
+    return moved

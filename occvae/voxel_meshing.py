@@ -1,0 +1,120 @@
+"""Voxel grids to meshes: the smooth surface of their trilinear field, or a cube for each voxel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from occvae.models.pix2vox.blocks import sample_volume
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from occvae.ops.evaluator import Progress
+
+
+def smooth_meshes(
+    volumes: Tensor, threshold: float, resolution: int, progress: Progress | None = None
+) -> list[trimesh.Trimesh]:
+    """Surfaces of the trilinear fields of volumes, through `extract_mesh`.
+
+    Args:
+        volumes: (B, R, R, R) probabilities over the unit cube, indexed [x, y, z]; 0 outside.
+        threshold: probability of the surface.
+        resolution: cells along each axis of the padded cube.
+        progress: as in `occvae.mise`.
+    """
+    from occvae.meshing import extract_mesh
+
+    def field(points: Tensor, shape_index: Tensor) -> Tensor:
+        values = points.new_empty(len(points))
+        for shape, volume in enumerate(volumes):
+            mine = shape_index == shape
+            values[mine] = sample_volume(volume[None], points[mine][None])[0]
+        return values
+
+    return extract_mesh(
+        field,
+        resolution=resolution,
+        coarse_resolution=_coarse_resolution(resolution, volumes.shape[-1]),
+        level=threshold,
+        num_shapes=len(volumes),
+        device=volumes.device,
+        progress=progress,
+    )
+
+
+def _coarse_resolution(resolution: int, voxels: int) -> int:
+    """Lets no voxel slip between the first lattice points: two of them a voxel, where there are."""
+    coarse = resolution
+    while coarse % 2 == 0 and coarse // 2 >= max(32, 2 * voxels):
+        coarse //= 2
+    return coarse
+
+
+def block_mesh(occupied: np.ndarray) -> trimesh.Trimesh:
+    """The faces between occupied and empty voxels, watertight.
+
+    Each square is cut in eight triangles around its centre. Where two cubes touch in an edge only,
+    four squares meet; the middle of that edge is then a vertex of its own for either cube, so that
+    every edge of the mesh has exactly two triangles.
+
+    Args:
+        occupied: (R, R, R) bool over the unit cube, indexed [x, y, z].
+
+    Returns:
+        Vertices in world units, faces counter-clockwise seen from outside.
+    """
+    import trimesh
+
+    corners, cubes = _boundary_squares(np.pad(occupied, 1))
+    if len(corners) == 0:
+        return trimesh.Trimesh()
+    # On a lattice of half voxels, corners, middles and centres are all whole numbers.
+    middles = (corners + np.roll(corners, -1, axis=1)) // 2
+    centres = corners.sum(axis=1) // 4
+    owners = np.where(_is_shared_by_four(middles), cubes[:, None] + 1, 0)
+    rings = np.stack([_keys(corners, 0), _keys(middles, owners)], axis=2).reshape(-1, 8, 4)
+    hubs = _keys(centres, 0)
+    keys = np.concatenate([rings.reshape(-1, 4), hubs])
+    unique, number = np.unique(keys, axis=0, return_inverse=True)
+    rings = number.reshape(-1)[: 8 * len(rings)].reshape(-1, 8)
+    hubs = number.reshape(-1)[8 * len(rings) :]
+    triangles = np.stack(
+        [rings, np.roll(rings, -1, axis=1), np.repeat(hubs[:, None], 8, axis=1)], axis=-1
+    )
+    vertices = (unique[:, :3] / 2.0 - 1.0) / len(occupied) - 0.5
+    return trimesh.Trimesh(vertices, triangles.reshape(-1, 3), process=False)
+
+
+def _boundary_squares(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (N, 4, 3) in half voxels, counter-clockwise from outside, and the cube of each."""
+    corners, cubes = [], []
+    for axis in range(3):
+        along, across = (axis + 1) % 3, (axis + 2) % 3
+        for side in (0, 1):
+            empty_beyond = ~np.roll(padded, 1 - 2 * side, axis=axis)
+            cells = np.argwhere(padded & empty_beyond)
+            square = np.zeros((4, 3), np.int64)
+            square[:, axis] = 2 * side
+            square[:, along] = [0, 2, 2, 0]
+            square[:, across] = [0, 0, 2, 2]
+            corners.append(2 * cells[:, None] + (square if side else square[::-1]))
+            cubes.append(np.ravel_multi_index(tuple(cells.T), padded.shape))
+    return np.concatenate(corners), np.concatenate(cubes)
+
+
+def _is_shared_by_four(middles: np.ndarray) -> np.ndarray:
+    """(N, 4) bool: whether four squares meet in the edges with these middles (N, 4, 3)."""
+    _, number, count = np.unique(
+        middles.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True
+    )
+    return (count == 4)[number.reshape(-1)].reshape(middles.shape[:2])
+
+
+def _keys(positions: np.ndarray, owners: np.ndarray | int) -> np.ndarray:
+    """(..., 4): what a vertex is known by."""
+    owners = np.broadcast_to(owners, positions.shape[:-1])
+    return np.concatenate([positions, owners[..., None]], axis=-1)

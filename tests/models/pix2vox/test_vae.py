@@ -1,0 +1,176 @@
+"""Posteriors multiply, the seed's merger is an identity and ours is not, and the prior decodes."""
+
+import numpy as np
+import pytest
+import torch
+
+from occvae.errors import UserError
+from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
+from tests.fakes import tiny_voxel_model
+
+MASK = torch.tensor([[True, False, True, True], [False, True, False, False]])
+
+
+def vae(**options):
+    """With latents that matter, as after training."""
+    model = tiny_voxel_model("pix2vox-vae", **options).eval()
+    with torch.no_grad():
+        model.to_mean.weight.mul_(10.0)
+        model.from_latent.weight.mul_(10.0)
+        model.to_log_variance.weight.normal_(0.0, 0.1)
+        model.to_log_variance.bias.zero_()
+    return model
+
+
+def views(count: int = 3, batch: int = 2) -> torch.Tensor:
+    return torch.rand(batch, count, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def experts() -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and log variances of the four views of MASK, in float64."""
+    rng = np.random.default_rng(0)
+    return tuple(torch.from_numpy(rng.normal(size=(4, 5))) for _ in range(2))
+
+
+def test_the_product_is_that_of_the_densities():
+    """On a fine lattice, up to the factor that makes it one."""
+    means, log_variances = experts()
+    mean, log_variance = product_of_experts(means, log_variances, MASK)
+    z = np.linspace(-12, 12, 48_001)
+    for item, members in ((0, [0, 1, 2]), (1, [3])):
+        for dimension in range(5):
+            log_density = -0.5 * z**2
+            for member in members:
+                deviation = np.exp(0.5 * log_variances[member, dimension].item())
+                log_density += -0.5 * ((z - means[member, dimension].item()) / deviation) ** 2
+            density = np.exp(log_density - log_density.max())
+            density /= density.sum()
+            expected = (density * z).sum()
+            assert mean[item, dimension].item() == pytest.approx(expected, abs=1e-6)
+            variance = (density * (z - expected) ** 2).sum()
+            assert log_variance[item, dimension].exp().item() == pytest.approx(variance, rel=1e-6)
+
+
+def test_every_further_view_makes_the_product_surer():
+    means, log_variances = experts()
+    variances = [
+        product_of_experts(means[:n], log_variances[:n], torch.ones(1, n, dtype=torch.bool))[1]
+        for n in range(1, 5)
+    ]
+    assert (torch.cat(variances).diff(dim=0) < 0).all()
+    assert (variances[0] < 0).all()  # the prior has variance 1
+
+
+def test_the_mean_over_views_is_that_of_the_features_before_the_linear_layers():
+    model = vae(fusion="mean")
+    features, mask = model.encode_views(views(), None)
+    pooled = features.view(2, 3, -1).mean(dim=1)
+    posterior = model.encode(views())
+    torch.testing.assert_close(posterior.mean, model.to_mean(pooled), rtol=1e-4, atol=1e-5)
+    expected = model.to_log_variance(pooled)
+    torch.testing.assert_close(posterior.log_variance, expected, rtol=1e-4, atol=1e-5)
+    means, log_variances = experts()
+    torch.testing.assert_close(mean_of_views(means, log_variances, MASK)[0][1], means[3])
+
+
+def test_the_variance_of_samples_is_that_of_the_posterior():
+    mean, log_variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -3.0]])
+    posterior = Posterior(mean.expand(20_000, 2), log_variance.expand(20_000, 2), mean, MASK)
+    drawn = posterior.sample(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.mean(dim=0), mean[0], atol=0.03, rtol=0.0)
+    torch.testing.assert_close(drawn.var(dim=0), log_variance[0].exp(), rtol=0.05, atol=0.0)
+
+
+def merged_and_single(model) -> tuple[torch.Tensor, torch.Tensor]:
+    """The volume that the merger made, and the one of the posterior's mean without any merger."""
+    posterior = model.encode(views())
+    merged = model.decode(posterior.mean, posterior).merged
+    return merged, model.decode(posterior.mean).merged
+
+
+def test_the_merger_of_the_seed_is_an_identity():
+    model = vae(parity=True)
+    with torch.no_grad():
+        merged, single = merged_and_single(model)
+        torch.testing.assert_close(merged, single, rtol=0.0, atol=1e-6)
+        for parameter in model.merger.parameters():
+            parameter.normal_()  # whatever it has learnt
+        merged, single = merged_and_single(model)
+    torch.testing.assert_close(merged, single, rtol=0.0, atol=1e-6)
+
+
+def test_the_merger_is_none_by_default():
+    with torch.no_grad():
+        model = vae()
+        merged, single = merged_and_single(model)
+        assert (merged - single).abs().max() > 1e-3
+        for parameter in model.merger.parameters():
+            parameter.normal_()
+        again, _ = merged_and_single(model)
+    assert (again - merged).abs().max() > 1e-3
+
+
+def test_without_a_merger_there_are_none_of_its_weights():
+    model = vae(merger="none")
+    assert not [name for name, _ in model.named_parameters() if "merger" in name or "gate" in name]
+    assert model(views()).refined.shape == (2, 32, 32, 32)
+
+
+def test_evaluation_takes_the_mean_unless_parity_is_wanted():
+    assert torch.equal(vae().predict_voxels(views()), vae().predict_voxels(views()))
+    seed = vae(parity=True)
+    assert not torch.equal(seed.predict_voxels(views()), seed.predict_voxels(views()))
+    model = vae().train()
+    assert not torch.equal(model(views()).merged, model(views()).merged)
+
+
+def test_samples_of_the_prior_are_reproducible_and_differ():
+    model = vae()
+    drawn = model.sample(3, generator=torch.Generator().manual_seed(4))
+    assert drawn.shape == (3, 32, 32, 32) and not torch.allclose(drawn[0], drawn[1])
+    again = model.sample(3, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(drawn, again)
+    assert model.sample(1, resolution=16).shape == (1, 16, 16, 16)
+
+
+def test_hypotheses_spread_as_the_posterior_does():
+    model = vae()
+    generator = torch.Generator().manual_seed(0)
+    volumes = model.predict_samples(views(), 4, generator=generator)
+    assert volumes.shape == (2, 4, 32, 32, 32) and not torch.equal(volumes[:, 0], volumes[:, 1])
+    torch.nn.init.constant_(model.to_log_variance.bias, -30.0)
+    mean, deviation = model.predict_uncertainty(views(), 4)
+    assert deviation.max() < 1e-4
+    torch.testing.assert_close(mean, model.predict_voxels(views()), rtol=1e-3, atol=1e-3)
+    torch.nn.init.constant_(model.to_log_variance.bias, 0.0)
+    assert model.predict_uncertainty(views(), 4)[1].max() > 1e-3
+    with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):
+        model.predict_uncertainty(views(), 1)
+
+
+def test_hypotheses_become_meshes():
+    meshes = vae(threshold=0.4).reconstruct(views(), 32, num_samples=3, blocks=True)
+    assert [len(hypotheses) for hypotheses in meshes] == [3, 3]
+    assert len(vae(threshold=0.4).reconstruct(views(), 32)) == 2
+
+
+def test_interpolation_runs_from_one_object_to_the_other():
+    model = vae(merger="none")
+    first, second = views(2), 1.0 - views(3)
+    path = model.interpolate(first, second, steps=3)
+    assert path.shape == (2, 3, 32, 32, 32)
+    torch.testing.assert_close(path[:, 0], model.predict_voxels(first))
+    torch.testing.assert_close(path[:, 2], model.predict_voxels(second))
+    assert not torch.allclose(path[:, 1], path[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fusion": "sum"}, "unknown fusion 'sum'; choose from poe, mean"),
+        ({"merger": "best"}, "unknown merger 'best'; choose from views, copies, none"),
+    ],
+)
+def test_mistakes_are_one_line(options, message):
+    with pytest.raises(UserError, match=message):
+        vae(**options)

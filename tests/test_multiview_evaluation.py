@@ -1,0 +1,101 @@
+"""The tables by number of views, for a model that knows more the more it sees."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from occvae.data.dataset import ShapeDataset
+from occvae.errors import UserError
+from occvae.multiview_evaluation import (
+    VIEW_COUNTS,
+    evaluate_views,
+    f_score,
+    format_views_table,
+    surface_points,
+)
+
+
+class Growing(nn.Module):
+    """Knows the voxels of a dataset up to a share of the x axis that grows with the views."""
+
+    threshold, image_size, target = 0.5, 8, "voxels"
+
+    def __init__(self, dataset: ShapeDataset):
+        super().__init__()
+        self.grids = {}
+        for index in range(len(dataset)):
+            shard, local = dataset.locate(index)
+            picture = dataset[index]["images"][0].numpy().tobytes()
+            self.grids[picture] = torch.from_numpy(shard.voxels(local)).float()
+
+    def predict_voxels(self, images, resolution):
+        picture = (images[0, 0] * 255.0).round().to(torch.uint8).numpy().tobytes()
+        grid = self.grids[picture].clone()
+        grid[resolution * images.shape[1] // 4 :] = 0.0
+        return grid[None]
+
+
+@pytest.fixture(scope="module")
+def report(tiny_dataset) -> dict:
+    dataset = ShapeDataset(tiny_dataset, "val", image_size=8, num_points=8)
+    return evaluate_views(Growing(dataset), tiny_dataset, (1, 2, 4))
+
+
+def test_scores_are_those_of_the_views_seen(report, tiny_dataset):
+    dataset = ShapeDataset(tiny_dataset, "val", image_size=8, num_points=8)
+    places = [dataset.locate(index) for index in range(len(dataset))]
+    voxels = np.stack([shard.voxels(local) for shard, local in places])
+    total = voxels.sum(axis=(1, 2, 3))
+    for count in (1, 2, 4):
+        known = voxels[:, : 16 * count // 4].sum(axis=(1, 2, 3)) / total
+        found = report["by_views"][str(count)]
+        assert found["iou"]["micro"] == pytest.approx(known.mean())
+        assert set(found["micro_by_threshold"].values()) == {found["iou"]["micro"]}
+        for name, value in found["iou"]["per_category"].items():
+            mine = np.array(dataset.categories) == name
+            assert value == pytest.approx(known[mine].mean())
+    assert report["by_views"]["4"]["iou"]["micro"] == 1.0
+    assert report["by_views"]["4"]["f_score"]["micro"] == 1.0
+    assert 0.0 <= report["by_views"]["1"]["f_score"]["micro"] < 0.9
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_f_score_of_known_sets():
+    line = np.stack([np.linspace(0, 1, 101), np.zeros(101), np.zeros(101)], axis=1)
+    assert f_score(line, line + [0.0, 0.0099, 0.0]) == 1.0
+    assert f_score(line, line + [0.0, 0.0101, 0.0]) == 0.0
+    # Half of the points have a match, and all of the truth has.
+    doubled = np.concatenate([line, line + [0.0, 0.5, 0.0]])
+    assert f_score(doubled, line) == pytest.approx(2 * 0.5 * 1.0 / 1.5)
+    assert f_score(np.zeros((0, 3)), line) == f_score(line, np.zeros((0, 3))) == 0.0
+
+
+def test_surface_points_lie_on_the_faces_of_the_padded_grid():
+    occupied = np.zeros((8, 8, 8), bool)
+    occupied[2:6, 3:5, 1:7] = True
+    points = surface_points(occupied)
+    assert points.shape == (8192, 3)
+    # Marching cubes puts faces midway between the samples; index 1 of the padded grid is cell 0.
+    low, high = (np.array([2, 3, 1]) + 0.5) / 9, (np.array([6, 5, 7]) + 0.5) / 9
+    np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [low, high], atol=1e-6)
+    assert np.array_equal(points, surface_points(occupied))
+    assert surface_points(np.zeros((8, 8, 8), bool)).shape == (0, 3)
+
+
+def test_the_table_shows_published_figures_of_the_same_numbers_of_views(report):
+    lines = format_views_table(report).splitlines()
+    assert lines[1].split() == ["views", "1", "2", "4"]
+    [mine] = [line for line in lines if line.startswith("IoU, mean of shapes")]
+    assert mine.split()[-1] == "1.000"
+    [published] = [line for line in lines if line.startswith("Pix2Vox++/A IoU")]
+    assert published.split()[-3:] == ["0.670", "0.695", "0.708"]
+    assert len(VIEW_COUNTS) == 9
+
+
+def test_more_views_than_stored_are_refused(tiny_dataset):
+    dataset = ShapeDataset(tiny_dataset, "val", image_size=8, num_points=8)
+    with pytest.raises(UserError, match="num_views must be between 1 and the 4 stored, got 5"):
+        evaluate_views(Growing(dataset), tiny_dataset, (1, 5))

@@ -1,0 +1,104 @@
+"""The loss of either kind of model, by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from occvae.models.pix2vox.voxel_model import VoxelOutput
+from occvae.train.config import OptimConfig
+from occvae.train.objectives import VoxelObjective, create_objective
+from tests.fakes import ball_model, tiny_voxel_model
+
+
+def batch(size: int = 2) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    voxels = torch.rand(1, 4, 4, 4, generator=generator) < 0.4
+    return {"images": torch.zeros(size, 1, 3, 8, 8), "voxels": voxels.expand(size, 4, 4, 4)}
+
+
+def output(size: int = 2, **posterior) -> VoxelOutput:
+    """The same for every item, so that the size of a batch must not matter."""
+    merged, refined = torch.full((2, size, 4, 4, 4), 0.25)
+    return VoxelOutput(merged, 2.0 * refined, **posterior)
+
+
+def gaussians(size: int) -> dict[str, torch.Tensor]:
+    mean = torch.tensor([[2.0, 0.0, 0.05]]).expand(size, 3)
+    return {"mean": mean, "log_variance": torch.tensor([[-1.0, 0.0, 0.0]]).expand(size, 3)}
+
+
+def test_both_volumes_count_ten_times_their_cross_entropy():
+    voxels = batch()["voxels"][0].double()
+    expected = sum(
+        -10.0 * (voxels * math.log(p) + (1 - voxels) * math.log(1 - p)).mean().item()
+        for p in (0.25, 0.5)
+    )
+    loss, figures = VoxelObjective(OptimConfig(), parity=False).loss(output(), batch(), 0)
+    assert loss.item() == pytest.approx(expected, rel=1e-6) and figures == {}
+
+
+def test_without_a_refiner_there_is_one_volume():
+    objective = VoxelObjective(OptimConfig(), parity=False)
+    volume = torch.full((2, 4, 4, 4), 0.5)
+    loss, _ = objective.loss(VoxelOutput(volume, volume), batch(), 0)
+    assert loss.item() == pytest.approx(10.0 * math.log(2.0), rel=1e-6)
+
+
+def test_one_backward_is_the_two_of_the_original():
+    model = tiny_voxel_model().train()
+    images, voxels = torch.rand(2, 2, 3, 64, 64), torch.rand(2, 32, 32, 32) < 0.3
+    found = model(images)
+    for volume in (found.merged, found.refined):
+        loss = 10.0 * nn.functional.binary_cross_entropy(volume, voxels.float())
+        loss.backward(retain_graph=True)
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    objective = create_objective(model, OptimConfig())
+    objective.loss(found, {"voxels": voxels}, 0)[0].backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        # Sums of many numbers that cancel: single elements may be lost in rounding.
+        assert (parameter.grad - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5
+
+
+def kl_term(size: int, *, parity: bool = False, step: int = 0, **optim) -> float:
+    objective = VoxelObjective(OptimConfig(**optim), parity)
+    with_kl, _ = objective.loss(output(size, **gaussians(size)), batch(size), step)
+    without, _ = objective.loss(output(size), batch(size), step)
+    return (with_kl - without).item()
+
+
+def test_the_kl_term_does_not_depend_on_the_batch_size_but_that_of_the_seed_does():
+    first = 0.5 * (4.0 + math.exp(-1.0) - 1.0 + 1.0)
+    expected = 0.5 * (first + 0.5 * 0.05**2)
+    for size in (1, 2, 8):
+        assert kl_term(size, kl_weight=0.5) == pytest.approx(expected, rel=1e-4)
+        assert kl_term(size, kl_weight=0.5, parity=True) == pytest.approx(size * expected, rel=1e-4)
+
+
+def test_the_kl_term_warms_up():
+    full = kl_term(2, kl_weight=0.5)
+    for step, share in ((0, 0.1), (4, 0.5), (9, 1.0), (1000, 1.0)):
+        found = kl_term(2, kl_weight=0.5, kl_warmup_steps=10, step=step)
+        assert found == pytest.approx(share * full, rel=1e-3)
+
+
+def test_used_dimensions_are_counted():
+    objective = VoxelObjective(OptimConfig(), parity=False)
+    _, figures = objective.loss(output(2, **gaussians(2)), batch(), 0)
+    assert figures["active_units"] == 1  # 0.05^2 / 2 nats are less than 0.01
+    assert figures["kl"].item() == pytest.approx(2.18519, abs=1e-4)
+
+
+def test_points_have_no_figures():
+    model = ball_model()
+    points, occupancies = torch.rand(2, 7, 3) - 0.5, torch.ones(2, 7)
+    inputs = {"images": torch.rand(2, 1, 3, 8, 8), "points": points, "occupancies": occupancies}
+    objective = create_objective(model, OptimConfig())
+    logits = model(*objective.inputs(inputs))
+    loss, figures = objective.loss(logits, inputs, 0)
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, occupancies)
+    assert torch.equal(loss, expected) and figures == {}
+    probabilities, truth = objective.compared(logits, inputs)
+    assert torch.equal(probabilities, logits.sigmoid()) and truth is occupancies

@@ -1,0 +1,110 @@
+"""Voxel models go through the same trainer, evaluation and files as implicit ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import occvae
+from occvae.cli import main
+from occvae.evaluation import evaluate
+from tests.tiny import TINY_VOXEL_RUN
+from tests.train.test_training import assert_refused, assert_same_weights, metrics, run, succeed
+
+
+def arguments(arch: str, *more: str) -> list[str]:
+    return ["--arch", arch, *TINY_VOXEL_RUN, *more]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_voxel_dataset, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "vae"
+    steps = ["optim.steps=80", "validate_every=80", "save_every=80", "data.num_views=1"]
+    succeed(tiny_voxel_dataset, out, *arguments("pix2vox-vae", *steps, "optim.batch_size=8"))
+    return out
+
+
+def test_training_learns_from_the_picture(trained, tiny_voxel_dataset):
+    report = evaluate(occvae.from_pretrained(trained / "last"), tiny_voxel_dataset)
+    controls, found = report["controls_iou_voxels"], report["iou_voxels"]["micro"]
+    assert found > controls["mean_shape"]["micro"] + 0.03, report
+    assert found > controls["shuffled_images"]["micro"] + 0.08, report
+    assert report["iou_points"]["micro"] == pytest.approx(found, abs=0.1)
+
+
+def test_a_run_leaves_its_records(trained):
+    lines = metrics(trained)
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert losses[-1] < losses[0]
+    assert all(0 <= line["train/active_units"] <= 64 for line in lines if "train/kl" in line)
+    for name in ("step-0000080.png", "prior-0000080.png"):
+        assert (trained / "samples" / name).stat().st_size > 1000
+
+
+def test_reconstruct_and_evaluate_commands(trained, tiny_voxel_dataset, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    assert main(["data", "images", str(tiny_voxel_dataset), str(pictures), "--count", "2"]) == 0
+    files = sorted(map(str, pictures.glob("*.png")))
+    model = ["--model", str(trained), "--resolution", "32"]
+    mesh = str(tmp_path / "mesh.glb")
+    assert main(["reconstruct", *files, "-o", mesh, *model, "--together", "--blocks"]) == 0
+    assert main(["reconstruct", *files, "-o", str(tmp_path / "meshes"), *model]) == 0
+    assert len(list((tmp_path / "meshes").glob("*.glb"))) == 2
+    report = tmp_path / "report.json"
+    views = ["--views", "1,2", "--json", str(report)]
+    assert main(["evaluate", "--model", str(trained), *views]) == 0
+    assert "Pix2Vox++/A IoU" in capsys.readouterr().out
+    assert set(json.loads(report.read_text())["views"]["by_views"]) == {"1", "2"}
+    assert main(["evaluate", "--model", str(trained), "--views", "1,x"]) == 2
+
+
+def test_two_stages(tiny_voxel_dataset, tmp_path):
+    """The second starts from the first, keeps what is frozen, and trains the merger."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    steps = ["optim.steps=4", "validate_every=4"]
+    succeed(tiny_voxel_dataset, first, *arguments("pix2voxpp-a", *steps))
+    fusion = ["data.num_views=3", "data.random_views=true", f"initial_weights={first}"]
+    frozen = 'frozen=["encoder","decoder"]'
+    succeed(tiny_voxel_dataset, second, *arguments("pix2voxpp-a", *steps, *fusion, frozen))
+    before, after = (load_file(run / "last" / "model.safetensors") for run in (first, second))
+    for name in before:
+        changed = not torch.equal(before[name], after[name])
+        assert changed == name.startswith(("merger", "refiner")), name
+
+
+def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
+    """Noise of the latents, numbers of views and augmentations included."""
+    options = ["validate_every=4", "save_every=2", "data.num_views=2", "data.random_views=true"]
+    options += ["data.augment=true", "optim.steps=4"]
+    succeed(tiny_voxel_dataset, tmp_path / "straight", *arguments("pix2vox-vae", *options))
+    out = tmp_path / "resumed"
+    (out / "samples" / "step-0000004.png").mkdir(parents=True)  # where the last sheet would go
+    assert run(tiny_voxel_dataset, out, *arguments("pix2vox-vae", *options)).returncode != 0
+    assert json.loads((out / "checkpoints" / "latest.json").read_text())["step"] == 2
+    (out / "samples" / "step-0000004.png").rmdir()
+    succeed(tiny_voxel_dataset, out, "--resume")
+    assert_same_weights(tmp_path / "straight", out)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_two_ranks_train_like_one_of_twice_the_batch(stage, tiny_voxel_dataset, tmp_path):
+    steps = ["optim.steps=2", "validate_every=2", "precision=fp32", "log_every=1"]
+    steps += ["data.num_views=2", "frozen=[]", f"zero_stage={stage}"]
+    options = arguments("pix2voxpp-a", *steps)
+    succeed(tiny_voxel_dataset, tmp_path / "two", *options, "optim.batch_size=2", ranks=2)
+    succeed(tiny_voxel_dataset, tmp_path / "one", *options)
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert two[0]["train/loss"] == pytest.approx(one[0]["train/loss"], rel=1e-4)
+    assert two[0]["train/grad_norm"] == pytest.approx(one[0]["train/grad_norm"], rel=1e-3)
+
+
+def test_mistakes_end_in_one_line(tiny_dataset, tmp_path):
+    out = tmp_path / "run"
+    refused = run(tiny_dataset, out, *arguments("pix2vox-a"))
+    assert_refused(refused, "has voxels of 16^3, the model makes 32^3")
+    refused = run(tiny_dataset, out, *arguments("pix2vox-a", 'frozen=["encode"]'))
+    assert_refused(refused, "the model has no part 'encode'; its parts are encoder, decoder")
+    refused = run(tiny_dataset, out, *arguments("pix2vox-a", f"initial_weights={tmp_path}"))
+    assert_refused(refused, "holds no config.json")
