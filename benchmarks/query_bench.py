@@ -28,7 +28,7 @@ from peak import peaks
 from tests.builders import random_decoder
 from tests.ops.query_oracle import BARS, limit_cuda_kernel
 
-CUDA_KERNELS = {"fp32": 1, "mma": 2, "wgmma": 3}  # QueryKernel of csrc/cuda/query_kernels.cuh
+CUDA_KERNELS = {"fma": 1, "mma": 2, "wgmma": 3}  # QueryKernel of csrc/cuda/query_kernels.cuh
 CHECKED = 2000  # points of each shape that are compared with float64
 PYTORCH_BARS = {"fp32": 1e-2, "bf16": 1e-1}  # of PyTorch, which may use TF32 and rounds x as well
 PUBLISHED, EAGER = "PyTorch eager, as published", "PyTorch eager"
@@ -158,7 +158,7 @@ class Case:
             return {"reference fp32": self._on_gpu(packed)}
         result, layouts = {}, set()
         for kernel, limit in CUDA_KERNELS.items():
-            for precision in ("fp32",) if kernel == "fp32" else ("fp16", "bf16"):
+            for precision in ("fp32",) if kernel == "fma" else ("fp16", "bf16"):
                 with limit_cuda_kernel(limit):
                     packed = self.decoder.pack(self.conditioning, precision)
                 # A limit beyond what there is packs once more for the kernel before.
