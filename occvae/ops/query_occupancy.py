@@ -96,13 +96,7 @@ def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> 
         ValueError: their shapes, devices or numbers do not fit `packed` or each other.
     """
     _check_points(points, packed)
-    _check_integers(shape_index)
-    if points.dim() != 2 or points.shape[1] != 3 or shape_index.shape != points.shape[:1]:
-        raise ValueError(
-            "points must be (N, 3) and shape_index (N,); "
-            f"got {tuple(points.shape)} and {tuple(shape_index.shape)}"
-        )
-    _check_shape_index(shape_index, packed)
+    _check_shape_index(shape_index, points, packed)
     if packed.num_shapes == 1:
         return _query(points, _equal_offsets(1, len(points), points), packed)
     shapes, order = shape_index.long().sort(stable=True)
@@ -205,22 +199,20 @@ def _check_points(points: Tensor, packed: PackedDecoder) -> None:
         raise ValueError(f"points are on {points.device} but the decoder on {packed.head.device}")
 
 
-def _check_integers(shape_index: Tensor) -> None:
+def _check_shape_index(shape_index: Tensor, points: Tensor, packed: PackedDecoder) -> None:
     if not isinstance(shape_index, Tensor):
         raise TypeError(f"shape_index must be a torch.Tensor; got {type(shape_index).__name__}")
-    dtype = shape_index.dtype
+    dtype, device = shape_index.dtype, shape_index.device
     if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
         raise TypeError(f"shape_index must be of integers; got {dtype}")
-
-
-def _check_shape_index(shape_index: Tensor, packed: PackedDecoder) -> None:
-    """The rest, once its shape is known to be right."""
-    if shape_index.device != packed.head.device:
+    if points.dim() != 2 or points.shape[1] != 3 or shape_index.shape != points.shape[:1]:
         raise ValueError(
-            f"shape_index is on {shape_index.device} but the decoder on {packed.head.device}"
+            "points must be (N, 3) and shape_index (N,); "
+            f"got {tuple(points.shape)} and {tuple(shape_index.shape)}"
         )
-    known = shape_index.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not known or len(shape_index) == 0:
+    if device != points.device:
+        raise ValueError(f"shape_index is on {device} but the decoder on {points.device}")
+    if device.type != "cpu" or torch.compiler.is_compiling() or len(shape_index) == 0:
         return
     lowest, highest = (int(bound) for bound in shape_index.aminmax())
     if lowest < 0 or highest >= packed.num_shapes:
@@ -273,16 +265,7 @@ def _fake_pack(weights: Tensor, precision: int) -> Tensor:
     return weights.new_empty((layers, panels, channels, PANEL))
 
 
-def _fake(
-    points: Tensor,
-    offsets: Tensor,
-    input: Tensor,
-    weights: Tensor,
-    exact_weights: Tensor,
-    affines: Tensor,
-    head: Tensor,
-    precision: int,
-) -> Tensor:
+def _fake(points: Tensor, *others) -> Tensor:
     return points.new_empty(len(points))
 
 
