@@ -5,15 +5,17 @@ compute-sanitizer --tool racecheck --kernel-name kns=occvae python benchmarks/cu
 
 import sys
 import traceback
+from contextlib import nullcontext
 
 import torch
 
 from timing import parser
-from occvae.models.decoders import CbnDecoder
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
+from occvae.ops.query_occupancy import query_occupancy
 from occvae.ops.voxel_iou import voxel_iou_counts
-from tests.builders import pack_bits, random_grids
+from tests.builders import pack_bits, random_decoder, random_grids
+from tests.ops.query_oracle import BARS, limit_cuda_kernel
 
 
 def voxel_iou(device: str) -> None:
@@ -35,22 +37,36 @@ def meshes(device: str) -> None:
     assert all(len(faces) for _, faces in marching_cubes(grid, backend="native"))
 
 
-def query_occupancy(device: str) -> None:
-    from occvae.ops.query_occupancy import query_occupancy as query
+def queries(device: str) -> None:
+    """Each kernel with more tiles than a large GPU takes at a time, and a point for the guard."""
+    for channels, kernels in ((128, (2,)), (256, (2, 3))):  # see csrc/cuda/query_kernels.cuh
+        decoder = random_decoder(channels, 1).to(device)
+        points = torch.rand(2, 20_001, 3, device=device) - 0.5
+        points[1, 13_007] *= 1e5
+        conditioning = torch.randn(2, 16, device=device)
+        expected = decoder(points, conditioning)
+        for limit in kernels if device == "cuda" else (None,):
+            with limit_cuda_kernel(limit) if limit else nullcontext():
+                for precision in ("fp16", "bf16") if limit else BARS:
+                    check_query(decoder, points, conditioning, expected, precision)
+        few = points[:, :3001].contiguous()
+        check_query(decoder, few, conditioning, expected[:, :3001], "fp32")
 
-    for channels in (128, 256):
-        decoder = CbnDecoder(64, channels, num_blocks=2).to(device).eval()
-        for precision in ("fp32", "fp16", "bf16"):
-            packed = decoder.pack(torch.randn(2, 64, device=device), precision, backend="native")
-            values = query(torch.rand(2, 301, 3, device=device) - 0.5, packed)
-            assert values.isfinite().all()
+
+def check_query(decoder, points, conditioning, expected, precision: str) -> None:
+    packed = decoder.pack(conditioning, precision, backend="native")
+    values = query_occupancy(points, packed)
+    assert values.isfinite().all()
+    usual = points.abs().amax(dim=2) < 1
+    error = (values - expected)[usual].norm() / expected[usual].norm()
+    assert error < 1e-5 + 2 * BARS[precision], f"{precision}: error {error:.1e}"
 
 
 def main() -> None:
     device = parser(__doc__).parse_args().device
     torch.manual_seed(0)
     failed = []
-    for run in (voxel_iou, meshes, query_occupancy):
+    for run in (voxel_iou, meshes, queries):
         try:
             with torch.no_grad():
                 run(device)

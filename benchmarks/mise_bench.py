@@ -180,9 +180,6 @@ def measure_decoder(args: argparse.Namespace, records: Records) -> None:
     ways = {"native, eager decoder": eager}
     for precision in ("fp32", "bf16") if args.device == "cpu" else ("fp32", "fp16", "bf16"):
         field = fitted.packed(precision)
-        if field is None:
-            print("absent  packed decoder: this occvae has no query_occupancy")
-            break
         case = make_case("decoder:torus", resolution, args, field)
         print(f"packed {precision}: {describe_error(fitted, field, pure)}")
         packed = case.refine(NATIVE)

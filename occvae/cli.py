@@ -39,6 +39,7 @@ def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
     parser.add_argument("--resolution", type=int, default=128, help="cells an axis (default 128)")
     parser.add_argument("--threshold", type=float, help="probability of the surface")
+    _add_precision(parser)
     parser.add_argument(
         "--together", action="store_true", help="all pictures are views of the same object"
     )
@@ -54,7 +55,14 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--views", help="numbers of views to compare, e.g. 1,2,3,5, or all of the published tables"
     )
+    _add_precision(parser)
     parser.add_argument("--json", help="file for the report; default evaluation.json by the model")
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", help="fp32, fp16 or bf16; default fp16 on a GPU and fp32 on a CPU"
+    )
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +166,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     groups = [options.images] if options.together else [[image] for image in options.images]
     outputs = output_paths([group[0] for group in groups], options.output)
     model, _ = _load_model(options.model)
+    _set_precision(model, options.precision)
     reconstruct_files(
         model,
         groups,
@@ -174,6 +183,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from occvae.multiview_evaluation import evaluate_views, format_views_table
 
     model, folder = _load_model(options.model)
+    _set_precision(model, options.precision)
     data = options.data or _trained_on(folder)
     report = evaluate(model, data, split=options.split, device=_device())
     report["model"] = str(folder)
@@ -235,6 +245,18 @@ def _load_model(path: str | None):
         path = max(runs, key=lambda run: (run / "last").stat().st_mtime)
     folder = find_export(path)
     return from_pretrained(folder), folder
+
+
+def _set_precision(model, precision: str | None) -> None:
+    from occvae.ops.query_occupancy import PRECISIONS
+
+    if precision is None:
+        return
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
+    if not hasattr(getattr(model, "decoder", None), "pack"):
+        raise UserError(f"--precision: {model.arch} with these options has no fused decoder")
+    model.precision = precision
 
 
 def _device():

@@ -15,8 +15,9 @@ from occvae.cli import main
 from occvae.data.shards import Manifest
 from occvae.errors import UserError
 from occvae.models import save_pretrained
+from occvae.models.decoders import CbnDecoder
 from occvae.reconstruction import FORMATS, output_paths
-from tests.fakes import CENTRE, RADIUS, octahedron_model
+from tests.fakes import CENTRE, RADIUS, octahedron_model, tiny_model, tiny_voxel_model
 from tests.tiny import write_archive
 
 SMALL = ["--points", "64", "--views", "1", "--image-size", "16", "--workers", "1"]
@@ -168,6 +169,28 @@ def test_reconstruct_beside_the_picture_leaves_it_alone(here, model):
     assert len(trimesh.load(here / "photo.GLB", file_type="glb", force="mesh").faces) > 0
 
 
+def test_the_precision_is_that_of_the_option(here, model, monkeypatch):
+    packed, pack = [], CbnDecoder.pack
+
+    def watched(self, conditioning, precision=None):
+        packed.append(precision)
+        return pack(self, conditioning, precision)
+
+    monkeypatch.setattr(CbnDecoder, "pack", watched)
+    arguments = ["reconstruct", "photo.png", "-o", "a.ply", "--model", model, "--resolution", 32]
+    for option in ([], ["--precision", "bf16"]):
+        assert run(*arguments, *option) == 0
+    assert packed == [None, "bf16"]
+
+
+def test_models_without_a_fused_decoder_have_no_precision(here, capsys):
+    arguments = ["reconstruct", "photo.png", "-o", "a.ply", "--precision", "fp16", "--model"]
+    for unfused in (tiny_voxel_model(), tiny_model(decoder="cnn")):
+        save_pretrained(unfused, here / unfused.arch)
+        message = f"--precision: {unfused.arch} with these options has no fused decoder"
+        assert_refused(capsys, *arguments, unfused.arch, message=message)
+
+
 def test_reconstruct_several_pictures_into_a_folder(here, model):
     shutil.copy("photo.png", "other.png")
     (here / "meshes.v1").mkdir()
@@ -208,6 +231,7 @@ def test_output_paths():
         (["photo.png", "--resolution", 1 << 20], "choose a lower resolution"),
         (["photo.png", "--threshold", 2], "threshold must be a probability"),
         (["photo.png", "--threshold", "nan"], "threshold must be a probability"),
+        (["photo.png", "--precision", "fp8"], "--precision fp8: choose from fp32, fp16, bf16"),
         (["photo.png", "--model", "nowhere"], "nowhere: holds no config.json"),
         (["photo.png", "-o", "out.xyz"], "out.xyz: unknown mesh format"),
         (["photo.png", "-o", "photo.png/out.glb"], "photo.png"),
@@ -254,6 +278,7 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
     [
         (["--split", "test"], "has no shapes in split 'test'"),
         (["--data", "nowhere"], "nowhere/dataset.json: no dataset here"),
+        (["--precision", "double"], "--precision double: choose from fp32, fp16, bf16"),
         (["--model", "nowhere"], "nowhere: holds no config.json"),
     ],
 )

@@ -22,33 +22,12 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-__device__ __forceinline__ void store_shared(uint32_t address, uint32_t value) {
-  asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
-}
-
 // __syncthreads() among `threads` threads, whole warps; barrier 0 is that of __syncthreads().
 __device__ __forceinline__ void bar_sync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-// Counts at a barrier without waiting; `threads` includes those that wait.
-__device__ __forceinline__ void bar_arrive(int barrier, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-
-// Two floats rounded to nearest even. fp16 saturates at 65504; NaN stays NaN.
-template <Operand kType>
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-  uint32_t packed;
-  if constexpr (kType == Operand::kFp16) {
-    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-  } else {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-  }
-  return packed;
-}
-
-// pack(max(low, 0), max(high, 0)).
+// max(low, 0) and max(high, 0) rounded to nearest even. fp16 saturates at 65504; NaN stays NaN.
 template <Operand kType>
 __device__ __forceinline__ uint32_t pack_relu(float low, float high) {
   uint32_t packed;
@@ -70,24 +49,8 @@ __device__ __forceinline__ uint32_t nan_where_saturated(uint32_t packed) {
   return result;
 }
 
-// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8 and
-// receives of each matrix the pair at row l / 4, columns 2 (l % 4) and the next.
-__device__ __forceinline__ void ldmatrix_x4(uint32_t (&matrices)[4], uint32_t row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
-               : "r"(row)
-               : "memory");
-}
-
-// The same, each matrix transposed.
-__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&matrices)[4], uint32_t row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
-               : "r"(row)
-               : "memory");
-}
-
-// The inverse of ldmatrix_x4; sm_90.
+// Stores four 8 x 8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix
+// l / 8, and of each matrix the pair at row l / 4, columns 2 (l % 4) and the next; sm_90.
 __device__ __forceinline__ void stmatrix_x4(uint32_t row, const uint32_t (&matrices)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
                "r"(matrices[0]), "r"(matrices[1]), "r"(matrices[2]), "r"(matrices[3])

@@ -123,8 +123,8 @@ struct Group {
       for (int k = 0; k < 8; ++k) {
         const uint32_t a = h + (2 * i + k / 4) * kPanelBytesH + k % 4 * 32;
         const uint32_t b = chunk + k / 4 * (kChunkBytes / 2) + k % 4 * 32;
-        ptx::wgmma_ss<kOperand, kChannels / 2>(d, ptx::wgmma_descriptor(a),
-                                               ptx::wgmma_descriptor(b), i + k > 0);
+        ptx::wgmma_ss_n128<kOperand>(d, ptx::wgmma_descriptor(a), ptx::wgmma_descriptor(b),
+                                     i + k > 0);
       }
       ptx::wgmma_commit();
     }
@@ -148,8 +148,7 @@ struct Group {
       ptx::wgmma_fence(d);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        ptx::wgmma_rs<kOperand, kChannels>(d, g[4 * i + k], ptx::wgmma_descriptor(chunk + k * 32),
-                                           true);
+        ptx::wgmma_rs_n256<kOperand>(d, g[4 * i + k], ptx::wgmma_descriptor(chunk + k * 32), true);
       }
       ptx::wgmma_commit();
     }

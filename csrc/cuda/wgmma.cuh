@@ -89,43 +89,32 @@ __device__ __forceinline__ void wgmma_wait() {
                : __VA_ARGS__, "r"(static_cast<int>(accumulate))                                  \
                : "memory")
 
-#define OCCVAE_WGMMA_BY_SIZE(product_128, product_256)        \
-  if constexpr (kColumns == 128 && kType == Operand::kFp16) { \
-    product_128("f16");                                       \
-  } else if constexpr (kColumns == 128) {                     \
-    product_128("bf16");                                      \
-  } else if constexpr (kType == Operand::kFp16) {             \
-    product_256("f16");                                       \
-  } else {                                                    \
-    product_256("bf16");                                      \
-  }
-
-// d += a b^T, or d = a b^T, with both in shared memory.
-template <Operand kType, int kColumns>
-__device__ __forceinline__ void wgmma_ss(float (&d)[kColumns / 2], uint64_t a, uint64_t b,
-                                         bool accumulate) {
-  static_assert(kColumns == 128 || kColumns == 256);
-#define OCCVAE_SS_128(type)                                                                      \
+// d += a b^T, or d = a b^T, with 128 columns and both in shared memory.
+template <Operand kType>
+__device__ __forceinline__ void wgmma_ss_n128(float (&d)[64], uint64_t a, uint64_t b,
+                                              bool accumulate) {
+#define OCCVAE_SS(type)                                                                          \
   OCCVAE_WGMMA("128", type, OCCVAE_NAMES_64, OCCVAE_D64(0), "%64", "%65", "%66", "0, 0", "l"(a), \
                "l"(b))
-#define OCCVAE_SS_256(type)                                                                        \
-  OCCVAE_WGMMA("256", type, OCCVAE_NAMES_128, OCCVAE_D128, "%128", "%129", "%130", "0, 0", "l"(a), \
-               "l"(b))
-  OCCVAE_WGMMA_BY_SIZE(OCCVAE_SS_128, OCCVAE_SS_256);
+  if constexpr (kType == Operand::kFp16) {
+    OCCVAE_SS("f16");
+  } else {
+    OCCVAE_SS("bf16");
+  }
 }
 
-// The same with a in registers.
-template <Operand kType, int kColumns>
-__device__ __forceinline__ void wgmma_rs(float (&d)[kColumns / 2], const uint32_t (&a)[4],
-                                         uint64_t b, bool accumulate) {
-  static_assert(kColumns == 128 || kColumns == 256);
-#define OCCVAE_RS_128(type)                                                                       \
-  OCCVAE_WGMMA("128", type, OCCVAE_NAMES_64, OCCVAE_D64(0), "{%64, %65, %66, %67}", "%68", "%69", \
-               "0", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-#define OCCVAE_RS_256(type)                                                                    \
+// The same with 256 columns and a in registers.
+template <Operand kType>
+__device__ __forceinline__ void wgmma_rs_n256(float (&d)[128], const uint32_t (&a)[4], uint64_t b,
+                                              bool accumulate) {
+#define OCCVAE_RS(type)                                                                        \
   OCCVAE_WGMMA("256", type, OCCVAE_NAMES_128, OCCVAE_D128, "{%128, %129, %130, %131}", "%132", \
                "%133", "0", "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
-  OCCVAE_WGMMA_BY_SIZE(OCCVAE_RS_128, OCCVAE_RS_256);
+  if constexpr (kType == Operand::kFp16) {
+    OCCVAE_RS("f16");
+  } else {
+    OCCVAE_RS("bf16");
+  }
 }
 
 #undef OCCVAE_D8
@@ -134,11 +123,8 @@ __device__ __forceinline__ void wgmma_rs(float (&d)[kColumns / 2], const uint32_
 #undef OCCVAE_NAMES_64
 #undef OCCVAE_NAMES_128
 #undef OCCVAE_WGMMA
-#undef OCCVAE_WGMMA_BY_SIZE
-#undef OCCVAE_SS_128
-#undef OCCVAE_SS_256
-#undef OCCVAE_RS_128
-#undef OCCVAE_RS_256
+#undef OCCVAE_SS
+#undef OCCVAE_RS
 
 // Gives registers to this warpgroup, or gives them back to the pool of the block.
 template <int kRegisters>

@@ -75,8 +75,11 @@ class CbnDecoder(nn.Module):
         """
         if self.training:
             raise ValueError("pack() folds running statistics: call eval() first")
-        if conditioning.dim() != 2 or len(conditioning) == 0:
-            raise ValueError(f"conditioning must be (B, E), B > 0; got {tuple(conditioning.shape)}")
+        expected = self.norm_out.gamma.in_features
+        if conditioning.dim() != 2 or conditioning.shape[1] != expected or len(conditioning) == 0:
+            raise ValueError(
+                f"conditioning must be (B, {expected}), B > 0; got {tuple(conditioning.shape)}"
+            )
         conditioning = conditioning.double()
         affines = []
         residual_bias = self.linear_in.bias.double()  # of what the kernels leave out of x

@@ -33,9 +33,10 @@ class OccupancyModel(nn.Module):
     """Images to an implicit occupancy field, after Occupancy Networks (Mescheder et al. 2019).
 
     What starts with `predict` and `reconstruct` runs in eval mode without gradients, and through
-    the fused kernels of `query_occupancy` where the decoder has `pack`, as `cbn` has: in float32,
-    packed once a call. Other decoders (`cnn`) run in PyTorch in chunks, said by one warning.
-    `decode` and `forward` are plain PyTorch, for training.
+    the fused kernels of `query_occupancy` where the decoder has `pack`, as `cbn` has, packed once
+    a call: in fp32 on a CPU and fp16 on a GPU, or in what `precision` says. Other decoders (`cnn`)
+    run in PyTorch in chunks, said by one warning. `decode` and `forward` are plain PyTorch, for
+    training.
 
     Args:
         encoder: pictures of `image_size` to embeddings.
@@ -47,6 +48,9 @@ class OccupancyModel(nn.Module):
 
     target = "points"
     """What of a shape it is trained on."""
+
+    precision: str | None = None
+    """Of predictions: "fp32", "fp16", "bf16", or None for the default of `CbnDecoder.pack`."""
 
     def __init__(
         self, encoder: ImageEncoder, decoder: nn.Module, image_size: int, threshold: float
@@ -148,7 +152,7 @@ class OccupancyModel(nn.Module):
         """For the fused kernels; None where the decoder has none, said once."""
         decoder = type(self.decoder)
         if hasattr(decoder, "pack"):
-            return self.decoder.pack(conditioning)
+            return self.decoder.pack(conditioning, self.precision)
         if decoder not in _warned:
             _warned.add(decoder)
             warnings.warn(

@@ -1,7 +1,7 @@
 """PyTorch twin of the fused occupancy queries, and the gradient of the logit by the point.
 
 All functions take the tensors of the op `occvae::query_occupancy`, whose formula is in
-csrc/query_occupancy.h, but with weights (2L, C, C), [out][in].
+csrc/query_occupancy.h, but with weights (2L, C, C), [out][in]. Autocast does not reach in here.
 """
 
 from collections.abc import Iterator
@@ -31,12 +31,13 @@ def query_occupancy(
 ) -> Tensor:
     """Twin of `occvae::query_occupancy`."""
     parts = []
-    for part, affine, known in _chunks(points, offsets, affines):
-        logits, in_range = _logits(part, input, weights, affine, head, precision)
-        if _ROUNDED.get(precision) == torch.float16:
-            exact, _ = _logits(part, input, exact_weights, affine, head, precision=0)
-            logits = torch.where(in_range, logits, exact)
-        parts.append(torch.where(known, logits, 0.0))
+    with torch.autocast(points.device.type, enabled=False):
+        for part, affine, known in _chunks(points, offsets, affines):
+            logits, in_range = _logits(part, input, weights, affine, head, precision)
+            if _ROUNDED.get(precision) == torch.float16:
+                exact, _ = _logits(part, input, exact_weights, affine, head, precision=0)
+                logits = torch.where(in_range, logits, exact)
+            parts.append(torch.where(known, logits, 0.0))
     return torch.cat(parts)
 
 
@@ -49,12 +50,18 @@ def query_gradient(
     affines: Tensor,
     head: Tensor,
 ) -> Tensor:
-    """(M, 3): gradient (M,) of the logits, taken on to the points, all in float32."""
+    """(M, 3): gradient (M,) of the logits, taken on to the points, all in float32.
+
+    Its own derivative by the points is 0, and not an error.
+    """
     parts = []
     chunks = _chunks(points, offsets, affines)
-    for (part, affine, known), upstream in zip(chunks, gradient.split(_CHUNK), strict=True):
-        parts.append(_point_gradient(upstream * known, part, input, weights, affine, head))
-    return torch.cat(parts)
+    with torch.autocast(points.device.type, enabled=False):
+        for (part, affine, known), upstream in zip(chunks, gradient.split(_CHUNK), strict=True):
+            parts.append(_point_gradient(upstream * known, part, input, weights, affine, head))
+    # Ties the result to the points, which it knows by signs only; points * 0 could be NaN.
+    never = torch.zeros((), dtype=torch.bool, device=points.device)
+    return torch.where(never, points, torch.cat(parts))
 
 
 class _Affines:

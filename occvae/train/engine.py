@@ -143,10 +143,6 @@ class Engine:
     def eval(self) -> None:
         self._engine.eval()
 
-    def autocast(self):
-        """Context in which the bare model computes as in training."""
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
-
     def grad_norm(self) -> float:
         """Of the last step, before clipping."""
         norm = self._engine.get_global_grad_norm()

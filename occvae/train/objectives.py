@@ -24,6 +24,9 @@ class Objective(Protocol):
     def loss(self, output: Any, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise at a step, and figures for the log."""
 
+    def predict(self, model: nn.Module, batch: Batch) -> Any:
+        """The output in eval mode, as `occvae evaluate` computes it."""
+
     def compared(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Probabilities and the truth, for IoU."""
 
@@ -39,6 +42,9 @@ class PointObjective:
 
     def loss(self, output: Tensor, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         return occupancy_loss(output, batch["occupancies"], self.dice_weight), {}
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model.predict_points(*self.inputs(batch))
 
     def compared(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return output.float().sigmoid(), batch["occupancies"]
@@ -75,6 +81,9 @@ class VoxelObjective:
             "active_units": (per_dimension > ACTIVE_NATS).sum(),
         }
         return loss + warmth * self.optim.kl_weight * term, figures
+
+    def predict(self, model: nn.Module, batch: Batch) -> VoxelOutput:
+        return model(*self.inputs(batch))
 
     def compared(self, output: VoxelOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         return output.refined.float(), batch["voxels"]

@@ -158,10 +158,10 @@ class Trainer:
         batches = [[(0, int(number * stride))] for number in mine]
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.engine.eval()
-        with torch.no_grad(), self.engine.autocast():
+        with torch.no_grad():  # and without autocast: by the numbers that `occvae evaluate` prints
             for batch in make_loader(self.validation_set, batches, num_workers=0, pin_memory=False):
                 batch = to_device(batch, self.device)
-                iou = self._iou(self.model(*self.objective.inputs(batch)), batch)
+                iou = self._iou(self.objective.predict(self.model, batch), batch)
                 total += torch.tensor([iou.sum(), iou.numel()], device=self.device)
         self._finish_validation(logger, *parallel.sum_over_ranks(total).tolist())
         self._train_mode()

@@ -48,8 +48,7 @@ void yield();            // lets others run first
 void sometimes_yield();  // does so now and then
 
 void barrier_sync(int id, int threads);  // threads 0: all that have not ended
-void barrier_arrive(int id, int threads);
-bool barrier_or(bool predicate);  // __syncthreads_or
+bool barrier_or(bool predicate);         // __syncthreads_or
 // Waits until done(data); whoever may have made it true calls wake_waiters().
 void wait_until(const char* what, bool (*done)(uint64_t), uint64_t data);
 void wake_waiters();

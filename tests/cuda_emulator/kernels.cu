@@ -33,13 +33,13 @@ __global__ void hand_over(int rounds, int* out, bool mistake) {
     for (int i = 0; i < rounds; ++i) {
       if (i > 0 && !mistake) bar_sync(kEmpty, kThreads);
       slot[lane] = 64 * i + static_cast<int>(lane);
-      bar_arrive(kFull, kThreads);
+      bar_sync(kFull, kThreads);
     }
   } else {
     for (int i = 0; i < rounds; ++i) {
       bar_sync(kFull, kThreads);
       out[64 * i + lane] = slot[lane];
-      if (i + 1 < rounds && !mistake) bar_arrive(kEmpty, kThreads);
+      if (i + 1 < rounds && !mistake) bar_sync(kEmpty, kThreads);
     }
   }
 }
@@ -56,58 +56,51 @@ __global__ void misbehave(int what, int* out) {
   if (what == 1) __syncthreads();
   if (what == 2) bytes[1000 + t] = 1;
   if (what == 3) mbarrier_arrive(dynamic);
-  if (what == 4) store_shared(dynamic + 1024, 0);
+  if (what == 4) cp_async_16(dynamic + 1024, out);
   if (what == 5 && t % 32 < 31) out[t] = __shfl_xor_sync(kFullWarp, t, 1);
 #endif
 }
 
-// packed[5 i ...] = the conversions of the pair i of values.
+// packed[3 i ...] = the conversions of the pair i of values.
 __global__ void convert(int pairs, const float* values, uint32_t* packed) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= static_cast<unsigned>(pairs)) return;
   const float low = values[2 * i], high = values[2 * i + 1];
-  packed[5 * i] = pack<Operand::kFp16>(low, high);
-  packed[5 * i + 1] = pack<Operand::kBf16>(low, high);
-  packed[5 * i + 2] = pack_relu<Operand::kFp16>(low, high);
-  packed[5 * i + 3] = pack_relu<Operand::kBf16>(low, high);
-  packed[5 * i + 4] = nan_where_saturated(pack_relu<Operand::kFp16>(low, high));
+  packed[3 * i] = pack_relu<Operand::kFp16>(low, high);
+  packed[3 * i + 1] = pack_relu<Operand::kBf16>(low, high);
+  packed[3 * i + 2] = nan_where_saturated(packed[3 * i]);
 }
 
-// out (16, 8) += a (16, 16) b (8, 16)^T, one warp; b_transposed: b is (16, 8) and loaded by
-// ldmatrix.trans.
+// Elements (row, column) and (row, column + 1) of a matrix.
+__device__ uint32_t pair_at(const uint16_t* matrix, unsigned columns, unsigned row,
+                            unsigned column) {
+  const uint16_t* low = matrix + columns * row + column;
+  return low[0] | static_cast<uint32_t>(low[1]) << 16;
+}
+
+// out (16, 8) += a (16, 16) b (8, 16)^T, one warp.
 template <Operand kType>
-__global__ void multiply(const uint16_t* a, const uint16_t* b, float* out, bool b_transposed) {
-  __shared__ __align__(16) uint16_t a_tile[16 * 16], b_tile[16 * 8];
-  const unsigned lane = threadIdx.x;
-  for (unsigned i = lane; i < 256; i += 32) a_tile[i] = a[i];
-  for (unsigned i = lane; i < 128; i += 32) b_tile[i] = b[i];
-  __syncwarp();
-  uint32_t a_fragment[4], b_fragment[4];
-  ldmatrix_x4(a_fragment, shared_address(&a_tile[lane % 16 * 16 + lane / 16 * 8]));
-  if (b_transposed) {
-    ldmatrix_x4_trans(b_fragment, shared_address(&b_tile[lane % 16 * 8]));
-  } else {
-    ldmatrix_x4(b_fragment, shared_address(&b_tile[lane % 8 * 16 + lane / 8 % 2 * 8]));
-  }
-  const unsigned row = lane / 4, column = 2 * (lane % 4);
+__global__ void multiply(const uint16_t* a, const uint16_t* b, float* out) {
+  const unsigned lane = threadIdx.x, row = lane / 4, column = 2 * (lane % 4);
+  uint32_t a_fragment[4];
+  for (unsigned i = 0; i < 4; ++i)
+    a_fragment[i] = pair_at(a, 16, row + 8 * (i % 2), column + 8 * (i / 2));
   float* corner = out + 8 * row + column;
   float d[4] = {corner[0], corner[1], corner[64], corner[65]};
-  mma_m16n8k16<kType>(d, a_fragment, b_fragment[0], b_fragment[1]);
+  mma_m16n8k16<kType>(d, a_fragment, pair_at(b, 16, row, column), pair_at(b, 16, row, column + 8));
   corner[0] = d[0];
   corner[1] = d[1];
   corner[64] = d[2];
   corner[65] = d[3];
 }
 
-// out = in, four 8 x 8 matrices by ldmatrix and stmatrix.
+// out = in, four 8 x 8 matrices by stmatrix.
 __global__ void copy_matrices(const uint16_t* in, uint16_t* out) {
 #if OCCVAE_HAS_WGMMA
-  __shared__ __align__(16) uint16_t from[256], to[256];
+  __shared__ __align__(16) uint16_t to[256];
   const unsigned lane = threadIdx.x;
-  for (unsigned i = lane; i < 256; i += 32) from[i] = in[i];
-  __syncwarp();
   uint32_t matrices[4];
-  ldmatrix_x4(matrices, shared_address(&from[8 * lane]));
+  for (unsigned m = 0; m < 4; ++m) matrices[m] = pair_at(in + 64 * m, 8, lane / 4, 2 * (lane % 4));
   stmatrix_x4(shared_address(&to[8 * lane]), matrices);
   __syncwarp();
   for (unsigned i = lane; i < 256; i += 32) out[i] = to[i];
@@ -185,8 +178,8 @@ __device__ void store_swizzled(uint8_t* tile, const uint16_t* matrix, unsigned r
 }
 #endif
 
-// out (64, N) = 2 a (64, 64) b (N, 64)^T by one warpgroup: one product with a in shared memory and,
-// added to it, one with a in registers.
+// out (64, N) = a (64, 64) b (N, 64)^T by one warpgroup: with a in shared memory for 128 columns,
+// in registers for 256.
 template <Operand kType, int kColumns>
 __global__ void __launch_bounds__(128)
     multiply_wgmma(const uint16_t* a, const uint16_t* b, float* out, int mistake) {
@@ -198,25 +191,24 @@ __global__ void __launch_bounds__(128)
   store_swizzled(b_tile, b, kColumns, false);
   if (mistake != kNoProxyFence) fence_proxy_async();
   __syncthreads();
-  uint32_t a_rows[4][4];
+  [[maybe_unused]] uint32_t a_rows[4][4];
   for (int k = 0; k < 4; ++k) {
     for (int i = 0; i < 4; ++i) {
       const unsigned row = 16 * warp + lane / 4 + 8 * (i % 2);
-      const unsigned column = 16 * k + 2 * (lane % 4) + 8 * (i / 2);
-      a_rows[k][i] = a[64 * row + column] | static_cast<uint32_t>(a[64 * row + column + 1]) << 16;
+      a_rows[k][i] = pair_at(a, 64, row, 16 * k + 2 * (lane % 4) + 8 * (i / 2));
     }
   }
   float d[kColumns / 2];
   for (int i = 0; i < kColumns / 2; ++i) d[i] = 0.0f;
   if (mistake != kNoFence) wgmma_fence(d);
   for (int k = 0; k < 4; ++k) {
-    const uint32_t a_columns = shared_address(bytes) + 32 * k + (mistake == kShifted ? 128 : 0);
-    wgmma_ss<kType, kColumns>(d, wgmma_descriptor(a_columns),
-                              wgmma_descriptor(shared_address(b_tile) + 32 * k), k > 0);
-  }
-  for (int k = 0; k < 4; ++k) {
-    wgmma_rs<kType, kColumns>(d, a_rows[k], wgmma_descriptor(shared_address(b_tile) + 32 * k),
-                              true);
+    const uint64_t b_columns = wgmma_descriptor(shared_address(b_tile) + 32 * k);
+    if constexpr (kColumns == 128) {
+      const uint32_t a_columns = shared_address(bytes) + 32 * k + (mistake == kShifted ? 128 : 0);
+      wgmma_ss_n128<kType>(d, wgmma_descriptor(a_columns), b_columns, k > 0);
+    } else {
+      wgmma_rs_n256<kType>(d, a_rows[k], b_columns, k > 0);
+    }
   }
   wgmma_commit();
   if (mistake == kOverwritten) {
@@ -279,10 +271,9 @@ OCCVAE_EXPORT const char* run_convert(int pairs, const float* values, uint32_t* 
   return guarded([=] { convert<<<(pairs + 63) / 64, 64>>>(pairs, values, packed); });
 }
 
-OCCVAE_EXPORT const char* run_multiply(int bf16, const uint16_t* a, const uint16_t* b, float* out,
-                                       int b_transposed) {
+OCCVAE_EXPORT const char* run_multiply(int bf16, const uint16_t* a, const uint16_t* b, float* out) {
   auto* kernel = bf16 ? multiply<Operand::kBf16> : multiply<Operand::kFp16>;
-  return guarded([=] { kernel<<<1, 32>>>(a, b, out, b_transposed); });
+  return guarded([=] { kernel<<<1, 32>>>(a, b, out); });
 }
 
 OCCVAE_EXPORT const char* run_copy_matrices(const uint16_t* in, uint16_t* out) {

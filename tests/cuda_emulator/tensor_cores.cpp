@@ -28,19 +28,6 @@ uint8_t* row_of(void* const* all, int matrix, int row) {
   return shared_pointer(arguments->row, 16, 16);
 }
 
-void load(void* const* all, bool transposed) {
-  for (int m = 0; m < 4; ++m) {
-    uint16_t matrix[8][8];
-    for (int row = 0; row < 8; ++row) std::memcpy(matrix[row], row_of(all, m, row), 16);
-    for (int lane = 0; lane < 32; ++lane) {
-      const int g = lane / 4, c = 2 * (lane % 4);
-      const uint32_t low = transposed ? matrix[c][g] : matrix[g][c];
-      const uint32_t high = transposed ? matrix[c + 1][g] : matrix[g][c + 1];
-      static_cast<MatrixArguments*>(all[lane])->matrices[m] = low | high << 16;
-    }
-  }
-}
-
 void store(void* const* all) {
   for (int m = 0; m < 4; ++m) {
     for (int lane = 0; lane < 32; ++lane) {
@@ -78,17 +65,6 @@ void multiply(void* const* all) {
 }
 
 }  // namespace
-
-void load_matrices(uint32_t* matrices, uint32_t row, bool transposed) {
-  MatrixArguments arguments{matrices, row};
-  if (transposed) {
-    warp_collective("ldmatrix.trans", kFullWarp, &arguments,
-                    [](void* const* all, unsigned) { load(all, true); });
-  } else {
-    warp_collective("ldmatrix", kFullWarp, &arguments,
-                    [](void* const* all, unsigned) { load(all, false); });
-  }
-}
 
 void store_matrices(uint32_t row, const uint32_t* matrices) {
   require_capability(90, "stmatrix");

@@ -7,7 +7,6 @@
 
 namespace emulator {
 
-void load_matrices(uint32_t* matrices, uint32_t row, bool transposed);
 void store_matrices(uint32_t row, const uint32_t* matrices);
 void multiply_m16n8k16(bool bf16, float* d, const uint32_t* a, uint32_t b0, uint32_t b1);
 

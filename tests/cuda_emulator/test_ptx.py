@@ -38,7 +38,7 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, 65472.0, 65488.0, 65503.0, 65504.0, 65519.0, 65
 def test_conversions_round_as_pytorch_does(kernels):
     plain = randn(kernels, 3974) * torch.logspace(-8, 6, 3974, device=kernels.device)
     values = torch.cat([torch.tensor(SPECIAL, device=kernels.device), plain])
-    packed = torch.zeros(len(values) // 2, 5, dtype=torch.int32, device=kernels.device)
+    packed = torch.zeros(len(values) // 2, 3, dtype=torch.int32, device=kernels.device)
     kernels.run("convert", len(packed), values, packed)
 
     def column(i: int, dtype: torch.dtype) -> torch.Tensor:
@@ -48,26 +48,22 @@ def test_conversions_round_as_pytorch_does(kernels):
         torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
 
     fp16 = values.clamp(-65504, 65504).half()  # clamp keeps NaN
-    assert_same(column(0, torch.float16), fp16)
-    assert_same(column(1, torch.bfloat16), values.bfloat16())
-    assert_same(column(2, torch.float16), fp16.relu())
-    assert_same(column(3, torch.bfloat16), values.relu().bfloat16())
+    assert_same(column(0, torch.float16), fp16.relu())
+    assert_same(column(1, torch.bfloat16), values.relu().bfloat16())
     guarded = torch.where(fp16 == 65504, torch.nan, fp16.relu())
-    assert_same(column(4, torch.float16), guarded)
+    assert_same(column(2, torch.float16), guarded)
 
 
-@pytest.mark.parametrize("b_transposed", [False, True], ids=["ldmatrix", "ldmatrix.trans"])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_mma_is_a_matrix_product(kernels, dtype, b_transposed):
+def test_mma_is_a_matrix_product(kernels, dtype):
     a, b, c = randn(kernels, 16, 16), randn(kernels, 8, 16, seed=1), randn(kernels, 16, 8, seed=2)
     a, b, out = a.to(dtype), b.to(dtype), c.clone()
-    given = b.t().contiguous() if b_transposed else b
-    kernels.run("multiply", dtype == torch.bfloat16, a, given, out, b_transposed)
+    kernels.run("multiply", dtype == torch.bfloat16, a, b, out)
     expected = c.double() + a.double() @ b.double().t()
     torch.testing.assert_close(out.double(), expected, rtol=0, atol=5e-6)
 
 
-def test_stmatrix_is_the_inverse_of_ldmatrix(kernels):
+def test_stmatrix_stores_what_the_lanes_hold(kernels):
     needs_hopper(kernels)
     matrices = randn(kernels, 4, 8, 8).half()
     out = torch.zeros_like(matrices)
@@ -97,11 +93,11 @@ def test_named_barriers_hand_values_over(kernels):
 
 
 def run_wgmma(kernels, dtype, columns: int, mistake: int = 0) -> float:
-    """Largest error of a product by wgmma; the sums have 128 terms of about 1."""
+    """Largest error of a product by wgmma; the sums have 64 terms of about 1."""
     a, b = randn(kernels, 64, 64).to(dtype), randn(kernels, columns, 64, seed=1).to(dtype)
     out = torch.zeros(64, columns, device=kernels.device)
     kernels.run("wgmma", dtype == torch.bfloat16, columns, a, b, out, mistake)
-    return (out.double() - 2 * (a.double() @ b.double().t())).abs().nan_to_num(torch.inf).max()
+    return (out.double() - a.double() @ b.double().t()).abs().nan_to_num(torch.inf).max()
 
 
 @pytest.mark.parametrize("columns", [128, 256])

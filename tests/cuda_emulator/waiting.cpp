@@ -41,8 +41,6 @@ bool check_barrier(int id) {
   return true;
 }
 
-void barrier_arrive(int id, int threads) { arrive(id, threads); }
-
 void barrier_sync(int id, int threads) {
   static const char* const kNames[16] = {"__syncthreads", "barrier 1",  "barrier 2",  "barrier 3",
                                          "barrier 4",     "barrier 5",  "barrier 6",  "barrier 7",

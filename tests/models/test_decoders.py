@@ -166,8 +166,9 @@ def test_a_packed_decoder_is_a_copy():
     [
         ({"precision": "fp8"}, "precision must be one of fp32, fp16, bf16; got 'fp8'"),
         ({"backend": "fast"}, "backend must be one of auto, native, reference; got 'fast'"),
-        ({"conditioning": torch.zeros(16)}, r"conditioning must be \(B, E\), B > 0; got \(16,\)"),
+        ({"conditioning": torch.zeros(16)}, r"conditioning must be \(B, 16\), B > 0; got \(16,\)"),
         ({"conditioning": torch.zeros(0, 16)}, r"got \(0, 16\)"),
+        ({"conditioning": torch.zeros(2, 15)}, r"must be \(B, 16\), B > 0; got \(2, 15\)"),
     ],
 )
 def test_packing_checks_its_arguments(change, message):

@@ -200,7 +200,7 @@ def test_predictions_through_the_kernels_equal_pytorch(monkeypatch):
     points = torch.rand(3, 200, 3) - 0.5
     packs = []
     pack = model.decoder.pack
-    monkeypatch.setattr(model.decoder, "pack", lambda c: packs.append(len(c)) or pack(c))
+    monkeypatch.setattr(model.decoder, "pack", lambda c, *p: packs.append(len(c)) or pack(c, *p))
     monkeypatch.setattr(model, "_decode_chunked", None)  # would fail
     found = model.predict_points(images, points)
     grid = model.predict_voxels(images, 8)
@@ -213,6 +213,26 @@ def test_predictions_through_the_kernels_equal_pytorch(monkeypatch):
         voxels = model.decode(cells, conditioning).sigmoid().view(3, 8, 8, 8)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(grid, voxels, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_predictions_have_the_precision_that_is_set(monkeypatch, precision):
+    model, images = fused_model(), pictures(1, 1, 32)
+    points, found = torch.rand(1, 50, 3) - 0.5, []
+    query = occupancy.query_occupancy
+    monkeypatch.setattr(
+        occupancy, "query_occupancy", lambda p, packed: found.append(packed) or query(p, packed)
+    )
+    exact = model.predict_points(images, points)
+    model.precision = precision
+    rounded = model.predict_points(images, points)
+    model.predict_voxels(images, 2)
+    assert [packed.precision for packed in found] == ["fp32", precision, precision]
+    assert torch.equal(rounded, exact) == (precision == "fp32")
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+    model.precision = "fp8"
+    with pytest.raises(ValueError, match="precision must be one of fp32, fp16, bf16; got 'fp8'"):
+        model.reconstruct(images, 32)
 
 
 def test_meshes_through_the_kernels_equal_those_of_pytorch(monkeypatch):

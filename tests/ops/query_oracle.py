@@ -1,6 +1,8 @@
 """What tests of query_occupancy share: inputs, the decoder itself in float64, and error bounds."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -38,6 +40,16 @@ def packed_flat(packed: PackedDecoder) -> tuple:
     return *tensors, PRECISIONS.index(packed.precision)
 
 
+@contextmanager
+def limit_cuda_kernel(limit: int) -> Iterator[int]:
+    """Packs for at most this kernel of csrc/cuda/query_kernels.cuh; yields the one it is."""
+    before = torch.ops.occvae._cuda_query_kernel()
+    try:
+        yield torch.ops.occvae._cuda_query_kernel(limit)
+    finally:
+        torch.ops.occvae._cuda_query_kernel(before)
+
+
 def overflowing(width: int = 128) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A folded decoder of one block whose g leaves the range of fp16 at some points."""
     generator = torch.Generator().manual_seed(3)
@@ -51,11 +63,25 @@ def overflowing(width: int = 128) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return input, weights / width**0.5, affines, head
 
 
-def activations(folded: tuple[Tensor, ...], points: Tensor) -> tuple[Tensor, Tensor]:
-    """g (N, C) and logits (N,) in float64, by the formula."""
+def activations(
+    folded: tuple[Tensor, ...], points: Tensor, dtype: torch.dtype = torch.float32
+) -> tuple[list[Tensor], Tensor]:
+    """By the formula, of a folded decoder of one shape: the operand (N, C) of each layer, before
+    it is rounded to dtype, and logits (N,). Sums are in float64."""
     input, weights, affines, head = (part.double() for part in folded)
+    operands = []
+
+    def rounded(x: Tensor) -> Tensor:
+        return x.float().to(dtype).double()
+
+    def activation(x: Tensor, layer: int) -> Tensor:
+        return (x * affines[0, layer, 0] + affines[0, layer, 1]).relu()
+
+    def product(x: Tensor, layer: int) -> Tensor:
+        operands.append(activation(x, layer))
+        return rounded(operands[-1]) @ rounded(weights[layer]).T
+
     x = points.double() @ input
-    h = (x * affines[0, 0, 0] + affines[0, 0, 1]).relu()
-    g = (h @ weights[0].T * affines[0, 1, 0] + affines[0, 1, 1]).relu()
-    x = x + g @ weights[1].T
-    return g, (x * affines[0, 2, 0] + affines[0, 2, 1]).relu() @ head[:-1] + head[-1]
+    for layer in range(0, len(weights), 2):
+        x = x + product(product(x, layer), layer + 1)
+    return operands, activation(x, len(weights)) @ head[:-1] + head[-1]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from functools import cache
 
 import pytest
@@ -10,18 +11,15 @@ from torch import Tensor
 
 from occvae import _extension
 from occvae.models.decoders import CbnDecoder
-from occvae.ops.query_occupancy import (
-    PRECISIONS,
-    pack_decoder,
-    query_occupancy,
-    query_shapes,
-)
+from occvae.ops import query_occupancy as ops
+from occvae.ops.query_occupancy import PRECISIONS, pack_decoder, query_occupancy, query_shapes
 from tests.builders import random_decoder
 from tests.conftest import DEVICES, needs_kernels
 from tests.ops.query_oracle import (
     activations,
     assert_accurate,
     inputs,
+    limit_cuda_kernel,
     oracle,
     overflowing,
     packed_flat,
@@ -162,7 +160,7 @@ def test_nan_stays_with_its_point(device, backend, precision):
 def test_the_range_guard_of_fp16(device, backend):
     folded = overflowing()
     points = inputs(1, 1000)[0][0] * 20
-    g, expected = activations(folded, points)
+    (_, g), expected = activations(folded, points)
     largest = g.max(dim=1).values
     assert 100 < (largest >= HALF_MAX).sum() < 900  # some and not all
     on_device = [part.to(device) for part in folded]
@@ -200,18 +198,102 @@ def test_gradient_with_respect_to_points(device, backend, width, blocks):
     assert not query_occupancy(points.detach(), packed).requires_grad
 
 
-@needs_kernels
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_gradient_is_that_of_fp32(precision):
+def test_the_gradient_is_that_of_fp32(backend, precision):
     decoder = random_decoder(64, 2)
     points, conditioning = inputs(2, 50)
     points.requires_grad_()
-    packed, exact = (decoder.pack(conditioning, name, "native") for name in (precision, "fp32"))
+    packed, exact = (decoder.pack(conditioning, name, backend) for name in (precision, "fp32"))
     found, expected = (
         torch.autograd.grad(query_occupancy(points, each).sum(), points)[0]
         for each in (packed, exact)
     )
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_second_derivative_is_zero_and_can_be_asked_for(device, backend, precision):
+    decoder = random_decoder(64, 2).to(device)
+    points, conditioning = (part.to(device) for part in inputs(2, 50))
+    points[0, 0], points[1, 1] = math.nan, math.inf
+    points.requires_grad_()
+    logits = query_occupancy(points, decoder.pack(conditioning, precision, backend))
+    [gradient] = torch.autograd.grad(logits.sum(), points, create_graph=True)
+    [second] = torch.autograd.grad(gradient.square().sum(), points)
+    assert torch.equal(second, torch.zeros_like(points))
+    # Of the logit's square it is not: 2 g g^T summed over a row.
+    clean = inputs(2, 50)[0].to(device).requires_grad_()
+    logits = query_occupancy(clean, decoder.pack(conditioning, precision, backend))
+    [slope] = torch.autograd.grad(logits.sum(), clean, retain_graph=True)
+    [gradient] = torch.autograd.grad(logits.square().sum(), clean, create_graph=True)
+    [second] = torch.autograd.grad(gradient.sum(), clean)
+    expected = 2 * slope * slope.sum(dim=2, keepdim=True)
+    torch.testing.assert_close(second, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_autocast_changes_nothing(device, backend, precision):
+    decoder = random_decoder(64, 2).to(device)
+    points, conditioning = (part.to(device) for part in inputs(2, 50))
+    points.requires_grad_()
+
+    def logits_and_gradient() -> tuple[Tensor, Tensor]:
+        logits = query_occupancy(points, decoder.pack(conditioning, precision, backend))
+        return logits, *torch.autograd.grad(logits.sum(), points)
+
+    expected = logits_and_gradient()
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        found = logits_and_gradient()
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision, largest", [("fp16", 7e4), ("bf16", 3.4e38)])
+def test_weights_beyond_the_range_are_packed_in_fp32(
+    device, backend, precision, largest, recwarn, monkeypatch
+):
+    monkeypatch.setattr(ops, "_warned", set())
+    input, weights, affines, head = (part.to(device) for part in overflowing())
+    affines[:, 0] /= 1e4  # for sums in the range of float32
+    affines[:, 1, 0] *= 1e4
+    affines[:, 1, 0, 3] /= largest
+    weights[0, 3] = weights[0, 3] / weights[0, 3].abs().max() * largest
+    folded = input, weights, affines, head
+    points = inputs(1, 400)[0]
+    for _ in range(2):
+        packed = pack_decoder(*folded, precision=precision, backend=backend)
+    assert packed.precision == "fp32"
+    expected = activations([part.cpu() for part in folded], points[0])[1]
+    assert_accurate(query_occupancy(points.to(device), packed)[0], expected, "fp32")
+    said = [str(w.message) for w in recwarn if "fp32" in str(w.message)]
+    reason = f"a weight is beyond the range of {precision}"
+    assert said == [f"query_occupancy runs in fp32: {reason}"]
+    weights[0, 3] *= 65504 / largest
+    assert pack_decoder(*folded, precision="fp16", backend=backend).precision == "fp16"
+
+
+def test_decoders_wider_than_any_kernel_of_cuda(monkeypatch, recwarn):
+    monkeypatch.setattr(ops, "_warned", set())
+    cuda = torch.device("cuda")
+    assert ops._has_width(cuda, 1024, "auto") and ops._has_width(torch.device("cpu"), 9999, "auto")
+    assert [ops._has_width(cuda, 1056, "auto") for _ in range(2)] == [False, False]
+    assert len(recwarn) == 1 and "at most 1024 channels" in str(recwarn[0].message)
+    with pytest.raises(RuntimeError, match="at most 1024 channels, this decoder's are 1056"):
+        ops._has_width(cuda, 1056, "native")
+
+
+@pytest.mark.needs_cuda
+def test_decoders_wider_than_any_kernel_take_the_reference():
+    decoder = random_decoder(1030, 1).cuda()
+    points, conditioning = (part.cuda() for part in inputs(2, 50))
+    packed = decoder.pack(conditioning)
+    assert packed.path == "reference" and packed.precision == "fp32"
+    expected = oracle(decoder, points, conditioning)
+    torch.testing.assert_close(
+        query_occupancy(points, packed).cpu().double(), expected, rtol=1e-2, atol=1e-2
+    )
 
 
 def test_default_precision_and_path():
@@ -234,12 +316,19 @@ def test_opcheck(device, precision, requires_grad):
     torch.library.opcheck(op, (flat, offsets, *packed_flat(packed)))
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "device, limit",
+    [("cpu", None), *(pytest.param("cuda", k, marks=pytest.mark.needs_cuda) for k in (1, 2, 3))],
+)
 @pytest.mark.parametrize("precision", range(3))
 @pytest.mark.parametrize("layers", [0, 4])
-def test_opcheck_of_packing(device, precision, layers):
-    weights = torch.randn(layers, 64, 64, device=device)
-    torch.library.opcheck(torch.ops.occvae._pack_query_weights.default, (weights, precision))
+@pytest.mark.parametrize("width", [64, 128, 256])
+def test_opcheck_of_packing(device, limit, precision, layers, width):
+    """On CUDA for each kernel, or the best before it that the GPU has."""
+    weights = torch.randn(layers, width, width, device=device)
+    with nullcontext() if limit is None else limit_cuda_kernel(limit):
+        op = torch.ops.occvae._pack_query_weights.default
+        torch.library.opcheck(op, (weights, precision))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -298,10 +387,37 @@ def test_errors_say_what_was_expected_and_given(error, message, points):
         query_occupancy(points, packed)
 
 
-def test_query_shapes_checks_its_arguments():
+SHAPE_ERRORS = [
+    ("length", ValueError, r"got \(4, 3\) and \(5,\)", torch.zeros(5, dtype=torch.int64)),
+    ("no tensor", TypeError, "shape_index must be a torch.Tensor; got list", [0, 0, 1, 1]),
+    ("floats", TypeError, "shape_index must be of integers; got torch.float32", torch.zeros(4)),
+    ("mask", TypeError, "must be of integers; got torch.bool", torch.zeros(4, dtype=torch.bool)),
+    ("too large", ValueError, r"shape_index must be in \[0, 2\), the packed shapes; got 2",
+     torch.tensor([0, 1, 2, 1])),
+    ("negative", ValueError, "the packed shapes; got -1", torch.tensor([0, -1, 1, 1])),
+    ("device", ValueError, "shape_index is on meta but the decoder on cpu",
+     torch.zeros(4, dtype=torch.int64, device="meta")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error, message, shape_index", [e[1:] for e in SHAPE_ERRORS],
+                         ids=[e[0] for e in SHAPE_ERRORS])  # fmt: skip
+def test_query_shapes_checks_its_arguments(error, message, shape_index):
     packed = random_decoder(32, 1).pack(inputs(2, 1)[1])
-    with pytest.raises(ValueError, match=r"got \(4, 3\) and \(5,\)"):
-        query_shapes(torch.zeros(4, 3), torch.zeros(5, dtype=torch.int64), packed)
+    with pytest.raises(error, match=message):
+        query_shapes(torch.zeros(4, 3), shape_index, packed)
+    with pytest.raises(TypeError, match="points must be a torch.Tensor; got list"):
+        query_shapes([[0.0] * 3], shape_index, packed)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_shape_index_of_any_integers(dtype):
+    points, conditioning = inputs(3, 40)
+    packed, numbers = random_decoder(32, 1).pack(conditioning), torch.arange(40) % 3
+    expected = query_shapes(points[0], numbers, packed)
+    assert torch.equal(query_shapes(points[0], numbers.to(dtype), packed), expected)
+    with pytest.raises(ValueError, match=r"in \[0, 1\), the packed shapes; got 2"):
+        query_shapes(points[0], numbers, random_decoder(32, 1).pack(conditioning[:1]))
 
 
 @needs_kernels

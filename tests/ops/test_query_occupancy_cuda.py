@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from occvae.ops import query_occupancy as ops
+from tests.conftest import EMULATED_CUDA
+from tests.ops.query_oracle import BARS, activations, limit_cuda_kernel
 
 FP32, MMA, WGMMA = 1, 2, 3  # QueryKernel of csrc/cuda/query_kernels.cuh
-PRECISIONS = {"fp32": 0, "fp16": 1, "bf16": 2}
-BOUNDS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}  # relative error (L2) of the logits
 # The same against a float64 decoder that rounds its operands too. What is left are the sums'
 # rounding errors, and operands on the edge between two numbers that they push to the other one.
 ROUNDED_BOUNDS = {"fp32": 1e-6, "fp16": 1.5e-4, "bf16": 1.5e-3}
 ROUNDED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-EMULATED = os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1"
-DEVICES = ("cpu",) if EMULATED else (pytest.param("cuda", marks=pytest.mark.needs_cuda),)
+REQUIRED = os.environ.get("OCCVAE_REQUIRE_CUDA") == "1" and not EMULATED_CUDA
+DEVICES = ("cpu",) if EMULATED_CUDA else (pytest.param("cuda", marks=pytest.mark.needs_cuda),)
 
 # Kernel, precision, channels: every kernel at every width of its own, fp32 at odd ones too.
 KERNELS = [
@@ -36,14 +36,17 @@ fast_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), FAST
 
 @contextmanager
 def only_kernel(kernel: int):
-    """Packs for this kernel; skips where the device has none."""
-    before = torch.ops.occvae._cuda_query_kernel()
-    try:
-        if torch.ops.occvae._cuda_query_kernel(kernel) != kernel:
-            pytest.skip(f"this device has no kernel {kernel}")
+    """Packs for this kernel; where the device has none it skips, or fails if it should have one."""
+    with limit_cuda_kernel(kernel) as found:
+        if found != kernel:
+            missing = pytest.fail if REQUIRED and _should_have(kernel) else pytest.skip
+            missing(f"this device has no kernel {kernel}")
         yield
-    finally:
-        torch.ops.occvae._cuda_query_kernel(before)
+
+
+def _should_have(kernel: int) -> bool:
+    capability = torch.cuda.get_device_capability()
+    return capability == (9, 0) if kernel == WGMMA else capability >= (8, 0)
 
 
 @dataclass
@@ -79,37 +82,17 @@ class Decoder:
         results = torch.zeros(2, len(points), dtype=torch.float64)
         for shape in range(len(self.affines)):
             rows = slice(offsets[shape], offsets[shape + 1])
-            results[:, rows] = self._exact(
-                points[rows], self.affines[shape].double(), precision, watched
-            )
+            folded = self.input, self.weights, self.affines[shape : shape + 1], self.head
+            operands, results[0, rows] = activations(folded, points[rows], ROUNDED[precision])
+            for layer, operand in enumerate(operands):
+                if watched is None or watched[0] == layer:
+                    seen = operand if watched is None else operand[:, : watched[1]]
+                    results[1, rows] = torch.maximum(results[1, rows], seen.amax(dim=1))
         return results
-
-    def _exact(self, points, affines, precision, watched):
-        largest = torch.zeros(len(points), dtype=torch.float64)
-
-        def activation(x, layer):
-            return (x * affines[layer, 0] + affines[layer, 1]).relu()
-
-        def operand(x, layer):
-            y = activation(x, layer)
-            if watched is None or watched[0] == layer:
-                seen = y if watched is None else y[:, : watched[1]]
-                torch.maximum(largest, seen.amax(dim=1), out=largest)
-            return rounded(y)
-
-        def rounded(x):
-            return x.float().to(ROUNDED[precision]).double()
-
-        x = points.double() @ self.input.double()
-        for layer in range(0, len(self.weights), 2):
-            g = operand(operand(x, layer) @ rounded(self.weights[layer]).T, layer + 1)
-            x = x + g @ rounded(self.weights[layer + 1]).T
-        logits = activation(x, len(self.weights)) @ self.head[:-1].double() + self.head[-1].double()
-        return torch.stack([logits, largest])
 
     def query(self, points, offsets, precision, device):
         """Through the op."""
-        number = PRECISIONS[precision]
+        number = ops.PRECISIONS.index(precision)
         weights = self.weights.to(device)
         exact = torch.ops.occvae._pack_query_weights(weights, 0)
         packed = torch.ops.occvae._pack_query_weights(weights, number) if number else exact
@@ -144,7 +127,7 @@ def test_logits_are_those_of_float64(kernel, precision, channels, device):
     with only_kernel(kernel):
         logits = decoder.query(points, offsets, precision, device)
     expected, _ = decoder.exact(points, offsets)
-    assert relative_error(logits, expected) <= BOUNDS[precision]
+    assert relative_error(logits, expected) <= BARS[precision]
     assert_rounded(logits, decoder, points, offsets, precision)
 
 
@@ -212,8 +195,30 @@ def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, 
         fp32 = decoder.query(points, offsets, "fp32", device)
     assert torch.equal(logits[beyond], fp32[beyond])
     assert (logits == fp32)[within].float().mean() < 0.05  # by chance
-    assert relative_error(logits[within], in_fp16[within]) <= BOUNDS["fp16"]
-    assert relative_error(logits[beyond], in_fp32[beyond]) <= BOUNDS["fp32"]
+    assert relative_error(logits[within], in_fp16[within]) <= BARS["fp16"]
+    assert relative_error(logits[beyond], in_fp32[beyond]) <= BARS["fp32"]
+
+
+@pytest.mark.skipif(EMULATED_CUDA, reason="takes minutes on an emulator")
+@pytest.mark.parametrize(
+    ("kernel", "precision", "channels"),
+    [case for case in KERNELS if case[2] in (128, 256)],
+)
+def test_more_points_than_the_gpu_takes_at_a_time(kernel, precision, channels, device):
+    """So that every block has several tiles, and the kernels take their largest shape."""
+    decoder = Decoder.random(channels, shapes=3)
+    points, offsets = random_points(40_000), offsets_of(17_001, 0, 22_900)
+    points[31_007] *= 1e5  # goes through the range guard in fp16
+    with only_kernel(kernel):
+        logits = decoder.query(points, offsets, precision, device)
+        fp32 = decoder.query(points, offsets, "fp32", device)
+    expected, _ = decoder.exact(points, offsets)
+    usual = torch.arange(len(points)) != 31_007
+    assert relative_error(fp32[usual], expected[usual]) <= BARS["fp32"]
+    assert relative_error(logits[usual], expected[usual]) <= BARS[precision]
+    assert relative_error(logits[~usual], expected[~usual]) <= BARS[precision]
+    assert precision != "fp16" or logits[31_007] == fp32[31_007]
+    assert (logits[offsets[-1] :] == 0).all()
 
 
 @fast_kernels

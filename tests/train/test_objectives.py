@@ -9,7 +9,7 @@ from torch import nn
 from occvae.models.pix2vox.voxel_model import VoxelOutput
 from occvae.train.config import OptimConfig
 from occvae.train.objectives import VoxelObjective, create_objective
-from tests.fakes import ball_model, tiny_voxel_model
+from tests.fakes import ball_model, octahedron_model, tiny_voxel_model
 
 
 def batch(size: int = 2) -> dict[str, torch.Tensor]:
@@ -102,3 +102,21 @@ def test_points_have_no_figures():
     assert torch.equal(loss, expected) and figures == {}
     probabilities, truth = objective.compared(logits, inputs)
     assert torch.equal(probabilities, logits.sigmoid()) and truth is occupancies
+
+
+def test_validation_is_what_evaluation_predicts(monkeypatch):
+    model = octahedron_model().train()
+    inputs = {"images": torch.rand(2, 1, 3, 32, 32), "points": torch.rand(2, 70, 3) - 0.5}
+    monkeypatch.setattr(model, "decode", None)  # plain PyTorch would fail
+    with torch.no_grad():
+        found = create_objective(model, OptimConfig()).predict(model, inputs)
+    assert model.training
+    assert torch.equal(found, model.eval().predict_points(inputs["images"], inputs["points"]))
+
+
+def test_validation_of_voxels_is_the_model_itself():
+    model = tiny_voxel_model().eval()
+    inputs = {"images": torch.rand(2, 1, 3, 64, 64)}
+    with torch.no_grad():
+        found = create_objective(model, OptimConfig()).predict(model, inputs)
+        assert torch.equal(found.refined, model(inputs["images"]).refined)

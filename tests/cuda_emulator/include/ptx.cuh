@@ -18,26 +18,16 @@ enum class Operand { kFp16, kBf16 };
 
 inline uint32_t shared_address(const void* pointer) { return emulator::shared_address(pointer); }
 
-inline void store_shared(uint32_t address, uint32_t value) {
-  *reinterpret_cast<uint32_t*>(emulator::shared_pointer(address, 4, 4)) = value;
-}
-
 inline void bar_sync(int barrier, int threads) { emulator::barrier_sync(barrier, threads); }
-inline void bar_arrive(int barrier, int threads) { emulator::barrier_arrive(barrier, threads); }
-
-template <Operand kType>
-uint32_t pack(float low, float high) {
-  auto convert = [](float x) -> uint32_t {
-    if (kType == Operand::kBf16) return emulator::to_bf16(x);
-    return emulator::to_fp16(std::isnan(x) ? x : std::fmin(std::fmax(x, -65504.0f), 65504.0f));
-  };
-  return convert(low) | convert(high) << 16;
-}
 
 template <Operand kType>
 uint32_t pack_relu(float low, float high) {
-  auto relu = [](float x) { return std::isnan(x) || x > 0 ? x : 0.0f; };
-  return pack<kType>(relu(low), relu(high));
+  auto convert = [](float x) -> uint32_t {
+    if (x <= 0) x = 0.0f;
+    if (kType == Operand::kBf16) return emulator::to_bf16(x);
+    return emulator::to_fp16(std::isnan(x) ? x : std::fmin(x, 65504.0f));
+  };
+  return convert(low) | convert(high) << 16;
 }
 
 inline uint32_t nan_where_saturated(uint32_t packed) {
@@ -48,12 +38,6 @@ inline uint32_t nan_where_saturated(uint32_t packed) {
   return check(packed & 0xFFFF) | check(packed >> 16) << 16;
 }
 
-inline void ldmatrix_x4(uint32_t (&matrices)[4], uint32_t row) {
-  emulator::load_matrices(matrices, row, false);
-}
-inline void ldmatrix_x4_trans(uint32_t (&matrices)[4], uint32_t row) {
-  emulator::load_matrices(matrices, row, true);
-}
 inline void stmatrix_x4(uint32_t row, const uint32_t (&matrices)[4]) {
   emulator::store_matrices(row, matrices);
 }
@@ -92,13 +76,13 @@ inline uint64_t wgmma_descriptor(uint32_t address) {
   return (address & 0x3FFFF) >> 4 | uint64_t{1} << 16 | uint64_t{64} << 32 | uint64_t{1} << 62;
 }
 
-template <Operand kType, int kColumns>
-void wgmma_ss(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool accumulate) {
-  emulator::wgmma({kType == Operand::kBf16, kColumns, accumulate, a, b, nullptr, d});
+template <Operand kType>
+void wgmma_ss_n128(float (&d)[64], uint64_t a, uint64_t b, bool accumulate) {
+  emulator::wgmma({kType == Operand::kBf16, 128, accumulate, a, b, nullptr, d});
 }
-template <Operand kType, int kColumns>
-void wgmma_rs(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
-  emulator::wgmma({kType == Operand::kBf16, kColumns, accumulate, 0, b, a, d});
+template <Operand kType>
+void wgmma_rs_n256(float (&d)[128], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+  emulator::wgmma({kType == Operand::kBf16, 256, accumulate, 0, b, a, d});
 }
 template <int kSize>
 void wgmma_fence(float (&)[kSize]) {
