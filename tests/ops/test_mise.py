@@ -161,6 +161,19 @@ def test_chunks_change_nothing(backend):
     assert torch.equal(whole.values, chunked.values)
 
 
+def test_a_field_may_reuse_its_memory(backend):
+    buffer = torch.empty(1000)
+
+    def field(points, shape_index):
+        return torch.sub(0.35, points.norm(dim=1), out=buffer[: len(points)])
+
+    options = {"resolution": 32, "coarse_resolution": 8, "backend": backend}
+    reused = mise(field, **options, max_points_per_call=1000)
+    fresh = mise(sphere(), **options, max_points_per_call=1000)
+    assert torch.equal(reused.points, fresh.points)
+    assert torch.equal(reused.values, fresh.values)
+
+
 def test_what_the_field_receives(backend):
     def field(points, shape_index):
         assert points.dtype == torch.float32
