@@ -13,7 +13,7 @@ from tests.cuda_emulator import build
 TESTS = {
     "voxel_iou": "tests/ops/test_voxel_iou.py",
     "mise": "tests/ops/test_mise_native.py",
-    "marching_cubes": "tests/ops/test_marching_cubes_native.py",
+    "marching_cubes": "tests/ops/test_marching_cubes_native.py tests/ops/test_devices_agree.py",
     "query_occupancy": "tests/ops/test_query_occupancy_cuda.py",
 }
 
@@ -38,7 +38,7 @@ def test_ops_on_emulated_cuda(source):
             "-p",
             "no:cacheprovider",
             "--capture=sys",
-            TESTS[source],
+            *TESTS[source].split(),
         ],
         cwd=build.ROOT,
         env=environment | {"PYTHONPATH": str(build.ROOT)},

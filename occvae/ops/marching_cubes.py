@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from occvae import _extension
+from occvae.arguments import check_callable, check_count, check_level, check_progress
 from occvae.memory import require_memory
 from occvae.ops.caps import count_cap_points
 from occvae.ops.evaluator import Evaluator, Field, Progress
@@ -63,17 +64,24 @@ def marching_cubes(
 
     Raises:
         ValueError: a level that the grid was not refined for, a grid that lacks points next to its
-            surface or has some twice, NaN values, refine_vertices without a field.
+            surface, has some twice or outside its lattice, NaN values, refine_vertices without a
+            field, a number out of range.
+        TypeError: an argument of the wrong type.
         MemoryError: what it needs does not fit in free memory.
         ImportError: PyMCubes is not installed and there is no kernel.
     """
-    level = grid.level if level is None else float(level)
+    level = grid.level if level is None else check_level(level)
     if level != grid.level and grid.coarse_resolution != grid.resolution:
         raise ValueError(
             f"grid was refined at level {grid.level}; got level {level}: call mise(level={level})"
         )
-    if refine_vertices < 0 or (refine_vertices and field is None):
-        raise ValueError(f"refine_vertices={refine_vertices} must be >= 0 and needs the field")
+    refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
+    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
+    check_progress(progress)
+    if refine_vertices and field is None:
+        raise ValueError(f"refine_vertices={refine_vertices} needs the field")
+    if refine_vertices:
+        check_callable("field", field)
     _check_grid_memory(grid, level, backend)
     parts = [
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
@@ -150,7 +158,9 @@ def _one_shape(
     *mesh, problems = run(
         points.to(device), values.to(device), *sizes, level, *grid.bounds, with_edges
     )
-    missing, repeated, nan = problems.tolist()
+    missing, repeated, nan, outside = problems.tolist()
+    if outside:
+        raise ValueError(f"grid has {outside} points of shape {shape} outside its lattice")
     if nan:
         raise ValueError("grid.values must not be NaN")
     if repeated:
@@ -202,7 +212,7 @@ def _fake(
         points.new_empty((faces, 3), dtype=torch.int64),
         points.new_empty((edges, 4)),
         points.new_empty((edges, 2), dtype=torch.float64),
-        torch.empty(3, dtype=torch.int64, device="cpu"),
+        torch.empty(4, dtype=torch.int64, device="cpu"),
     )
 
 
