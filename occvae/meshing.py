@@ -70,7 +70,8 @@ def extract_mesh(
     check_callable("field", field)
     check_progress(progress)
     device = torch.get_default_device() if device is None else torch.device(device)
-    check_memory(resolution, coarse_resolution, (coarse_resolution + 1) ** 3, device, backend)
+    first = (coarse_resolution + 1) ** 3
+    check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
     grid = mise(
         field,
         resolution=resolution,

@@ -97,26 +97,36 @@ def marching_cubes(
 
 
 def _check_grid_memory(grid: SparseGrid, level: float, backend: str) -> None:
-    sizes = (grid.resolution, grid.coarse_resolution, len(grid.points))
+    sizes = (grid.resolution, len(grid.points), grid.points.device, backend)
     most_cap_points = grid.num_shapes * 6 * (grid.resolution + 1) ** 2
     try:
-        check_memory(*sizes, grid.points.device, backend, most_cap_points)
+        check_memory(*sizes, len(grid.points), most_cap_points)
     except MemoryError:  # counting them can take as long as the mesh
-        cap_points = count_cap_points(grid, level)
-        check_memory(*sizes, grid.points.device, backend, cap_points)
+        check_memory(*sizes, count_bricks(grid), count_cap_points(grid, level))
+
+
+def count_bricks(grid: SparseGrid) -> int:
+    """The kernel's bricks of 8^3 points that know points, but for those at some ends of the domain.
+
+    A brick's points are around its first one, which is known where one of the others is: that came
+    from a split of a cell of 8^3 or less, whose parents' corners are known.
+    """
+    first = [((part & 7) == 0).all(1).count_nonzero() for part in grid.points.split(2**20)]
+    return int(torch.stack(first).sum()) if first else 0
 
 
 def check_memory(
     resolution: int,
-    coarse_resolution: int,
     points: int,
     device: torch.device,
     backend: str,
+    bricks: int,
     cap_points: int = 0,
 ) -> None:
     """MemoryError when marching_cubes of a grid with so many points would not fit.
 
     Args:
+        bricks: at most so many bricks of the kernel know points.
         cap_points: lattice points of the domain's faces that are inside, known or not.
 
     Raises:
@@ -124,10 +134,9 @@ def check_memory(
     """
     cpu = torch.device("cpu")
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
-        # Places of bricks, bricks (dense ones near the surface, one for each coarse point
-        # elsewhere), values, and the mesh with about 0.3 vertices a point.
-        needed = 5 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
-        needed += 408 * min(points, (coarse_resolution + 1) ** 3)
+        # Places of bricks, bricks, values, and the mesh with about 0.3 vertices a point.
+        places = ((resolution + 3) // 8 + 2) ** 3
+        needed = 5 * places + 408 * min(bricks, places) + 64 * points
         needed += 88 * cap_points  # a vertex and two triangles each, and bricks
         purpose = f"marching cubes at resolution {resolution}"
         require_memory(needed, _kernel_device(device), purpose, _ADVICE)
