@@ -35,6 +35,24 @@ def meshes(device: str) -> None:
     assert all(len(faces) for _, faces in marching_cubes(grid, backend="native"))
 
 
+def meshes_to_the_bounds(device: str) -> None:
+    """Caps, half precision, refined vertices; and a lattice of which every point is known."""
+
+    def field(points: torch.Tensor, shape_index: torch.Tensor) -> torch.Tensor:
+        return (points[:, 0] - points[:, 1] + 0.013).half()
+
+    for coarse_resolution in (8, 64):
+        grid = mise(
+            field,
+            resolution=64,
+            coarse_resolution=coarse_resolution,
+            device=device,
+            backend="native",
+        )
+        ((_, faces),) = marching_cubes(grid, field=field, refine_vertices=1, backend="native")
+        assert len(faces)
+
+
 def query_occupancy(device: str) -> None:
     from occvae.ops.query_occupancy import query_occupancy as query
 
@@ -50,7 +68,7 @@ def main() -> None:
     device = parser(__doc__).parse_args().device
     torch.manual_seed(0)
     failed = []
-    for run in (voxel_iou, meshes, query_occupancy):
+    for run in (voxel_iou, meshes, meshes_to_the_bounds, query_occupancy):
         try:
             with torch.no_grad():
                 run(device)
