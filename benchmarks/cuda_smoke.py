@@ -37,6 +37,24 @@ def meshes(device: str) -> None:
     assert all(len(faces) for _, faces in marching_cubes(grid, backend="native"))
 
 
+def meshes_to_the_bounds(device: str) -> None:
+    """Caps, half precision, refined vertices; and a lattice of which every point is known."""
+
+    def field(points: torch.Tensor, shape_index: torch.Tensor) -> torch.Tensor:
+        return (points[:, 0] - points[:, 1] + 0.013).half()
+
+    for coarse_resolution in (8, 64):
+        grid = mise(
+            field,
+            resolution=64,
+            coarse_resolution=coarse_resolution,
+            device=device,
+            backend="native",
+        )
+        ((_, faces),) = marching_cubes(grid, field=field, refine_vertices=1, backend="native")
+        assert len(faces)
+
+
 def queries(device: str) -> None:
     """Each kernel with more tiles than a large GPU takes at a time, and a point for the guard."""
     for channels, kernels in ((128, (2,)), (256, (2, 3))):  # see csrc/cuda/query_kernels.cuh
@@ -66,7 +84,7 @@ def main() -> None:
     device = parser(__doc__).parse_args().device
     torch.manual_seed(0)
     failed = []
-    for run in (voxel_iou, meshes, queries):
+    for run in (voxel_iou, meshes, meshes_to_the_bounds, queries):
         try:
             with torch.no_grad():
                 run(device)

@@ -92,6 +92,8 @@ benchmarks() {
     run "$(basename "$file" .py)" 100 "$PYTHON" "$file" --device "$DEVICE" "${quick[@]}" \
       --json "$OUT/results.jsonl"
   done
+  run "mise_bench 2048" 60 "$PYTHON" benchmarks/mise_bench.py --device "$DEVICE" --only scaling \
+    --scaling 2048 --scaling-field sphere --json "$OUT/results.jsonl"
 }
 
 # Without PyTorch's cache of memory, which would hide what lies past the end of a tensor.

@@ -8,8 +8,9 @@ python benchmarks/mise_bench.py --device cuda --json mise.json
 
 Three sections: fields, scaling, decoder. A check comes before every timing and has run everything
 once; one that fails ends the benchmark. "field" is the user's function, "refine" MISE without it,
-"extract" marching cubes. Memory is the growth of the process at the peak, points and mesh
-included, on CUDA that of PyTorch's allocations there.
+"extract" marching cubes, "total" an extraction without the clock between these. Memory is the
+growth of the process at the peak, points and mesh included, on CUDA that of PyTorch's allocations
+there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mise_case import (
     dense_baselines,
     import_or_none,
     mesh_facts,
+    without_stages,
 )
 from mise_fields import FIELDS, FittedDecoder
 from occvae import _extension
@@ -111,13 +113,15 @@ def measure_field(case: Case, args: argparse.Namespace, records: Records) -> Non
     facts = check_grid(case, case.refine(NATIVE), case.refine("reference"))
     facts["memory"] = case.peak_memory()
     stages = Stages(case)
-    runs = {NATIVE: stages.run}
+    runs = stages.candidates(NATIVE)
     if import_or_none("mcubes"):
         runs[f"{PURE} and PyMCubes"] = lambda: case.mesh("reference")
     else:
         runs[f"{PURE}, mise alone"] = lambda: case.refine("reference")
     dense, absent = dense_baselines(case) if case.resolution <= args.dense_up_to else ({}, [])
-    results = interleave(runs | dense, repeats=args.repeats, device=case.device, warmup=1)
+    results = without_stages(
+        interleave(runs | dense, repeats=args.repeats, device=case.device, warmup=1)
+    )
     total = results.pop(NATIVE)
     times = stages.summary(args.repeats)
     print_stages(stages, times, total)
@@ -145,10 +149,12 @@ def measure_scaling(name: str, args: argparse.Namespace, records: Records) -> No
             raise SystemExit(f"{resolution}: {facts['open_edges']} open edges: no times")
         facts["memory"] = case.peak_memory()
         stages = Stages(case)
-        runs = {NATIVE: stages.run}
+        runs = stages.candidates(NATIVE)
         if resolution <= args.reference_up_to and import_or_none("mcubes"):
             runs[PURE] = lambda case=case: case.mesh("reference")
-        results = interleave(runs, repeats=args.repeats, device=case.device, warmup=1)
+        results = without_stages(
+            interleave(runs, repeats=args.repeats, device=case.device, warmup=1)
+        )
         total, times = results.pop(NATIVE), stages.summary(args.repeats)
         ms = {stage: 1e3 * row["median"] for stage, row in times.items()}
         ratio = f"{results[PURE]['median'] / total['median']:.1f}x" if PURE in results else "-"
@@ -187,13 +193,15 @@ def measure_decoder(args: argparse.Namespace, records: Records) -> None:
         ways[f"native, packed {precision}"] = case
     del pure
     stages = {name: Stages(case) for name, case in ways.items()}
-    runs = {name: way.run for name, way in stages.items()}
+    runs = {}
+    for name, way in stages.items():
+        runs |= way.candidates(name)
     if import_or_none("mcubes"):
         runs[f"{PURE} and PyMCubes, eager"] = lambda: eager.mesh("reference")
     else:
         runs[f"{PURE}, mise alone, eager"] = lambda: eager.refine("reference")
     repeats = args.decoder_repeats
-    results = interleave(runs, repeats=repeats, device=args.device, warmup=0)
+    results = without_stages(interleave(runs, repeats=repeats, device=args.device, warmup=0))
     for name, way in stages.items():
         print(f"{name}")
         times = way.summary(repeats)

@@ -18,6 +18,7 @@ from occvae.ops.mise import Field, mise
 from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
 
 Mesh = tuple[Tensor, Tensor]
+_STAGES = ", stages"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,11 @@ class Case:
 
 
 class Stages:
-    """Native extractions that keep the seconds of each stage: the field, refine, extract."""
+    """Native extractions that keep the seconds of each stage: the field, refine, extract.
+
+    On CUDA the clock waits after each stage and each call of the field, so that together they take
+    longer than an extraction.
+    """
 
     def __init__(self, case: Case, field: Field | None = None):
         self._case, self._field = case, field or case.field
@@ -97,6 +102,12 @@ class Stages:
         self.counts = {"points": len(grid.points), "vertices": len(mesh[0])}
         return mesh
 
+    def candidates(self, name: str) -> dict[str, Callable[[], object]]:
+        """For `interleave`: extractions under `name`, on CUDA without a clock between stages."""
+        if self._case.device == "cpu":
+            return {name: self.run}
+        return {name: lambda: self._case.mesh("native"), name + _STAGES: self.run}
+
     def summary(self, repeats: int) -> dict[str, dict[str, float]]:
         """Of the last `repeats` runs."""
         return {name: summarise(seconds[-repeats:]) for name, seconds in self.seconds.items()}
@@ -105,6 +116,11 @@ class Stages:
         if self._case.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
+
+
+def without_stages(results: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The times of extractions, without those of stages alone."""
+    return {name: row for name, row in results.items() if not name.endswith(_STAGES)}
 
 
 def point_keys(grid: SparseGrid) -> Tensor:

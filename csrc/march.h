@@ -55,7 +55,8 @@ class March {
         counts_(zeros<MarchCounts>(1)) {}
 
   Mesh run(bool with_edges) {
-    place_bricks();
+    const MarchCounts placed = place_bricks();
+    if (placed.outside != 0) return new_mesh(placed, false);
     set_points();
     const Tensor stored = store_values();
     return write(stored, count_rows(), with_edges);
@@ -82,7 +83,7 @@ class March {
   MarchCounts* counts() const { return data_of<MarchCounts>(counts_); }
 
   // Finds the bricks that are needed; for caps too, if there are any.
-  void place_bricks() {
+  MarchCounts place_bricks() {
     bricks_.per_axis = ceil_div(domain_.resolution + 3, 8) + 1;
     const int64_t places = bricks_.per_axis * bricks_.per_axis * bricks_.per_axis;
     const Tensor marks = zeros<uint8_t>(places);
@@ -92,7 +93,7 @@ class March {
         size_, kPointGrain,
         MarkPlace<scalar_t>{samples_, domain_, bricks_, data_of<uint8_t>(marks), counts()});
     MarchCounts found = number_bricks(marks, places);
-    STD_TORCH_CHECK(found.outside == 0, "marching_cubes: points lie outside the lattice");
+    if (found.outside != 0) return found;
     if (found.touched != 0) {
       find_caps(found.touched);
       loops_.for_each(faces_.size(1), kPointGrain,
@@ -101,6 +102,7 @@ class March {
     }
     allocate_bricks(found.bricks);
     loops_.for_each(places, kPointGrain, PlaceBrick{bricks_});
+    return found;
   }
 
   MarchCounts number_bricks(const Tensor& marks, int64_t places) {
@@ -165,12 +167,16 @@ class March {
     return read_counts();
   }
 
-  Mesh write(const Tensor& stored, const MarchCounts& counts, bool with_edges) {
+  Mesh new_mesh(const MarchCounts& counts, bool with_edges) const {
     const int64_t num_edges = with_edges ? counts.vertices : 0;
-    Mesh mesh{torch::stable::new_empty(like_, {counts.vertices, 3}, ScalarType::Float),
-              torch::stable::new_empty(like_, {counts.triangles, 3}, ScalarType::Long),
-              torch::stable::new_empty(like_, {num_edges, 4}, ScalarType::Int),
-              torch::stable::new_empty(like_, {num_edges, 2}, ScalarType::Double), counts};
+    return {torch::stable::new_empty(like_, {counts.vertices, 3}, ScalarType::Float),
+            torch::stable::new_empty(like_, {counts.triangles, 3}, ScalarType::Long),
+            torch::stable::new_empty(like_, {num_edges, 4}, ScalarType::Int),
+            torch::stable::new_empty(like_, {num_edges, 2}, ScalarType::Double), counts};
+  }
+
+  Mesh write(const Tensor& stored, const MarchCounts& counts, bool with_edges) {
+    Mesh mesh = new_mesh(counts, with_edges);
     loops_.for_each(
         bricks_.count * (8 / Loops::kRows), kBrickGrain,
         WriteRows<scalar_t, Loops::kRows>{
@@ -217,11 +223,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes_with(
   THO_DISPATCH_V2(v.scalar_type(), kOp,
                   AT_WRAP([&] { mesh = march<scalar_t>(loops, p, v, domain, level, with_edges); }),
                   AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
-  Tensor problems = torch::stable::empty({3}, ScalarType::Long);  // on the CPU, like the counts
+  Tensor problems = torch::stable::empty({4}, ScalarType::Long);  // on the CPU, like the counts
   auto* out = data_of<int64_t>(problems);
   out[0] = mesh.counts.missing;
   out[1] = mesh.counts.repeated;
   out[2] = mesh.counts.nan;
+  out[3] = mesh.counts.outside;
   return {mesh.vertices, mesh.faces, mesh.edges, mesh.ends, problems};
 }
 

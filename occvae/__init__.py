@@ -1,7 +1,7 @@
 """Images of an object into 3D: voxels, or an implicit occupancy field and a watertight mesh."""
 
 from occvae.errors import UserError
-from occvae.meshing import extract_mesh
+from occvae.meshing import ProgressBar, extract_mesh
 from occvae.models import create_model, from_pretrained, list_models
 from occvae.ops.inside_mesh import inside_mesh
 from occvae.ops.marching_cubes import marching_cubes
@@ -13,6 +13,7 @@ from occvae.sparse_grid import SparseGrid
 __version__ = "0.1.0"
 __all__ = [
     "PackedDecoder",
+    "ProgressBar",
     "SparseGrid",
     "UserError",
     "create_model",

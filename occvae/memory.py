@@ -9,18 +9,41 @@ import torch
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def require_memory(needed: int, device: torch.device, purpose: str, advice: str) -> None:
+def require_memory(needed: int, device: torch.device, purpose: str, advice: str) -> int | None:
     """MemoryError "<purpose> needs ... GiB, ... GiB are free: <advice>" when it would not fit.
 
     Args:
         needed: bytes.
         purpose, advice: what needs them, and what the user can do about it.
+
+    Returns:
+        available_memory(device).
     """
     free = available_memory(device)
     if free is not None and needed > free:
         raise MemoryError(
             f"{purpose} needs {_size(needed)}, {_size(free)} are free on {device.type}: {advice}"
         )
+    return free
+
+
+class FreeMemory:
+    """require_memory() of one device for needs that grow, without asking it each time.
+
+    The device is asked again only for more than a quarter of what it last had: the rest has room
+    for what was taken since, as long as that is no more than three times the need.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._free: int | None = None
+
+    def require(self, needed: int, purpose: str, advice: str, *, kept: int = 0) -> None:
+        """As require_memory(); `kept` of these bytes will be taken for good."""
+        if self._free is None or 4 * needed > self._free:
+            self._free = require_memory(needed, self._device, purpose, advice)
+        if self._free is not None:
+            self._free -= kept
 
 
 def available_memory(device: torch.device) -> int | None:

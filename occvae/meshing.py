@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from occvae.arguments import check_callable, check_count, check_progress, check_resolutions
 from occvae.ops.caps import cap_normals
 from occvae.ops.evaluator import Field, Progress
 from occvae.ops.field_normals import field_normals
 from occvae.ops.marching_cubes import Mesh, check_memory, marching_cubes
-from occvae.ops.mise import check_resolutions, mise
+from occvae.ops.mise import mise
 from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid
 
 if TYPE_CHECKING:
@@ -64,8 +65,13 @@ def extract_mesh(
     """
     trimesh = _import_trimesh()
     resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
+    refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
+    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
+    check_callable("field", field)
+    check_progress(progress)
     device = torch.get_default_device() if device is None else torch.device(device)
-    check_memory(resolution, coarse_resolution, (coarse_resolution + 1) ** 3, device, backend)
+    first = (coarse_resolution + 1) ** 3
+    check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
     grid = mise(
         field,
         resolution=resolution,

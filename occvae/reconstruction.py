@@ -61,7 +61,7 @@ def reconstruct_files(
 
     Raises:
         UserError: a picture cannot be read, the model refuses an argument, or there is no surface
-            at that threshold.
+            at that threshold, or memory runs out.
     """
     if blocks and model.target != "voxels":
         raise UserError(f"{model.arch} makes no voxels, so it has no blocks")
@@ -79,6 +79,10 @@ def reconstruct_files(
             )
         except (ValueError, MemoryError) as error:
             raise UserError(f"{image}: {error}") from None
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{image}: {device} is out of memory; try a lower --resolution"
+            ) from None
         finally:
             bar.close()
         if len(mesh.faces) == 0:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from occvae.arguments import check_bounds, check_count, check_level, check_resolutions
+
 DEFAULT_BOUNDS = (-0.55, 0.55)
 
 
@@ -45,6 +47,9 @@ class SparseGrid:
     Every point of the coarse lattice (coordinates divisible by resolution / coarse_resolution) is
     known; finer ones only near the surface `field == level`. No point occurs twice. The order of
     points is not part of the contract.
+
+    Raises:
+        ValueError, TypeError: tensors or numbers that are not as below.
     """
 
     points: Tensor
@@ -60,7 +65,7 @@ class SparseGrid:
     coarse_resolution: int
     """Cells along an edge of the coarsest lattice; equal to `resolution` when all is known."""
     bounds: tuple[float, float] = DEFAULT_BOUNDS
-    """World coordinates of lattice coordinates 0 and `resolution`."""
+    """World coordinates of lattice coordinates 0 and `resolution`, near enough to 0 for float32."""
     level: float = 0.0
     """The value that separates inside (>= level) from outside; refinement followed it."""
     num_shapes: int = 1
@@ -72,6 +77,19 @@ class SparseGrid:
             got = tuple(getattr(self, name).shape)
             if got != shape:
                 raise ValueError(f"SparseGrid.{name} must have shape {shape}; got {got}")
+        for name, dtype in {"points": torch.int32, "shape_index": torch.int64}.items():
+            got = getattr(self, name).dtype
+            if got != dtype:
+                raise TypeError(f"SparseGrid.{name} must be {dtype}; got {got}")
+        if not self.values.is_floating_point():
+            raise TypeError(f"SparseGrid.values must be floating; got {self.values.dtype}")
+        devices = [str(getattr(self, name).device) for name in expected]
+        if len(set(devices)) > 1:
+            raise ValueError(f"SparseGrid's tensors must be on one device; got {devices}")
+        check_resolutions(self.resolution, self.coarse_resolution)
+        check_bounds(self.bounds, self.resolution)
+        check_level(self.level)
+        check_count("num_shapes", self.num_shapes)
 
     @classmethod
     def from_dense(

@@ -1,6 +1,7 @@
 """Devices and shared data. CUDA variants are skipped by name without a GPU, never silently."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("OCCVAE_REQUIRE_CUDA") == "1":
         pytest.fail(f"OCCVAE_REQUIRE_CUDA=1, but {obstacle}")
     pytest.skip(f"needs CUDA: {obstacle}")
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,10 @@ SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000)"
 TESTS = {
     "voxel_iou": ("tests/ops/test_voxel_iou.py", ""),
     "mise": ("tests/ops/test_mise_native.py", ""),
-    "marching_cubes": ("tests/ops/test_marching_cubes_native.py", ""),
+    "marching_cubes": (
+        "tests/ops/test_marching_cubes_native.py tests/ops/test_devices_agree.py",
+        "",
+    ),
     "query_occupancy": ("tests/ops/test_query_occupancy_cuda.py", ""),
     "inside_mesh": (
         "tests/ops/test_inside_mesh.py",
@@ -35,12 +38,12 @@ pytestmark = [
 @pytest.mark.parametrize("source", TESTS)
 def test_ops_on_emulated_cuda(source):
     assert (build.ROOT / f"csrc/cuda/{source}.cu").exists()
-    file, selection = TESTS[source]
+    files, selection = TESTS[source]
     environment = os.environ | build.with_address_sanitizer()
     environment |= {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=sys", file]
-        + ["-k", selection],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=sys"]
+        + [*files.split(), "-k", selection],
         cwd=build.ROOT,
         env=environment | {"PYTHONPATH": str(build.ROOT)},
         capture_output=True,

@@ -14,10 +14,10 @@ from occvae.meshing import extract_mesh
 from occvae.ops import marching_cubes as marching_cubes_module
 from occvae.ops import vertex_refinement
 from occvae.ops.caps import count_cap_points
-from occvae.ops.marching_cubes import check_memory, marching_cubes
+from occvae.ops.marching_cubes import check_memory, count_bricks, marching_cubes
 from occvae.ops.mise import mise
 from tests.conftest import BACKENDS, needs_kernels
-from tests.fields import gyroid, sphere
+from tests.fields import gyroid, sphere, torus
 
 _SLACK = 8 * 2**20  # of the allocator, and of what libraries load when they are first used
 
@@ -38,18 +38,26 @@ def estimate(monkeypatch, grid, backend: str, refined_vertices: int = 0) -> int:
         patch.setattr(
             marching_cubes_module, "require_memory", lambda needed, *_: asked.append(needed)
         )
-        sizes = (grid.resolution, grid.coarse_resolution, len(grid.points))
-        check_memory(*sizes, grid.points.device, backend, count_cap_points(grid, 0.0))
+        sizes = (grid.resolution, len(grid.points), grid.points.device, backend)
+        check_memory(*sizes, count_bricks(grid), count_cap_points(grid, 0.0))
     return asked[0] + vertex_refinement._VERTEX_BYTES * refined_vertices
 
 
-FIELDS = {"full": full, "half": half, "sphere": sphere()}
-CASES = [(name, resolution) for name in FIELDS for resolution in (128, 256)]
+def specks(points, shape_index):
+    """Tiny balls around every fourth point of the lattice of 32: deep refinement far apart."""
+    spacing = 1.1 / 8
+    offsets = torch.remainder(points + 0.55 + spacing / 2, spacing) - spacing / 2
+    return 2e-4 - offsets.norm(dim=1)
+
+
+FIELDS = {"full": full, "half": half, "sphere": sphere(), "specks": specks}
+DENSE_CASES = [(name, resolution) for name in list(FIELDS)[:3] for resolution in (128, 256)]
+CASES = [*DENSE_CASES, ("specks", 1024)]
 
 
 def print_growths(backend: str) -> None:
     growths = []
-    for name, resolution in CASES:
+    for name, resolution in CASES if backend == "native" else DENSE_CASES:
         grid = mise(FIELDS[name], resolution=resolution)
         marching_cubes(mise(FIELDS[name], resolution=64), backend=backend)  # loads what it needs
         growths.append(growth_at_peak(lambda grid=grid: marching_cubes(grid, backend=backend)))
@@ -73,7 +81,10 @@ def growths(request: pytest.FixtureRequest) -> tuple[str, list[int | None]]:
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{n}-{r}" for n, r in CASES])
 def test_marching_cubes_takes_what_it_says(growths, number, monkeypatch):
-    backend, growth = growths[0], growths[1][number]
+    backend, found = growths
+    if number >= len(found):
+        pytest.skip("takes gigabytes on a dense grid")
+    growth = found[number]
     if growth is None:
         pytest.skip("only Linux tells the peak")
     name, resolution = CASES[number]
@@ -128,6 +139,63 @@ def test_a_surface_without_caps_is_not_refused_for_those_it_might_have(monkeypat
     free = 200 * 2**20  # caps over all of the bounds would take 140 MB more
     monkeypatch.setattr(memory, "available_memory", lambda device: free)
     marching_cubes(grid, backend="native")
+
+
+@pytest.mark.parametrize(("resolution", "coarse_resolution"), [(96, 24), (100, 25), (512, 16)])
+@pytest.mark.parametrize("field", [specks, torus(), sphere()])
+def test_bricks_are_counted(field, resolution, coarse_resolution):
+    """Point (x, y, z) is in the brick that begins at 8 floor((x + 1) / 8) - 1 and so on."""
+    grid = mise(field, resolution=resolution, coarse_resolution=coarse_resolution)
+    assert count_bricks(grid) == len(((grid.points + 1) // 8).unique(dim=0))
+
+
+def test_the_reference_asks_for_memory_before_each_round(monkeypatch):
+    """At first there is enough; the next rounds of a gyroid are dense."""
+    calls = []
+
+    def field(points, shape_index):
+        calls.append(len(points))
+        return gyroid(points, shape_index)
+
+    monkeypatch.setattr(memory, "available_memory", lambda device: 100 * 2**20)
+    with pytest.raises(MemoryError, match=r"mise at resolution 128 .* 100.0 MiB are free on cpu"):
+        mise(field, resolution=128, backend="reference")
+    assert calls == [35937, 199950]
+
+
+def test_free_memory_is_asked_again_only_for_large_needs(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory, "available_memory", lambda device: asked.append(0) or 1000)
+    free = memory.FreeMemory(torch.device("cpu"))
+    for needed, count in ((100, 1), (250, 1), (251, 2), (10, 2)):
+        free.require(needed, "it", "take less")
+        assert len(asked) == count
+    with pytest.raises(MemoryError, match="^it needs .* are free on cpu: take less$"):
+        free.require(1001, "it", "take less")
+    free.require(900, "it", "take less", kept=900)
+    count = len(asked)
+    free.require(50, "it", "take less")  # a quarter of the 100 that are left is less
+    assert len(asked) == count + 1
+
+
+@needs_kernels
+def test_small_extractions_ask_for_free_memory_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory, "available_memory", lambda device: asked.append(0) or 2**40)
+    assert len(mise(sphere(), resolution=256, backend="native").rounds) == 4
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("field", [gyroid, sphere()])
+def test_refinement_by_the_reference_takes_what_it_says(field, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        memory.FreeMemory, "require", lambda _, needed, *__, **___: asked.append(needed)
+    )
+    growth = growth_at_peak(lambda: mise(field, resolution=128, backend="reference"))
+    if growth is None:
+        pytest.skip("only Linux tells the peak")
+    assert growth <= max(asked[1:]) + asked[0] + _SLACK
 
 
 def test_what_cannot_fit_is_refused_before_the_field_is_called(monkeypatch, backend):

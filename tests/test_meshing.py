@@ -90,6 +90,16 @@ def test_memory_and_arguments_are_checked_before_the_field_is_used(monkeypatch):
 
     with pytest.raises(ValueError, match="nearest valid are 128 and 256"):
         extract_mesh(field, resolution=200)
+    for options, error, message in (
+        ({"refine_vertices": -1}, ValueError, "refine_vertices must be at least 0; got -1"),
+        ({"refine_vertices": 0.5}, TypeError, "refine_vertices must be an integer; got float"),
+        ({"progress": 1}, TypeError, "progress must be callable or None; got int"),
+        ({"max_points_per_call": 0}, ValueError, "max_points_per_call must be at least 1; got 0"),
+        ({"level": math.nan}, ValueError, "level must be finite; got nan"),
+        ({"bounds": (1e5, 1e5 + 1)}, ValueError, "too far from 0 for float32"),
+    ):
+        with pytest.raises(error, match=message):
+            extract_mesh(field, **options)
     monkeypatch.setattr(memory, "available_memory", lambda device: 10 * 2**30)
     message = r"resolution 2048 on a dense grid needs 24.1 GiB, 10.0 GiB are free on cpu"
     with pytest.raises(MemoryError, match=message):

@@ -31,6 +31,13 @@ def test_flaws_of_meshes_are_found():
     assert facts(TETRAHEDRON[:0])[:2] == (0, 0)
 
 
+def test_on_cuda_extractions_are_timed_without_the_clock_of_stages():
+    case = mise_bench.Case("torus", torus(), 32, 8, "cuda")
+    whole, stages = mise_bench.Stages(case).candidates("native").items()
+    assert whole[0] == "native" and stages[1].__name__ == "run"
+    assert list(mise_bench.without_stages(dict.fromkeys([whole[0], stages[0]]))) == ["native"]
+
+
 def test_different_points_are_counted():
     options = {"resolution": 32, "coarse_resolution": 8}
     a, b = mise(sphere(), **options), mise(torus(), **options)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
@@ -78,6 +79,22 @@ def test_a_failed_export_leaves_the_file_that_was_there(arguments, monkeypatch, 
     assert capsys.readouterr().err == "error: No space left on device\n"
     assert [path.name for path in Path("out").iterdir()] == ["photo.glb"]
     assert Path("out/photo.glb").read_bytes() == b"before"
+
+
+def test_no_memory_on_the_device_is_one_line(arguments, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(meshing, "mise", fail)
+    assert main(arguments) == 2
+    expected = "error: photo.png: cpu is out of memory; try a lower --resolution\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_resolutions_without_a_first_lattice_are_one_line(arguments, capsys):
+    assert main([*arguments[:-1], "101"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("got 101: nearest valid are 100 and 102\n") and error.count("\n") == 1
 
 
 def test_without_a_terminal_there_is_no_bar(arguments, capsys):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from occvae.arguments import suitable_coarse_resolution
 from occvae.models.decoders import create_decoder
 from occvae.models.encoders import ImageEncoder, resnet_encoder, timm_encoder
 from occvae.models.inference import (
@@ -105,7 +106,8 @@ class OccupancyModel(nn.Module):
 
         Args:
             images: RGB in [0, 1].
-            resolution: cells along each axis of the padded cube; a power of two times 32.
+            resolution: cells along each axis of the padded cube: up to 64, or a power of two times
+                a number from 32 to 64.
             threshold: probability of the surface; None takes the model's own.
             progress: as in `occvae.mise`.
         """
@@ -118,6 +120,7 @@ class OccupancyModel(nn.Module):
             return extract_mesh(
                 self._field(conditioning),
                 resolution=resolution,
+                coarse_resolution=suitable_coarse_resolution(resolution),
                 level=math.log(threshold) - math.log1p(-threshold),
                 num_shapes=len(conditioning),
                 device=images.device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occvae.ops.marching_cubes_reference import MIN_EDGE_FRACTION
+from occvae.arguments import MIN_EDGE_FRACTION
 from occvae.sparse_grid import SparseGrid
 
 

@@ -45,19 +45,22 @@ class Evaluator:
     @torch.no_grad()
     def unchecked(self, points: Tensor, shape_index: Tensor) -> Tensor:
         """Values that may be NaN: to find out takes a look at them, for which a GPU must wait."""
-        chunks, done = [], 0
+        found, done = None, 0
         for part, shape in zip(
             points.split(self._max_points_per_call),
             shape_index.split(self._max_points_per_call),
             strict=True,
         ):
             world = lattice_to_world(part, self._resolution, self._bounds).to(torch.float32)
-            chunks.append(self._checked(self._field(world, shape), world))
+            values = self._checked(self._field(world, shape), world)
+            if found is None:
+                found = values.new_empty(len(points))
+            found[done : done + len(part)] = values  # a copy: fields may reuse their memory
             done += len(part)
             if self._progress is not None:
                 self._progress(self._round, done, len(points))
         self._round += 1
-        return torch.cat(chunks)
+        return found
 
     def _checked(self, values: Tensor, world: Tensor) -> Tensor:
         if not isinstance(values, Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import torch
@@ -11,6 +12,8 @@ from occvae.ops.evaluator import Field, Progress
 
 # With gradients a network keeps its activations, 0.1 MB a point at width 256: chunks are small.
 _POINTS_WITH_GRADIENTS = 8192
+# How PyTorch says that it has no derivative of something. Other errors are the field's own.
+_NO_DERIVATIVE = re.compile(r"grad|derivative|differentia|backward|inference tensor", re.IGNORECASE)
 
 
 def field_normals(
@@ -68,8 +71,10 @@ def _by_autograd(field: Field, points: Tensor, shape_index: Tensor) -> Tensor | 
                 return None
             ones = torch.ones_like(values)
             return torch.autograd.grad(values, points, ones, allow_unused=True)[0]
-        except (RuntimeError, UserWarning):
-            return None  # what is wrong beyond derivatives will be wrong without them too
+        except (RuntimeError, BufferError, UserWarning) as error:
+            if not _NO_DERIVATIVE.search(str(error)):
+                raise
+            return None
 
 
 @torch.no_grad()
@@ -82,7 +87,8 @@ def _by_differences(
         for offset in (step, -step):
             moved = points.clone()
             moved[:, axis] = (moved[:, axis] + offset).clamp(*bounds)
-            ends.append((field(moved, shape_index).to(torch.float64), moved[:, axis].double()))
+            values = field(moved, shape_index).to(torch.float64, copy=True)
+            ends.append((values, moved[:, axis].double()))
         (above, high), (below, low) = ends
         gradient[:, axis] = (above - below) / (high - low)
     return gradient

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from occvae import _extension
+from occvae.arguments import check_callable, check_count, check_level, check_progress
 from occvae.memory import require_memory
 from occvae.ops.caps import count_cap_points
 from occvae.ops.evaluator import Evaluator, Field, Progress
@@ -63,17 +64,24 @@ def marching_cubes(
 
     Raises:
         ValueError: a level that the grid was not refined for, a grid that lacks points next to its
-            surface or has some twice, NaN values, refine_vertices without a field.
+            surface, has some twice or outside its lattice, NaN values, refine_vertices without a
+            field, a number out of range.
+        TypeError: an argument of the wrong type.
         MemoryError: what it needs does not fit in free memory.
         ImportError: PyMCubes is not installed and there is no kernel.
     """
-    level = grid.level if level is None else float(level)
+    level = grid.level if level is None else check_level(level)
     if level != grid.level and grid.coarse_resolution != grid.resolution:
         raise ValueError(
             f"grid was refined at level {grid.level}; got level {level}: call mise(level={level})"
         )
-    if refine_vertices < 0 or (refine_vertices and field is None):
-        raise ValueError(f"refine_vertices={refine_vertices} must be >= 0 and needs the field")
+    refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
+    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
+    check_progress(progress)
+    if refine_vertices and field is None:
+        raise ValueError(f"refine_vertices={refine_vertices} needs the field")
+    if refine_vertices:
+        check_callable("field", field)
     _check_grid_memory(grid, level, backend)
     parts = [
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
@@ -89,26 +97,36 @@ def marching_cubes(
 
 
 def _check_grid_memory(grid: SparseGrid, level: float, backend: str) -> None:
-    sizes = (grid.resolution, grid.coarse_resolution, len(grid.points))
+    sizes = (grid.resolution, len(grid.points), grid.points.device, backend)
     most_cap_points = grid.num_shapes * 6 * (grid.resolution + 1) ** 2
     try:
-        check_memory(*sizes, grid.points.device, backend, most_cap_points)
+        check_memory(*sizes, len(grid.points), most_cap_points)
     except MemoryError:  # counting them can take as long as the mesh
-        cap_points = count_cap_points(grid, level)
-        check_memory(*sizes, grid.points.device, backend, cap_points)
+        check_memory(*sizes, count_bricks(grid), count_cap_points(grid, level))
+
+
+def count_bricks(grid: SparseGrid) -> int:
+    """The kernel's bricks of 8^3 points that know points, but for those at some ends of the domain.
+
+    A brick's points are around its first one, which is known where one of the others is: that came
+    from a split of a cell of 8^3 or less, whose parents' corners are known.
+    """
+    first = [((part & 7) == 0).all(1).count_nonzero() for part in grid.points.split(2**20)]
+    return int(torch.stack(first).sum()) if first else 0
 
 
 def check_memory(
     resolution: int,
-    coarse_resolution: int,
     points: int,
     device: torch.device,
     backend: str,
+    bricks: int,
     cap_points: int = 0,
 ) -> None:
     """MemoryError when marching_cubes of a grid with so many points would not fit.
 
     Args:
+        bricks: at most so many bricks of the kernel know points.
         cap_points: lattice points of the domain's faces that are inside, known or not.
 
     Raises:
@@ -116,10 +134,9 @@ def check_memory(
     """
     cpu = torch.device("cpu")
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
-        # Places of bricks, bricks (dense ones near the surface, one for each coarse point
-        # elsewhere), values, and the mesh with about 0.3 vertices a point.
-        needed = 5 * ((resolution + 3) // 8 + 2) ** 3 + 64 * points
-        needed += 408 * min(points, (coarse_resolution + 1) ** 3)
+        # Places of bricks, bricks, values, and the mesh with about 0.3 vertices a point.
+        places = ((resolution + 3) // 8 + 2) ** 3
+        needed = 5 * places + 408 * min(bricks, places) + 64 * points
         needed += 88 * cap_points  # a vertex and two triangles each, and bricks
         purpose = f"marching cubes at resolution {resolution}"
         require_memory(needed, _kernel_device(device), purpose, _ADVICE)
@@ -150,7 +167,9 @@ def _one_shape(
     *mesh, problems = run(
         points.to(device), values.to(device), *sizes, level, *grid.bounds, with_edges
     )
-    missing, repeated, nan = problems.tolist()
+    missing, repeated, nan, outside = problems.tolist()
+    if outside:
+        raise ValueError(f"grid has {outside} points of shape {shape} outside its lattice")
     if nan:
         raise ValueError("grid.values must not be NaN")
     if repeated:
@@ -202,7 +221,7 @@ def _fake(
         points.new_empty((faces, 3), dtype=torch.int64),
         points.new_empty((edges, 4)),
         points.new_empty((edges, 2), dtype=torch.float64),
-        torch.empty(3, dtype=torch.int64, device="cpu"),
+        torch.empty(4, dtype=torch.int64, device="cpu"),
     )
 
 

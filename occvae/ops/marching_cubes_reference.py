@@ -11,12 +11,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from occvae.arguments import MIN_EDGE_FRACTION
 from occvae.sparse_grid import lattice_to_world
-
-# A vertex keeps at least this share of its edge to both of the edge's lattice points. Without it a
-# value equal or very close to the level would put up to six vertices on one lattice point, and
-# triangles without area between them. The error is at most a thousandth of a cell.
-MIN_EDGE_FRACTION = 1e-3
 
 
 def march(
@@ -30,6 +26,9 @@ def march(
     with_edges: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Twin of `occvae::marching_cubes`; see `occvae.ops.marching_cubes`."""
+    outside = int(((points < 0) | (points > resolution)).any(1).count_nonzero())
+    if outside:
+        return _nothing(points, outside)
     # The sign of a float64 difference is exact, whatever the dtype of the values.
     heights = values.to(torch.float64) - level
     inside = _fill(points, heights >= 0, resolution, coarse_resolution)
@@ -47,11 +46,18 @@ def march(
     fractions = edge_fractions(edges, ends, resolution)
     vertices = vertices_on_edges(edges, fractions, resolution, (lower, upper))
     repeated = len(points) - len(points.unique(dim=0))
-    problems = torch.tensor([missing, repeated, int(values.isnan().sum())], device="cpu")
+    problems = torch.tensor([missing, repeated, int(values.isnan().sum()), 0], device="cpu")
     triangles = torch.from_numpy(faces.astype("int64")).to(points.device)
     if not with_edges:
         edges, ends = edges[:0], ends[:0]
     return vertices, triangles, edges, ends, problems
+
+
+def _nothing(points: Tensor, outside: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    none = points[:0]
+    ends = points.new_empty((0, 2), dtype=torch.float64)
+    problems = torch.tensor([0, 0, 0, outside], device="cpu")
+    return none.float(), none.long(), points.new_empty((0, 4)), ends, problems
 
 
 def import_mcubes() -> ModuleType:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import operator
-
 import torch
 
 from occvae import _extension
+from occvae.arguments import (
+    check_bounds,
+    check_callable,
+    check_count,
+    check_level,
+    check_progress,
+    check_resolutions,
+)
 from occvae.ops import mise_native, mise_reference
 from occvae.ops.evaluator import Evaluator, Field, Progress
 from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid
@@ -41,10 +46,13 @@ def mise(
             must be a function of the point. Infinite values are allowed.
         resolution: cells along an edge of the finest lattice: coarse_resolution * 2**k, k >= 0.
             It is never changed silently; resolution == coarse_resolution evaluates every point.
+            At most 2**24.
         coarse_resolution: cells along an edge of the first lattice.
         level: the value at the surface, in the field's own units.
         num_shapes: shapes refined together; each round is one pass of the field over all of them.
         bounds: world coordinates of the first and last lattice point, the same on the three axes.
+            A thousandth of a cell must be two steps of float32 there: (-0.55, 0.55) do for
+            resolutions up to 9,227, and (10, 11) up to 524.
         max_points_per_call: a pass over more points calls the field several times.
         device: where the points are made; None means PyTorch's default device.
         backend: "reference" is plain PyTorch on any device, "native" the compiled kernels, "auto"
@@ -60,7 +68,8 @@ def mise(
         ValueError: an argument out of range, a field that returns NaN or the wrong shape or device.
         TypeError: an argument, or the field's values, of the wrong type.
         RuntimeError: backend="native" where it is not available.
-        MemoryError: the kernels' state, or the next round's points, would not fit.
+        MemoryError: the state, which takes bits for each cell with the kernels and about a byte
+            without, or the next round's points would not fit; said before the field is called.
 
     Example:
         >>> grid = mise(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
@@ -68,12 +77,12 @@ def mise(
         [35937, 25298]
     """
     resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
-    level = _check_level(level)
-    num_shapes = _check_count("num_shapes", num_shapes)
-    bounds = _check_bounds(bounds)
-    max_points_per_call = _check_count("max_points_per_call", max_points_per_call)
-    if not callable(field):
-        raise TypeError(f"field must be callable; got {type(field).__name__}")
+    level = check_level(level)
+    num_shapes = check_count("num_shapes", num_shapes)
+    bounds = check_bounds(bounds, resolution)
+    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
+    check_callable("field", field)
+    check_progress(progress)
     device = torch.get_default_device() if device is None else torch.device(device)
     books = _extension.kernel_device("mise_mark", device)
     native = _extension.use_native("mise_mark", books, backend)
@@ -99,54 +108,3 @@ def mise(
         level=level,
         num_shapes=num_shapes,
     )
-
-
-def check_resolutions(resolution: int, coarse_resolution: int) -> tuple[int, int]:
-    """Both as ints; ValueError unless resolution is coarse_resolution * 2**k with k >= 0."""
-    resolution = _check_count("resolution", resolution)
-    coarse = _check_count("coarse_resolution", coarse_resolution)
-    if resolution < coarse:
-        raise ValueError(
-            f"resolution must be at least coarse_resolution; got {resolution} < {coarse}: nearest "
-            f"valid resolution is {coarse}, or pass coarse_resolution={resolution}"
-        )
-    below = coarse << ((resolution // coarse).bit_length() - 1)
-    if below == resolution:
-        return resolution, coarse
-    odd = resolution // (resolution & -resolution)
-    candidates = [odd << k for k in range(resolution.bit_length()) if odd << k <= resolution]
-    other = min(candidates, key=lambda candidate: abs(math.log(candidate / coarse)))
-    raise ValueError(
-        f"resolution must be coarse_resolution * 2**k; got {resolution} with coarse_resolution="
-        f"{coarse}: nearest valid are {below} and {2 * below}, or pass coarse_resolution={other}"
-    )
-
-
-def _check_count(name: str, value: int) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer; got {type(value).__name__}") from None
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1; got {count}")
-    return count
-
-
-def _check_level(level: float) -> float:
-    try:
-        number = float(level)
-    except (TypeError, ValueError):
-        raise TypeError(f"level must be a number; got {type(level).__name__}") from None
-    if not math.isfinite(number):
-        raise ValueError(f"level must be finite; got {number}")
-    return number
-
-
-def _check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
-    try:
-        lower, upper = (float(bound) for bound in bounds)
-    except (TypeError, ValueError):
-        raise TypeError(f"bounds must be two numbers (lower, upper); got {bounds!r}") from None
-    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
-        raise ValueError(f"bounds must be finite with lower < upper; got ({lower}, {upper})")
-    return lower, upper

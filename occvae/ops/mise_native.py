@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from occvae import _extension
-from occvae.memory import require_memory
 from occvae.ops.evaluator import Evaluator
+from occvae.ops.mise_memory import MiseMemory
 from occvae.ops.mise_reference import coarse_lattice
-
-_POINT_BYTES = 12 + 8  # coordinates and shape index
 
 
 def refine(
@@ -49,7 +47,7 @@ def refine(
         if new == 0:
             break
         known += len(points)
-        cells.require_memory(known, new, values.itemsize)
+        cells.memory.require_round(known, new, values.itemsize)
         points, shape_index = (part.to(device) for part in cells.split(splits, new))
     counts = [len(part[0]) for part in rounds]
     if len(rounds) == 1:
@@ -65,16 +63,15 @@ class _Cells:
         self, resolution: int, coarse_resolution: int, num_shapes: int, device: torch.device
     ):
         self._resolutions = (resolution, coarse_resolution)
-        self._num_shapes = num_shapes
         self._device = _extension.kernel_device("mise_mark", device)
         size = 0
         if resolution > coarse_resolution:
             size = torch.ops.occvae._mise_state_size(resolution, coarse_resolution)
-        first = num_shapes * (coarse_resolution + 1) ** 3
         state = 8 * num_shapes * size
         # On CUDA choose() gives a number for each of the state's records of four.
         splits = state // 4 if self._device.type == "cuda" else 0
-        self._require(state + splits + first * (_POINT_BYTES + 8))
+        self.memory = MiseMemory(resolution, coarse_resolution, num_shapes, self._device)
+        self.memory.require_state(state + splits)
         self._state = torch.zeros((num_shapes, size), dtype=torch.int64, device=self._device)
 
     def mark(self, points: Tensor, shape_index: Tensor, values: Tensor, level: float) -> Tensor:
@@ -93,21 +90,6 @@ class _Cells:
     def split(self, splits: Tensor, added: int) -> tuple[Tensor, Tensor]:
         """Splits them; returns the points this adds, each once, and their shapes."""
         return _points(self._state, splits, added, *self._resolutions)
-
-    def require_memory(self, known: int, new: int, value_bytes: int) -> None:
-        """MemoryError unless `new` points fit beside `known` ones, and all in the result."""
-        each = _POINT_BYTES + value_bytes
-        self._require(new * each + (known + new) * each if new else 0)
-
-    def _require(self, needed: int) -> None:
-        resolution, coarse_resolution = self._resolutions
-        shapes = "1 shape" if self._num_shapes == 1 else f"{self._num_shapes} shapes"
-        require_memory(
-            needed,
-            self._device,
-            f"mise at resolution {resolution} from {coarse_resolution} of {shapes}",
-            "choose a lower resolution or fewer shapes at a time",
-        )
 
 
 def _fake_mark(

@@ -14,8 +14,12 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from occvae.ops.mise_memory import MiseMemory
+
 # The 27 neighbours of a cell in lexicographic order: 0..12 precede the cell, 13 is the cell itself.
 _NEIGHBOURS = list(product((-1, 0, 1), repeat=3))
+# While new points are marked each takes indices in int64 of itself and of the cells around it.
+_WORKING_BYTES = 160
 # The points a split adds, in half edges from the cell's lower corner: 12 edge middles, 6 face
 # middles, 1 centre. The 8 corners were known before.
 _NEW_POINTS = [offset for offset in product((0, 1, 2), repeat=3) if 1 in offset]
@@ -46,11 +50,17 @@ def refine(
 
     Returns:
         points (M, 3) int32, values (M,), shape_index (M,) int64 and the points of each round.
+
+    Raises:
+        MemoryError: the state or the next round would not fit; said before evaluating it.
     """
+    memory = MiseMemory(resolution, coarse_resolution, num_shapes, device, _WORKING_BYTES)
     depth = (resolution // coarse_resolution).bit_length() - 1
+    memory.require_state(num_shapes * _state_bytes(coarse_resolution, depth))
     cells = _Cells(coarse_resolution, depth, num_shapes, device)
     points, shape_index = coarse_lattice(coarse_resolution, 1 << depth, num_shapes, device)
     rounds: list[tuple[Tensor, Tensor, Tensor]] = []
+    known = 0
     while len(points):
         values = evaluate(points, shape_index)
         rounds.append((points, values, shape_index))
@@ -59,7 +69,9 @@ def refine(
         # In float64 the comparison is exact whatever the dtype of the values.
         wide = values.to(torch.float64)
         cells.mark(points, shape_index, wide >= level, wide <= level)
+        known += len(points)
         points, shape_index = cells.split_active()
+        memory.require_round(known, len(points), values.itemsize)
     all_points, all_values, all_shapes = (torch.cat(parts) for parts in zip(*rounds, strict=True))
     return all_points, all_values, all_shapes, [len(part[0]) for part in rounds]
 
@@ -71,6 +83,13 @@ def coarse_lattice(
     lattice = torch.cartesian_prod(axis, axis, axis)
     shape_index = torch.arange(num_shapes, device=device).repeat_interleave(len(lattice))
     return lattice.repeat(num_shapes, 1), shape_index
+
+
+def _state_bytes(coarse_resolution: int, depth: int) -> int:
+    """Of _Cells for one shape, and of what _active_leaves makes of it: bytes, one for each flag."""
+    edges = [coarse_resolution << level for level in range(depth)]
+    arrays = sum(n**3 + (n + 2) ** 3 for n in edges)
+    return arrays + (2 * (edges[-1] + 2) ** 3 + 4 * edges[-1] ** 3 if edges else 0)
 
 
 class _Cells:

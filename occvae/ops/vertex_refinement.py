@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from occvae.arguments import MIN_EDGE_FRACTION
 from occvae.memory import require_memory
 from occvae.ops.marching_cubes_reference import (
-    MIN_EDGE_FRACTION,
     edge_fractions,
     vertices_on_edges,
     within_domain,

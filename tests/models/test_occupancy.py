@@ -156,10 +156,23 @@ def test_a_whole_network_is_reconstructed():
     assert mesh.volume == pytest.approx(4 / 3 * RADIUS**3, rel=0.05)
 
 
-@pytest.mark.parametrize("resolution", [0, 16, 100])
-def test_resolutions_are_checked(resolution):
-    with pytest.raises(ValueError, match="resolution must be"):
+@pytest.mark.parametrize(
+    ("resolution", "message"),
+    [(0, "resolution must be at least 1; got 0"), (101, "nearest valid are 100 and 102$")],
+)
+def test_resolutions_are_checked(resolution, message):
+    with pytest.raises(ValueError, match=message):
         ball_model().reconstruct(pictures(), resolution)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "coarse_resolution"), [(8, 8), (16, 16), (100, 25), (128, 32), (192, 24)]
+)
+def test_the_first_lattice_suits_the_resolution(resolution, coarse_resolution, monkeypatch):
+    monkeypatch.setattr("occvae.meshing.extract_mesh", lambda field, **options: options)
+    options = ball_model().reconstruct(pictures(), resolution)
+    assert options["resolution"] == resolution
+    assert options["coarse_resolution"] == coarse_resolution
 
 
 @pytest.mark.parametrize(

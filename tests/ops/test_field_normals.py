@@ -8,6 +8,7 @@ import torch
 import trimesh
 
 from occvae.meshing import extract_mesh
+from occvae.ops.mise import mise
 from tests.fields import sphere, torus
 
 CENTRE = (0.03, -0.02, 0.05)
@@ -190,14 +191,41 @@ def test_a_network_keeps_no_gradients_and_no_mode_matters():
     assert all(parameter.grad is None for parameter in layers.parameters())
 
 
-def test_errors_of_the_field_are_not_hidden():
+@pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError, KeyError])
+def test_errors_of_the_field_with_gradients_are_not_hidden(error):
     def field(points, shape_index):
-        if len(points) in (1000, 42):
-            raise RuntimeError("out of luck")
+        if points.requires_grad:
+            raise error("out of luck")
         return sphere()(points, shape_index)
 
+    with pytest.raises(error, match="out of luck"):
+        extract_mesh(field, **SMALL)
+
+
+def test_errors_of_the_field_without_gradients_are_not_hidden():
+    rounds = mise(sphere(), resolution=64, coarse_resolution=16).rounds
+    calls = []
+
+    def field(points, shape_index):
+        calls.append(points.requires_grad)
+        if len(calls) > len(rounds) + 1:  # the extraction, and the attempt with gradients
+            raise RuntimeError("out of luck")
+        return sphere()(points, shape_index).detach()
+
     with pytest.raises(RuntimeError, match="out of luck"):
-        extract_mesh(field, resolution=8, coarse_resolution=8, normals=True, max_points_per_call=42)
+        extract_mesh(field, **SMALL)
+    assert calls == [False] * len(rounds) + [True, False]
+
+
+def test_differences_of_a_field_that_reuses_its_memory():
+    field, buffer = sphere(0.35, CENTRE), torch.empty(300_000, dtype=torch.float64)
+
+    def reusing(points, shape_index):
+        values = field(points.detach(), shape_index)
+        return buffer[: len(points)].copy_(values)
+
+    (mesh,) = extract_mesh(reusing, **SMALL)
+    assert angles(mesh.vertex_normals, sphere_normals(mesh.vertices)).max() < 6e-3
 
 
 @pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from occvae import memory
+from occvae.arguments import MIN_EDGE_FRACTION
 from occvae.ops.marching_cubes import marching_cubes
-from occvae.ops.marching_cubes_reference import MIN_EDGE_FRACTION
 from occvae.ops.mise import mise
 from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world, world_to_lattice
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
@@ -186,6 +186,77 @@ def test_an_incomplete_grid_is_refused(backend):
 def test_nan_is_refused(backend):
     with pytest.raises(ValueError, match="NaN"):
         marching_cubes(SparseGrid.from_dense(torch.full((1, 3, 3, 3), torch.nan)), backend=backend)
+
+
+@pytest.mark.parametrize("point", [(0, 0, 9), (0, -1, 0), (2**31 - 1, 0, -(2**31))])
+def test_points_outside_the_lattice_are_refused(point, backend):
+    grid = dense_grid(sphere(), 8)
+    points = torch.cat([torch.tensor([point], dtype=torch.int32), grid.points[1:]])
+    with pytest.raises(ValueError, match="^grid has 1 points of shape 0 outside its lattice$"):
+        marching_cubes(replace(grid, points=points), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"refine_vertices": -1}, ValueError, "refine_vertices must be at least 0; got -1"),
+        ({"refine_vertices": 1.0}, TypeError, "refine_vertices must be an integer; got float"),
+        ({"refine_vertices": 2, "field": None}, ValueError, "refine_vertices=2 needs the field"),
+        ({"refine_vertices": 2, "field": 3}, TypeError, "field must be callable; got int"),
+        ({"max_points_per_call": 0}, ValueError, "max_points_per_call must be at least 1; got 0"),
+        ({"progress": True}, TypeError, "progress must be callable or None; got bool"),
+        ({"level": float("nan")}, ValueError, "level must be finite; got nan"),
+        ({"level": "high"}, TypeError, "level must be a number; got str"),
+    ],
+)
+def test_bad_arguments(options, error, message):
+    def field(points, shape_index):
+        raise AssertionError("the field must not be used")
+
+    with pytest.raises(error, match=f"^{message}$"):
+        marching_cubes(dense_grid(sphere(), 8), **{"field": field} | options)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"points": torch.int64}, TypeError, "points must be torch.int32; got torch.int64"),
+        ({"shape_index": torch.int32}, TypeError, "shape_index must be torch.int64; got"),
+        ({"values": torch.int32}, TypeError, "values must be floating; got torch.int32"),
+        ({"values": "meta"}, ValueError, r"must be on one device; got \['cpu', 'meta', 'cpu'\]"),
+        ({"coarse_resolution": 3}, ValueError, r"coarse_resolution \* 2\*\*k; got 8 with"),
+        ({"coarse_resolution": 16}, ValueError, "at least coarse_resolution; got 8 < 16"),
+        ({"resolution": 2**25}, ValueError, "resolution must be at most 16777216; got 33554432"),
+        ({"num_shapes": 0}, ValueError, "num_shapes must be at least 1; got 0"),
+        ({"level": float("inf")}, ValueError, "level must be finite; got inf"),
+        ({"bounds": (1.0, 0.0)}, ValueError, "lower < upper"),
+    ],
+)
+def test_bad_grids(change, error, message):
+    grid = dense_grid(sphere(), 8)
+    ((name, value),) = change.items()
+    if name in ("points", "values", "shape_index"):
+        value = getattr(grid, name).to(value)
+    with pytest.raises(error, match=message) as caught:
+        replace(grid, **{name: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("middle", [0.0, 0.5, -4.0, 10.0, 1000.0])
+def test_vertices_are_distinct_in_all_bounds_that_are_allowed(middle, backend):
+    """Values next to the level put vertices as near to lattice points as they get."""
+    for scale in (1e-3, 1.0, 1e3):
+        bounds = (scale * middle - 1, scale * middle + 1)
+        values = torch.full((1, 13, 13, 13), -1.0)
+        values[0, 1::2, 1::2, 1::2] = 0.0
+        try:
+            grid = SparseGrid.from_dense(values, bounds=bounds)
+        except ValueError as error:
+            assert "too far from 0 for float32" in str(error) and abs(scale * middle) > 300
+            continue
+        ((vertices, faces),) = marching_cubes(grid, backend=backend)
+        assert len(vertices.unique(dim=0)) == len(vertices) == 6 * 6**3
+        assert smallest_area(vertices, faces) > 0
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 5), (1, 5, 5, 4), (2, 1, 1, 1)])

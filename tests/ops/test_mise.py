@@ -161,6 +161,19 @@ def test_chunks_change_nothing(backend):
     assert torch.equal(whole.values, chunked.values)
 
 
+def test_a_field_may_reuse_its_memory(backend):
+    buffer = torch.empty(1000)
+
+    def field(points, shape_index):
+        return torch.sub(0.35, points.norm(dim=1), out=buffer[: len(points)])
+
+    options = {"resolution": 32, "coarse_resolution": 8, "backend": backend}
+    reused = mise(field, **options, max_points_per_call=1000)
+    fresh = mise(sphere(), **options, max_points_per_call=1000)
+    assert torch.equal(reused.points, fresh.points)
+    assert torch.equal(reused.values, fresh.values)
+
+
 def test_what_the_field_receives(backend):
     def field(points, shape_index):
         assert points.dtype == torch.float32
@@ -224,6 +237,9 @@ def test_nan_is_refused_with_count_and_place(backend):
         ({"level": "high"}, TypeError, "level must be a number; got str"),
         ({"bounds": (1.0, -1.0)}, ValueError, "lower < upper; got"),
         ({"bounds": 0.5}, TypeError, "bounds must be two numbers"),
+        ({"bounds": (1000.0, 1001.0)}, ValueError, "at resolution 64 are too far from 0 for float"),
+        ({"resolution": 2**25}, ValueError, "resolution must be at most 16777216; got 33554432"),
+        ({"progress": 1}, TypeError, "progress must be callable or None; got int"),
         ({"backend": "cuda"}, ValueError, "auto, native, reference; got 'cuda'"),
         ({"field": 3}, TypeError, "field must be callable; got int"),
     ],

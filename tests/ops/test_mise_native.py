@@ -16,13 +16,6 @@ pytestmark = needs_kernels
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def restored_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def pair(field, resolution, coarse_resolution, num_shapes=1, level=0.0):
     options = {"coarse_resolution": coarse_resolution, "num_shapes": num_shapes, "level": level}
     return [
