@@ -226,7 +226,7 @@ def test_output_paths():
         (["missing.png"], "missing.png: no such file"),
         (["runs.txt"], "runs.txt: not a picture"),
         (["."], "cannot be read as a picture"),
-        (["photo.png", "--resolution", 100], "resolution must be"),
+        (["photo.png", "--resolution", 101], "nearest valid are 100 and 102"),
         (["photo.png", "--resolution", 0], "resolution must be"),
         (["photo.png", "--resolution", 1 << 20], "choose a lower resolution"),
         (["photo.png", "--threshold", 2], "threshold must be a probability"),
