@@ -50,24 +50,14 @@ def specks(points, shape_index):
     return 2e-4 - offsets.norm(dim=1)
 
 
-FIELDS = {"full": full, "half": half, "sphere": sphere(), "specks": specks}
+FIELDS = {"full": full, "half": half, "sphere": sphere(), "specks": specks, "gyroid": gyroid}
 DENSE_CASES = [(name, resolution) for name in list(FIELDS)[:3] for resolution in (128, 256)]
 CASES = [*DENSE_CASES, ("specks", 1024)]
 
 
-def print_growths(backend: str) -> None:
-    growths = []
-    for name, resolution in CASES if backend == "native" else DENSE_CASES:
-        grid = mise(FIELDS[name], resolution=resolution)
-        marching_cubes(mise(FIELDS[name], resolution=64), backend=backend)  # loads what it needs
-        growths.append(growth_at_peak(lambda grid=grid: marching_cubes(grid, backend=backend)))
-    print(json.dumps(growths))
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def growths(request: pytest.FixtureRequest) -> tuple[str, list[int | None]]:
-    """In a process of their own: one that ran other tests finds room among what these left."""
-    code = f"from tests.test_memory import print_growths; print_growths({request.param!r})"
+def in_a_process(call: str) -> object:
+    """What a function below returns in a fresh process; others find room that tests left them."""
+    code = f"import json; from tests import test_memory; print(json.dumps(test_memory.{call}))"
     path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -76,7 +66,38 @@ def growths(request: pytest.FixtureRequest) -> tuple[str, list[int | None]]:
         text=True,
         check=True,
     )
-    return request.param, json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def growths_of_marching_cubes(backend: str) -> list[int | None]:
+    growths = []
+    for name, resolution in CASES if backend == "native" else DENSE_CASES:
+        grid = mise(FIELDS[name], resolution=resolution)
+        marching_cubes(mise(FIELDS[name], resolution=64), backend=backend)  # loads what it needs
+        growths.append(growth_at_peak(lambda grid=grid: marching_cubes(grid, backend=backend)))
+    return growths
+
+
+def growth_of_refinement(name: str, backend: str) -> tuple[int | None, int]:
+    """Bytes, and vertices."""
+    grid = mise(FIELDS[name], resolution=256)
+    meshes = []
+
+    def run():
+        options = dict(field=FIELDS[name], refine_vertices=2, backend=backend)
+        meshes.extend(marching_cubes(grid, **options))
+
+    return growth_at_peak(run), len(meshes[0][0])
+
+
+def growth_of_reference(name: str) -> int | None:
+    mise(FIELDS[name], resolution=64, backend="reference")
+    return growth_at_peak(lambda: mise(FIELDS[name], resolution=128, backend="reference"))
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def growths(request: pytest.FixtureRequest) -> tuple[str, list[int | None]]:
+    return request.param, in_a_process(f"growths_of_marching_cubes({request.param!r})")
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{n}-{r}" for n, r in CASES])
@@ -93,18 +114,12 @@ def test_marching_cubes_takes_what_it_says(growths, number, monkeypatch):
     assert needed <= 5 * growth + _SLACK  # nor does it refuse what fits easily
 
 
-@pytest.mark.parametrize("field", [full, half, sphere()])
-def test_refinement_takes_what_it_says(field, backend, monkeypatch):
-    grid = mise(field, resolution=256)
-    meshes = []
-
-    def run():
-        meshes.extend(marching_cubes(grid, field=field, refine_vertices=2, backend=backend))
-
-    growth = growth_at_peak(run)
+@pytest.mark.parametrize("name", ["full", "half", "sphere"])
+def test_refinement_takes_what_it_says(name, backend, monkeypatch):
+    growth, vertices = in_a_process(f"growth_of_refinement({name!r}, {backend!r})")
     if growth is None:
         pytest.skip("only Linux tells the peak")
-    needed = estimate(monkeypatch, grid, backend, len(meshes[0][0]))
+    needed = estimate(monkeypatch, mise(FIELDS[name], resolution=256), backend, vertices)
     assert growth <= needed + _SLACK
 
 
@@ -186,15 +201,16 @@ def test_small_extractions_ask_for_free_memory_once(monkeypatch):
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("field", [gyroid, sphere()])
-def test_refinement_by_the_reference_takes_what_it_says(field, monkeypatch):
+@pytest.mark.parametrize("name", ["gyroid", "sphere"])
+def test_the_reference_takes_what_it_says(name, monkeypatch):
+    growth = in_a_process(f"growth_of_reference({name!r})")
+    if growth is None:
+        pytest.skip("only Linux tells the peak")
     asked = []
     monkeypatch.setattr(
         memory.FreeMemory, "require", lambda _, needed, *__, **___: asked.append(needed)
     )
-    growth = growth_at_peak(lambda: mise(field, resolution=128, backend="reference"))
-    if growth is None:
-        pytest.skip("only Linux tells the peak")
+    mise(FIELDS[name], resolution=128, backend="reference")
     assert growth <= max(asked[1:]) + asked[0] + _SLACK
 
 

@@ -147,7 +147,14 @@ def test_ctrl_c_in_a_terminal(arguments):
     command = [sys.executable, "-c", SLOW_COMMAND, *arguments]
     root = str(Path(reconstruction.__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(
+        command,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        env=environment,
+        # What a shell starts in the background ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     os.close(theirs)
     shown = read_until(ours, b"photo.png, round ")
     time.sleep(0.07)  # not while it writes the bar
