@@ -28,6 +28,7 @@ from occvae.data.shards import (
 )
 from occvae.data.sources import Item, ProceduralSource, Source
 from occvae.errors import UserError
+from occvae.voxelisation import cell_centres
 
 # 12 categories of 64 build in about a minute on two cores.
 DEFAULT_SHAPES_PER_CATEGORY = 64
@@ -209,12 +210,6 @@ def make_sample(id: str, category: str, shape, settings: BuildSettings) -> Sampl
         extrinsics=extrinsics,
         intrinsics=rendering.intrinsics(settings.image_size),
     )
-
-
-def cell_centres(resolution: int) -> np.ndarray:
-    """(R^3, 3) float64 centres of the voxels of the unit cube, in C order of [x, y, z]."""
-    line = (np.arange(resolution) + 0.5) / resolution - 0.5
-    return np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def _finish_shard(root: Path, file: str, samples: list[Sample], manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ from occvae.data import procedural
 from occvae.data.rendering import grid_mesh
 from occvae.data.shards import file_sha256
 from occvae.errors import UserError
+from occvae.voxelisation import occupancies_from_voxels
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,7 @@ class VoxelShape:
         return grid_mesh(self.grid, 0.5)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
-        edge = len(self.grid)
-        cell = np.floor((points + 0.5) * edge).astype(np.int64)
-        inside = np.all((cell >= 0) & (cell < edge), axis=-1)
-        cell = np.clip(cell, 0, edge - 1)
-        return inside & self.grid[cell[:, 0], cell[:, 1], cell[:, 2]]
+        return occupancies_from_voxels(self.grid, points)
 
 
 class VoxelArchiveSource:
