@@ -16,19 +16,14 @@ from tqdm import tqdm
 
 from occvae.data.dataset import ShapeDataset
 from occvae.evaluation import THRESHOLDS, summarise
+from occvae.metrics.published import VIEW_COUNTS, published_by_views
 from occvae.ops.voxel_iou import voxel_iou
 
-VIEW_COUNTS = (1, 2, 3, 4, 5, 8, 12, 16, 20)
 _SURFACE_POINTS = 8192
 _MATCH = 0.01
-# ShapeNet, 13 categories, 32^3, mean of shapes; IoU and F-score at 1 % as the authors of UMIFormer
-# and LRGT collected them. Thresholds were chosen on the test set.
-PUBLISHED = {
-    "Pix2Vox++/A IoU": (0.670, 0.695, 0.704, 0.708, 0.711, 0.715, 0.717, 0.718, 0.719),
-    "Pix2Vox++/A F@1%": (0.436, 0.452, 0.455, 0.457, 0.458, 0.459, 0.460, 0.461, 0.462),
-    "LRGT+ IoU": (0.585, 0.715, 0.748, 0.763, 0.772, 0.783, 0.789, 0.791, 0.792),
-    "LRGT+ F@1%": (0.338, 0.462, 0.499, 0.516, 0.527, 0.540, 0.547, 0.550, 0.551),
-}
+# Published rows to print: ShapeNet, 13 categories, 32^3, thresholds chosen on the test set.
+_PUBLISHED_METHODS = ("Pix2Vox++/A", "LRGT+")
+_PUBLISHED_METRICS = {"IoU": "iou", "F@1%": "f_score_1_percent"}
 
 
 def evaluate_views(
@@ -149,8 +144,9 @@ def format_views_table(report: dict) -> str:
         },
     }
     published = {
-        name: [dict(zip(VIEW_COUNTS, values, strict=True)).get(int(count)) for count in counts]
-        for name, values in PUBLISHED.items()
+        f"{method} {title}": list(map(published_by_views(method, metric).get, map(int, counts)))
+        for method in _PUBLISHED_METHODS
+        for title, metric in _PUBLISHED_METRICS.items()
     }
     width = max(len(name) for name in [*lines, *published]) + 2
     text = [

@@ -129,8 +129,9 @@ _ONET_TABLES = [
 
 _PIX2VOX_TEST = "ShapeNet, 13 categories, test split of 3D-R2N2, 32^3"
 _MULTI_VIEW = "READMEs of GaryZhu1996/UMIFormer and LiyingCV/Long-Range-Grouping-Transformer"
-_VIEWS = (1, 2, 3, 4, 5, 8, 12, 16, 20)
-# Mean IoU and, where it is known, F-score at 1 %, for each number of views.
+VIEW_COUNTS = (1, 2, 3, 4, 5, 8, 12, 16, 20)
+# What the columns hold for each number of views, and by which protocol.
+_COLUMNS = {"iou": "pix2vox", "f_score_1_percent": "what3d"}
 _BY_VIEWS = {
     "3D-R2N2": (
         ".560 .603 .617 .625 .634 .635 .636 .636 .636",
@@ -178,16 +179,20 @@ _BY_VIEWS = {
 }
 
 
+def published_by_views(method: str, metric: str) -> dict[int, float]:
+    """{number of views: mean}, `iou` or `f_score_1_percent`, of a method with several views."""
+    column = _BY_VIEWS[method][list(_COLUMNS).index(metric)]
+    figures = zip(VIEW_COUNTS, column.split(), strict=False)
+    return {views: float(value) for views, value in figures if value != "-"}
+
+
 def _multi_view_tables() -> list[PublishedTable]:
     tables = []
-    for method, columns in _BY_VIEWS.items():
-        protocols = (("pix2vox", "iou"), ("what3d", "f_score_1_percent"))
-        for (protocol, metric), column in zip(protocols, columns, strict=True):
-            for views, value in zip(_VIEWS, column.split(), strict=False):
-                if value == "-":
-                    continue
-                metrics = {metric: {"mean": float(value)}}
+    for method in _BY_VIEWS:
+        for metric, protocol in _COLUMNS.items():
+            for views, value in published_by_views(method, metric).items():
                 name = f"{method}, {views} view{'s' * (views > 1)}"
+                metrics = {metric: {"mean": value}}
                 tables.append(PublishedTable(name, protocol, _MULTI_VIEW, _PIX2VOX_TEST, metrics))
     return tables
 

@@ -17,22 +17,6 @@ struct DeviceScan {
     for (Count i = 0; i < n; ++i) out[i] = sum += in[i];
     return cudaSuccess;
   }
-
-  template <typename In, typename Out, typename Count>
-  static cudaError_t ExclusiveSum(void* scratch, size_t& bytes, In in, Out out, Count n,
-                                  cudaStream_t) {
-    if (!scratch) {
-      bytes = 1;
-      return cudaSuccess;
-    }
-    auto sum = *out - *out;
-    for (Count i = 0; i < n; ++i) {
-      const auto value = in[i];
-      out[i] = sum;
-      sum += value;
-    }
-    return cudaSuccess;
-  }
 };
 
 }  // namespace cub
