@@ -1,0 +1,21 @@
+"""occvae convert: official checkpoints of other systems."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="checkpoint of occupancy_networks, Pix2Vox or Pix2Vox++")
+    parser.add_argument("-o", "--output", required=True, help="folder of the model, for --model")
+
+
+def run(options: argparse.Namespace) -> None:
+    from occvae.convert import convert_file
+
+    conversion = convert_file(options.source, options.output)
+    state = conversion.model.state_dict()
+    print(
+        f"{options.source} ({conversion.origin}) -> {options.output} ({conversion.model.arch}): "
+        f"{len(state)} tensors, {sum(tensor.numel() for tensor in state.values()):,} numbers"
+    )
+    if conversion.ignored:
+        print(f"left out, as only training needs it: {', '.join(conversion.ignored)}")

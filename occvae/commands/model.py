@@ -1,0 +1,55 @@
+"""What several commands share: the model to use, and on what."""
+
+import argparse
+import json
+from pathlib import Path
+
+from occvae.errors import UserError
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", help="fp32, fp16 or bf16; default fp16 on a GPU and fp32 on a CPU"
+    )
+
+
+def load_model(path: str | None):
+    """The model and the folder it came from."""
+    from occvae.models import from_pretrained
+    from occvae.models.pretrained import find_export
+
+    if path is None:
+        runs = [run for run in Path("runs").glob("*") if (run / "last").is_dir()]
+        if not runs:
+            raise UserError("no trained model in runs/; train one, or give one with --model")
+        path = max(runs, key=lambda run: (run / "last").stat().st_mtime)
+    folder = find_export(path)
+    return from_pretrained(folder), folder
+
+
+def trained_on(export: Path) -> str:
+    """The dataset of the run that an export belongs to."""
+    from occvae.train.checkpoint import TRAIN_CONFIG
+
+    config = export.parent / TRAIN_CONFIG
+    if not config.is_file():
+        raise UserError(f"{export}: is no part of a run; give the dataset with --data")
+    return json.loads(config.read_text())["data"]["root"]
+
+
+def set_precision(model, precision: str | None) -> None:
+    from occvae.ops.query_occupancy import PRECISIONS
+
+    if precision is None:
+        return
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
+    if not hasattr(getattr(model, "decoder", None), "pack"):
+        raise UserError(f"--precision: {model.arch} with these options has no fused decoder")
+    model.precision = precision
+
+
+def default_device():
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
