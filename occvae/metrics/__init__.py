@@ -8,7 +8,12 @@ from occvae.metrics.protocols import (
     occupancy_iou,
     what3d_f_score,
 )
-from occvae.metrics.published import TABLES, PublishedTable, published_tables
+from occvae.metrics.published import (
+    TABLES,
+    PublishedTable,
+    published_tables,
+    shapenet_category,
+)
 from occvae.metrics.statistics import summarise
 from occvae.metrics.surface import Comparison, Surface, compare_surfaces, sample_surface
 
@@ -25,6 +30,7 @@ __all__ = [
     "occupancy_iou",
     "published_tables",
     "sample_surface",
+    "shapenet_category",
     "summarise",
     "what3d_f_score",
 ]

@@ -6,9 +6,19 @@ watercraft. The two systems test on different splits of ShapeNet, against differ
 
 from dataclasses import dataclass
 
-SHAPENET = (
+SHAPENET = tuple(
     "airplane bench cabinet car chair display lamp loudspeaker rifle sofa table telephone vessel"
-).split()
+    .split()
+)
+# The same in Pix2Vox, and WordNet's numbers of them, which folders of ShapeNet bear.
+_ALIASES = {"aeroplane": "airplane", "speaker": "loudspeaker", "watercraft": "vessel"} | dict(
+    zip(
+        "02691156 02828884 02933112 02958343 03001627 03211117 03636649 03691459 04090263 04256520 "
+        "04379243 04401088 04530566".split(),
+        SHAPENET,
+        strict=True,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -19,18 +29,26 @@ class PublishedTable:
         method: with what distinguishes it, e.g. the number of views.
         protocol: key of `PROTOCOLS`.
         source: where it stands.
-        dataset: and split.
+        dataset: and split, for people.
+        splits: whose division of ShapeNet, as `Manifest.splits` names it.
         metrics: name of the metric, as `measure_mesh` and `summarise` have it, to {category:
             value}; the mean that the protocol takes is under "mean".
         setting: thresholds and the like, where the metric does not say.
+        split: of the division.
+        num_views: that a shape was reconstructed from.
+        categories: that the mean is of.
     """
 
     method: str
     protocol: str
     source: str
     dataset: str
+    splits: str
     metrics: dict[str, dict[str, float]]
     setting: str = ""
+    split: str = "test"
+    num_views: int = 1
+    categories: tuple[str, ...] = SHAPENET
 
 
 def published_tables(protocol: str, metric: str | None = None) -> list[PublishedTable]:
@@ -40,6 +58,12 @@ def published_tables(protocol: str, metric: str | None = None) -> list[Published
         for table in TABLES
         if table.protocol == protocol and (metric is None or metric in table.metrics)
     ]
+
+
+def shapenet_category(name: str) -> str | None:
+    """The name that the tables have for a category, None for one of other data."""
+    name = _ALIASES.get(name, name)
+    return name if name in SHAPENET else None
 
 
 def _by_category(text: str, mean: float | None = None) -> dict[str, float]:
@@ -56,7 +80,7 @@ _ONET_PAPER = "table of Mescheder et al. 2019, as the ViTOcNet report quotes it"
 
 def _baseline(method: str, **means: float) -> PublishedTable:
     metrics = {name: {"mean": value} for name, value in means.items()}
-    return PublishedTable(method, "onet", _ONET_PAPER, _ONET_TEST, metrics)
+    return PublishedTable(method, "onet", _ONET_PAPER, _ONET_TEST, "onet", metrics)
 
 
 _ONET_TABLES = [
@@ -65,6 +89,7 @@ _ONET_TABLES = [
         protocol="onet",
         source=_ONET_PAPER,
         dataset=_ONET_TEST,
+        splits="onet",
         setting=_ONET_SETTING,
         metrics={
             "iou": _by_category(
@@ -83,6 +108,7 @@ _ONET_TABLES = [
         protocol="onet",
         source="table in the README of autonomousvision/occupancy_networks",
         dataset=_ONET_TEST,
+        splits="onet",
         setting=f"{_ONET_SETTING}; trained without augmentation",
         metrics={
             "iou": _by_category(
@@ -101,6 +127,7 @@ _ONET_TABLES = [
         protocol="onet",
         source="autonomousvision/occupancy_networks issue 86",
         dataset=_ONET_TEST,
+        splits="onet",
         setting="threshold 0.2, network queried at the points, without meshes",
         metrics={
             "iou_points": _by_category(".598 .498 .752 .749 .535 .559 .401 .678 .480 - - - -"),
@@ -112,6 +139,7 @@ _ONET_TABLES = [
         protocol="onet",
         source="report of Kudo510/ViTOcNet",
         dataset=_ONET_TEST,
+        splits="onet",
         setting="threshold 0.2",
         metrics={
             "iou": _by_category(
@@ -192,8 +220,17 @@ def _multi_view_tables() -> list[PublishedTable]:
         for metric, protocol in _COLUMNS.items():
             for views, value in published_by_views(method, metric).items():
                 name = f"{method}, {views} view{'s' * (views > 1)}"
-                metrics = {metric: {"mean": value}}
-                tables.append(PublishedTable(name, protocol, _MULTI_VIEW, _PIX2VOX_TEST, metrics))
+                tables.append(
+                    PublishedTable(
+                        name,
+                        protocol,
+                        _MULTI_VIEW,
+                        _PIX2VOX_TEST,
+                        "pix2vox",
+                        {metric: {"mean": value}},
+                        num_views=views,
+                    )
+                )
     return tables
 
 
@@ -202,6 +239,7 @@ _PIX2VOX_RERUN = PublishedTable(
     protocol="pix2vox",
     source="hzxie/Pix2Vox issue 122",
     dataset=_PIX2VOX_TEST,
+    splits="pix2vox",
     metrics={
         "iou_0.2": _by_category(".667 .602 .790 .848 .564 .535 .448 .717 .604 .706 .598 - -"),
         "iou_0.3": _by_category(".684 .616 .792 .855 .567 .537 .443 .714 .615 .709 .601 - -"),
@@ -215,6 +253,9 @@ _PIX2VOX_VAE = [
         protocol="pix2vox",
         source="README of maniaa1822/pix2vox-vae",
         dataset=f"ShapeNet, {subset}, validation split of 3D-R2N2, 32^3",
+        splits="pix2vox",
+        split="val",
+        categories=categories,
         metrics={
             f"iou_{threshold}": dict(
                 zip((*categories, "mean"), map(float, row.split()), strict=True)

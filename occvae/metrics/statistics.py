@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_DRAWN_AT_ONCE = 1 << 20
+
 
 def summarise(
     values: Sequence[float],
@@ -67,9 +69,14 @@ def _check(values: np.ndarray, categories: np.ndarray, confidence: float) -> Non
 
 
 def _resampled_means(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count,) means; one row at a time, because a table would grow with shapes times resamples."""
+    """(count,) means; some rows at a time, because a table has shapes times resamples entries."""
     size = len(values)
-    return np.array([values[rng.integers(0, size, size)].mean() for _ in range(count)])
+    rows = max(1, _DRAWN_AT_ONCE // size)
+    parts = [
+        values[rng.integers(0, size, (min(rows, count - start), size))].mean(axis=1)
+        for start in range(0, count, rows)
+    ]
+    return np.concatenate(parts)
 
 
 def _entry(mean: float, means: np.ndarray, confidence: float) -> dict:

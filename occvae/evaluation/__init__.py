@@ -1,0 +1,177 @@
+"""How good a model is on a dataset: every metric the data have the truth for, shape by shape, with
+means and intervals by category, beside controls and published figures.
+
+`macro` is the mean over categories of the mean over shapes, `micro` the mean over shapes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from occvae.errors import UserError
+from occvae.evaluation.comparison import published_beside
+from occvae.evaluation.controls import control_summaries
+from occvae.evaluation.ranks import from_all_ranks, rank, world_size
+from occvae.evaluation.scores import Score, Settings, score_shape
+from occvae.evaluation.shapes import StoredShapes
+from occvae.evaluation.table import format_table
+from occvae.evaluation.threshold import choose_threshold
+from occvae.metrics import summarise
+from occvae.models.inference import check_threshold
+
+__all__ = ["VERSION", "evaluate", "format_table"]
+
+VERSION = 1
+"""Of the report's layout."""
+_EXAMPLES = 4  # of the best, of the median and of the worst
+
+
+def evaluate(
+    model,
+    root: str | Path,
+    *,
+    split: str = "val",
+    num_points: int = 100_000,
+    mesh_resolution: int | None = 128,
+    threshold: float | str | None = None,
+    num_shapes: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> dict:
+    """Scores a model on one split, from the first view of each shape.
+
+    Among several ranks (see `ranks.processes`) each scores its share of the shapes, and all return
+    the whole. Figures depend on the seed and on a shape's number in the split alone, not on how
+    many ranks there are or which shapes are left out; with other numbers of threads, networks
+    round differently.
+
+    Args:
+        model: from `create_model` or `from_pretrained`.
+        root: folder of the dataset; its training split gives the mean shapes of the controls.
+        split: to evaluate.
+        num_points: of each shape, at most those stored.
+        mesh_resolution: cells along each axis of the meshes; None for no meshes.
+        threshold: probability from which a point is occupied; None takes the model's own, "val"
+            the one that suits the validation shapes best.
+        num_shapes: spread evenly over the split; None for all.
+        seed: of what is drawn.
+        device: to compute on.
+
+    Returns:
+        JSON values:
+
+            version, model, data, options   what was evaluated, and how
+            metrics    {metric: summary}, see `occvae.metrics.summarise`; names end in units
+            num_empty_meshes                they count as the protocols say
+            controls   {control: summary} of the IoU of voxels
+            published  tables beside which the means may stand, see `published_beside`
+            examples   {"best", "median", "worst": ids} by IoU
+            shapes     [{number, id, category, metrics}]
+
+    Raises:
+        UserError: no such data, or the model refuses an argument.
+    """
+    device = torch.device(device)
+    model = model.to(device).eval()
+    shapes = StoredShapes(root, split, model, num_points=num_points, num_shapes=num_shapes)
+    origin = "the model's own" if threshold is None else "as asked for"
+    if threshold == "val":
+        origin = "chosen on val"
+        threshold = choose_threshold(
+            model, root, num_points=num_points, num_shapes=num_shapes, device=device
+        )
+    threshold = model.threshold if threshold is None else threshold
+    check_threshold(threshold)
+    if not hasattr(model, "reconstruct"):
+        mesh_resolution = None
+    settings = Settings(threshold, mesh_resolution, seed, device)
+    scores = _score_all(model, shapes, settings)
+    report = {
+        "version": VERSION,
+        "model": _describe_model(model),
+        "data": _describe_data(root, split, shapes),
+        "options": {
+            "num_points": shapes.num_points,
+            "mesh_resolution": mesh_resolution,
+            "threshold": threshold,
+            "threshold_origin": origin,
+            "seed": seed,
+            "device": device.type,
+            "precision": getattr(model, "precision", None),
+        },
+        "metrics": _summaries([score.metrics for score in scores], shapes.categories),
+        "num_empty_meshes": int(sum(score.metrics.get("empty_mesh", 0.0) for score in scores)),
+        "controls": _controls(shapes, root, model, scores),
+    }
+    report["published"] = published_beside(report)
+    report["examples"] = _examples(shapes, scores)
+    report["shapes"] = [
+        {"number": number, "id": id, "category": category, "metrics": score.metrics}
+        for number, id, category, score in zip(
+            shapes.numbers, shapes.ids, shapes.categories, scores, strict=True
+        )
+    ]
+    return report
+
+
+def _score_all(model, shapes: StoredShapes, settings: Settings) -> list[Score]:
+    """Of all shapes in their order; this rank does every so manieth."""
+    mine = shapes.numbers[rank() :: world_size()]
+    bar = tqdm(mine, "evaluate", unit="shape", mininterval=1.0, disable=rank() > 0 or None)
+    parts = from_all_ranks(lambda: [score_shape(model, shapes, n, settings) for n in bar])
+    return [parts[i % len(parts)][i // len(parts)] for i in range(len(shapes))]
+
+
+def _summaries(scores: list[dict[str, float]], categories: list[str]) -> dict:
+    if not scores[0]:
+        raise UserError("the dataset has neither points nor voxels to measure by")
+    return {
+        name: summarise([metrics[name] for metrics in scores], categories) for name in scores[0]
+    }
+
+
+def _controls(shapes: StoredShapes, root: str | Path, model, scores: list[Score]) -> dict:
+    if not shapes.voxel_resolution:
+        return {}
+    has_training = any(entry.split == "train" for entry in shapes.manifest.shards)
+    training = StoredShapes(root, "train", model) if has_training else None
+    return control_summaries(shapes, training, [score.grid for score in scores])
+
+
+def _describe_model(model) -> dict:
+    return {
+        "arch": getattr(model, "arch", type(model).__name__),
+        "options": getattr(model, "options", {}),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _describe_data(root: str | Path, split: str, shapes: StoredShapes) -> dict:
+    return {
+        "root": str(root),
+        "source": shapes.manifest.source,
+        "splits": shapes.manifest.splits,
+        "split": split,
+        "num_shapes": len(shapes),
+        "num_stored": shapes.num_stored,
+        "voxel_resolution": shapes.voxel_resolution,
+        "num_surface_points": shapes.num_surface_points,
+    }
+
+
+def _examples(shapes: StoredShapes, scores: list[Score]) -> dict[str, list[str]]:
+    """Ids of the best, the most ordinary and the worst shapes, none of them twice."""
+    first = next(name for name in scores[0].metrics if name.startswith("iou_"))
+    order = np.argsort([-score.metrics[first] for score in scores], kind="stable")
+    count = min(_EXAMPLES, len(order) // 3)
+    start = (len(order) - count) // 2
+    places = {
+        "best": order[:count],
+        "median": order[start : start + count],
+        "worst": order[len(order) - count :],
+    }
+    if count == 0:
+        places = {"best": order, "median": [], "worst": []}
+    return {name: [shapes.ids[place] for place in chosen] for name, chosen in places.items()}

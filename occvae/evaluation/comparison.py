@@ -1,0 +1,115 @@
+"""Published figures of the same protocol, where the data are the same, and why not where they are
+not."""
+
+from occvae.evaluation.splits import PUBLISHED
+from occvae.metrics import TABLES, PublishedTable, shapenet_category
+
+# Ours, by division of ShapeNet, to protocol and name in the published tables.
+_COUNTERPARTS = {
+    "onet": {
+        "iou_mesh": ("onet", "iou"),
+        "chamfer_l1_tenth_edge": ("onet", "chamfer_l1_tenth_edge"),
+        "normal_consistency": ("onet", "normal_consistency"),
+        "iou_points": ("onet", "iou_points"),
+        "iou_voxels": ("onet", "iou_voxels"),
+    },
+    "pix2vox": {
+        "iou_voxels": ("pix2vox", "iou"),
+        "voxel_f_score_1_percent": ("what3d", "f_score_1_percent"),
+        **{f"iou_voxels_{t}": ("pix2vox", f"iou_{t}") for t in (0.2, 0.3, 0.4, 0.5)},
+    },
+}
+_POINTS = 100_000
+_RESOLUTION = 32
+
+
+def published_beside(report: dict) -> dict:
+    """Rows to print beside a report's.
+
+    Args:
+        report: from `evaluate`, as far as its `metrics`.
+
+    Returns:
+        JSON values: `tables`, {metric: [row]}, a row with `method`, `source`, `setting` and the
+        figures by category and `mean`, the first row ours; and `note`, why there is nothing or
+        what is left out, "" if there is no more to say.
+    """
+    reason = _obstacle(report)
+    if reason:
+        return {"tables": {}, "note": f"not comparable with published tables: {reason}"}
+    data, names = report["data"], _categories(report)
+    tables, unlike = {}, []
+    for metric, counterpart in _COUNTERPARTS[data["splits"]].items():
+        rows = [
+            _row(table, counterpart[1], names)
+            for table in TABLES
+            if _is_of(table, data, *counterpart)
+        ]
+        rows = [row for row in rows if row is not None]
+        if metric not in report["metrics"] or not rows:
+            continue
+        if _same_protocol(metric, report):
+            tables[metric] = [_own_row(report, metric, rows), *rows]
+        else:
+            unlike.append(metric)
+    note = f"measured unlike the published figures: {', '.join(unlike)}" if unlike else ""
+    if not tables and not unlike:
+        note = f"not comparable with published tables: none for split {data['split']!r}"
+    return {"tables": tables, "note": note}
+
+
+def _obstacle(report: dict) -> str:
+    data = report["data"]
+    if data["splits"] not in PUBLISHED:
+        known = " or ".join(PUBLISHED.values())
+        return f"the splits of the data ({data['splits']}) are not those of {known}"
+    if data["num_shapes"] < data["num_stored"]:
+        return f"{data['num_shapes']} of {data['num_stored']} shapes were evaluated"
+    metric = next(iter(report["metrics"].values()))
+    unknown = [name for name in metric["per_category"] if shapenet_category(name) is None]
+    return f"no figures for {', '.join(unknown)}" if unknown else ""
+
+
+def _categories(report: dict) -> dict[str, str]:
+    """Published names of ours."""
+    metric = next(iter(report["metrics"].values()))
+    return {shapenet_category(name): name for name in metric["per_category"]}
+
+
+def _is_of(table: PublishedTable, data: dict, protocol: str, metric: str) -> bool:
+    return (
+        (table.splits, table.split, table.protocol) == (data["splits"], data["split"], protocol)
+        and table.num_views == 1
+        and metric in table.metrics
+    )
+
+
+def _row(table: PublishedTable, metric: str, names: dict[str, str]) -> dict | None:
+    """The figures that have one of ours beside them; the mean only of the same categories."""
+    values = table.metrics[metric]
+    row = {ours: values[published] for published, ours in names.items() if published in values}
+    if "mean" in values and set(table.categories) == names.keys():
+        row["mean"] = values["mean"]
+    if not row:
+        return None
+    return {"method": table.method, "source": table.source, "setting": table.setting, **row}
+
+
+def _same_protocol(metric: str, report: dict) -> bool:
+    data, options = report["data"], report["options"]
+    if metric.startswith(("iou_voxels", "voxel_")):
+        return data["voxel_resolution"] == _RESOLUTION
+    if metric.startswith("iou_"):
+        return options["num_points"] == _POINTS
+    return data["num_surface_points"] >= _POINTS
+
+
+def _own_row(report: dict, metric: str, rows: list[dict]) -> dict:
+    summary = report["metrics"][metric]
+    # Means over categories in the papers of Occupancy Networks, over shapes in those of Pix2Vox.
+    mean = summary["macro" if report["data"]["splits"] == "onet" else "micro"]["mean"]
+    values = {name: entry["mean"] for name, entry in summary["per_category"].items()}
+    setting = f"threshold {report['options']['threshold']}"
+    if any("mean" in row for row in rows):
+        values["mean"] = mean
+    return {"method": "this model", "source": "", "setting": setting, **values}

@@ -1,0 +1,133 @@
+"""A report as plain text tables."""
+
+from collections.abc import Callable, Sequence
+
+from occvae.metrics import PROTOCOLS
+from occvae.metrics.surface import EMPTY_COSINE, EMPTY_DISTANCE
+
+_MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
+# Title, metric, digits; those of a line are printed beside one another.
+_OCCUPANCY = (
+    ("IoU points", "iou_points", 4),
+    ("IoU voxels", "iou_voxels", 4),
+    ("voxel F@1%", "voxel_f_score_1_percent", 4),
+    ("IoU mesh", "iou_mesh", 4),
+)
+_SURFACE = (
+    ("Chamfer-L1", "chamfer_l1_tenth_edge", 4),
+    ("accuracy", "accuracy_edge", 5),
+    ("completeness", "completeness_edge", 5),
+    ("Chamfer-L2", "chamfer_l2_edge2", 5),
+    ("normals", "normal_consistency", 4),
+    ("F@1%", "f_score_1_percent", 4),
+    ("F@1.5%", "f_score_1.5_percent", 4),
+    ("F@2%", "f_score_2_percent", 4),
+)
+_CONTROLS = (
+    ("shuffled", "shuffled_images", 4),
+    ("mean shape", "mean_shape", 4),
+    ("category mean", "category_mean_shape", 4),
+)
+_UNITS = (
+    "Chamfer-L1 in tenths of an object's longest edge; accuracy and completeness in edges, "
+    "Chamfer-L2 in edges squared; below each mean its 95 % interval by bootstrap over shapes"
+)
+
+
+def format_table(report: dict) -> str:
+    """What `evaluate` returned."""
+    blocks = [
+        _heading(report),
+        _block(report["metrics"], _OCCUPANCY),
+        _block(report["metrics"], _SURFACE, _UNITS),
+        _block(report["controls"], _CONTROLS, "controls, IoU of voxels: the wrong picture, or none"),
+        _notes(report),
+        _published(report["published"]),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _heading(report: dict) -> str:
+    data, options = report["data"], report["options"]
+    count = f"{data['num_shapes']} shapes"
+    if data["num_shapes"] < data["num_stored"]:
+        count = f"{data['num_shapes']} of {data['num_stored']} shapes"
+    parts = [f"{count} of {data['root']} ({data['split']})"]
+    if options["num_points"]:
+        parts.append(f"{options['num_points']} points")
+    if data["voxel_resolution"]:
+        parts.append(f"voxels {data['voxel_resolution']}^3")
+    if options["mesh_resolution"]:
+        parts.append(f"meshes {options['mesh_resolution']}^3")
+    parts.append(
+        f"occupied from probability {options['threshold']} ({options['threshold_origin']})"
+    )
+    return ", ".join(parts)
+
+
+def _block(
+    summaries: dict[str, dict], columns: Sequence[tuple[str, str, int]], note: str = ""
+) -> str:
+    """Rows of categories and means, and an interval below each mean."""
+    columns = [column for column in columns if column[1] in summaries]
+    if not columns:
+        return ""
+    names = list(summaries[columns[0][1]]["per_category"])
+    rows = [("", [title for title, *_ in columns])]
+
+    def add(title: str, cell: Callable[[dict, int], str]) -> None:
+        rows.append((title, [cell(summaries[metric], digits) for _, metric, digits in columns]))
+
+    for name in names:
+        add(name, lambda entry, digits, name=name: f"{entry['per_category'][name]['mean']:.{digits}f}")
+    for key, title in _MEANS.items():
+        add(title, lambda entry, digits, key=key: f"{entry[key]['mean']:.{digits}f}")
+        add("", lambda entry, digits, key=key: _interval(entry[key]["interval"], digits - 1))
+    return "\n".join([*([note] if note else []), *_aligned(rows)])
+
+
+def _interval(interval: list[float], digits: int) -> str:
+    return "-".join(f"{bound:.{digits}f}" for bound in interval)
+
+
+def _notes(report: dict) -> str:
+    data, lines = report["data"], []
+    if report["num_empty_meshes"]:
+        lines.append(
+            f"{report['num_empty_meshes']} of {data['num_shapes']} meshes are empty; they count "
+            f"with distance {EMPTY_DISTANCE:.3f}, normals {EMPTY_COSINE:g}, IoU and F-score 0"
+        )
+    elif report["options"]["mesh_resolution"]:
+        lines.append(f"none of {data['num_shapes']} meshes is empty")
+    if report["options"]["mesh_resolution"] and not data["num_surface_points"]:
+        lines.append(
+            "the dataset has no points on the surfaces: no Chamfer distance, normals or F-score"
+        )
+    return "\n".join(lines)
+
+
+def _published(published: dict) -> str:
+    blocks = [published["note"]] if published["note"] else []
+    for metric, rows in published["tables"].items():
+        names = list(rows[0].keys() - {"method", "source", "setting"})
+        ordered = [name for name in rows[0] if name in names]
+        table = [(metric, ordered)]
+        for row in rows:
+            cells = [f"{row[name]:.3f}" if name in row else "-" for name in ordered]
+            table.append((row["method"], cells))
+        blocks.append("\n".join(_aligned(table)))
+    if published["tables"]:
+        protocols = dict.fromkeys(published["protocols"])
+        blocks += [f"{name}: {PROTOCOLS[name].definition}" for name in protocols]
+    return "\n\n".join(blocks)
+
+
+def _aligned(rows: list[tuple[str, list[str]]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    first = max(len(name) for name, _ in rows)
+    widths = [max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True)]
+    return [
+        f"{name:<{first}}"
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for name, cells in rows
+    ]

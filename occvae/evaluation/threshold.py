@@ -1,0 +1,51 @@
+"""The threshold of probability that suits validation shapes best.
+
+A threshold that is chosen on the shapes it is then measured on flatters the model: papers of voxel
+reconstruction do so on the test set. Here it never sees other shapes than those of `val`.
+"""
+
+from pathlib import Path
+
+import torch
+
+from occvae.evaluation.ranks import from_all_ranks, rank, world_size
+from occvae.evaluation.shapes import StoredShapes
+from occvae.metrics import best_threshold
+from occvae.ops.voxel_iou import voxel_iou
+
+CANDIDATES = tuple(round(0.05 * k, 2) for k in range(1, 20))
+
+
+@torch.no_grad()
+def choose_threshold(
+    model, root: str | Path, *, num_points: int = 100_000, num_shapes: int | None = None, device
+) -> float:
+    """Of CANDIDATES, the one with the highest mean IoU over validation shapes.
+
+    The IoU of what the model is trained on, points or voxels, as far as the dataset has it.
+
+    Args:
+        model: in eval mode, on the device.
+        root, num_points, num_shapes: see `StoredShapes`.
+        device: to compute on.
+    """
+    shapes = StoredShapes(root, "val", model, num_points=num_points, num_shapes=num_shapes)
+    on_points = shapes.num_points and (
+        getattr(model, "target", "points") == "points" or not shapes.voxel_resolution
+    )
+    compare = _compare_points if on_points else _compare_voxels
+    mine = shapes.numbers[rank() :: world_size()]
+    parts = from_all_ranks(lambda: [compare(model, shapes, number, device) for number in mine])
+    return best_threshold([row for part in parts for row in part], CANDIDATES)[0]
+
+
+def _compare_points(model, shapes: StoredShapes, number: int, device) -> list[float]:
+    points, occupied = (torch.from_numpy(side)[None].to(device) for side in shapes.points(number))
+    logits = model.predict_points(shapes.images(number).to(device), points)
+    return voxel_iou(logits.sigmoid(), occupied, CANDIDATES)[0].tolist()
+
+
+def _compare_voxels(model, shapes: StoredShapes, number: int, device) -> list[float]:
+    truth = torch.from_numpy(shapes.voxels(number))[None].to(device)
+    predicted = model.predict_voxels(shapes.images(number).to(device), truth.shape[-1])
+    return voxel_iou(predicted, truth, CANDIDATES)[0].tolist()
