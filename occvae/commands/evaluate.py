@@ -1,56 +1,107 @@
-"""occvae evaluate: how good a model is on a dataset, beside controls."""
+"""occvae evaluate: how good a model is on a dataset, beside controls and published figures."""
 
 import argparse
-import json
 from pathlib import Path
 
-from occvae.commands.model import (
-    add_precision,
-    default_device,
-    load_model,
-    set_precision,
-    trained_on,
-)
+from occvae.commands.model import add_precision, load_model, set_precision, trained_on
 from occvae.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
     parser.add_argument("--data", help="dataset folder; default what the run was trained on")
-    parser.add_argument("--split", default="val")
+    parser.add_argument("--split", default="val", help="default val")
+    parser.add_argument(
+        "--resolution", type=int, default=128, help="of the meshes, cells an axis (default 128)"
+    )
+    parser.add_argument("--no-meshes", action="store_true", help="points and voxels only, quicker")
+    parser.add_argument(
+        "--threshold",
+        help="probability of the surface, or val to choose it on the validation shapes; "
+        "default the model's own",
+    )
+    parser.add_argument("--shapes", type=int, help="so many, spread over the split; default all")
+    parser.add_argument("--seed", type=int, default=0, help="of the points drawn from meshes")
     parser.add_argument(
         "--views", help="numbers of views to compare, e.g. 1,2,3,5, or all of the published tables"
     )
     add_precision(parser)
-    parser.add_argument("--json", help="file for the report; default evaluation.json by the model")
+    parser.add_argument(
+        "--json",
+        help="file for the report, with a .csv of all shapes beside it; "
+        "default evaluation.json by the model",
+    )
+    parser.add_argument("--html", help="file for a page with the report and examples in 3D")
+    # The deepspeed launcher gives it.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> None:
     from occvae.evaluation import evaluate, format_table
+    from occvae.evaluation.cases import write_page
+    from occvae.evaluation.files import write_csv, write_json
+    from occvae.evaluation.ranks import processes, together
+    from occvae.evaluation.threshold import choose_threshold
     from occvae.multiview_evaluation import evaluate_views, format_views_table
+
+    with processes() as device:
+        model, folder, data, counts = together(lambda: _prepare(options))
+        model = model.to(device)
+        shared = {"num_shapes": options.shapes, "device": device}
+        chosen = {"threshold": _number(options.threshold)}
+        if options.threshold == "val":
+            chosen = {
+                "threshold": choose_threshold(model, data, **shared),
+                "threshold_origin": "chosen on val",
+            }
+        shared |= {"split": options.split, "seed": options.seed}
+        resolution = None if options.no_meshes else options.resolution
+        report = evaluate(model, data, mesh_resolution=resolution, **chosen, **shared)
+        views = counts and evaluate_views(
+            model, data, counts, threshold=chosen["threshold"], **shared
+        )
+        if report is None:
+            return  # the first rank has it
+        report["model"] = {"path": str(folder), **report["model"]}
+        print(format_table(report))
+        if views:
+            report["views"] = views
+            print("\n" + format_views_table(views))
+        path = Path(options.json or folder / "evaluation.json")
+        write_json(path, report)
+        write_csv(path.with_suffix(".csv"), report)
+        print(f"\nreport: {path}, {path.with_suffix('.csv')}")
+        if options.html is not None:
+            write_page(Path(options.html), report, model, data, device)
+            print(f"page: {options.html}")
+
+
+def _prepare(options: argparse.Namespace) -> tuple:
+    """Model, the folder it is from, the dataset, and numbers of views."""
+    from occvae.evaluation.splits import check_splits
 
     model, folder = load_model(options.model)
     set_precision(model, options.precision)
     data = options.data or trained_on(folder)
-    report = evaluate(model, data, split=options.split, device=default_device())
-    report["model"] = str(folder)
-    print(format_table(report))
-    if options.views is not None:
-        report["views"] = evaluate_views(
-            model, data, _view_counts(options.views), split=options.split, device=default_device()
-        )
-        print(format_views_table(report["views"]))
-    path = Path(options.json or folder / "evaluation.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"report: {path}")
+    check_splits(folder, data)
+    _number(options.threshold)
+    return model, folder, data, _view_counts(options.views)
 
 
-def _view_counts(text: str) -> tuple[int, ...]:
-    from occvae.multiview_evaluation import VIEW_COUNTS
+def _number(threshold: str | None) -> float | None:
+    if threshold is None or threshold == "val":
+        return None
+    try:
+        return float(threshold)
+    except ValueError:
+        raise UserError(f"--threshold {threshold}: expected a probability, or val") from None
 
-    if text == "all":
-        return VIEW_COUNTS
+
+def _view_counts(text: str | None) -> tuple[int, ...] | None:
+    from occvae.metrics.published import VIEW_COUNTS
+
+    if text is None or text == "all":
+        return text and VIEW_COUNTS
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:

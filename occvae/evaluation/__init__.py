@@ -8,16 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from occvae.errors import UserError
 from occvae.evaluation.comparison import published_beside
 from occvae.evaluation.controls import control_summaries
-from occvae.evaluation.ranks import from_all_ranks, rank, world_size
+from occvae.evaluation.ranks import rank, share, together
 from occvae.evaluation.scores import Score, Settings, score_shape
 from occvae.evaluation.shapes import StoredShapes
 from occvae.evaluation.table import format_table
-from occvae.evaluation.threshold import choose_threshold
 from occvae.metrics import summarise
 from occvae.models.inference import check_threshold
 
@@ -35,17 +32,17 @@ def evaluate(
     split: str = "val",
     num_points: int = 100_000,
     mesh_resolution: int | None = 128,
-    threshold: float | str | None = None,
+    threshold: float | None = None,
+    threshold_origin: str = "as asked for",
     num_shapes: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> dict:
+) -> dict | None:
     """Scores a model on one split, from the first view of each shape.
 
-    Among several ranks (see `ranks.processes`) each scores its share of the shapes, and all return
-    the whole. Figures depend on the seed and on a shape's number in the split alone, not on how
-    many ranks there are or which shapes are left out; with other numbers of threads, networks
-    round differently.
+    Several ranks (see `ranks.processes`) share the shapes, and the first has the report. A shape's
+    figures depend on the seed and on its number in the split, not on how many ranks there are or
+    which shapes are left out. (Networks round differently with another number of threads.)
 
     Args:
         model: from `create_model` or `from_pretrained`.
@@ -53,14 +50,14 @@ def evaluate(
         split: to evaluate.
         num_points: of each shape, at most those stored.
         mesh_resolution: cells along each axis of the meshes; None for no meshes.
-        threshold: probability from which a point is occupied; None takes the model's own, "val"
-            the one that suits the validation shapes best.
+        threshold: probability from which a point is occupied; None takes the model's own.
+        threshold_origin: how it was chosen, for people.
         num_shapes: spread evenly over the split; None for all.
         seed: of what is drawn.
         device: to compute on.
 
     Returns:
-        JSON values:
+        None on all ranks but the first; there, JSON values:
 
             version, model, data, options   what was evaluated, and how
             metrics    {metric: summary}, see `occvae.metrics.summarise`; names end in units
@@ -75,19 +72,20 @@ def evaluate(
     """
     device = torch.device(device)
     model = model.to(device).eval()
-    shapes = StoredShapes(root, split, model, num_points=num_points, num_shapes=num_shapes)
-    origin = "the model's own" if threshold is None else "as asked for"
-    if threshold == "val":
-        origin = "chosen on val"
-        threshold = choose_threshold(
-            model, root, num_points=num_points, num_shapes=num_shapes, device=device
-        )
-    threshold = model.threshold if threshold is None else threshold
-    check_threshold(threshold)
+    if threshold is None:
+        threshold, threshold_origin = model.threshold, "the model's own"
+    together(lambda: check_threshold(threshold))
+    shapes = together(
+        lambda: StoredShapes(root, split, model, num_points=num_points, num_shapes=num_shapes)
+    )
     if not hasattr(model, "reconstruct"):
         mesh_resolution = None
     settings = Settings(threshold, mesh_resolution, seed, device)
-    scores = _score_all(model, shapes, settings)
+    scores = share(
+        shapes.numbers, lambda number: score_shape(model, shapes, number, settings), "evaluate"
+    )
+    if rank() > 0:
+        return None
     report = {
         "version": VERSION,
         "model": _describe_model(model),
@@ -96,7 +94,7 @@ def evaluate(
             "num_points": shapes.num_points,
             "mesh_resolution": mesh_resolution,
             "threshold": threshold,
-            "threshold_origin": origin,
+            "threshold_origin": threshold_origin,
             "seed": seed,
             "device": device.type,
             "precision": getattr(model, "precision", None),
@@ -116,17 +114,7 @@ def evaluate(
     return report
 
 
-def _score_all(model, shapes: StoredShapes, settings: Settings) -> list[Score]:
-    """Of all shapes in their order; this rank does every so manieth."""
-    mine = shapes.numbers[rank() :: world_size()]
-    bar = tqdm(mine, "evaluate", unit="shape", mininterval=1.0, disable=rank() > 0 or None)
-    parts = from_all_ranks(lambda: [score_shape(model, shapes, n, settings) for n in bar])
-    return [parts[i % len(parts)][i // len(parts)] for i in range(len(shapes))]
-
-
 def _summaries(scores: list[dict[str, float]], categories: list[str]) -> dict:
-    if not scores[0]:
-        raise UserError("the dataset has neither points nor voxels to measure by")
     return {
         name: summarise([metrics[name] for metrics in scores], categories) for name in scores[0]
     }

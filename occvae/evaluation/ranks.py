@@ -5,13 +5,14 @@ were. No more than gloo is needed: what they exchange are figures of shapes.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from occvae.errors import UserError
 
@@ -33,8 +34,7 @@ def processes() -> Iterator[torch.device]:
         raise UserError(f"the ranks cannot meet: {str(error).splitlines()[0]}") from None
     try:
         yield _device()
-        # A gloo process that exits while others still talk aborts.
-        dist.barrier()
+        _leave_together()
     finally:
         dist.destroy_process_group()
 
@@ -47,27 +47,52 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def from_all_ranks(function: Callable[[], _Result]) -> list[_Result]:
-    """What the function returns on each rank, to all of them.
+def together(function: Callable[[], _Result]) -> _Result:
+    """What the function returns on this rank, unless it fails on any.
 
-    A mistake of the user on one rank ends all: the first rank raises it, the others leave with
-    status 2 and without a word.
+    A mistake of the user on one rank then ends all of them: the first one raises and so tells it,
+    the others leave with status 2 and without a word. Must not be nested.
     """
+    if world_size() == 1:
+        return function()
     result, failure = None, None
     try:
         result = function()
     except (UserError, OSError) as error:
-        if world_size() == 1:
-            raise
         failure = str(error)
-    if world_size() == 1:
-        return [result]
-    outcomes = [None] * world_size()
-    dist.all_gather_object(outcomes, (result, failure))
-    failures = [message for _, message in outcomes if message is not None]
+    failures = [message for message in gather(failure) if message is not None]
     if failures:
         raise UserError(failures[0]) if rank() == 0 else SystemExit(2)
-    return [result for result, _ in outcomes]
+    return result
+
+
+def gather(value: _Result) -> list[_Result]:
+    """The values of all ranks, in their order, on each of them."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def share(numbers: Sequence[int], function: Callable[[int], _Result], label: str) -> list[_Result]:
+    """What the function returns for each number; each rank calls it for every so manieth.
+
+    Args:
+        label: of the progress bar.
+    """
+    mine = numbers[rank() :: world_size()]
+    bar = tqdm(mine, label, unit="shape", mininterval=1.0, disable=rank() > 0)
+    parts = gather(together(lambda: [function(number) for number in bar]))
+    return [parts[i % len(parts)][i // len(parts)] for i in range(len(numbers))]
+
+
+def _leave_together() -> None:
+    """A gloo process that exits while others still talk aborts."""
+    try:
+        dist.barrier()
+    except RuntimeError:  # the first rank has failed in what it does alone, and told why
+        raise SystemExit(2) from None
 
 
 def _device() -> torch.device:

@@ -1,11 +1,9 @@
-"""The shapes that are evaluated: what their dataset holds of each, and which of them are asked for.
-"""
+"""The shapes that are evaluated: what their dataset holds of each, and which of them are asked for."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from occvae.data.dataset import ShapeDataset
@@ -44,8 +42,10 @@ class StoredShapes:
         self.manifest = self._dataset.manifest
         first = self._dataset.shards[0]
         self.num_points = min(num_points, first.num_points)
-        self.num_surface_points = getattr(first, "num_surface_points", 0)
-        self.voxel_resolution = _choose_resolution((first.voxel_resolution,), model)
+        self.num_surface_points = first.num_surface_points
+        self.voxel_resolution = _choose_resolution(first.voxel_resolutions, model)
+        if not self.num_points and not self.voxel_resolution:
+            raise UserError(f"{root}: has neither points nor voxels to evaluate by")
         self.num_stored = len(self._dataset)
         self.numbers = _evenly_spread(self.num_stored, num_shapes)
         self.ids = [self._dataset.ids[number] for number in self.numbers]
@@ -66,7 +66,7 @@ class StoredShapes:
     def voxels(self, number: int) -> np.ndarray:
         """(R, R, R) bool."""
         shard, local = self._dataset.locate(number)
-        return shard.voxels(local)
+        return shard.voxels(local, self.voxel_resolution)
 
     def surface(self, number: int) -> Surface:
         """Points on the true surface, with normals."""
@@ -79,7 +79,7 @@ class StoredShapes:
             yield category, self.voxels(number)
 
 
-def _choose_resolution(stored: tuple[int, ...], model) -> int | None:
+def _choose_resolution(stored: list[int], model) -> int | None:
     """The model's own, or that of the protocols, or the coarsest; None where there are no grids."""
     for wanted in (getattr(model, "resolution", None), _COMPARED_RESOLUTION):
         if wanted in stored:
@@ -94,4 +94,3 @@ def _evenly_spread(stored: int, wanted: int | None) -> list[int]:
         raise UserError(f"the number of shapes must be positive, got {wanted}")
     # Rounded positions, because a stride that divides the number of categories meets only one.
     return np.linspace(0, stored - 1, min(wanted, stored)).round().astype(int).tolist()
-

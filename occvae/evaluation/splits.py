@@ -7,7 +7,7 @@ test shapes of either are training shapes of the other.
 import json
 from pathlib import Path
 
-from occvae.data.shards import MANIFEST, Manifest
+from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
 from occvae.models.pretrained import CONFIG
 from occvae.train.checkpoint import TRAIN_CONFIG

@@ -40,7 +40,9 @@ def format_table(report: dict) -> str:
         _heading(report),
         _block(report["metrics"], _OCCUPANCY),
         _block(report["metrics"], _SURFACE, _UNITS),
-        _block(report["controls"], _CONTROLS, "controls, IoU of voxels: the wrong picture, or none"),
+        _block(
+            report["controls"], _CONTROLS, "controls, IoU of voxels: the wrong picture, or none"
+        ),
         _notes(report),
         _published(report["published"]),
     ]
@@ -79,7 +81,10 @@ def _block(
         rows.append((title, [cell(summaries[metric], digits) for _, metric, digits in columns]))
 
     for name in names:
-        add(name, lambda entry, digits, name=name: f"{entry['per_category'][name]['mean']:.{digits}f}")
+        add(
+            name,
+            lambda entry, digits, name=name: f"{entry['per_category'][name]['mean']:.{digits}f}",
+        )
     for key, title in _MEANS.items():
         add(title, lambda entry, digits, key=key: f"{entry[key]['mean']:.{digits}f}")
         add("", lambda entry, digits, key=key: _interval(entry[key]["interval"], digits - 1))

@@ -6,9 +6,10 @@ reconstruction do so on the test set. Here it never sees other shapes than those
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from occvae.evaluation.ranks import from_all_ranks, rank, world_size
+from occvae.evaluation.ranks import share, together
 from occvae.evaluation.shapes import StoredShapes
 from occvae.metrics import best_threshold
 from occvae.ops.voxel_iou import voxel_iou
@@ -29,14 +30,15 @@ def choose_threshold(
         root, num_points, num_shapes: see `StoredShapes`.
         device: to compute on.
     """
-    shapes = StoredShapes(root, "val", model, num_points=num_points, num_shapes=num_shapes)
+    shapes = together(
+        lambda: StoredShapes(root, "val", model, num_points=num_points, num_shapes=num_shapes)
+    )
     on_points = shapes.num_points and (
         getattr(model, "target", "points") == "points" or not shapes.voxel_resolution
     )
     compare = _compare_points if on_points else _compare_voxels
-    mine = shapes.numbers[rank() :: world_size()]
-    parts = from_all_ranks(lambda: [compare(model, shapes, number, device) for number in mine])
-    return best_threshold([row for part in parts for row in part], CANDIDATES)[0]
+    iou = share(shapes.numbers, lambda number: compare(model, shapes, number, device), "threshold")
+    return best_threshold(np.array(iou), CANDIDATES)[0]
 
 
 def _compare_points(model, shapes: StoredShapes, number: int, device) -> list[float]:

@@ -211,7 +211,9 @@ def what3d_f_score(
     """
     # Of one seed would draw the same points wherever the surfaces begin alike.
     seeds = np.random.SeedSequence(seed).spawn(2)
-    surfaces = [_grid_surface(grid, own) for grid, own in zip((predicted, truth), seeds, strict=True)]
+    surfaces = [
+        _grid_surface(grid, own) for grid, own in zip((predicted, truth), seeds, strict=True)
+    ]
     if min(map(len, surfaces)) == 0:
         return 0.0
     if np.array_equal(predicted, truth):

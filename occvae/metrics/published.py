@@ -6,10 +6,10 @@ watercraft. The two systems test on different splits of ShapeNet, against differ
 
 from dataclasses import dataclass
 
-SHAPENET = tuple(
+_NAMES = (
     "airplane bench cabinet car chair display lamp loudspeaker rifle sofa table telephone vessel"
-    .split()
 )
+SHAPENET = tuple(_NAMES.split())
 # The same in Pix2Vox, and WordNet's numbers of them, which folders of ShapeNet bear.
 _ALIASES = {"aeroplane": "airplane", "speaker": "loudspeaker", "watercraft": "vessel"} | dict(
     zip(

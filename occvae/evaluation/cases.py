@@ -1,0 +1,87 @@
+"""The examples of a report as pictures and meshes, for a page to look at."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from occvae.evaluation.scores import Settings, predict_mesh
+from occvae.evaluation.shapes import StoredShapes
+from occvae.metrics import sample_surface
+from occvae.metrics.nearest import nearest_neighbours
+from occvae.voxel_meshing import smooth_meshes
+
+_MESH_RESOLUTION = 128  # where the evaluation itself had no meshes
+_TRUTH_SAMPLES = 100_000
+
+
+def write_page(
+    path: Path, report: dict, model, root: str | Path, device: str | torch.device = "cpu"
+) -> None:
+    """The report of `evaluate` as an HTML page, with its examples in 3D.
+
+    Args:
+        path: of the page.
+        report: as `evaluate` returned it for this model and dataset.
+        model: in eval mode, on the device.
+        root: folder of the dataset.
+        device: to compute on.
+    """
+    from occvae.report import Case, write_report
+
+    options = report["options"]
+    settings = Settings(
+        options["threshold"],
+        options["mesh_resolution"] or _MESH_RESOLUTION,
+        options["seed"],
+        torch.device(device),
+    )
+    shapes = StoredShapes(root, report["data"]["split"], model, num_points=options["num_points"])
+    rows = {row["id"]: row for row in report["shapes"]}
+    chosen = [rows[id] for ids in report["examples"].values() for id in ids]
+    cases = [Case(**_example(model, shapes, row, settings)) for row in chosen]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_report(path, report, cases)
+
+
+def _example(model, shapes: StoredShapes, row: dict, settings: Settings) -> dict:
+    """What `Case` is made of."""
+    number = row["number"]
+    images = shapes.images(number)
+    mesh = predict_mesh(model, images.to(settings.device), settings)
+    vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
+    truth = _true_mesh(shapes.voxels(number)) if shapes.voxel_resolution else None
+    return {
+        "id": row["id"],
+        "category": row["category"],
+        "metrics": row["metrics"],
+        "picture": (images[0, 0] * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy(),
+        "truth": truth,
+        "prediction": (vertices, np.asarray(mesh.faces).reshape(-1, 3)),
+        "error": _distances(vertices, _true_points(shapes, number, truth, settings.seed)),
+    }
+
+
+def _true_mesh(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth, at two cells a voxel or more."""
+    resolution = 64
+    while resolution < 2 * len(voxels):
+        resolution *= 2
+    [mesh] = smooth_meshes(torch.from_numpy(voxels)[None].float(), 0.5, resolution)
+    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+
+
+def _true_points(
+    shapes: StoredShapes, number: int, truth: tuple[np.ndarray, np.ndarray] | None, seed: int
+) -> np.ndarray:
+    """(P, 3) stored on the surface, or else drawn from that of the voxels; none without either."""
+    if shapes.num_surface_points:
+        return shapes.surface(number).points
+    if truth is None:
+        return np.empty((0, 3))
+    return sample_surface(*truth, _TRUTH_SAMPLES, [seed, number]).points
+
+
+def _distances(vertices: np.ndarray, surface: np.ndarray) -> np.ndarray | None:
+    """(V,) to the nearest point of the surface, in edges."""
+    return nearest_neighbours(vertices, surface)[0] if len(surface) else None
