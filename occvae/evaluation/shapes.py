@@ -1,4 +1,4 @@
-"""The shapes that are evaluated: what their dataset holds of each, and which of them are asked for."""
+"""The shapes to evaluate: which of a split are asked for, and what the dataset has of each."""
 
 from collections.abc import Iterator
 from pathlib import Path
