@@ -264,19 +264,20 @@ def test_no_model_yet(here, capsys):
 
 
 def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
-    arguments = ["evaluate", "--model", model, "--data", tiny_dataset]
+    arguments = ["evaluate", "--model", model, "--data", tiny_dataset, "--no-meshes"]
     assert run(*arguments, "--json", "deep/report.json") == 0
     out = capsys.readouterr().out
     report = json.loads((here / "deep" / "report.json").read_text())
-    assert report["model"] == model and report["split"] == "val"
-    assert f"{report['iou_points']['micro']:.4f}" in out
+    assert report["model"]["path"] == model and report["data"]["split"] == "val"
+    assert f"{report['metrics']['iou_points']['micro']['mean']:.4f}" in out
     assert run(*arguments, "--split", "train") == 0
     beside = json.loads((Path(model) / "evaluation.json").read_text())
-    assert beside["split"] == "train" and beside["num_shapes"] > report["num_shapes"]
+    assert beside["data"]["split"] == "train"
+    assert beside["data"]["num_shapes"] > report["data"]["num_shapes"]
     # Pictures say nothing to this model.
-    controls = report["controls_iou_voxels"]
-    assert 0 < report["iou_voxels"]["micro"] < 1
-    assert controls["mean_shape"]["micro"] > report["iou_voxels"]["micro"]
+    found = report["metrics"]["iou_voxels"]["micro"]["mean"]
+    assert 0 < found < 1
+    assert report["controls"]["mean_shape"]["micro"]["mean"] > found
 
 
 @pytest.mark.parametrize(
@@ -284,6 +285,8 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
     [
         (["--split", "test"], "has no shapes in split 'test'"),
         (["--data", "nowhere"], "nowhere/dataset.json: no dataset here"),
+        (["--threshold", "high"], "--threshold high: expected a probability, or val"),
+        (["--resolution", "100", "--shapes", "1"], "meshes at 100^3: "),
         (["--precision", "double"], "--precision double: choose from fp32, fp16, bf16"),
         (["--model", "nowhere"], "nowhere: holds no config.json"),
     ],

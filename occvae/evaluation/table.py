@@ -92,7 +92,9 @@ def _block(
 
 
 def _interval(interval: list[float], digits: int) -> str:
-    return "-".join(f"{bound:.{digits}f}" for bound in interval)
+    """Nothing where nothing was drawn: one shape, or one of each category."""
+    low, high = interval
+    return f"{low:.{digits}f}-{high:.{digits}f}" if low < high else ""
 
 
 def _notes(report: dict) -> str:

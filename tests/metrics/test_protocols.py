@@ -14,6 +14,7 @@ from occvae.metrics import (
     sample_surface,
     what3d_f_score,
 )
+from occvae.metrics.protocols import _grid_surface
 from tests.metrics import oracle
 
 SURFACE_PROTOCOLS = ("onet", "conv_onet", "vecset")
@@ -141,17 +142,30 @@ def box(*sizes: int, resolution: int = 32) -> np.ndarray:
 
 
 def test_what3d():
-    # Even equal grids score less than 1, for their 8,192 points differ: of area A, a point finds
-    # none within t with probability exp(-8192 pi t^2 / A).
     cube = box(16, 16, 16)
-    same = what3d_f_score(cube, cube, seed=0)
+    assert what3d_f_score(cube, cube.copy(), seed=0) == 1.0
+    # Not so of almost equal grids, for their 8,192 points differ: of area A, a point finds none
+    # within t with probability exp(-8192 pi t^2 / A).
+    hollow = cube.copy()
+    hollow[10, 10, 10] = False  # a hole within, of hardly any area
+    same = what3d_f_score(cube, hollow, seed=0)
     area = 6 * (16 / 33) ** 2
     assert same == pytest.approx(1 - np.exp(-8192 * np.pi * 0.01**2 / area), abs=0.02)
-    assert same == what3d_f_score(cube, cube, seed=0) != what3d_f_score(cube, cube, seed=1)
+    assert same == what3d_f_score(cube, hollow, seed=0) != what3d_f_score(cube, hollow, seed=1)
     # A cell is 3 % of the edge: of six faces, one that moved by it is out of reach.
     longer = what3d_f_score(cube, box(16, 16, 17), seed=0)
     assert longer == pytest.approx(same * 5 / 6, abs=0.03)
     assert what3d_f_score(box(4, 4, 4), box(8, 8, 8)[::-1, ::-1, ::-1], seed=0) == 0.0
+
+
+def test_what3d_surfaces_are_the_faces_of_the_padded_grid():
+    """Marching cubes puts them midway between the samples; index 1 of the padded grid is cell 0."""
+    occupied = np.zeros((8, 8, 8), bool)
+    occupied[2:6, 3:5, 1:7] = True
+    points = _grid_surface(occupied, np.random.SeedSequence(0)).points
+    assert points.shape == (8192, 3)
+    low, high = (np.array([2, 3, 1]) + 0.5) / 9, (np.array([6, 5, 7]) + 0.5) / 9
+    np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [low, high], atol=1e-6)
 
 
 def test_what3d_of_nothing():

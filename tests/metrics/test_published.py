@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from occvae.metrics import PROTOCOLS, TABLES, published_tables
+from occvae.metrics import PROTOCOLS, TABLES, published_tables, shapenet_category
 from occvae.metrics.published import SHAPENET
 
 
@@ -11,6 +11,7 @@ def test_entries_are_complete():
     assert len({(table.method, table.protocol) for table in TABLES}) == len(TABLES)
     for table in TABLES:
         assert table.protocol in PROTOCOLS and table.source and table.dataset and table.metrics
+        assert table.splits in ("onet", "pix2vox") and set(table.categories) <= set(SHAPENET)
         for values in table.metrics.values():
             assert values.keys() <= {*SHAPENET, "mean"}
             assert all(0.0 < value < 1.0 for value in values.values())
@@ -39,3 +40,11 @@ def test_selection():
     assert views["Pix2Vox++/A, 20 views"].metrics == {"f_score_1_percent": {"mean": 0.462}}
     assert not any(name.startswith("3D-RETR") for name in views)
     assert published_tables("vecset") == []
+
+
+def test_names_of_categories():
+    assert [shapenet_category(name) for name in ("vessel", "watercraft", "04530566")] == [
+        "vessel"
+    ] * 3
+    assert shapenet_category("03001627") == "chair"
+    assert shapenet_category("mug") is None

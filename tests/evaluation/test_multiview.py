@@ -9,13 +9,9 @@ from torch import nn
 
 from occvae.data.dataset import ShapeDataset
 from occvae.errors import UserError
-from occvae.multiview_evaluation import (
-    VIEW_COUNTS,
-    evaluate_views,
-    f_score,
-    format_views_table,
-    surface_points,
-)
+from occvae.metrics import PIX2VOX_THRESHOLDS
+from occvae.metrics.published import VIEW_COUNTS
+from occvae.multiview_evaluation import evaluate_views, format_views_table
 
 
 class Growing(nn.Module):
@@ -52,37 +48,17 @@ def test_scores_are_those_of_the_views_seen(report, tiny_dataset):
     for count in (1, 2, 4):
         known = voxels[:, : 16 * count // 4].sum(axis=(1, 2, 3)) / total
         found = report["by_views"][str(count)]
-        assert found["iou"]["micro"] == pytest.approx(known.mean())
-        assert set(found["micro_by_threshold"].values()) == {found["iou"]["micro"]}
-        for name, value in found["iou"]["per_category"].items():
+        mean = found["iou_voxels"]["micro"]["mean"]
+        assert mean == pytest.approx(known.mean())
+        for threshold in PIX2VOX_THRESHOLDS:
+            assert found[f"iou_voxels_{threshold}"]["micro"]["mean"] == mean
+        for name, entry in found["iou_voxels"]["per_category"].items():
             mine = np.array(dataset.categories) == name
-            assert value == pytest.approx(known[mine].mean())
-    assert report["by_views"]["4"]["iou"]["micro"] == 1.0
-    assert report["by_views"]["4"]["f_score"]["micro"] == 1.0
-    assert 0.0 <= report["by_views"]["1"]["f_score"]["micro"] < 0.9
+            assert entry["mean"] == pytest.approx(known[mine].mean())
+    assert report["by_views"]["4"]["iou_voxels"]["micro"]["mean"] == 1.0
+    assert report["by_views"]["4"]["voxel_f_score_1_percent"]["micro"]["mean"] == 1.0
+    assert 0.0 <= report["by_views"]["1"]["voxel_f_score_1_percent"]["micro"]["mean"] < 0.9
     assert json.loads(json.dumps(report)) == report
-
-
-def test_f_score_of_known_sets():
-    line = np.stack([np.linspace(0, 1, 101), np.zeros(101), np.zeros(101)], axis=1)
-    assert f_score(line, line + [0.0, 0.0099, 0.0]) == 1.0
-    assert f_score(line, line + [0.0, 0.0101, 0.0]) == 0.0
-    # Half of the points have a match, and all of the truth has.
-    doubled = np.concatenate([line, line + [0.0, 0.5, 0.0]])
-    assert f_score(doubled, line) == pytest.approx(2 * 0.5 * 1.0 / 1.5)
-    assert f_score(np.zeros((0, 3)), line) == f_score(line, np.zeros((0, 3))) == 0.0
-
-
-def test_surface_points_lie_on_the_faces_of_the_padded_grid():
-    occupied = np.zeros((8, 8, 8), bool)
-    occupied[2:6, 3:5, 1:7] = True
-    points = surface_points(occupied)
-    assert points.shape == (8192, 3)
-    # Marching cubes puts faces midway between the samples; index 1 of the padded grid is cell 0.
-    low, high = (np.array([2, 3, 1]) + 0.5) / 9, (np.array([6, 5, 7]) + 0.5) / 9
-    np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [low, high], atol=1e-6)
-    assert np.array_equal(points, surface_points(occupied))
-    assert surface_points(np.zeros((8, 8, 8), bool)).shape == (0, 3)
 
 
 def test_the_table_shows_published_figures_of_the_same_numbers_of_views(report):
@@ -99,3 +75,5 @@ def test_more_views_than_stored_are_refused(tiny_dataset):
     dataset = ShapeDataset(tiny_dataset, "val", image_size=8, num_points=8)
     with pytest.raises(UserError, match="num_views must be between 1 and the 4 stored, got 5"):
         evaluate_views(Growing(dataset), tiny_dataset, (1, 5))
+    with pytest.raises(UserError, match="num_views must be between 1 and the 4 stored, got 0"):
+        evaluate_views(Growing(dataset), tiny_dataset, (0, 2))
