@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from occvae.errors import UserError
 from occvae.evaluation.ranks import rank, share, together
 from occvae.evaluation.scores import Settings, voxel_metrics
 from occvae.evaluation.shapes import StoredShapes
@@ -45,11 +46,7 @@ def evaluate_views(
         of `iou_voxels`, of the same at each threshold, and of `voxel_f_score_1_percent`.
     """
     threshold = model.threshold if threshold is None else threshold
-    shapes = together(
-        lambda: StoredShapes(
-            root, split, model, num_shapes=num_shapes, num_views=_most_views(view_counts)
-        )
-    )
+    shapes = together(lambda: _shapes_with_grids(model, root, split, num_shapes, view_counts))
     settings = Settings(threshold, None, seed, torch.device(device))
     model = model.to(settings.device).eval()
     scores = share(
@@ -71,9 +68,15 @@ def evaluate_views(
     }
 
 
-def _most_views(view_counts: Sequence[int]) -> int:
-    """The least first, because fewer than one are refused like more than are stored."""
-    return min(view_counts) if min(view_counts) < 1 else max(view_counts)
+def _shapes_with_grids(
+    model, root: str | Path, split: str, num_shapes: int | None, view_counts: Sequence[int]
+) -> StoredShapes:
+    # The least first, because fewer than one are refused like more than are stored.
+    num_views = min(view_counts) if min(view_counts) < 1 else max(view_counts)
+    shapes = StoredShapes(root, split, model, num_shapes=num_shapes, num_views=num_views)
+    if shapes.voxel_resolution is None:
+        raise UserError(f"{root}: has no voxels, by which numbers of views are compared")
+    return shapes
 
 
 @torch.no_grad()

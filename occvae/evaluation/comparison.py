@@ -2,7 +2,7 @@
 not."""
 
 from occvae.evaluation.splits import PUBLISHED
-from occvae.metrics import TABLES, PublishedTable, shapenet_category
+from occvae.metrics import PROTOCOLS, TABLES, PublishedTable, shapenet_category
 
 # Ours, by division of ShapeNet, to protocol and name in the published tables.
 _COUNTERPARTS = {
@@ -31,14 +31,14 @@ def published_beside(report: dict) -> dict:
 
     Returns:
         JSON values: `tables`, {metric: [row]}, a row with `method`, `source`, `setting` and the
-        figures by category and `mean`, the first row ours; and `note`, why there is nothing or
-        what is left out, "" if there is no more to say.
+        figures by category and `mean`, the first row ours; `protocols`, {name: definition} of
+        these; and `note`, why there is nothing or what is left out, "" if there is no more to say.
     """
     reason = _obstacle(report)
     if reason:
-        return {"tables": {}, "note": f"not comparable with published tables: {reason}"}
+        return _result({}, [], f"not comparable with published tables: {reason}")
     data, names = report["data"], _categories(report)
-    tables, unlike = {}, []
+    tables, protocols, unlike = {}, [], []
     for metric, counterpart in _COUNTERPARTS[data["splits"]].items():
         rows = [
             _row(table, counterpart[1], names)
@@ -50,12 +50,18 @@ def published_beside(report: dict) -> dict:
             continue
         if _same_protocol(metric, report):
             tables[metric] = [_own_row(report, metric, rows), *rows]
+            protocols.append(counterpart[0])
         else:
             unlike.append(metric)
     note = f"measured unlike the published figures: {', '.join(unlike)}" if unlike else ""
     if not tables and not unlike:
         note = f"not comparable with published tables: none for split {data['split']!r}"
-    return {"tables": tables, "note": note}
+    return _result(tables, protocols, note)
+
+
+def _result(tables: dict, protocols: list[str], note: str) -> dict:
+    definitions = {name: PROTOCOLS[name].definition for name in protocols}
+    return {"tables": tables, "protocols": definitions, "note": note}
 
 
 def _obstacle(report: dict) -> str:

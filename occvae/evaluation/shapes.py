@@ -44,8 +44,6 @@ class StoredShapes:
         self.num_points = min(num_points, first.num_points)
         self.num_surface_points = first.num_surface_points
         self.voxel_resolution = _choose_resolution(first.voxel_resolutions, model)
-        if not self.num_points and not self.voxel_resolution:
-            raise UserError(f"{root}: has neither points nor voxels to evaluate by")
         self.num_stored = len(self._dataset)
         self.numbers = _evenly_spread(self.num_stored, num_shapes)
         self.ids = [self._dataset.ids[number] for number in self.numbers]

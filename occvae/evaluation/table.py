@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from occvae.metrics import PROTOCOLS
 from occvae.metrics.surface import EMPTY_COSINE, EMPTY_DISTANCE
 
 _MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
@@ -116,16 +115,13 @@ def _notes(report: dict) -> str:
 def _published(published: dict) -> str:
     blocks = [published["note"]] if published["note"] else []
     for metric, rows in published["tables"].items():
-        names = list(rows[0].keys() - {"method", "source", "setting"})
-        ordered = [name for name in rows[0] if name in names]
-        table = [(metric, ordered)]
+        names = [name for name in rows[0] if name not in ("method", "source", "setting")]
+        table = [(metric, names)]
         for row in rows:
-            cells = [f"{row[name]:.3f}" if name in row else "-" for name in ordered]
+            cells = [f"{row[name]:.3f}" if name in row else "-" for name in names]
             table.append((row["method"], cells))
         blocks.append("\n".join(_aligned(table)))
-    if published["tables"]:
-        protocols = dict.fromkeys(published["protocols"])
-        blocks += [f"{name}: {PROTOCOLS[name].definition}" for name in protocols]
+    blocks += [f"{name}: {definition}" for name, definition in published["protocols"].items()]
     return "\n\n".join(blocks)
 
 
