@@ -1,0 +1,131 @@
+"""`occvae evaluate` from the command line: its files, its page, and several processes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from occvae.cli import main
+from occvae.evaluation.shapes import StoredShapes
+from occvae.models import save_pretrained
+from tests.fakes import CENTRE, RADIUS, octahedron_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "octahedron"
+    save_pretrained(octahedron_model(), folder)
+    return folder
+
+
+@pytest.fixture
+def arguments(model, tiny_dataset, monkeypatch) -> list[str]:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    quick = ["--resolution", "32", "--shapes", "5", "--views", "1,2", "--threshold", "val"]
+    return ["--model", str(model), "--data", str(tiny_dataset), *quick]
+
+
+def test_every_number_is_in_both_files(arguments, tmp_path):
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "new" / "report.json")]) == 0
+    report = json.loads((tmp_path / "new" / "report.json").read_text())
+    assert report["options"]["threshold_origin"] == "chosen on val"
+    assert list(report["views"]["by_views"]) == ["1", "2"]
+    assert report["views"]["threshold"] == report["options"]["threshold"]
+    with (tmp_path / "new" / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    for row, shape in zip(rows, report["shapes"], strict=True):
+        assert (int(row.pop("number")), row.pop("id")) == (shape["number"], shape["id"])
+        assert row.pop("category") == shape["category"]
+        assert {name: float(value) for name, value in row.items()} == shape["metrics"]
+    assert not list(tmp_path.glob("new/*.tmp"))
+
+
+# A mistake first, because starting processes takes longer than what they do here.
+SCRIPT = """
+import sys
+from occvae.cli import main
+try:
+    status = main([*sys.argv[1:], "--split", "test"])
+except SystemExit as exit:
+    status = exit.code
+assert status == 2
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_processes_share_the_shapes(arguments, tmp_path, restored_threads):
+    """What two processes write is what one does, to the last digit; one of them tells mistakes."""
+    # As many threads as each of two ranks has: sums of networks are rounded by their number.
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
+    (tmp_path / "script.py").write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, "script.py", "evaluate", *arguments, "--json", "two.json"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "has no shapes in split 'test'" in errors[0]
+    assert finished.stdout.count("report: two.json") == 1
+    for suffix in (".json", ".csv"):
+        one, two = (tmp_path / f"{name}{suffix}" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.fixture
+def written(monkeypatch) -> dict:
+    """What a stand-in for occvae.report was given."""
+    given = {}
+    module = ModuleType("occvae.report")
+    module.Case = dict
+    module.write_report = lambda path, evaluation, cases: given.update(
+        path=path, evaluation=evaluation, cases=cases
+    )
+    monkeypatch.setitem(sys.modules, "occvae.report", module)
+    return given
+
+
+def test_the_page_gets_the_examples(arguments, model, tiny_dataset, tmp_path, written, capsys):
+    page = tmp_path / "pages" / "report.html"
+    files = ["--json", str(tmp_path / "report.json"), "--html", str(page)]
+    assert main(["evaluate", *arguments, "--shapes", "32", "--no-meshes", *files]) == 0
+    assert f"page: {page}" in capsys.readouterr().out
+    assert written["path"] == page and page.parent.is_dir()
+    evaluation, cases = written["evaluation"], written["cases"]
+    assert evaluation == json.loads((tmp_path / "report.json").read_text())
+    examples = evaluation["examples"]
+    assert [case["id"] for case in cases] == sum(examples.values(), [])
+    assert {name: len(ids) for name, ids in examples.items()} == {
+        "best": 4,
+        "median": 4,
+        "worst": 4,
+    }
+    shapes = StoredShapes(tiny_dataset, "val", octahedron_model())
+    rows = {row["id"]: row for row in evaluation["shapes"]}
+    for case in cases[::4]:
+        row = rows[case["id"]]
+        assert case["metrics"] == row["metrics"] and case["category"] == row["category"]
+        assert case["picture"].dtype == np.uint8 and case["picture"].shape == (32, 32, 3)
+        picture = shapes.images(row["number"])[0, 0].permute(1, 2, 0).numpy()
+        assert np.array_equal(case["picture"] / np.float32(255.0), picture)
+        # The truth is a box of whole voxels, its edges rounded by half a voxel.
+        truth, voxels = trimesh.Trimesh(*case["truth"]), shapes.voxels(row["number"])
+        assert truth.is_watertight
+        assert truth.volume == pytest.approx(voxels.sum() / voxels.size, rel=0.15)
+        vertices, faces = case["prediction"]
+        assert faces.max() == len(vertices) - 1
+        threshold = evaluation["options"]["threshold"]
+        radius = RADIUS - np.log(threshold / (1 - threshold)) / 20.0
+        assert np.median(np.abs(np.abs(vertices - CENTRE).sum(1) - radius)) < 1e-4
+        _, distances, _ = truth.nearest.on_surface(vertices[::200])
+        assert case["error"].shape == (len(vertices),)
+        # Stored points are up to a few hundredths apart, and the truth's edges are rounded.
+        assert np.abs(case["error"][::200] - distances).mean() < 0.02
