@@ -14,8 +14,8 @@ def choy_extrinsics(
 ) -> np.ndarray:
     """The cameras of `rendering_metadata.txt` (3D-R2N2), looking at the origin of the mesh.
 
-    Blender had the mesh's y upwards and its x to the right, and its camera on +x at azimuth 0 and on
-    +z at azimuth 90.
+    Blender had the mesh's y upwards, and its camera on the mesh's +x at azimuth 0 and on its +z at
+    azimuth 90.
 
     Args:
         azimuth, elevation, in_plane: (V,) degrees, the first three columns.

@@ -35,10 +35,10 @@ class OccupancyNetworksSource:
     """A folder with `metadata.yaml` and a folder a class, its lists and its models.
 
     Coordinates stay as published, y upwards and the front where ShapeNet has it: models that were
-    trained elsewhere predict in them, and points keep their bits. The grids of model.binvox have the
-    same axes. Cameras map original coordinates, unit * scale + loc, and are turned to the unit
+    trained elsewhere predict in them, and points keep their bits. The grids of model.binvox have
+    the same axes. Cameras map original coordinates, unit * scale + loc, and are taken to the unit
     cube; their convention is OpenCV's already. A shape that lacks a part which others have is
-    skipped, and so is one in two lists, except in the first of train, val, test.
+    skipped. One in several lists is taken from the first of train, val, test.
 
     Args:
         root: the folder, `ShapeNet` in the published archive.
@@ -126,13 +126,14 @@ def _read_categories(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        content = yaml.safe_load(path.read_text())
-        names = {str(key): entry["name"].split(",")[0].strip() for key, entry in content.items()}
+        # Everything is text: YAML takes 03001627, but not 02691156, for an octal number.
+        content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+        names = {key: entry["name"].split(",")[0].strip() for key, entry in content.items()}
     except Exception as error:  # it may hold anything
         reason = one_line(error)
         raise UserError(f"{path}: not a mapping of ids to names ({reason})") from None
-    counts = list(names.values())
-    return {key: name for key, name in names.items() if name and counts.count(name) == 1}
+    all_names = list(names.values())
+    return {key: name for key, name in names.items() if name and all_names.count(name) == 1}
 
 
 def _wrong_folder(root: Path) -> str:

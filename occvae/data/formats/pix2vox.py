@@ -173,9 +173,9 @@ def _read_cameras(path: Path, count: int) -> np.ndarray:
 def _mesh_frame(grid: np.ndarray, location: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
     """Where the grid's cube is in the mesh that was rendered: mesh = unit * scale + location.
 
-    ShapeNet's meshes have their bounding box's centre at the origin and its diagonal of length 1, so
-    the occupied cells tell to within a cell. The file tells exactly, if it agrees: the option that
-    centred the grids (-cb) is not in every header, and .mat files have none.
+    ShapeNet's meshes have the centre of their bounding box at the origin and its diagonal is 1, so
+    the occupied cells tell to within a cell. The file tells exactly, if it agrees: headers may not
+    mention that the grid was centred (binvox -cb), and .mat files have none.
     """
     cells = np.argwhere(grid)
     low, high = cells.min(0), cells.max(0) + 1

@@ -47,10 +47,10 @@ class Pix3DSource:
     """The folder with pix3d.json, img, mask and model: one sample a photograph, all of them test.
 
     Shapes are turned to this package's axes, +x right, +y up, +z to the front: of the grid, whose
-    axes point left, out of the front and up, [x, y, z] is [-left, up, out]; of the model, whose axes
-    point left, up and inwards, (-left, up, -inwards). The cells' bounding box becomes the unit cube
-    as in Pix3D's own evaluation, and coarser grids are of its maxima. Photographs are cut to a square
-    around the box, what the mask leaves out is white.
+    axes point left, out of the front and up, [x, y, z] is [-left, up, out]; of the model, whose
+    axes point left, up and inwards, (x, y, z) is (-left, up, -inwards). The cells' bounding box
+    becomes the unit cube, as in Pix3D's own evaluation; a cell of a coarser grid is occupied when
+    any of its parts is. Photographs are cut to a square around the box, white where the mask is 0.
 
     What a photograph shows only a part of (truncated, occluded or slightly occluded) is skipped, as
     in the evaluation of the paper.
