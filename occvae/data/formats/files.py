@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from occvae.data.formats.matlab import read_mat_array
 from occvae.data.points import HALF_EXTENT, quantise_points
 from occvae.data.sources import Item
 from occvae.errors import UserError
@@ -32,16 +33,7 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
 
 def read_mat_grid(path: Path, name: str) -> np.ndarray:
     """(R, R, R) bool, numbers of at least 0.5, of a MATLAB file."""
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path)
-    except Exception as error:  # as above
-        raise _unreadable(path, "MATLAB file", error) from None
-    if name not in content:
-        found = ", ".join(key for key in content if not key.startswith("__"))
-        raise UserError(f"{path.name} has no '{name}' (found {found})")
-    grid = content[name]
+    grid = read_mat_array(path, name)
     if grid.ndim != 3 or len(set(grid.shape)) != 1 or grid.dtype.kind not in "biuf":
         raise UserError(f"{path.name}: '{name}' is {grid.dtype} {grid.shape}, expected (R, R, R)")
     return grid >= 0.5

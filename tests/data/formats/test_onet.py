@@ -80,9 +80,7 @@ def write_model(folder: Path, seed: int, pictures: list[bytes]) -> None:
     points, inside = points_of(seed)
     write_points(folder, points, np.packbits(inside))
     surface, normals = surface_of(seed)
-    np.savez(
-        folder / "pointcloud.npz", points=surface, normals=normals, loc=LOCATION, scale=SCALE
-    )
+    np.savez(folder / "pointcloud.npz", points=surface, normals=normals, loc=LOCATION, scale=SCALE)
     write_binvox(folder / "model.binvox", chair_grid())
     for number, picture in enumerate(pictures):
         (folder / "img_choy2016" / f"{number:03d}.jpg").write_bytes(picture)
