@@ -71,6 +71,13 @@ def subfolders(folder: Path) -> set[str]:
         return {entry.name for entry in entries if entry.is_dir()}
 
 
+def name_unlisted(category: str, models: set[str]) -> dict[str, str]:
+    """Folders that no split has, in one line a class: there may be thousands."""
+    if not models:
+        return {}
+    return {f"{category}/*": f"{len(models)} folders are in no list ({min(models)}, ...)"}
+
+
 def numbered(names: list[str]) -> list[str]:
     """Names of pictures 0, 1, 2, ... in that order; refused where one is missing.
 

@@ -9,6 +9,7 @@ from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
 from occvae.data.formats.files import (
     encode_points,
     list_digest,
+    name_unlisted,
     numbered,
     one_line,
     picture_size,
@@ -42,6 +43,8 @@ class OccupancyNetworksSource:
 
     Args:
         root: the folder, `ShapeNet` in the published archive.
+        training_surface: whether training shapes keep their points on the surface too, which
+            training does not read.
 
     Raises:
         UserError: it is another folder, or nothing in it is usable.
@@ -50,8 +53,9 @@ class OccupancyNetworksSource:
     name = "onet"
     splits = "onet"
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, training_surface: bool = False):
         self.root = Path(root)
+        self.training_surface = training_surface
         self.items: list[Item] = []
         self.skipped: dict[str, str] = {}
         categories = _read_categories(self.root)
@@ -66,25 +70,32 @@ class OccupancyNetworksSource:
             reasons = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
             raise UserError(f"{self.root}: no shape is listed and there ({reasons[:200]})")
         self.parts = self._find_parts()
-        self.settings = {"shapes": list_digest(self.items), "parts": list(self.parts)}
+        self.settings = {
+            "shapes": list_digest(self.items),
+            "parts": list(self.parts),
+            "training_surface": training_surface,
+        }
 
     def sample(self, index: int) -> Sample:
         item = self.items[index]
         folder = self.root / item.id
-        for part in self.parts:
+        parts = set(self.parts)
+        if item.split == "train" and not self.training_surface:
+            parts.discard(_SURFACE)
+        for part in sorted(parts):
             if not (folder / part).exists():
                 raise UserError(f"{part} is missing")
         sample = Sample(id=item.id, category=item.category)
-        if _POINTS in self.parts:
+        if _POINTS in parts:
             _read_points(sample, folder / _POINTS)
-        if _SURFACE in self.parts:
+        if _SURFACE in parts:
             _read_surface(sample, folder / _SURFACE)
-        if _VOXELS in self.parts:
+        if _VOXELS in parts:
             grid = _read_grid(folder / _VOXELS)
             sample.voxels = {len(grid): grid}
-        if _PICTURES in self.parts:
+        if _PICTURES in parts:
             sizes = _read_pictures(sample, folder / _PICTURES)
-            if _CAMERAS in self.parts:
+            if _CAMERAS in parts:
                 _read_cameras(sample, folder / _CAMERAS, sizes)
         return sample
 
@@ -110,8 +121,7 @@ class OccupancyNetworksSource:
                     self.items.append(Item(f"{name}/{model}", category, split))
                 else:
                     self.skipped[f"{name}/{model}"] = f"is in {split}.lst but has no folder"
-        for model in sorted(present.difference(listed)):
-            self.skipped[f"{name}/{model}"] = "is in no list"
+        self.skipped |= name_unlisted(name, present.difference(listed))
 
     def _find_parts(self) -> tuple[str, ...]:
         probed = [self.root / item.id for item in self.items[:_PROBED]]

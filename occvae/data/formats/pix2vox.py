@@ -8,6 +8,7 @@ from occvae.data.formats.binvox import read_binvox
 from occvae.data.formats.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
 from occvae.data.formats.files import (
     list_digest,
+    name_unlisted,
     numbered,
     one_line,
     picture_size,
@@ -121,6 +122,7 @@ class Pix2VoxSource:
                     self.skipped[f"{name}/{model}"] = f"has no folder in {where.name}"
                 else:
                     self.items.append(Item(f"{name}/{model}", category, split))
+        self.skipped |= name_unlisted(name, (rendered & voxelised).difference(listed))
 
     def _read_grid(self, id: str) -> tuple[np.ndarray, np.ndarray, float]:
         """Voxels, and where their file says they are in the mesh; scale 0 where it does not."""
@@ -183,7 +185,7 @@ def _mesh_frame(grid: np.ndarray, location: np.ndarray, scale: float) -> tuple[n
     centre = (low + high) / 2 / len(grid) - 0.5
     estimate = len(grid) / diagonal
     size_agrees = abs(scale / estimate - 1) < 2 * np.sqrt(3) / diagonal  # two cells an axis
-    if size_agrees and np.abs(-location / scale - centre).max() < 1.5 / len(grid):
+    if scale > 0 and size_agrees and np.abs(-location / scale - centre).max() < 1.5 / len(grid):
         return location, scale
     return -centre * estimate, estimate
 

@@ -114,7 +114,7 @@ class Pix3DSource:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             self.skipped[f"annotation {number}"] = f"is incomplete or wrong ({error!r})"
             return
-        id = str(PurePosixPath(annotation.image).with_suffix("")).removeprefix("img/")
+        id = annotation.image.removeprefix("img/")
         if id in seen:
             self.skipped[f"annotation {number}"] = f"is a second one of {annotation.image}"
         elif hidden:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import trimesh
+from scipy.ndimage import binary_erosion
 
 from occvae.data.rendering import render_views
 
@@ -63,6 +64,7 @@ def silhouette(
     grid: np.ndarray, extrinsic: np.ndarray, intrinsic: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
     """(H, W) bool: pixels that any of 5^3 points of an occupied cell falls on."""
+    grid = grid & ~binary_erosion(grid)  # cells inside are behind others
     offsets = np.array(list(itertools.product((np.arange(5) + 0.5) / 5, repeat=3)))
     points = (np.argwhere(grid)[:, None] + offsets).reshape(-1, 3) / len(grid) - 0.5
     columns, rows = np.floor(project(points, extrinsic, intrinsic)).astype(int)

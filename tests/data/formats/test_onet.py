@@ -199,13 +199,26 @@ def test_finer_points_are_quantised(root, dtype):
     np.testing.assert_allclose(dequantise_points(found), points, atol=0.9e-5)
 
 
-def test_a_folder_without_pictures_or_voxels_is_taken_as_it_is(root):
+def test_parts_that_no_shape_has_are_not_missed(root):
     for model in root.glob("*/*/"):
-        shutil.rmtree(model / "img_choy2016")
+        (model / "pointcloud.npz").unlink()
         (model / "model.binvox").unlink()
+        (model / "img_choy2016" / "cameras.npz").unlink()
     source = OccupancyNetworksSource(root)
-    assert source.parts == ("points.npz", "pointcloud.npz")
-    assert not source.sample(0).images and not source.sample(0).voxels
+    assert source.parts == ("points.npz", "img_choy2016")
+    sample = source.sample(0)
+    sample.check()
+    assert sample.extrinsics is None and not sample.voxels
+
+
+def test_training_shapes_keep_no_surface_unless_asked_to(root):
+    (root / CHAIR / "a1" / "pointcloud.npz").unlink()
+    sample = sample_of(root, f"{CHAIR}/a1")
+    assert sample.surface_points is None and sample.surface_normals is None
+    source = OccupancyNetworksSource(root, training_surface=True)
+    with pytest.raises(UserError, match=r"pointcloud\.npz is missing"):
+        source.sample([item.id for item in source.items].index(f"{CHAIR}/a1"))
+    assert source.settings != OccupancyNetworksSource(root).settings
 
 
 def test_lists_and_folders_that_disagree_are_named(root):
@@ -221,9 +234,9 @@ def test_lists_and_folders_that_disagree_are_named(root):
         f"{CHAIR}/a1 of train.lst": "is in train.lst already",
         f"{CHAIR}/a1 of test.lst": "is in train.lst already",
         f"{CHAIR}/../a1": "is in test.lst but has no folder",
-        f"{CHAIR}/left": "is in no list",
+        f"{CHAIR}/*": "1 folders are in no list (left, ...)",
         f"{PLANE}/val.lst": source.skipped[f"{PLANE}/val.lst"],
-        f"{PLANE}/c3": "is in no list",
+        f"{PLANE}/*": "1 folders are in no list (c3, ...)",
         "notes": "has no train.lst, val.lst or test.lst",
     }
     assert "No such file" in source.skipped[f"{PLANE}/val.lst"]
@@ -305,7 +318,7 @@ BROKEN = np.where(np.arange(len(POINTS))[:, None] == 7, np.nan, POINTS).astype(n
 )
 def test_unusable_shapes_are_refused_with_the_reason(root, change, message):
     change(root / CHAIR / "a1")
-    source = OccupancyNetworksSource(root)
+    source = OccupancyNetworksSource(root, training_surface=True)
     index = [item.id for item in source.items].index(f"{CHAIR}/a1")
     with pytest.raises(UserError, match=message) as caught:
         source.sample(index)

@@ -164,6 +164,14 @@ def test_headers_that_say_another_place_are_not_believed(root, translate, scale)
     check_silhouettes(Pix2VoxSource.from_folder(root).sample(0))
 
 
+def test_one_cell_in_a_volume_without_a_place(root):
+    grid = np.zeros((32,) * 3, bool)
+    grid[3, 4, 5] = True
+    mat(root, Volume=grid)
+    sample = Pix2VoxSource.from_folder(root).sample(0)
+    assert np.isfinite(sample.extrinsics).all() and sample.scale > 0
+
+
 def test_a_grid_in_the_corner_of_its_cube(root):
     corner = np.roll(chair_grid(), (-6, 0, -4), axis=(0, 1, 2))
     write_binvox(grid_folder(root) / "model.binvox", corner, tuple(-EXTENTS * SCALE / 2), SCALE)
@@ -186,12 +194,15 @@ def test_lists_and_folders_that_disagree_are_named(root):
         dict(TAXONOMY[1], taxonomy_id="99999999"),
     ]
     (root / "ShapeNetRendering" / CHAIR / "flat").mkdir()
+    for folder in ("ShapeNetRendering", "ShapeNetVox32"):
+        (root / folder / CHAIR / "left").mkdir()
     (root / "ShapeNet.json").write_text(json.dumps(taxonomy))
     source = Pix2VoxSource.from_folder(root)
     assert [item.id for item in source.items] == [f"{CHAIR}/a1", f"{CHAIR}/b2"]
     assert source.skipped == {
         f"{CHAIR}/ghost": "has no folder in ShapeNetRendering",
         f"{CHAIR}/flat": "has no folder in ShapeNetVox32",
+        f"{CHAIR}/*": "1 folders are in no list (left, ...)",
         f"{CHAIR}/a1 of train": "is in train already",
         f"{CHAIR}/a1 of test": "is in train already",
         "99999999/c3": "has no folder in ShapeNetRendering",
