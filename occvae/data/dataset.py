@@ -153,8 +153,8 @@ class ShapeDataset(Dataset):
         if wanted is not None and wanted not in stored:
             found = ", ".join(f"{edge}^3" for edge in stored) or "none"
             raise UserError(
-                f"{self.root}: has no voxels of {wanted}^3 (stored: {found}); make the dataset again "
-                f"with --voxels {wanted}, or a model of another resolution"
+                f"{self.root}: has no voxels of {wanted}^3 (stored: {found}); make the dataset "
+                f"again with --voxels {wanted}, or a model of another resolution"
             )
         return wanted or (stored[0] if stored else None)
 
