@@ -220,6 +220,11 @@ def _read_cameras(sample: Sample, path: Path, sizes: list[tuple[int, int]]) -> N
     original = np.stack(world).astype(np.float64)
     sample.extrinsics = unit_cube_extrinsics(original, sample.location, sample.scale)
     sample.intrinsics = np.stack(camera).astype(np.float64)
+    for view, (width, height) in enumerate(sizes):
+        centre = sample.intrinsics[view, :2, 2]
+        if np.abs(centre * 2 - (width, height)).max() > 1:
+            x, y = centre * 2
+            raise UserError(f"camera {view} is of {x:g}x{y:g} pixels, its picture {width}x{height}")
     points = _points_of(sample)
     if len(points):
         check_views(points, sample.extrinsics, sample.intrinsics, sizes, _LEAST_IN_VIEW)

@@ -122,14 +122,14 @@ def test_damage_is_named(tmp_path, content, message):
 
 
 def test_huge_sizes_are_refused_before_memory_is_taken():
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError, match="its header says 9{9}"):
         read_binvox(GOOD.replace(b"dim 4 4 4", b"dim 999999999 1 1"))
     with pytest.raises(UserError, match="its header says"):
         read_binvox(GOOD.replace(b"dim 4 4 4", b"dim 999999999 999999999 999999999"))
     with pytest.raises(UserError, match="no 'dim' with three sizes"):
         read_binvox(GOOD.replace(b"dim 4 4 4", b"dim " + b"9" * 3000 + b" 1 1"))
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 0.5
 
 
 def test_missing_files_and_folders(tmp_path):
@@ -164,7 +164,7 @@ def test_reading_does_not_loop_over_runs():
     content = encode_quickly(voxels)
     start = time.process_time()
     found = read_binvox(content)
-    assert time.process_time() - start < 0.2
+    assert time.process_time() - start < 0.5
     np.testing.assert_array_equal(found.voxels, voxels)
 
 

@@ -66,7 +66,7 @@ def test_random_damage_raises_nothing_else(tmp_path, compressed):
     savemat(path, {"voxel": voxels}, do_compression=compressed)
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     refused = 0
-    for number in range(400):
+    for number in range(200):
         damaged = bytearray(whole)
         if number % 4:
             damaged[rng.integers(120, min(240, len(whole)))] = rng.integers(256)
@@ -80,4 +80,4 @@ def test_random_damage_raises_nothing_else(tmp_path, compressed):
             refused += 1
         else:
             assert compressed is False or np.array_equal(found, voxels)
-    assert refused > 100
+    assert refused > 50

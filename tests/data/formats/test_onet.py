@@ -311,6 +311,10 @@ BROKEN = np.where(np.arange(len(POINTS))[:, None] == 7, np.nan, POINTS).astype(n
         (lambda f: write_points(f, POINTS, INSIDE, loc=np.full(3, np.nan)), "loc is .*nan"),
         (lambda f: write_points(f, POINTS, INSIDE, loc=np.ones(3) * 9), "camera 0 has 0% of"),
         (
+            lambda f: (f / "img_choy2016/002.jpg").write_bytes(encode(np.zeros((9, 9, 3), "u1"))),
+            "camera 2 is of 137x137 pixels, its picture 9x9",
+        ),
+        (
             lambda f: np.savez(f / "img_choy2016/cameras.npz", world_mat_0=np.eye(4)),
             r"cameras\.npz has no 'world_mat_1'",
         ),

@@ -205,7 +205,7 @@ def test_pictures_look_as_in_training(root):
 
 
 def test_large_photographs_are_made_smaller_with_their_camera(root):
-    factor = 5
+    factor = 3
     for kind in ("img", "mask"):
         path = root / kind / "chair/0001.png"
         with Image.open(path) as picture:
