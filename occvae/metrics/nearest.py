@@ -6,7 +6,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 # SciPy's defaults (16 points a leaf, balanced, boxes shrunk to their points) search surfaces of
-# 100,000 points four times as long.
+# 100,000 points several times as long.
 _TREE = {"leafsize": 64, "balanced_tree": False, "compact_nodes": False}
 _BLOCK_ELEMENTS = 1 << 26  # of float32 distances: 256 MB, two at a time
 
