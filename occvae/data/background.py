@@ -18,10 +18,12 @@ _PLAIN_SHARE = 0.7
 # Colour distances are Euclidean in RGB of 0 to 255.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 14.0, 36.0
 _TOLERANCE_DEVIATIONS = 5.0
-# A shadow takes at most this share of the light, and changes by at most so much from one pixel of
-# the working copy to the next, measured after smoothing.
-_DARKEST_SHADOW = 0.45
+# A shadow changes by at most so much from one pixel of the working copy to the next, measured after
+# smoothing, and takes at most this share of the light. It may be deep where the background has a
+# hue to know it by; on grey, what is much darker may as well be a grey object.
 _SHADOW_SLOPE = 2.5
+_DEEP_SHADOW, _LIGHT_SHADOW = 0.65, 0.40
+_LEAST_SATURATION = 0.15
 _NEARLY_WHITE = 250.0
 # Regions without the background's colour that are smaller than this share of the largest are dust.
 _DUST = 0.01
@@ -129,11 +131,16 @@ def _soft_alpha(mask: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 def _shadow(colours: np.ndarray, background: np.ndarray, plain: np.ndarray) -> np.ndarray:
     """(H, W) bool: darker shades of the background that it passes into without an edge."""
-    smooth = ndimage.gaussian_filter(colours, (2, 2, 0))
-    light = (smooth * background).sum(-1) / np.maximum((background**2).sum(-1), 1.0)
+    if background.min() > _NEARLY_WHITE:  # a rendering, or cut out already: it casts none
+        return np.zeros_like(plain)
+    deviation = max(0.7, 2.5 * max(plain.shape) / _WORKING_EDGE)
+    smooth = ndimage.gaussian_filter(colours, (deviation, deviation, 0))
+    light = (smooth * background).sum(-1) / (background**2).sum(-1).clip(min=1.0)
     hue = np.linalg.norm(smooth - light[..., None] * background, axis=-1)
-    slope = np.hypot(
-        ndimage.sobel(smooth.mean(-1), 0) / 8, ndimage.sobel(smooth.mean(-1), 1) / 8
-    )
-    shade = (light > 1 - _DARKEST_SHADOW) & (light <= 1.05) & (hue < _LEAST_TOLERANCE)
+    grey = smooth.mean(-1)
+    slope = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)) / 8
+    brightest = background.max(-1).clip(min=1.0)
+    saturated = 1 - background.min(-1) / brightest > _LEAST_SATURATION
+    darkest = 1 - np.where(saturated, _DEEP_SHADOW, _LIGHT_SHADOW)
+    shade = (light > darkest) & (light < 1.05) & (hue < _LEAST_TOLERANCE)
     return ndimage.binary_propagation(plain, mask=plain | shade & (slope < _SHADOW_SLOPE))
