@@ -91,7 +91,7 @@ def decimate_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
     check_count("num_faces", num_faces, least=LEAST_FACES)
     if len(mesh.faces) <= num_faces:
         return mesh.copy()
-    simplify = _import_simplify()
+    simplify = import_simplify()
     vertices, faces = simplify(
         np.asarray(mesh.vertices, np.float64),
         np.asarray(mesh.faces, np.int32),
@@ -100,11 +100,12 @@ def decimate_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
     return trimesh.Trimesh(vertices.astype(np.float64), faces.astype(np.int64), process=False)
 
 
-def _import_simplify():
+def import_simplify():
+    """UserError where fast-simplification is not installed."""
     try:
         from fast_simplification import simplify
     except ImportError:
         raise UserError(
-            "fewer faces (--decimate) need fast-simplification: pip install fast-simplification"
+            "decimation needs fast-simplification: pip install fast-simplification"
         ) from None
     return simplify

@@ -5,6 +5,9 @@ channel, fitted to the border pixels that agree on one. What has that colour is 
 beside it, a darker shade of it and without an edge between is its shadow.
 """
 
+import functools
+from types import ModuleType
+
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -61,7 +64,7 @@ def remove_background(picture: Image.Image) -> Image.Image:
 
 
 def remove_with_rembg(picture: Image.Image) -> Image.Image:
-    """Makes any background transparent with the networks of rembg (which it fetches once).
+    """Makes any background transparent with the default network of rembg, which fetches it once.
 
     Args:
         picture: RGB.
@@ -70,15 +73,29 @@ def remove_with_rembg(picture: Image.Image) -> Image.Image:
         RGBA of the same size.
 
     Raises:
-        UserError: rembg is not installed.
+        UserError: rembg is not installed, or fails.
     """
+    rembg = import_rembg()
+    try:
+        return rembg.remove(picture, session=_rembg_session()).convert("RGBA")
+    except Exception as error:  # of the network, the runtime, the download
+        raise UserError(f"rembg failed ({error})") from None
+
+
+def import_rembg() -> ModuleType:
+    """UserError where rembg is not installed."""
     try:
         import rembg
-    except ImportError:
+    except (ImportError, SystemExit):  # it exits where it finds no onnxruntime
         raise UserError(
-            "--background rembg needs rembg: pip install 'rembg[cpu]', or choose auto"
+            "background rembg needs rembg: pip install 'rembg[cpu]', or choose auto"
         ) from None
-    return rembg.remove(picture).convert("RGBA")
+    return rembg
+
+
+@functools.cache
+def _rembg_session():
+    return import_rembg().new_session()
 
 
 def _fit_background(colours: np.ndarray) -> tuple[np.ndarray, float]:
@@ -109,7 +126,7 @@ def _object_mask(colours: np.ndarray, background: np.ndarray, tolerance: float) 
     alike = np.linalg.norm(colours - background, axis=-1) < tolerance
     regions, count = ndimage.label(alike)
     sizes = np.bincount(regions.reshape(-1), minlength=count + 1)
-    large = sizes >= max(4, _LEAST_HOLE * alike.size)
+    large = sizes >= _LEAST_HOLE * alike.size
     large[0] = False
     plain = large[regions]
     plain |= _shadow(colours, background, plain)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from occvae.arguments import suitable_coarse_resolution
+from occvae.data.background import import_rembg
 from occvae.data.preparation import BACKGROUNDS
 from occvae.errors import UserError
-from occvae.mesh_processing import LEAST_FACES
+from occvae.mesh_processing import LEAST_FACES, import_simplify
 from occvae.models.inference import check_threshold
 from occvae.turntable import KINDS
 
@@ -66,7 +67,11 @@ class ReconstructionSettings:
             raise UserError("blocks have no field for normals or vertex refinement")
 
     def check(self, model, format: str) -> None:
-        """UserError unless this model and files of this format have what is asked for."""
+        """UserError unless the model, the format and the installed libraries can give it."""
+        if self.background == "rembg":
+            import_rembg()
+        if self.decimate is not None:
+            import_simplify()
         if self.blocks and model.target != "voxels":
             raise UserError(f"{model.arch} makes no voxels, so it has no blocks")
         if self.num_samples is not None and not hasattr(model, "predict_samples"):
