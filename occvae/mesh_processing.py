@@ -39,10 +39,11 @@ def process_mesh(
 
 
 def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """The component with the most area, of those that share no vertex; normals are kept.
+    """The component with the most area, of those that share no vertex; set normals are kept.
 
     The surface of a cavity inside is a component of its own, and goes.
     """
+    import trimesh
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -53,11 +54,12 @@ def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     links = coo_array((np.ones(len(starts), bool), (starts, ends)), shape=(size, size))
     _, component = connected_components(links, directed=False)
     of_face = component[mesh.faces[:, 0]]
-    areas = np.bincount(of_face, weights=mesh.area_faces)
-    result = mesh.copy(include_cache=True)
-    result.update_faces(of_face == areas.argmax())
-    result.remove_unreferenced_vertices()
-    return result
+    largest = np.bincount(of_face, weights=mesh.area_faces).argmax()
+    kept = component == largest
+    faces = (np.cumsum(kept) - 1)[mesh.faces[of_face == largest]]
+    # Only there if somebody set them: what trimesh would calculate, it will for the result too.
+    normals = mesh.vertex_normals[kept] if "vertex_normals" in mesh._cache else None
+    return trimesh.Trimesh(mesh.vertices[kept], faces, vertex_normals=normals, process=False)
 
 
 def smooth_mesh(mesh: trimesh.Trimesh, rounds: int) -> trimesh.Trimesh:

@@ -10,7 +10,8 @@ from occvae.errors import UserError
 
 # Frames of each kind.
 KINDS = {"gif": 36, "png": 12}
-_ELEVATION, _DISTANCE = 25.0, 2.0
+# So far away that the unit cube is in the frame from all sides.
+_ELEVATION, _DISTANCE = 25.0, 2.2
 _MILLISECONDS = 90  # a frame, so that a turn takes about three seconds
 _ALBEDO = (0.45, 0.62, 0.80)
 
