@@ -1,4 +1,4 @@
-"""Pictures become what models were trained on: an object on white, as large as in training views."""
+"""Pictures become what models were trained on: an object on white, as large as in their views."""
 
 import io
 
