@@ -114,5 +114,5 @@ def _cut_out(picture: Image.Image, background: str) -> tuple[Image.Image | None,
         return remove_background(picture), "background removed"
     except BorderNotPlainError as error:
         if background == "remove":
-            raise
+            raise UserError(f"{error}; choose keep or rembg") from None
         return None, str(error)

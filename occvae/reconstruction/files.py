@@ -52,10 +52,12 @@ def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimes
     return path
 
 
-def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str) -> None:
-    for path, mesh in zip(paths, meshes, strict=True):
-        turntable = path.with_suffix(f".turntable.{kind}")
+def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str) -> list[Path]:
+    """One beside each mesh, a gif or png; see `occvae.turntable`."""
+    turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
+    for turntable, mesh in zip(turntables, meshes, strict=True):
         write_whole(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
+    return turntables
 
 
 def write_whole(path: Path, save: Callable[[Path], object]) -> None:

@@ -161,19 +161,20 @@ def _write(item: _Object, prediction: Prediction, settings: ReconstructionSettin
     for path, mesh in pairs:
         write_mesh(path, mesh)
     paths, meshes = [path for path, _ in pairs], [mesh for _, mesh in pairs]
-    preview = write_previews(item.output, item.pixels, meshes)
+    pictures = [write_previews(item.output, item.pixels, meshes)]
     if settings.turntable:
-        write_turntables(paths, meshes, settings.turntable)
-    written = ", ".join(
+        pictures += write_turntables(paths, meshes, settings.turntable)
+    written = [
         f"{path} ({len(mesh.faces)} faces, {check_mesh(mesh.vertices, mesh.faces)})"
         for path, mesh in pairs
-    )
+    ]
+    written += map(str, pictures)
     notes = list(item.notes)
     if len(pairs) < len(prediction.meshes):
         notes.append(f"{len(prediction.meshes) - len(pairs)} hypotheses without a surface")
     if prediction.deviation is not None:
         notes.append(f"mean deviation of the occupancy {prediction.deviation:.3f}")
-    return "; ".join([f"{item.name} -> {written}, {preview}", *notes])
+    return "; ".join([f"{item.name} -> {', '.join(written)}", *notes])
 
 
 def _describe(error: Exception, device: torch.device) -> str:
