@@ -18,13 +18,17 @@ from occvae.errors import UserError
 _WORKING_EDGE = 1024
 # Of the border's pixels that a plain background must explain; the object may touch the others.
 _PLAIN_SHARE = 0.7
+# From this many pixels along the longer edge, what is one pixel wide is a fringe and no part of the
+# object.
+_FINE_EDGE = 400
 # Colour distances are Euclidean in RGB of 0 to 255.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 14.0, 36.0
 _TOLERANCE_DEVIATIONS = 5.0
-# A shadow changes by at most so much from one pixel of the working copy to the next, measured after
-# smoothing, and takes at most this share of the light. It may be deep where the background has a
-# hue to know it by; on grey, what is much darker may as well be a grey object.
-_SHADOW_SLOPE = 2.5
+# A shadow changes by at most so much from one pixel to the next, measured after smoothing, and by up
+# to three times that in pictures of less than so many pixels along the longer edge. It takes at most
+# this share of the light: it may be deep where the background has a hue to know it by; on grey, what
+# is much darker may as well be a grey object.
+_SHADOW_SLOPE, _SHADOW_EDGE = 2.5, 512
 _DEEP_SHADOW, _LIGHT_SHADOW = 0.65, 0.40
 _LEAST_SATURATION = 0.15
 _NEARLY_WHITE = 250.0
@@ -130,7 +134,7 @@ def _object_mask(colours: np.ndarray, background: np.ndarray, tolerance: float) 
     large[0] = False
     plain = large[regions]
     plain |= _shadow(colours, background, plain)
-    mask = ndimage.binary_opening(~plain) if min(plain.shape) > 64 else ~plain
+    mask = ndimage.binary_opening(~plain) if max(plain.shape) >= _FINE_EDGE else ~plain
     regions, count = ndimage.label(mask, np.ones((3, 3)))
     sizes = np.bincount(regions.reshape(-1), minlength=count + 1)
     sizes[0] = 0
@@ -141,9 +145,10 @@ def _soft_alpha(mask: np.ndarray, background: np.ndarray) -> np.ndarray:
     """(H, W) uint8. The outermost pixels of an object are a mixture with the background."""
     if background.min() > _NEARLY_WHITE:  # which is what they should be a mixture with
         return ndimage.binary_dilation(mask, iterations=2).astype(np.uint8) * 255
-    inner = ndimage.binary_erosion(mask, border_value=1)
-    alpha = ndimage.gaussian_filter((inner if inner.any() else mask).astype(np.float32), 0.7)
-    return np.round(alpha * 255).astype(np.uint8)
+    if max(mask.shape) < _FINE_EDGE:
+        return mask.astype(np.uint8) * 255
+    inner = ndimage.binary_erosion(mask, border_value=1).astype(np.float32)
+    return np.round(ndimage.gaussian_filter(inner, 0.7) * 255).astype(np.uint8)
 
 
 def _shadow(colours: np.ndarray, background: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -156,8 +161,9 @@ def _shadow(colours: np.ndarray, background: np.ndarray, plain: np.ndarray) -> n
     hue = np.linalg.norm(smooth - light[..., None] * background, axis=-1)
     grey = smooth.mean(-1)
     slope = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)) / 8
+    steepest = _SHADOW_SLOPE * np.clip(_SHADOW_EDGE / max(plain.shape), 1.0, 3.0)
     brightest = background.max(-1).clip(min=1.0)
     saturated = 1 - background.min(-1) / brightest > _LEAST_SATURATION
     darkest = 1 - np.where(saturated, _DEEP_SHADOW, _LIGHT_SHADOW)
     shade = (light > darkest) & (light < 1.05) & (hue < _LEAST_TOLERANCE)
-    return ndimage.binary_propagation(plain, mask=plain | shade & (slope < _SHADOW_SLOPE))
+    return ndimage.binary_propagation(plain, mask=plain | shade & (slope < steepest))

@@ -53,6 +53,13 @@ def test_what_shows_through_a_hole_is_background():
     assert mask_iou(remove_background(photograph(ring)), ring) > 0.95
 
 
+def test_thin_legs_of_small_pictures_stay():
+    table = ellipse(160, (0.4, 0.5), (0.1, 0.3))
+    table[64:120, 50:52] = table[64:120, 108:110] = True
+    assert mask_iou(remove_background(photograph(table)), table) > 0.99
+    assert mask_iou(remove_background(photograph(table, shadow=0.5)), table) > 0.9
+
+
 def test_dust_is_no_object():
     dusty = OBJECT | ellipse(SIZE, (0.1, 0.9), (0.008, 0.008))
     assert mask_iou(remove_background(photograph(dusty)), OBJECT) > 0.95
