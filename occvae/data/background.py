@@ -24,10 +24,10 @@ _FINE_EDGE = 400
 # Colour distances are Euclidean in RGB of 0 to 255.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 14.0, 36.0
 _TOLERANCE_DEVIATIONS = 5.0
-# A shadow changes by at most so much from one pixel to the next, measured after smoothing, and by up
-# to three times that in pictures of less than so many pixels along the longer edge. It takes at most
-# this share of the light: it may be deep where the background has a hue to know it by; on grey, what
-# is much darker may as well be a grey object.
+# A shadow changes by at most so much from one pixel to the next, measured after smoothing, and by
+# up to three times that in pictures of less than so many pixels along the longer edge. It takes at
+# most this share of the light: it may be deep where the background has a hue to know it by; on
+# grey, what is much darker may as well be a grey object.
 _SHADOW_SLOPE, _SHADOW_EDGE = 2.5, 512
 _DEEP_SHADOW, _LIGHT_SHADOW = 0.65, 0.40
 _LEAST_SATURATION = 0.15
