@@ -91,12 +91,18 @@ class _Frame:
         parts = []
         for value in _ticks(*self._y):
             y = f"{self.y(value):.1f}"
-            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-            parts.append(f'<text x="{_LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:.4g}</text>')
+            parts.append(
+                f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
+            )
+            parts.append(
+                f'<text x="{_LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:.4g}</text>'
+            )
         for value in _ticks(*self._x):
             x = f"{self.x(value):.1f}"
             parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{value:.6g}</text>')
-        parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
+        parts.append(
+            f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>'
+        )
         if y_name:
             middle = (_TOP + bottom) / 2
             parts.append(

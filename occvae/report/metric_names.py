@@ -1,4 +1,4 @@
-"""How people read the names of metrics: label, unit, and which way is better."""
+"""How people read metrics: label, unit, which way is better, and figures as text."""
 
 # Longest first, as one suffix may end with another.
 _UNITS = {
@@ -10,6 +10,7 @@ _UNITS = {
     "_per_s": "1/s",
 }
 _WORDS = {"iou": "IoU", "f": "F", "l1": "L1", "l2": "L2", "lr": "learning rate"}
+_WORDS |= {"onet": "ONet", "pix2vox": "Pix2Vox", "what3d": "What3D", "vecset": "VecSet"}
 _DISTANCES = ("chamfer", "accuracy", "completeness", "distance", "error", "loss", "empty")
 
 EDGE_NOTE = (
@@ -21,9 +22,10 @@ EDGE_NOTE = (
 def label(name: str) -> str:
     """`chamfer_l1_tenth_edge` -> `Chamfer L1 (edge/10)`, `f_score_1_percent` -> `F-score 1 %`."""
     unit = next((suffix for suffix in _UNITS if name.endswith(suffix)), "")
-    words = [_WORDS.get(word, word) for word in name.removesuffix(unit).split("_") if word]
+    words = name.removeprefix("num_").removesuffix(unit).split("_")
+    words = [_WORDS.get(word, word) for word in words if word]
     text = " ".join(words).replace("F score", "F-score")
-    text = text[:1].upper() + text[1:] if not text.startswith("IoU") else text
+    text = text[:1].upper() + text[1:]
     if not unit:
         return text
     # A threshold in per cent is part of the name, not the unit of the score.
@@ -32,6 +34,13 @@ def label(name: str) -> str:
 
 def higher_is_better(name: str) -> bool:
     return not any(word in name for word in _DISTANCES)
+
+
+def decimal(value) -> str:
+    """Four decimals where that is enough to tell values of a column apart."""
+    if isinstance(value, float) and (value == 0 or 0.01 <= abs(value) < 1000):
+        return f"{value:.4f}"
+    return number(value)
 
 
 def number(value) -> str:

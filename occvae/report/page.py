@@ -9,9 +9,9 @@ import numpy as np
 
 from occvae.report.charts import histogram
 from occvae.report.document import document, picture_element
-from occvae.report.metric_names import EDGE_NOTE, higher_is_better, label, number
+from occvae.report.metric_names import EDGE_NOTE, decimal, higher_is_better, label
 from occvae.report.tables import evaluation_tables, table
-from occvae.report.viewer import Viewer, bounds_of, legend
+from occvae.report.viewer import Viewer, frame_of, legend
 
 _MAX_ROWS = 500
 _RANKED_BY = ("iou_points", "iou", "iou_voxels")
@@ -106,7 +106,11 @@ def _cases_section(cases: list[Case], rows: list[dict], viewer: Viewer) -> str:
     if scale:
         ranked += " Colours: distance of the prediction to the true surface, in longest edges."
     parts = [f'<section id="cases"><h2>Cases</h2><p>{ranked}</p>{viewer.controls()}']
-    thirds = np.array_split(np.arange(len(cases)), 3) if len(cases) >= 3 and metric else [range(len(cases))]
+    thirds = (
+        np.array_split(np.arange(len(cases)), 3)
+        if len(cases) >= 3 and metric
+        else [range(len(cases))]
+    )
     names = ("Best", "Median", "Worst") if len(thirds) == 3 else ("",)
     for name, indices in zip(names, thirds, strict=True):
         if name:
@@ -119,7 +123,7 @@ def _cases_section(cases: list[Case], rows: list[dict], viewer: Viewer) -> str:
 def _case(case: Case, rank: str, scale: float, viewer: Viewer) -> str:
     name = escape(case.id)
     values = "".join(
-        f"<div><dt>{escape(label(key))}</dt><dd>{number(value)}</dd></div>"
+        f"<div><dt>{escape(label(key))}</dt><dd>{decimal(value)}</dd></div>"
         for key, value in case.metrics.items()
     )
     intensities = None
@@ -143,7 +147,7 @@ def _case(case: Case, rank: str, scale: float, viewer: Viewer) -> str:
         f'<article class="case"><h4>{name}</h4><p class="about">{escape(case.category)}{rank}</p>'
         f'<figure class="input">{picture_element(case.picture, f"input picture of {case.id}")}'
         f"<figcaption>input</figcaption></figure>"
-        f"{viewer.scene(views, bounds_of(case.truth, case.prediction))}"
+        f"{viewer.scene(views, frame_of(case.truth, case.prediction))}"
         f'<dl class="values">{values}</dl></article>'
     )
 

@@ -7,7 +7,7 @@ Other dicts become headings, lists of records become tables, and plain values a 
 from collections.abc import Sequence
 from html import escape
 
-from occvae.report.metric_names import label, number
+from occvae.report.metric_names import decimal, label, number
 
 _SHAPES = "shapes"  # one row a shape: shown apart, as histograms
 
@@ -69,10 +69,16 @@ def _is_metric(value) -> bool:
 
 def _settings(values: dict) -> str:
     entries = "".join(
-        f"<div><dt>{escape(label(str(key)))}</dt><dd>{_cell(value)}</dd></div>"
+        f"<div><dt>{escape(label(str(key)))}</dt><dd>{_setting(value)}</dd></div>"
         for key, value in values.items()
     )
     return f'<dl class="settings">{entries}</dl>'
+
+
+def _setting(value) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_setting, value))
+    return escape(value) if isinstance(value, str) else number(value)
 
 
 def _metric_table(metrics: dict) -> str:
@@ -80,7 +86,10 @@ def _metric_table(metrics: dict) -> str:
     rows = [
         [name, *(metric["per_category"].get(name) for metric in metrics.values())] for name in names
     ]
-    for key, title in (("macro", "mean of categories (macro)"), ("micro", "mean of shapes (micro)")):
+    for key, title in (
+        ("macro", "mean of categories (macro)"),
+        ("micro", "mean of shapes (micro)"),
+    ):
         rows.append([title, *(metric[key] for metric in metrics.values())])
     return table(["category", *map(label, metrics)], rows, summary_rows=2)
 
@@ -93,11 +102,11 @@ def _records(records: list[dict]) -> str:
 
 def _cell(value) -> str:
     if isinstance(value, dict):  # a mean with its interval
-        text = number(value.get("mean"))
+        text = decimal(value.get("mean"))
         if interval := value.get("interval"):
-            low, high = map(number, interval)
+            low, high = map(decimal, interval)
             text += f' <span class="interval">[{low}, {high}]</span>'
         return text
     if isinstance(value, list):
         return ", ".join(_cell(entry) for entry in value)
-    return escape(value) if isinstance(value, str) else number(value)
+    return escape(value) if isinstance(value, str) else decimal(value)

@@ -39,12 +39,11 @@ class Viewer:
     toggles: tuple[str, ...] = ("wireframe",)
     _meshes: list[dict] = field(default_factory=list)
 
-    def scene(self, views: list[str], bounds: tuple[np.ndarray, np.ndarray] | None) -> str:
-        """Views that turn together around the middle of bounds (3,), (3,) that all shall show."""
-        low, high = bounds or (np.full(3, -0.5), np.full(3, 0.5))
-        centre, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2 or 1.0
-        frame = " ".join(f"{value:.6g}" for value in (*centre, radius))
-        return f'<div class="scene" data-frame="{frame}">{"".join(views)}</div>'
+    def scene(self, views: list[str], frame: tuple[np.ndarray, float]) -> str:
+        """Views that turn together around the centre of a frame, see `frame_of`."""
+        centre, radius = frame
+        numbers = " ".join(f"{value:.6g}" for value in (*centre, radius))
+        return f'<div class="scene" data-frame="{numbers}">{"".join(views)}</div>'
 
     def view(
         self,
@@ -115,9 +114,12 @@ def legend(maximum: float, unit: str) -> str:
     )
 
 
-def bounds_of(*meshes: tuple[np.ndarray, np.ndarray] | None) -> tuple | None:
-    """Lowest and highest finite coordinates (3,) of all vertices, or None without any."""
+def frame_of(*meshes: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, float]:
+    """Centre (3,) of the bounds of all finite vertices, and the radius of a sphere around them."""
     points = [np.asarray(mesh[0], np.float64).reshape(-1, 3) for mesh in meshes if mesh is not None]
     points = np.concatenate(points) if points else np.empty((0, 3))
     points = points[np.isfinite(points).all(axis=1)]
-    return (points.min(axis=0), points.max(axis=0)) if len(points) else None
+    if not len(points):
+        return np.zeros(3), 1.0
+    centre = (points.min(axis=0) + points.max(axis=0)) / 2
+    return centre, float(np.linalg.norm(points - centre, axis=1).max()) or 1.0
