@@ -48,12 +48,13 @@ def _pages(paths: list[Path]) -> dict:
         elif not path.is_file():
             raise UserError(f"{path}: no such file")
         elif path.suffix.lower() in (".html", ".htm"):
-            found.append((str(path), lambda text=_read_report(path): text))
+            text = _read_report(path)
+            found.append((str(path), lambda text=text: text))
         else:
             meshes.append(path)
     if meshes:
-        text = mesh_page(meshes)
-        found.insert(0, (", ".join(path.name for path in meshes), lambda: text))
+        views = mesh_page(meshes)
+        found.insert(0, (", ".join(path.name for path in meshes), lambda: views))
     if len(found) == 1:
         return {"/": found[0][1]}
     addresses = {f"/{index}": name for index, (name, _) in enumerate(found, 1)}

@@ -8,7 +8,7 @@ import numpy as np
 from occvae.report.metric_names import label, number
 
 _WIDTH, _HEIGHT = 360, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 10, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 10, 30
 _MAX_POINTS = 300
 _NUM_BINS = 20
 
@@ -42,34 +42,34 @@ def histogram(name: str, values: Sequence[float]) -> str:
 
 def curves(name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]]) -> str:
     """Values over steps, one line each; long ones as means of at most 300 intervals."""
-    series = {key: _thinned(*xy) for key, xy in series.items()}
     series = {key: xy for key, xy in series.items() if len(xy[0])}
     if not series:
         return ""
-    x = np.concatenate([xy[0] for xy in series.values()])
-    y = np.concatenate([xy[1] for xy in series.values()])
+    thinned = [_thinned(*xy) for xy in series.values()]
+    x, y = (np.concatenate(axis) for axis in zip(*thinned, strict=True))
     frame = _Frame(_widened(x.min(), x.max()), _widened(y.min(), y.max()))
-    lines = []
-    for index, (xs, ys) in enumerate(series.values()):
-        points = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in zip(xs, ys, strict=True))
-        mark = f'<polyline class="line line{index % 4}" points="{points}"/>'
-        if len(xs) < 30:  # few enough to be told apart
-            mark += "".join(
-                f'<circle class="dot line{index % 4}" r="2.5" cx="{frame.x(a):.1f}" '
-                f'cy="{frame.y(b):.1f}"><title>step {number(int(a))}: {number(float(b))}'
-                "</title></circle>"
-                for a, b in zip(xs, ys, strict=True)
-            )
-        lines.append(mark)
+    lines = [_line(frame, xs, ys, index % 4) for index, (xs, ys) in enumerate(thinned)]
+    last = {key: number(float(values[-1])) for key, (_, values) in series.items()}
+    spoken = ", ".join(f"{key} {value}" for key, value in last.items())
     keys = ", ".join(
-        f'<span class="key line{index % 4}">{escape(key)}</span> {number(float(ys[-1]))}'
-        for index, (key, (_, ys)) in enumerate(series.items())
+        f'<span class="key line{index % 4}">{escape(key)}</span> {value}'
+        for index, (key, value) in enumerate(last.items())
     )
-    spoken = f"{label(name)} over steps: " + ", ".join(
-        f"{key} ends at {number(float(ys[-1]))}" for key, (_, ys) in series.items()
-    )
-    caption = f"{escape(label(name))} over steps, last: {keys}"
-    return _figure(frame.axes("") + "".join(lines), spoken, caption)
+    heading = f"{label(name)} over steps, last: "
+    return _figure(frame.axes("") + "".join(lines), heading + spoken, escape(heading) + keys)
+
+
+def _line(frame: "_Frame", xs: np.ndarray, ys: np.ndarray, style: int) -> str:
+    places = [f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in zip(xs, ys, strict=True)]
+    line = f'<polyline class="line line{style}" points="{" ".join(places)}"/>'
+    if len(xs) < 30:  # few enough to be told apart
+        for place, x, y in zip(places, xs, ys, strict=True):
+            cx, cy = place.split(",")
+            line += (
+                f'<circle class="dot line{style}" r="2.5" cx="{cx}" cy="{cy}">'
+                f"<title>step {x:.0f}: {number(float(y))}</title></circle>"
+            )
+    return line
 
 
 class _Frame:

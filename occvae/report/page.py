@@ -194,7 +194,7 @@ def _rank(case: Case, rows: list[dict], metric: str | None) -> str:
 
 
 def _error_scale(cases: list[Case]) -> float:
-    """One round distance for the last colour of all cases, so that they can be compared; 0: none."""
+    """A round distance for the last colour, one for all cases to compare them by; 0: no errors."""
     errors = [np.asarray(case.error, np.float64) for case in cases if case.error is not None]
     errors = np.concatenate(errors) if errors else np.empty(0)
     errors = errors[np.isfinite(errors)]

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven by its DevTools protocol over a pipe: no further library."""
+"""A headless Chromium for tests, driven over a pipe by its DevTools protocol."""
 
 import base64
 import json
