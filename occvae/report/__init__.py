@@ -5,6 +5,7 @@ into every report for what takes a few hundred lines: one WebGL 2 context that d
 the page in turn, as browsers grant about 16 contexts and a report has more views.
 """
 
-from occvae.report.page import Case, write_report
+from occvae.report.cases import Case
+from occvae.report.page import write_report
 
 __all__ = ["Case", "write_report"]

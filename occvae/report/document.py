@@ -23,7 +23,7 @@ def document(title: str, body: str, *, viewer: str = "") -> str:
         viewer: script elements with data of the 3D viewer; empty where the page has no views.
     """
     style = _asset("style.css")
-    script = _asset("viewer.js") if viewer else ""
+    script = _asset("mesh_data.js") + _asset("viewer.js") if viewer else ""
     # Hashes allow these two and nothing else: no other script, style, picture or connection.
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; img-src data:; "

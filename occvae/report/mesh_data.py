@@ -3,7 +3,7 @@
 Vertices are in the order of their first use by a face. A corner is then coded as its distance below
 the next vertex that is not used yet (0 introduces it), and a vertex as its difference from the one
 before, on a lattice of 2^16 steps along each axis of the bounding box. Most bytes are then zero,
-which is what deflate is good at; browsers have it built in. The decoder is in viewer.js.
+which is what deflate is good at; browsers have it built in. The decoder is mesh_data.js.
 """
 
 import base64
@@ -23,7 +23,7 @@ def pack_mesh(
     *,
     max_faces: int = MAX_FACES,
 ) -> dict | None:
-    """JSON values that viewer.js draws.
+    """JSON values that mesh_data.js decodes.
 
     Args:
         vertices: (V, 3) floating. Those that are not finite, and no face's, are left out.

@@ -1,5 +1,7 @@
 """How people read metrics: label, unit, which way is better, and figures as text."""
 
+import math
+
 # Longest first, as one suffix may end with another.
 _UNITS = {
     "_tenth_edge": "edge/10",
@@ -34,6 +36,11 @@ def label(name: str) -> str:
 
 def higher_is_better(name: str) -> bool:
     return not any(word in name for word in _DISTANCES)
+
+
+def is_number(value) -> bool:
+    """Whether it is a finite int or float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def decimal(value) -> str:

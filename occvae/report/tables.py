@@ -9,7 +9,7 @@ from html import escape
 
 from occvae.report.metric_names import decimal, label, number
 
-_SHAPES = "shapes"  # one row a shape: shown apart, as histograms
+_SHOWN_APART = ("shapes", "examples")  # as histograms and in 3D
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence], *, summary_rows: int = 0) -> str:
@@ -27,15 +27,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence], *, summary_rows: int
 
 
 def evaluation_tables(evaluation: dict, level: int = 2) -> str:
-    """HTML of everything in `occvae evaluate`'s JSON but the rows of single shapes."""
-    entries = {key: value for key, value in evaluation.items() if key != _SHAPES}
+    """HTML of everything in `occvae evaluate`'s JSON but single shapes; metrics come first."""
+    entries = {key: value for key, value in evaluation.items() if key not in _SHOWN_APART}
     plain = {key: value for key, value in entries.items() if _is_plain(value)}
     metrics = {key: value for key, value in entries.items() if _is_metric(value)}
     rest = {key: value for key, value in entries.items() if key not in plain | metrics}
     parts = [_settings(plain)] if plain else []
     if metrics:
         parts.append(_metric_table(metrics))
-    for key, value in rest.items():
+    for key, value in sorted(rest.items(), key=lambda entry: not _holds_metrics(entry[1])):
         content = _section(value, level + 1)
         if content:
             tag = f"h{min(level, 6)}"
@@ -65,6 +65,10 @@ def _is_record(value) -> bool:
 
 def _is_metric(value) -> bool:
     return isinstance(value, dict) and {"per_category", "macro", "micro"} <= value.keys()
+
+
+def _holds_metrics(value) -> bool:
+    return isinstance(value, dict) and any(map(_is_metric, value.values()))
 
 
 def _settings(values: dict) -> str:

@@ -64,12 +64,12 @@ class Viewer:
             mesh: vertices (V, 3) and faces (F, 3).
             intensities: (V,) in [0, 1], see `pack_mesh`.
             kind: `truth` or `prediction`, for the colour.
-            below: HTML under the caption.
+            below: HTML under the caption, where there is a mesh.
             absent: text in place of a mesh without faces.
         """
         packed = None if mesh is None else pack_mesh(*mesh, intensities)
         if packed is None:
-            stage = f'<p class="absent">{escape(absent)}</p>'
+            stage, below = f'<p class="absent">{escape(absent)}</p>', ""
         else:
             stage = (
                 f'<canvas tabindex="0" role="application" data-kind="{kind}" '

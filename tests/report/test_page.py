@@ -95,6 +95,26 @@ def test_cases_are_ranked_and_divided(tmp_path):
     assert re.findall(r"rank (\d) of 4", html) == ["1", "3", "4"]
 
 
+def test_cases_are_grouped_as_the_evaluation_says(tmp_path):
+    ious = {"low": 0.1, "middle": 0.5, "high": 0.9}
+    report = {
+        "model": {"arch": "vitocc", "options": {}},
+        "data": {"root": "data/x"},
+        "examples": {"best": ["high"], "median": [], "worst": ["low"]},
+        "shapes": [
+            {"number": 77, "id": id, "category": "box", "metrics": {"iou": iou}}
+            for id, iou in ious.items()
+        ],
+    }
+    html = write(tmp_path, report, [case(name, iou, box()) for name, iou in ious.items()])
+    page = Structure(html)
+    at = page.headings.index("Cases")
+    assert page.headings[0] == "Evaluation of vitocc on data/x"
+    assert page.headings[at + 1 : at + 7] == ["Best", "high", "Worst", "low", "Others", "middle"]
+    assert page.tables[-1][1:] == [[id, "box", f"{iou:.4f}"] for id, iou in ious.items()]
+    assert "77" not in re.sub(r"base64,[^\"]*|<script.*", "", html, flags=re.DOTALL)
+
+
 def test_distances_rank_the_other_way():
     assert higher_is_better("f_score_1_percent") and higher_is_better("normal_consistency")
     assert not higher_is_better("chamfer_l1_edge")
