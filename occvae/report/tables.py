@@ -88,7 +88,8 @@ def _setting(value) -> str:
 def _metric_table(metrics: dict) -> str:
     names = dict.fromkeys(name for metric in metrics.values() for name in metric["per_category"])
     rows = [
-        [name, *(metric["per_category"].get(name) for metric in metrics.values())] for name in names
+        [name, *(_mean(metric["per_category"].get(name)) for metric in metrics.values())]
+        for name in names
     ]
     for key, title in (
         ("macro", "mean of categories (macro)"),
@@ -96,6 +97,11 @@ def _metric_table(metrics: dict) -> str:
     ):
         rows.append([title, *(metric[key] for metric in metrics.values())])
     return table(["category", *map(label, metrics)], rows, summary_rows=2)
+
+
+def _mean(value):
+    """Without its interval: with those of all categories the table would be too wide to read."""
+    return value.get("mean") if isinstance(value, dict) else value
 
 
 def _records(records: list[dict]) -> str:
