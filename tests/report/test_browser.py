@@ -115,6 +115,22 @@ def test_more_views_than_contexts_are_drawn(browser):
         assert Picture(browser, index).share > 0.02, index
 
 
+def test_meshes_are_decoded_exactly(browser):
+    """Positions, normals and intensities of every corner, in the order of the faces."""
+    source = "JSON.parse(document.getElementById('mesh-3').textContent)"
+    decoded = browser.evaluate(
+        f"decodeMesh({source}).then(mesh => [...new Uint8Array(mesh.vertices)])"
+    )
+    corners = np.array(decoded, np.uint8).reshape(-1, 16)
+    vertices, faces = sphere()
+    positions = corners[:, :12].copy().view(np.float32)
+    np.testing.assert_allclose(positions, vertices[faces.ravel()], atol=0.8 / 65535)
+    normals = corners[:, 12:15].copy().view(np.int8) / 127
+    assert (np.sum(normals * positions, axis=1) > 0.98 * 0.4).all()
+    expected = 255 * (vertices[faces.ravel(), 0] > 0)
+    np.testing.assert_array_equal(corners[:, 15], expected)
+
+
 def test_a_sphere_has_the_size_of_its_projection(first):
     picture = Picture(first, 1)
     # The frame's sphere touches the edges; the box's corners are on it.
