@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from occvae.data.dataset import ShapeDataset
-from occvae.data.shards import Manifest
+from occvae.data.dataset import ShapeDataset, stored_points
 from occvae.ops.voxel_iou import voxel_iou
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5)
@@ -41,9 +40,8 @@ def evaluate(
         JSON values: the settings, `iou_points` and `iou_voxels` at the model's threshold and their
         micro means at others, and the controls.
     """
-    stored = int(Manifest.load(root).settings["num_points"])
     dataset = ShapeDataset(
-        root, split, image_size=model.image_size, num_points=min(num_points, stored)
+        root, split, image_size=model.image_size, num_points=stored_points(root, split, num_points)
     )
     training = ShapeDataset(root, "train", image_size=model.image_size, num_points=8)
     device = torch.device(device)
@@ -52,7 +50,7 @@ def evaluate(
     points_iou, voxels_iou, predicted = _score(model, dataset, thresholds, device)
     truth = _voxels(dataset)
     categories = np.array(dataset.categories)
-    resolution = dataset.shards[0].voxel_resolution
+    resolution = dataset.voxel_resolution
     return {
         "data": str(root),
         "split": split,
@@ -127,7 +125,7 @@ def _score(
     model, dataset: ShapeDataset, thresholds: tuple[float, ...], device: torch.device
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
     """IoU (S, T) on points, on voxels, and the occupied voxels (S, R, R, R) bool."""
-    resolution = dataset.shards[0].voxel_resolution
+    resolution = dataset.voxel_resolution
     points_iou, voxels_iou, predicted = [], [], []
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="shape", mininterval=1.0):
         sample = dataset[index]

@@ -12,7 +12,7 @@ import trimesh
 from PIL import Image
 
 from occvae.cli import main
-from occvae.data.shards import Manifest
+from occvae.data.manifest import Manifest
 from occvae.errors import UserError
 from occvae.models import save_pretrained
 from occvae.models.decoders import CbnDecoder
@@ -90,10 +90,10 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
 def test_build_voxels_and_verify(here, capsys):
     write_archive(here / "boxes.npz", count=9, resolution=8)
     (here / "broken.npz").write_bytes(b"broken")
-    build = ["data", "build", "voxels", "boxes.npz", "broken.npz", "set", *SMALL]
+    build = ["data", "import", "voxels", "boxes.npz", "broken.npz", "set", *SMALL]
     assert run(*build) == 0
     out = capsys.readouterr().out
-    assert "6 training and 3 validation shapes in 2 shards, 1 skipped" in out
+    assert "9 shapes (6 train, 3 val) in 2 shards, 1 skipped" in out
     assert "skipped broken.npz: broken.npz: not a readable .npz archive" in out
     assert run("data", "verify", "set") == 0
     assert run(*build) == 0  # nothing left to do
@@ -105,7 +105,7 @@ def test_build_voxels_and_verify(here, capsys):
 def test_images_stay_in_their_folder(here, capsys):
     voxels = np.ones((3, 4, 4, 4), bool)
     np.savez("odd.npz", voxels=voxels, id=["../up", "a/b", "plain"], split=["train"] * 3)
-    assert run("data", "build", "voxels", "odd.npz", "set", *SMALL) == 0
+    assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
     assert run("data", "images", "set", "out", "--split", "train") == 0
     names = {path.name for path in Path("out").iterdir()}
     assert names == {".._up.png", "a_b.png", "plain.png"}
@@ -129,19 +129,25 @@ def test_build_procedural(here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["procedural", "set", "--shapes-per-category", 0], "shapes_per_category must be positive"),
-        (["procedural", "set", "--points", 100], "num_points must be a multiple of 8, got 100"),
-        (["procedural", "set", "--views", 0], "num_views must be at least 1"),
-        (["procedural", "set", "--image-size", -1], "image_size must be at least 1"),
-        (["procedural", "set", "--seed", -1], "seed must be at least 0"),
-        (["procedural", "set", "--workers", 0], "workers must be positive, got 0"),
-        (["procedural", "photo.png"], "File exists"),
-        (["voxels", "missing.npz", "set"], "missing.npz: no such file"),
-        (["voxels", "photo.png", "set"], "photo.png: not a readable .npz archive"),
+        (
+            ["build", "procedural", "set", "--shapes-per-category", 0],
+            "shapes_per_category must be positive",
+        ),
+        (
+            ["build", "procedural", "set", "--points", 100],
+            "num_points must be a multiple of 8, got 100",
+        ),
+        (["build", "procedural", "set", "--views", 0], "num_views must be at least 1"),
+        (["build", "procedural", "set", "--image-size", -1], "image_size must be at least 1"),
+        (["build", "procedural", "set", "--seed", -1], "seed must be at least 0"),
+        (["build", "procedural", "set", "--workers", 0], "workers must be positive, got 0"),
+        (["build", "procedural", "photo.png"], "File exists"),
+        (["import", "voxels", "missing.npz", "set"], "missing.npz: no such file"),
+        (["import", "voxels", "photo.png", "set"], "photo.png: not a readable .npz archive"),
     ],
 )
 def test_wrong_builds(here, capsys, arguments, message):
-    assert_refused(capsys, "data", "build", *arguments, message=message)
+    assert_refused(capsys, "data", *arguments, message=message)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -1,6 +1,7 @@
 """The report recomputed with numpy, for predictors whose answers are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from occvae.data.dataset import ShapeDataset
 from occvae.errors import UserError
 from occvae.evaluation import THRESHOLDS, evaluate, format_table, summarise
 from tests.fakes import LookUp
-from tests.tiny import SETTINGS
+from tests.tiny import RESOLUTION, SETTINGS
 
-POINTS, RESOLUTION = SETTINGS.num_points, SETTINGS.voxel_resolution
+POINTS = SETTINGS.num_points
 
 
 class Truth:
@@ -122,8 +123,8 @@ def test_mean_shapes_are_recomputed(noisy, truth, tiny_dataset, key, by_category
 
 
 def test_categories_without_training_shapes_fall_back_on_the_mean_of_all(tmp_path):
-    from occvae.data.build import BuildSettings, build_dataset
-    from occvae.data.sources import VoxelArchiveSource
+    from occvae.data.build import build_dataset
+    from occvae.data.formats.voxels import VoxelArchiveSource
 
     voxels = np.zeros((4, 8, 8, 8), bool)
     for edge, grid in enumerate(voxels, start=1):
@@ -134,9 +135,9 @@ def test_categories_without_training_shapes_fall_back_on_the_mean_of_all(tmp_pat
         category=["old", "old", "old", "new"],
         split=["train", "train", "val", "val"],
     )
-    settings = BuildSettings(num_points=POINTS, voxel_resolution=8, num_views=1, image_size=40)
-    source = VoxelArchiveSource([tmp_path / "boxes.npz"])
-    build_dataset(source, tmp_path / "data", settings, num_workers=1)
+    settings = replace(SETTINGS, voxel_resolutions=(8,), num_views=1)
+    source = VoxelArchiveSource([tmp_path / "boxes.npz"], settings)
+    build_dataset(source, tmp_path / "data", num_workers=1)
     known = Truth(tmp_path / "data")
     report = evaluate(known.predictor(known.occupancies, known.voxels), tmp_path / "data")
     controls = report["controls_iou_voxels"]

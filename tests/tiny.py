@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from occvae.data.build import BuildSettings, build_dataset
-from occvae.data.shards import Manifest
-from occvae.data.sources import VoxelArchiveSource
+from occvae.data.build import build_dataset
+from occvae.data.formats.voxels import VoxelArchiveSource
+from occvae.data.manifest import Manifest
+from occvae.data.shapes import ShapeSettings
 
-SETTINGS = BuildSettings(
-    num_points=2048, voxel_resolution=16, num_views=4, image_size=40, shapes_per_shard=10
+RESOLUTION = 16
+SETTINGS = ShapeSettings(
+    num_points=2048,
+    num_surface_points=1024,
+    voxel_resolutions=(RESOLUTION,),
+    num_views=4,
+    image_size=40,
 )
 # Overrides of launchers/train.py that make a step take milliseconds.
 TINY_MODEL = [
@@ -60,8 +66,8 @@ def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
     return path
 
 
-def build_tiny_dataset(root: Path, voxel_resolution: int = 16) -> Manifest:
+def build_tiny_dataset(root: Path, voxel_resolution: int = RESOLUTION) -> Manifest:
     root.mkdir(parents=True, exist_ok=True)
-    source = VoxelArchiveSource([write_archive(root / "boxes.npz")], up="y")
-    settings = dataclasses.replace(SETTINGS, voxel_resolution=voxel_resolution)
-    return build_dataset(source, root / "data", settings, num_workers=1)
+    settings = dataclasses.replace(SETTINGS, voxel_resolutions=(voxel_resolution,))
+    source = VoxelArchiveSource([write_archive(root / "boxes.npz")], settings, up="y")
+    return build_dataset(source, root / "data", shapes_per_shard=10, num_workers=1)

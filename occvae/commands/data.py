@@ -3,26 +3,22 @@
 import argparse
 from pathlib import Path
 
+from occvae.errors import UserError
+
+_POINTS, _SURFACE_POINTS = 100_000, 100_000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
-    build = actions.add_parser("build", help="make a dataset; continues an interrupted one")
-    sources = build.add_subparsers(dest="source", required=True, metavar="source")
+    build = actions.add_parser("build", help="make the embedded dataset; continues what it left")
+    sources = build.add_subparsers(dest="format", required=True, metavar="source")
     procedural = sources.add_parser("procedural", help="the embedded seeded shapes")
     procedural.add_argument("--shapes-per-category", type=int)
-    voxels = sources.add_parser("voxels", help="voxel grids of .npz archives")
-    voxels.add_argument("archives", nargs="+")
-    voxels.add_argument("--up", default="z", choices=("y", "z"), help="upward axis of the grids")
-    for source in (procedural, voxels):
-        source.add_argument("destination", help="folder of the dataset")
-        source.add_argument("--points", type=int, default=100_000, help="points a shape")
-        source.add_argument(
-            "--voxel-resolution", type=int, default=32, help="edge of the grids in voxels"
-        )
-        source.add_argument("--views", type=int, default=24, help="pictures a shape")
-        source.add_argument("--image-size", type=int, default=137, help="edge in pixels")
-        source.add_argument("--seed", type=int, default=0)
-        source.add_argument("--workers", type=int, help="processes; default one a core")
+    _add_shape_settings(procedural, near_points=0, voxels="32")
+    _add_destination(procedural)
+    _add_formats(
+        actions.add_parser("import", help="make a dataset of files; continues what it left")
+    )
     images = actions.add_parser("images", help="write the first pictures of shapes to a folder")
     images.add_argument("root")
     images.add_argument("destination")
@@ -32,30 +28,96 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("root")
 
 
-def run(options: argparse.Namespace) -> None:
-    from occvae.data import build
-    from occvae.data.sources import ProceduralSource, VoxelArchiveSource
+def _add_formats(parser: argparse.ArgumentParser) -> None:
+    formats = parser.add_subparsers(dest="format", required=True, metavar="format")
+    voxels = formats.add_parser("voxels", help="voxel grids of .npz archives")
+    voxels.add_argument("archives", nargs="+")
+    voxels.add_argument("--up", default="z", choices=("y", "z"), help="upward axis of the grids")
+    _add_shape_settings(voxels, near_points=0, voxels="32")
+    _add_destination(voxels)
 
-    if options.action == "images":
-        return _export_images(options)
-    if options.action == "verify":
-        manifest = build.verify_dataset(options.root)
-    else:
-        if options.source == "procedural":
-            count = options.shapes_per_category
-            count = build.DEFAULT_SHAPES_PER_CATEGORY if count is None else count
-            source = ProceduralSource(count, options.seed)
-        else:
-            source = VoxelArchiveSource(options.archives, options.up)
-        settings = build.BuildSettings(
-            num_points=options.points,
-            voxel_resolution=options.voxel_resolution,
-            num_views=options.views,
-            image_size=options.image_size,
-            seed=options.seed,
-        )
-        manifest = build.build_dataset(source, options.destination, settings, options.workers)
+
+def _add_shape_settings(parser: argparse.ArgumentParser, *, near_points: int, voxels: str) -> None:
+    """What is made of shapes that come without points and pictures."""
+    for name, default, help in (
+        ("--points", _POINTS, "uniform points of a shape, with occupancies"),
+        ("--near-points", near_points, "points near its surface"),
+        ("--surface-points", _SURFACE_POINTS, "points on its surface, with normals"),
+        ("--views", 24, "pictures of a shape"),
+        ("--image-size", 137, "edge of the pictures in pixels"),
+        ("--seed", 0, "of all that is random"),
+    ):
+        parser.add_argument(name, type=int, default=default, help=f"{help} (default {default})")
+    parser.add_argument(
+        "--voxels",
+        default=voxels,
+        help=f"edges of the voxel grids, such as 32,64,128 (default {voxels})",
+    )
+
+
+def _add_destination(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("destination", help="folder of the dataset")
+    parser.add_argument("--workers", type=int, help="processes; default one a core")
+
+
+def run(options: argparse.Namespace) -> None:
+    actions = {
+        "build": _build,
+        "import": _build,
+        "images": _export_images,
+        "verify": _verify,
+    }
+    actions[options.action](options)
+
+
+def _build(options: argparse.Namespace) -> None:
+    from occvae.data.build import build_dataset
+
+    source = _SOURCES[options.format](options)
+    manifest = build_dataset(source, options.destination, num_workers=options.workers)
     _print_manifest(manifest)
+
+
+def _procedural(options: argparse.Namespace):
+    from occvae.data.formats.procedural import DEFAULT_SHAPES_PER_CATEGORY, ProceduralSource
+
+    count = options.shapes_per_category
+    count = DEFAULT_SHAPES_PER_CATEGORY if count is None else count
+    return ProceduralSource(count, _shape_settings(options))
+
+
+def _voxels(options: argparse.Namespace):
+    from occvae.data.formats.voxels import VoxelArchiveSource
+
+    return VoxelArchiveSource(options.archives, _shape_settings(options), up=options.up)
+
+
+_SOURCES = {"procedural": _procedural, "voxels": _voxels}
+
+
+def _shape_settings(options: argparse.Namespace, *, training_surface: bool = False):
+    from occvae.data.shapes import ShapeSettings
+
+    try:
+        resolutions = tuple(int(word) for word in options.voxels.split(","))
+    except ValueError:
+        raise UserError(f"--voxels {options.voxels}: expected numbers such as 32,64") from None
+    return ShapeSettings(
+        num_points=options.points,
+        num_near_points=options.near_points,
+        num_surface_points=options.surface_points,
+        training_surface=training_surface,
+        voxel_resolutions=resolutions,
+        num_views=options.views,
+        image_size=options.image_size,
+        seed=options.seed,
+    )
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from occvae.data.build import verify_dataset
+
+    _print_manifest(verify_dataset(options.root))
 
 
 def _export_images(options: argparse.Namespace) -> None:
@@ -77,12 +139,13 @@ def _export_images(options: argparse.Namespace) -> None:
 
 
 def _print_manifest(manifest) -> None:
-    counts = {"train": 0, "val": 0}
-    for entry in manifest.shards:
-        counts[entry.split] += entry.num_shapes
+    counts = manifest.count_shapes()
+    total = sum(counts.values())
     print(
-        f"{counts['train']} training and {counts['val']} validation shapes in "
+        f"{total} shapes ({', '.join(f'{count} {split}' for split, count in counts.items())}) in "
         f"{len(manifest.shards)} shards, {len(manifest.skipped)} skipped"
     )
+    for name, note in manifest.notes.items():
+        print(f"  {name}: {note}")
     for name, reason in manifest.skipped.items():
         print(f"  skipped {name}: {reason}")

@@ -1,70 +1,39 @@
 """Builds a dataset from a source: in parallel, seeded, resumable, bad shapes named and skipped."""
 
 import os
-import zlib
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from occvae.data import rendering
-from occvae.data.images import encode_png
-from occvae.data.shards import (
-    HALF_EXTENT,
-    MANIFEST,
-    Manifest,
-    Sample,
-    Shard,
-    ShardEntry,
-    dequantise_points,
-    file_sha256,
-    quantise_points,
-    write_shard,
-)
-from occvae.data.sources import Item, ProceduralSource, Source
+from occvae.data.formats.procedural import ProceduralSource
+from occvae.data.manifest import MANIFEST, Manifest, ShardEntry
+from occvae.data.sample import Sample
+from occvae.data.shards import Shard, file_sha256, write_shard
+from occvae.data.sources import Item, Source
 from occvae.errors import UserError
-from occvae.voxelisation import cell_centres
 
-# 12 categories of 64 build in about a minute on two cores.
-DEFAULT_SHAPES_PER_CATEGORY = 64
+SHAPES_PER_SHARD = 64
 
 _source: Source  # of a worker process, set once by _start_worker
 
 
-@dataclass(frozen=True)
-class BuildSettings:
-    """What is stored for each shape."""
-
-    num_points: int = 100_000
-    voxel_resolution: int = 32
-    num_views: int = 24
-    image_size: int = 137
-    shapes_per_shard: int = 64
-    seed: int = 0
-
-    def __post_init__(self):
-        for name, value in asdict(self).items():
-            least = 0 if name == "seed" else 1
-            if value < least:
-                raise UserError(f"{name} must be at least {least}, got {value}")
-        if self.num_points % 8:
-            raise UserError(f"num_points must be a multiple of 8, got {self.num_points}")
-
-
 def build_dataset(
-    source: Source, destination: str | Path, settings: BuildSettings, num_workers: int | None = None
+    source: Source,
+    destination: str | Path,
+    *,
+    shapes_per_shard: int = SHAPES_PER_SHARD,
+    num_workers: int | None = None,
 ) -> Manifest:
     """Writes the shards of a source; an interrupted build continues where it stopped.
 
     Args:
         source: see sources.py.
         destination: folder of the dataset; made if absent.
-        settings: see `BuildSettings`.
+        shapes_per_shard: at most; a build that continues must have the same.
         num_workers: processes; default one a core.
 
     Raises:
@@ -73,10 +42,13 @@ def build_dataset(
     num_workers = os.cpu_count() if num_workers is None else num_workers
     if num_workers < 1:
         raise UserError(f"workers must be positive, got {num_workers}")
+    if shapes_per_shard < 1:
+        raise UserError(f"shapes_per_shard must be positive, got {shapes_per_shard}")
+    _check_ids(source)
     root = Path(destination)
     root.mkdir(parents=True, exist_ok=True)
-    manifest = _start_manifest(source, root, settings)
-    plan = _plan_shards(source, settings.shapes_per_shard)
+    manifest = _start_manifest(source, root, shapes_per_shard)
+    plan = _plan_shards(source, shapes_per_shard)
     finished = {entry.file for entry in manifest.shards}
     todo = [(file, indices) for file, indices in plan if file not in finished]
     progress = tqdm(
@@ -90,9 +62,14 @@ def build_dataset(
         try:
             for file, indices in todo:
                 items = [source.items[index] for index in indices]
-                outcomes = pool.map(partial(_try_sample, settings=settings), indices)
+                outcomes = pool.map(_try_sample, indices)
                 samples = _collect_samples(items, outcomes, manifest, progress)
                 _finish_shard(root, file, samples, manifest)
+        except BrokenProcessPool:
+            raise UserError(
+                f"{root}: a build process was killed, perhaps for want of memory; run the same "
+                "command again with fewer --workers: it continues where it stopped"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -106,25 +83,41 @@ def build_dataset(
 
 def build_default(destination: str | Path) -> Manifest:
     """The embedded default dataset: what `occvae data build procedural` makes without options."""
-    return build_dataset(
-        ProceduralSource(DEFAULT_SHAPES_PER_CATEGORY), destination, BuildSettings()
-    )
+    return build_dataset(ProceduralSource(), destination)
 
 
 def verify_dataset(root: str | Path) -> Manifest:
-    """Opens every shard and compares its SHA-256 with the manifest; raises `UserError`."""
+    """Opens every shard and compares it with the manifest.
+
+    Raises:
+        UserError: a shard is missing, damaged or not what the manifest says, or the build was
+            interrupted.
+    """
     root = Path(root)
     manifest = Manifest.load(root)
+    if not manifest.complete:
+        raise UserError(
+            f"{root}: its build was interrupted; run the same `occvae data` command again"
+        )
     for entry in tqdm(manifest.shards, desc="verify", unit="shard"):
         path = root / entry.file
         # Before HDF5 looks inside: what it does with damaged structures is anybody's guess.
         if path.is_file() and file_sha256(path) != entry.sha256:
             raise UserError(
                 f"{path}: SHA-256 differs from the manifest (damaged); delete it and "
-                "run the same `occvae data build` again"
+                "run the same `occvae data` command again"
             )
-        Shard(root, entry)
+        if len(Shard(root, entry)) != entry.num_shapes:
+            raise UserError(f"{path}: not the {entry.num_shapes} shapes of the manifest")
     return manifest
+
+
+def _check_ids(source: Source) -> None:
+    seen: set[str] = set()
+    for item in source.items:
+        if item.id in seen:
+            raise UserError(f"two shapes of the source have the id {item.id!r}")
+        seen.add(item.id)
 
 
 def _worker_pool(num_workers: int, source: Source) -> ProcessPoolExecutor:
@@ -138,18 +131,19 @@ def _start_worker(source: Source) -> None:
     threadpool_limits(1)
 
 
-def _start_manifest(source: Source, root: Path, settings: BuildSettings) -> Manifest:
+def _start_manifest(source: Source, root: Path, shapes_per_shard: int) -> Manifest:
     """The manifest to continue: the one on disk less its lost shards, or a new one."""
     fresh = Manifest(
-        name=source.name,
-        settings={**source.settings, **asdict(settings)},
+        source=source.name,
+        splits=source.splits,
+        settings={**source.settings, "shapes_per_shard": shapes_per_shard},
         categories=sorted({item.category for item in source.items}),
         skipped=dict(source.skipped),
     )
     if not (root / MANIFEST).exists():
         return fresh
     manifest = Manifest.load(root)
-    if (manifest.name, manifest.settings) != (fresh.name, fresh.settings):
+    if (manifest.source, manifest.settings) != (fresh.source, fresh.settings):
         raise UserError(f"{root}: holds a dataset built with other settings; choose another folder")
     manifest.shards = [entry for entry in manifest.shards if (root / entry.file).exists()]
     manifest.complete = False
@@ -171,45 +165,40 @@ def _collect_samples(
 ) -> list[Sample]:
     samples = []
     for item, outcome in zip(items, outcomes, strict=True):
-        if isinstance(outcome, Sample):
+        problem = outcome if isinstance(outcome, str) else _unlike(outcome, item, manifest)
+        if problem is None:
             samples.append(outcome)
+            if outcome.note:
+                manifest.notes[item.id] = outcome.note
         else:
-            manifest.skipped[item.id] = outcome
-            progress.write(f"skipped {item.id}: {outcome}")
+            manifest.skipped[item.id] = problem
+            progress.write(f"skipped {item.id}: {problem}")
         progress.update()
     return samples
 
 
-def _try_sample(index: int, settings: BuildSettings) -> Sample | str:
+def _try_sample(index: int) -> Sample | str:
     """The sample, or why this shape is unusable: one bad shape must not stop a long build."""
-    item = _source.items[index]
     try:
-        return make_sample(item.id, item.category, _source.load(index), settings)
+        sample = _source.sample(index)
+        sample.check()
+        return sample
+    except UserError as error:
+        return str(error)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def make_sample(id: str, category: str, shape, settings: BuildSettings) -> Sample:
-    """Points, voxels and pictures of one shape, the same for the same id and seed."""
-    rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
-    voxels = shape.contains(cell_centres(settings.voxel_resolution))
-    if not voxels.any():
-        raise UserError("shape is empty")
-    points = quantise_points(rng.uniform(-HALF_EXTENT, HALF_EXTENT, (settings.num_points, 3)))
-    extrinsics = rendering.random_extrinsics(rng, settings.num_views)
-    pictures = rendering.render_views(
-        *shape.mesh(), extrinsics, settings.image_size, rendering.random_albedo(rng)
-    )
-    return Sample(
-        id=id,
-        category=category,
-        points=points,
-        occupancies=shape.contains(dequantise_points(points).astype(np.float64)),
-        voxels=voxels.reshape((settings.voxel_resolution,) * 3),
-        images=[encode_png(picture) for picture in pictures],
-        extrinsics=extrinsics,
-        intrinsics=rendering.intrinsics(settings.image_size),
-    )
+def _unlike(sample: Sample, item: Item, manifest: Manifest) -> str | None:
+    """How a sample differs from the first of its split, whose layout all others must have."""
+    layout = sample.layout()
+    expected = manifest.layouts.setdefault(item.split, layout)
+    differences = [
+        f"{name} {layout[name]} where the first shape of the split has {expected[name]}"
+        for name in layout
+        if layout[name] != expected[name]
+    ]
+    return "; ".join(differences) or None
 
 
 def _finish_shard(root: Path, file: str, samples: list[Sample], manifest: Manifest) -> None:

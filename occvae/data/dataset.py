@@ -11,8 +11,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from occvae.data.images import load_image
-from occvae.data.shards import Manifest, Shard
+from occvae.data.manifest import Manifest
+from occvae.data.points import HALF_EXTENT
+from occvae.data.shards import Shard
 from occvae.errors import UserError
+from occvae.voxelisation import occupancies_from_voxels
+
+
+def stored_points(root: str | Path, split: str, wanted: int) -> int:
+    """How many points a shape of a split has, at most as many as wanted."""
+    layout = Manifest.load(root).layouts.get(split)
+    return wanted if not layout or not layout["points"] else min(wanted, layout["points"][0])
 
 
 class ShapeDataset(Dataset):
@@ -25,7 +34,10 @@ class ShapeDataset(Dataset):
         root: folder of the dataset.
         split: "train" or "val".
         image_size: edge of the pictures in pixels.
-        num_points: points of a sample.
+        num_points: points of a sample. Of a dataset that has voxels only they are drawn, and their
+            occupancies taken from the finest voxels.
+        num_near_points: how many of them lie near the surface.
+        voxel_resolution: of a sample's voxels; default the coarsest stored.
         num_views: pictures of a sample, where its key does not say.
         target: what of the shape a sample has: "points" or "voxels".
         train: random views, points and mirroring; otherwise the first views and points, as stored.
@@ -40,12 +52,15 @@ class ShapeDataset(Dataset):
         *,
         image_size: int,
         num_points: int,
+        num_near_points: int = 0,
         num_views: int = 1,
+        voxel_resolution: int | None = None,
         target: Literal["points", "voxels"] = "points",
         train: bool = False,
         augment: bool = False,
         seed: int = 0,
     ):
+        self.root = Path(root)
         self.manifest = Manifest.load(root)
         self.shards = [Shard(root, entry) for entry in self.manifest.shards if entry.split == split]
         if not self.shards:
@@ -54,10 +69,10 @@ class ShapeDataset(Dataset):
         self.ids = [id for shard in self.shards for id in shard.ids]
         self.categories = [name for shard in self.shards for name in shard.categories]
         self.image_size, self.target, self.train, self.seed = image_size, target, train, seed
-        self.voxel_resolution = self.shards[0].voxel_resolution
         self._augment = _augmentation() if augment else None
-        self.num_points = self._at_most("num_points", num_points, self.shards[0].num_points)
         self.num_views = self._at_most("num_views", num_views, self.shards[0].num_views)
+        self.voxel_resolution = self._choose_resolution(voxel_resolution)
+        self.num_points, self.num_near_points = self._choose_points(num_points, num_near_points)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -72,35 +87,49 @@ class ShapeDataset(Dataset):
         epoch, index, *views = key if isinstance(key, tuple) else (0, key)
         num_views = views[0] if views else self.num_views
         shard, local = self.locate(index)
-        if self.train:
-            rng = np.random.default_rng([self.seed, epoch, index])
-            chosen = rng.permutation(shard.num_views)[:num_views]
-            start = 8 * int(rng.integers((shard.num_points - self.num_points) // 8 + 1))
-            mirrored = bool(rng.integers(2))
-        else:
-            chosen, start, mirrored = range(num_views), 0, False
+        # What is read as stored is the same for every seed of a run.
+        rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])
+        chosen = rng.permutation(shard.num_views)[:num_views] if self.train else range(num_views)
         pictures = np.stack([self._picture(shard, local, int(view)) for view in chosen])
+        mirrored = self.train and bool(rng.integers(2))
         if mirrored:
             # The mirror image of a scene is the picture of the mirrored shape.
             pictures = pictures[:, :, ::-1]
         images = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
         if self._augment is not None:
             images = self._augment(images, [self.seed, epoch, index])
-        target = self._points if self.target == "points" else self._voxels
-        return {"images": images, "index": index, **target(shard, local, start, mirrored)}
+        if self.target == "voxels":
+            voxels = shard.voxels(local, self.voxel_resolution)
+            target = {"voxels": torch.from_numpy(voxels[::-1].copy() if mirrored else voxels)}
+        else:
+            points, occupancies = self._points(shard, local, rng)
+            if mirrored:
+                points[:, 0] *= -1.0
+            target = {
+                "points": torch.from_numpy(points),
+                "occupancies": torch.from_numpy(occupancies.astype(np.float32)),
+            }
+        return {"images": images, "index": index, **target}
 
-    def _points(self, shard: Shard, local: int, start: int, mirrored: bool) -> dict:
-        points, occupancies = shard.points(local, start, self.num_points)
-        if mirrored:
-            points[:, 0] *= -1.0
-        return {
-            "points": torch.from_numpy(points),
-            "occupancies": torch.from_numpy(occupancies.astype(np.float32)),
-        }
+    def _points(
+        self, shard: Shard, local: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Uniform points, then those near the surface, and their occupancies."""
+        count = self.num_points - self.num_near_points
+        if shard.num_points == 0:
+            points = rng.uniform(-HALF_EXTENT, HALF_EXTENT, (count, 3)).astype(np.float32)
+            voxels = shard.voxels(local, shard.voxel_resolutions[-1])
+            return points, occupancies_from_voxels(voxels, points)
+        uniform = shard.points(local, self._start(shard.num_points, count, rng), count)
+        if self.num_near_points == 0:
+            return uniform
+        start = self._start(shard.num_near_points, self.num_near_points, rng)
+        near = shard.near_points(local, start, self.num_near_points)
+        return tuple(np.concatenate(pair) for pair in zip(uniform, near, strict=True))
 
-    def _voxels(self, shard: Shard, local: int, start: int, mirrored: bool) -> dict:
-        voxels = shard.voxels(local)
-        return {"voxels": torch.from_numpy(voxels[::-1].copy() if mirrored else voxels)}
+    def _start(self, stored: int, count: int, rng: np.random.Generator) -> int:
+        """The first of a contiguous slice of points; their order is random."""
+        return 8 * int(rng.integers((stored - count) // 8 + 1)) if self.train else 0
 
     def _picture(self, shard: Shard, local: int, view: int) -> np.ndarray:
         try:
@@ -114,6 +143,28 @@ class ShapeDataset(Dataset):
             raise IndexError(f"shape {index} of a dataset of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self.shards[number], index - int(self._ends[number] - len(self.shards[number]))
+
+    def _choose_resolution(self, wanted: int | None) -> int | None:
+        stored = self.shards[0].voxel_resolutions
+        if self.target == "voxels" and not stored:
+            raise UserError(
+                f"{self.root}: has no voxels; choose an architecture that learns points"
+            )
+        if wanted is not None and wanted not in stored:
+            found = ", ".join(f"{edge}^3" for edge in stored) or "none"
+            raise UserError(f"{self.root}: has no voxels of {wanted}^3 (stored: {found})")
+        return wanted or (stored[0] if stored else None)
+
+    def _choose_points(self, wanted: int, near: int) -> tuple[int, int]:
+        shard = self.shards[0]
+        if near > shard.num_near_points:
+            raise UserError(
+                f"{self.root}: has {shard.num_near_points} points near each surface, "
+                f"num_near_points is {near}"
+            )
+        # Points that are not stored are drawn, as many as one likes.
+        uniform = self._at_most("num_points", wanted - near, shard.num_points or wanted)
+        return uniform + near, near
 
     @staticmethod
     def _at_most(name: str, wanted: int, stored: int) -> int:

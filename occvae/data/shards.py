@@ -1,139 +1,86 @@
-"""The dataset on disk: HDF5 shards made for training reads, and the manifest that lists them.
+"""The dataset on disk: HDF5 shards made for training reads.
 
-A dataset is a folder with `dataset.json` and shards of a few dozen shapes each:
+A dataset is a folder with `dataset.json` (manifest.py) and shards of a few dozen shapes each. All
+shapes of a shard have the same layout; what their source does not have is absent:
 
-    points       (S, N, 3)  uint16  uniform in the padded cube, in random order: any contiguous
-                                    slice is a random sample; see `quantise_points`
-    occupancies  (S, N/8)   uint8   numpy.packbits of the points' occupancies
-    voxels       (S, R^3/8) uint8   numpy.packbits of the [x, y, z] grid in C order
-    image_bytes  (T,)       uint8   encoded pictures, one after the other
-    image_ends   (S, V)     int64   where each ends in image_bytes
-    extrinsics   (S, V, 3, 4) float32, intrinsics (3, 3) float32   cameras, see rendering.py
-    ids, categories (S,)    str
+    points, near_points           (S, N, 3)  uint16 or float16  in random order: any contiguous
+                                             slice is a random sample; see points.py
+    occupancies, near_occupancies (S, N/8)   uint8   numpy.packbits of the points' occupancies
+    surface_points                (S, P, 3)  uint16 or float16
+    surface_normals               (S, P, 3)  float16
+    voxels_R                      (S, R^3/8) uint8   numpy.packbits of the [x, y, z] grid, C order
+    image_bytes                   (T,)       uint8   encoded pictures, one after the other
+    image_ends                    (S, V)     int64   where each ends in image_bytes
+    extrinsics (S, V, 3, 4), intrinsics (S, V, 3, 3)  float32   cameras, see rendering.py
+    locations (S, 3), scales (S,) float64   original coordinates are unit ones * scale + location
+    ids, categories               (S,)       str
 
-Shards are written to a temporary name and renamed, so one that exists is whole.
+Nothing is compressed: points do not shrink, and a slice is then one read. Shards are written to a
+temporary name and renamed, so one that exists is whole.
 """
 
 import hashlib
-import json
 import os
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from occvae.data.manifest import FORMAT_VERSION, ShardEntry, check_version
+from occvae.data.points import decode_points
+from occvae.data.sample import Sample
 from occvae.errors import UserError
-
-FORMAT_VERSION = 1
-MANIFEST = "dataset.json"
-# Queries live in the cube of half edge 0.55: the unit cube of the shapes with a padding of 0.1.
-HALF_EXTENT = 0.55
-
-
-@dataclass
-class Sample:
-    """One shape, ready to be written."""
-
-    id: str
-    category: str
-    points: np.ndarray  # (N, 3) uint16, quantised
-    occupancies: np.ndarray  # (N,) bool
-    voxels: np.ndarray  # (R, R, R) bool
-    images: list[bytes]  # V encoded pictures
-    extrinsics: np.ndarray  # (V, 3, 4)
-    intrinsics: np.ndarray  # (3, 3)
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """What the manifest says of one shard."""
-
-    file: str
-    split: str
-    num_shapes: int
-    num_bytes: int
-    sha256: str
-
-
-@dataclass
-class Manifest:
-    """`dataset.json`: the settings of a build, its shards, and what was left out and why."""
-
-    name: str
-    settings: dict
-    categories: list[str]
-    shards: list[ShardEntry] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    complete: bool = False
-    format_version: int = FORMAT_VERSION
-
-    def save(self, root: Path) -> None:
-        temporary = root / (MANIFEST + ".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        os.replace(temporary, root / MANIFEST)
-
-    @classmethod
-    def load(cls, root: str | Path) -> "Manifest":
-        path = Path(root) / MANIFEST
-        if not path.is_file():
-            raise UserError(f"{path}: no dataset here; make one with `occvae data build`")
-        try:
-            content = json.loads(path.read_text())
-            check_version(path, content["format_version"])
-            content["shards"] = [ShardEntry(**entry) for entry in content["shards"]]
-            return cls(**content)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a dataset manifest ({error!r})") from None
-
-
-def check_version(path: Path, version: int) -> None:
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: written as format version {version}, this occvae reads version "
-            f"{FORMAT_VERSION}; build the dataset again with `occvae data build`"
-        )
-
-
-def quantise_points(points: np.ndarray) -> np.ndarray:
-    """(..., 3) coordinates in [-0.55, 0.55] to uint16: a step of 1.7e-5 everywhere in the cube.
-
-    Half precision, the usual choice, has steps of 2.4e-4 at the border and piles points up on them.
-    """
-    scaled = (points / (2.0 * HALF_EXTENT) + 0.5) * 65536.0
-    return np.clip(np.floor(scaled), 0, 65535).astype(np.uint16)
-
-
-def dequantise_points(quantised: np.ndarray) -> np.ndarray:
-    """The float32 centre of each quantisation step; inverse of `quantise_points`."""
-    scale = np.float32(2.0 * HALF_EXTENT / 65536.0)
-    return (quantised.astype(np.float32) - np.float32(32767.5)) * scale
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
-    """Writes samples of equal point, voxel and view counts; `path` appears only when complete."""
+    """Writes samples of equal layout; `path` appears only when complete."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["format_version"] = FORMAT_VERSION
+            for name, array in _arrays(samples).items():
+                file.create_dataset(name, data=array)
+            for name in ("id", "category"):
+                texts = [getattr(sample, name) for sample in samples]
+                file.create_dataset(
+                    {"id": "ids", "category": "categories"}[name],
+                    data=texts,
+                    dtype=h5py.string_dtype(),
+                )
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _arrays(samples: list[Sample]) -> dict[str, np.ndarray]:
+    first = samples[0]
     blobs = [blob for sample in samples for blob in sample.images]
     ends = np.cumsum([len(blob) for blob in blobs], dtype=np.int64)
     arrays = {
-        "points": np.stack([sample.points for sample in samples]),
-        "occupancies": np.stack([np.packbits(sample.occupancies) for sample in samples]),
-        "voxels": np.stack([np.packbits(sample.voxels) for sample in samples]),
         "image_bytes": np.frombuffer(b"".join(blobs), np.uint8),
         "image_ends": ends.reshape(len(samples), -1),
-        "extrinsics": np.stack([sample.extrinsics for sample in samples]).astype(np.float32),
-        "intrinsics": samples[0].intrinsics.astype(np.float32),
+        "locations": np.array([sample.location for sample in samples], np.float64),
+        "scales": np.array([sample.scale for sample in samples], np.float64),
     }
-    temporary = path.with_suffix(".tmp")
-    with h5py.File(temporary, "w") as file:
-        file.attrs["format_version"] = FORMAT_VERSION
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        for name, texts in (
-            ("ids", [sample.id for sample in samples]),
-            ("categories", [sample.category for sample in samples]),
-        ):
-            file.create_dataset(name, data=texts, dtype=h5py.string_dtype())
-    os.replace(temporary, path)
+    for name in ("points", "near_points", "surface_points", "surface_normals"):
+        if getattr(first, name) is not None:
+            arrays[name] = np.stack([getattr(sample, name) for sample in samples])
+    for name in ("occupancies", "near_occupancies"):
+        if getattr(first, name) is not None:
+            arrays[name] = np.stack([np.packbits(getattr(sample, name)) for sample in samples])
+    for name in ("extrinsics", "intrinsics"):
+        if getattr(first, name) is not None:
+            arrays[name] = np.stack([getattr(sample, name) for sample in samples]).astype(
+                np.float32
+            )
+    for resolution in first.voxels:
+        bits = [np.packbits(sample.voxels[resolution]) for sample in samples]
+        arrays[_voxels_name(resolution)] = np.stack(bits)
+    return arrays
+
+
+def _voxels_name(resolution: int | str) -> str:
+    return f"voxels_{resolution}"
 
 
 def file_sha256(path: Path) -> str:
@@ -142,16 +89,21 @@ def file_sha256(path: Path) -> str:
 
 
 # What h5py raises on files that are not, or no longer, a shard.
-_DAMAGE = (OSError, KeyError, RuntimeError)
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
+_REPAIR = "delete it and run the same `occvae data` command again"
 
 
 class Shard:
     """Reads one shard; safe to copy into worker processes.
 
     HDF5 handles must not cross a fork, so each process opens the file at its first read.
-    """
 
-    _DATASETS = ("points", "occupancies", "voxels", "image_bytes", "image_ends", "extrinsics")
+    Attributes:
+        ids, categories: of its shapes.
+        num_points, num_near_points, num_surface_points, num_views: of each shape; 0 where absent.
+        voxel_resolutions: in rising order; empty where absent.
+        has_cameras: whether there are extrinsics and intrinsics.
+    """
 
     def __init__(self, root: Path, entry: ShardEntry):
         self.path = Path(root) / entry.file
@@ -171,7 +123,7 @@ class Shard:
         return {**self.__dict__, "_pid": None, "_datasets": {}}
 
     def points(self, index: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """A contiguous slice of a shape's points.
+        """A contiguous slice of a shape's uniform points.
 
         Args:
             index: shape within the shard.
@@ -181,40 +133,60 @@ class Shard:
         Returns:
             (count, 3) float32 world coordinates and (count,) bool occupancies.
         """
-        quantised = self._dataset("points")[index, start : start + count]
-        packed = self._dataset("occupancies")[index, start // 8 : (start + count + 7) // 8]
-        return dequantise_points(quantised), np.unpackbits(packed, count=count).astype(bool)
+        return self._slice("points", "occupancies", index, start, count)
 
-    def packed_voxels(self, index: int) -> np.ndarray:
-        """(R^3/8,) uint8 bits."""
-        return self._dataset("voxels")[index]
+    def near_points(self, index: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same of the points near the surface."""
+        return self._slice("near_points", "near_occupancies", index, start, count)
 
-    def voxels(self, index: int) -> np.ndarray:
-        """(R, R, R) bool."""
-        edge = self.voxel_resolution
-        bits = np.unpackbits(self.packed_voxels(index), count=edge**3)
-        return bits.reshape(edge, edge, edge).astype(bool)
+    def surface(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Points on a shape's surface and the normals there, (P, 3) float32 each."""
+        points = decode_points(self._dataset("surface_points")[index])
+        return points, self._dataset("surface_normals")[index].astype(np.float32)
+
+    def packed_voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
+        """(R^3/8,) uint8 bits; the coarsest where no resolution is named."""
+        return self._dataset(_voxels_name(resolution or self.voxel_resolutions[0]))[index]
+
+    def voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
+        """(R, R, R) bool; the coarsest where no resolution is named."""
+        edge = resolution or self.voxel_resolutions[0]
+        bits = np.unpackbits(self.packed_voxels(index, edge), count=edge**3)
+        return bits.reshape(edge, edge, edge).view(bool)
 
     def image(self, index: int, view: int) -> bytes:
         """One encoded picture."""
-        ends = self._dataset("image_ends")
         flat = index * self.num_views + view
-        end = int(ends[index, view])
-        start = int(ends[(flat - 1) // self.num_views, (flat - 1) % self.num_views]) if flat else 0
-        return self._dataset("image_bytes")[start:end].tobytes()
+        start = int(self._image_ends[flat - 1]) if flat else 0
+        return self._dataset("image_bytes")[start : int(self._image_ends[flat])].tobytes()
 
     def extrinsics(self, index: int, view: int) -> np.ndarray:
         """(3, 4) float32 world to camera."""
         return self._dataset("extrinsics")[index, view]
 
+    def intrinsics(self, index: int, view: int) -> np.ndarray:
+        """(3, 3) float32 camera to pixels."""
+        return self._dataset("intrinsics")[index, view]
+
+    def original_frame(self, index: int) -> tuple[np.ndarray, float]:
+        """Location (3,) and scale: original coordinates are unit ones * scale + location."""
+        return self._dataset("locations")[index], float(self._dataset("scales")[index])
+
+    def _slice(
+        self, points: str, occupancies: str, index: int, start: int, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        stored = self._dataset(points)[index, start : start + count]
+        packed = self._dataset(occupancies)[index, start // 8 : (start + count + 7) // 8]
+        return decode_points(stored), np.unpackbits(packed, count=count).view(bool)
+
     def _check_size(self, entry: ShardEntry) -> None:
         if not self.path.is_file():
-            raise UserError(f"{self.path}: missing shard; run the same `occvae data build` again")
+            raise UserError(f"{self.path}: missing shard; {_REPAIR.removeprefix('delete it and ')}")
         size = self.path.stat().st_size
         if size != entry.num_bytes:
             raise UserError(
                 f"{self.path}: {size} bytes where the manifest says {entry.num_bytes} (truncated "
-                "or changed); delete it and run the same `occvae data build` again"
+                f"or changed); {_REPAIR}"
             )
 
     def _open(self) -> h5py.File:
@@ -225,15 +197,21 @@ class Shard:
         check_version(self.path, int(file.attrs.get("format_version", 0)))
         self.ids = [text.decode() for text in file["ids"][:]]
         self.categories = [text.decode() for text in file["categories"][:]]
-        self.intrinsics = file["intrinsics"][:]
-        self.num_points = file["points"].shape[1]
+        counts = {
+            name: file[name].shape[1] if name in file else 0
+            for name in ("points", "near_points", "surface_points")
+        }
+        self.num_points, self.num_near_points, self.num_surface_points = counts.values()
         self.num_views = file["image_ends"].shape[1]
-        self.voxel_resolution = round((file["voxels"].shape[1] * 8) ** (1 / 3))
+        # In memory, because every picture read needs two of them: 12 kB for 64 shapes of 24 views.
+        self._image_ends = file["image_ends"][:].reshape(-1)
+        self.has_cameras = "extrinsics" in file
+        grids = [name for name in file if name.startswith(_voxels_name(""))]
+        self.voxel_resolutions = sorted(int(name.removeprefix(_voxels_name(""))) for name in grids)
 
     def _damaged(self, error: Exception) -> UserError:
         return UserError(
-            f"{self.path}: damaged or not a shard ({' '.join(str(error).split())}); delete it and "
-            "run the same `occvae data build` again"
+            f"{self.path}: damaged or not a shard ({' '.join(str(error).split())}); {_REPAIR}"
         )
 
     def _dataset(self, name: str) -> h5py.Dataset:
@@ -241,7 +219,7 @@ class Shard:
             try:
                 file = self._open()
                 # Dataset objects are kept because looking one up by name costs more than a read.
-                self._datasets = {key: file[key] for key in self._DATASETS}
+                self._datasets = {key: file[key] for key in file}
             except _DAMAGE as error:
                 raise self._damaged(error) from None
             self._pid = os.getpid()

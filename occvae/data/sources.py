@@ -1,197 +1,41 @@
-"""Where shapes come from: procedural programs or voxel archives, behind one small interface."""
+"""What a dataset is built from: a list of shapes, and a sample of each."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
-from occvae.data import procedural
-from occvae.data.rendering import grid_mesh
-from occvae.data.shards import file_sha256
-from occvae.errors import UserError
-from occvae.voxelisation import occupancies_from_voxels
+from occvae.data.sample import Sample
 
 
 @dataclass(frozen=True)
 class Item:
-    """A shape that a source can load."""
+    """A shape that a source can load; its split is train, val or test."""
 
     id: str
     category: str
     split: str
 
 
-class Shape(Protocol):
-    """A solid in the unit cube: its surface to render, its inside to learn."""
-
-    def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Vertices (V, 3) and faces (F, 3)."""
-
-    def contains(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) points to (N,) bool."""
-
-
 class Source(Protocol):
-    """A list of items and a way to load each; instances travel to worker processes."""
+    """A list of items and a way to load each; instances travel to worker processes.
+
+    Attributes:
+        name: of the format.
+        splits: who divided the shapes, see `Manifest`.
+        items: the shapes; ids differ.
+        settings: JSON values: all that decides what the samples are.
+        skipped: what could not become an item, and why.
+    """
 
     name: str
+    splits: str
     items: list[Item]
     settings: dict
     skipped: dict[str, str]
 
-    def load(self, index: int) -> Shape: ...
+    def sample(self, index: int) -> Sample:
+        """The shape of an item; raises `UserError` where it is unusable."""
 
 
-def _is_validation(index: int) -> bool:
-    """Every eighth shape is held out."""
-    return index % 8 == 7
-
-
-class ProceduralSource:
-    """The embedded default: seeded programs in several categories, nothing to download."""
-
-    name = "procedural"
-
-    def __init__(self, shapes_per_category: int, seed: int = 0):
-        if shapes_per_category < 1:
-            raise UserError(f"shapes_per_category must be positive, got {shapes_per_category}")
-        self.seed = seed
-        self.settings = {"shapes_per_category": shapes_per_category, "seed": seed}
-        self.skipped: dict[str, str] = {}
-        # Categories alternate so that every shard, and every prefix of a build, is balanced.
-        self.items = [
-            Item(f"{category}-{index:05d}", category, "val" if _is_validation(index) else "train")
-            for index in range(shapes_per_category)
-            for category in procedural.CATEGORIES
-        ]
-
-    def load(self, index: int) -> Shape:
-        item = self.items[index]
-        number = int(item.id.rsplit("-", 1)[1])
-        return procedural.make_shape(item.category, self.seed * 1_000_003 + number)
-
-
-@dataclass
-class VoxelShape:
-    """A solid voxel grid: a point is inside when its cell is occupied."""
-
-    grid: np.ndarray  # (R, R, R) bool
-
-    def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        # Smoothing the grid first looks better but loses parts one voxel thick.
-        return grid_mesh(self.grid, 0.5)
-
-    def contains(self, points: np.ndarray) -> np.ndarray:
-        return occupancies_from_voxels(self.grid, points)
-
-
-class VoxelArchiveSource:
-    """Voxel grids from .npz archives.
-
-    An archive holds `voxels`, bool or numbers (N, R, R, R), or packed bits uint8 (N, R^3/8) with a
-    scalar `resolution`; and optionally `category`, `split` ("train" or "val") and `id`, each (N,).
-    An archive that cannot be read is skipped and named; so is an empty grid.
-
-    Args:
-        paths: the archives.
-        up: axis of the stored grids that points up. "z" (CAD habit, front towards -y) is turned to
-            this package's y (front towards +z).
-    """
-
-    name = "voxels"
-
-    def __init__(self, paths: list[str | Path], up: str = "z"):
-        if up not in ("y", "z"):
-            raise UserError(f"up must be 'y' or 'z', got {up!r}")
-        self.up = up
-        paths = [Path(path) for path in paths]
-        self.settings = {"archives": [[path.name, _digest(path)] for path in paths], "up": up}
-        self.skipped: dict[str, str] = {}
-        self.items: list[Item] = []
-        self._grids: list[np.ndarray] = []
-        for path in paths:
-            try:
-                self._add_archive(path)
-            except UserError as error:
-                self.skipped[str(path)] = str(error)
-        if not self.items:
-            reasons = "; ".join(self.skipped.values()) or "the archives hold no shapes"
-            raise UserError(f"no voxel archive could be read: {reasons}")
-
-    def load(self, index: int) -> VoxelShape:
-        grid = self._grids[index].astype(bool)
-        if self.up == "z":
-            grid = np.flip(grid.transpose(0, 2, 1), axis=2)
-        return VoxelShape(grid)
-
-    def _add_archive(self, path: Path) -> None:
-        grids, columns = _read_archive(path)
-        for split in columns["split"]:
-            if split not in ("train", "val"):
-                raise UserError(f"{path}: split {split!r} is neither 'train' nor 'val'")
-        self.items += map(Item, columns["id"], columns["category"], columns["split"])
-        self._grids += list(grids)
-
-
-# What numpy.load is known to raise on files that are not, or no longer, an .npz archive.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-def _digest(path: Path) -> str | None:
-    """What tells an archive from another of the same name, should a build be continued."""
-    return file_sha256(path) if path.is_file() else None
-
-
-def _read_archive(path: Path) -> tuple[np.ndarray, dict[str, list[str]]]:
-    try:
-        with np.load(path) as archive:
-            content = {key: archive[key] for key in archive.files}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except _DAMAGE as error:
-        raise UserError(f"{path}: not a readable .npz archive ({error})") from None
-    if "voxels" not in content:
-        raise UserError(f"{path}: has no 'voxels' array (found {', '.join(sorted(content))})")
-    grids = _unpack_grids(path, content)
-    count = len(grids)
-    columns = {
-        "category": content.get("category", np.full(count, "object")),
-        "split": content.get(
-            "split", np.where([_is_validation(index) for index in range(count)], "val", "train")
-        ),
-        "id": content.get("id", np.array([f"{path.stem}-{index:05d}" for index in range(count)])),
-    }
-    for key, values in columns.items():
-        if values.shape != (count,):
-            raise UserError(f"{path}: '{key}' has shape {values.shape}, expected ({count},)")
-    return grids, {key: values.astype(str).tolist() for key, values in columns.items()}
-
-
-def _unpack_grids(path: Path, content: dict[str, np.ndarray]) -> np.ndarray:
-    """(N, R, R, R) bool."""
-    voxels = content["voxels"]
-    if voxels.dtype.kind not in "biuf":
-        raise UserError(f"{path}: 'voxels' is {voxels.dtype}, expected bool or numbers")
-    if voxels.ndim == 4 and voxels.shape[1] == voxels.shape[2] == voxels.shape[3]:
-        return voxels if voxels.dtype == bool else voxels >= 0.5
-    resolution = content.get("resolution", np.empty(0))
-    if voxels.ndim == 2 and voxels.dtype == np.uint8 and resolution.shape == ():
-        edge = int(resolution) if resolution.dtype.kind in "iu" else 0
-        if edge > 0 and voxels.shape[1] == (edge**3 + 7) // 8:
-            bits = np.unpackbits(voxels, axis=1, count=edge**3)
-            return bits.reshape(-1, edge, edge, edge).astype(bool)
-    raise UserError(
-        f"{path}: 'voxels' is {voxels.dtype} {voxels.shape}; expected (N, R, R, R), or packed "
-        "uint8 (N, R^3/8) with an integer 'resolution'"
-    )
+def own_split(index: int) -> str:
+    """Every eighth shape is held out where nobody has said which."""
+    return "val" if index % 8 == 7 else "train"

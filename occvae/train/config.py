@@ -18,6 +18,8 @@ class DataConfig:
     """Folder of the dataset; the embedded default is built when it is absent."""
     num_points: int = 2048
     """Points of a shape in a step."""
+    num_near_points: int = 0
+    """How many of them lie near the surface, of datasets that have such points."""
     num_views: int = 1
     """Pictures of a shape in a step."""
     random_views: bool = False
@@ -96,6 +98,7 @@ class TrainConfig:
             if not 0 < value < math.inf:
                 raise UserError(f"{name} must be positive, got {value}")
         not_negative = {
+            "data.num_near_points": self.data.num_near_points,
             "data.num_workers": self.data.num_workers,
             "optim.weight_decay": self.optim.weight_decay,
             "optim.warmup_steps": self.optim.warmup_steps,

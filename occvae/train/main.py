@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from occvae.data.shards import MANIFEST, Manifest
+from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
 from occvae.models.registry import list_models, model_options
 from occvae.train import engine as parallel
@@ -117,7 +117,7 @@ def _ensure_data(root: str) -> None:
     """Builds the embedded default when it is asked for and absent; checks any other is there."""
     if root != DataConfig().root:
         if not Manifest.load(root).complete:
-            raise UserError(f"{root}: is half built; run the same `occvae data build` again")
+            raise UserError(f"{root}: is half built; run the same `occvae data` command again")
     elif not (Path(root) / MANIFEST).is_file() or not Manifest.load(root).complete:
         from occvae.data.build import build_default
 

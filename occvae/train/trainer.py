@@ -53,7 +53,6 @@ class Trainer:
         self.objective = create_objective(self.model, config.optim)
         self.train_set = self._dataset("train", config.data.num_points, config.data.num_views)
         self.validation_set = self._dataset("val", config.validate_points, config.data.num_views)
-        self._check_resolution()
         optim = config.optim
         schedule = create_schedule(optim.schedule, optim.warmup_steps, optim.steps)
         self.engine = parallel.Engine(self.model, config, schedule, device)
@@ -173,15 +172,6 @@ class Trainer:
         for part in self.frozen:
             part.eval()
 
-    def _check_resolution(self) -> None:
-        stored = self.train_set.voxel_resolution
-        if self.model.target == "voxels" and stored != self.model.resolution:
-            raise UserError(
-                f"{self.config.data.root}: has voxels of {stored}^3, the model makes "
-                f"{self.model.resolution}^3; set model.resolution or build the data with "
-                f"--voxel-resolution {self.model.resolution}"
-            )
-
     def _finish_validation(self, logger: RunLogger, iou_sum: float, count: float) -> None:
         step, iou = self.progress.step, iou_sum / count
         best = iou > self.progress.best_iou
@@ -197,15 +187,18 @@ class Trainer:
                 save_pretrained(self.model, self.run / "best", step=step, val_iou=iou)
 
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
+        data, train = self.config.data, split == "train"
         return ShapeDataset(
-            self.config.data.root,
+            data.root,
             split,
             image_size=self.model.image_size,
             num_points=num_points,
+            num_near_points=data.num_near_points if train else 0,
             num_views=num_views,
+            voxel_resolution=self.model.resolution if self.model.target == "voxels" else None,
             target=self.model.target,
-            train=split == "train",
-            augment=split == "train" and self.config.data.augment,
+            train=train,
+            augment=train and data.augment,
             seed=self.config.seed,
         )
 

@@ -1,6 +1,8 @@
 """Builds are deterministic, continue where they stopped, and name what they leave out."""
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,25 +10,40 @@ import numpy as np
 import pytest
 
 from occvae.data import build
-from occvae.data.build import BuildSettings, build_dataset, cell_centres, make_sample
-from occvae.data.shards import Manifest, Shard
-from occvae.data.sources import ProceduralSource, VoxelArchiveSource, VoxelShape
+from occvae.data.build import build_dataset, verify_dataset
+from occvae.data.formats.procedural import ProceduralSource
+from occvae.data.formats.voxels import VoxelArchiveSource, VoxelShape
+from occvae.data.manifest import Manifest
+from occvae.data.points import dequantise_points
+from occvae.data.sample import Sample
+from occvae.data.shapes import ShapeSettings, make_sample
+from occvae.data.shards import Shard
+from occvae.data.sources import Item
 from occvae.errors import UserError
+from occvae.voxelisation import cell_centres
 from tests.tiny import write_archive
 
-SETTINGS = BuildSettings(
-    num_points=64, voxel_resolution=8, num_views=2, image_size=12, shapes_per_shard=3
+SETTINGS = ShapeSettings(
+    num_points=64, num_surface_points=16, voxel_resolutions=(8,), num_views=2, image_size=12
 )
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> VoxelArchiveSource:
-    folder = tmp_path_factory.mktemp("archives")
-    return VoxelArchiveSource([write_archive(folder / "boxes.npz", count=12, resolution=8)])
+def archive(tmp_path_factory) -> Path:
+    return write_archive(tmp_path_factory.mktemp("archives") / "boxes.npz", count=12, resolution=8)
 
 
-def make(source, root: Path, workers: int = 1, **changes) -> Manifest:
-    return build_dataset(source, root, replace(SETTINGS, **changes), workers)
+@pytest.fixture(scope="module")
+def source(archive) -> VoxelArchiveSource:
+    return boxes(archive)
+
+
+def boxes(path: Path, **changes) -> VoxelArchiveSource:
+    return VoxelArchiveSource([path], replace(SETTINGS, **changes))
+
+
+def make(source, root: Path, workers: int = 1, shapes_per_shard: int = 3) -> Manifest:
+    return build_dataset(source, root, shapes_per_shard=shapes_per_shard, num_workers=workers)
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -40,10 +57,10 @@ def straight(source, tmp_path_factory) -> Path:
     return root
 
 
-def test_the_same_seed_gives_the_same_bytes(source, straight, tmp_path):
+def test_the_same_seed_gives_the_same_bytes(source, archive, straight, tmp_path):
     make(source, tmp_path / "again", workers=2)
     assert files(tmp_path / "again") == files(straight)
-    make(source, tmp_path / "other", seed=1)
+    make(boxes(archive, seed=1), tmp_path / "other")
     assert files(tmp_path / "other").keys() == files(straight).keys()
     assert files(tmp_path / "other")["train-00000.h5"] != files(straight)["train-00000.h5"]
 
@@ -107,36 +124,36 @@ def test_deleted_shards_are_made_again_in_their_places(source, straight, tmp_pat
 
 
 def test_a_finished_build_does_nothing(source, straight, monkeypatch):
-    monkeypatch.setattr(build, "make_sample", None)
+    monkeypatch.setattr(source, "sample", None)
     before = files(straight)
     make(source, straight)
     assert files(straight) == before
 
 
-@pytest.mark.parametrize(
-    "changes", [{"seed": 1}, {"num_points": 72}, {"num_views": 3}, {"shapes_per_shard": 4}]
-)
-def test_other_settings_are_refused(source, straight, changes):
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"num_points": 72}, {"num_views": 3}])
+def test_other_settings_are_refused(source, archive, straight, changes):
     before = files(straight)
     with pytest.raises(UserError, match="holds a dataset built with other settings"):
-        make(source, straight, **changes)
+        make(boxes(archive, **changes), straight)
+    with pytest.raises(UserError, match="holds a dataset built with other settings"):
+        make(source, straight, shapes_per_shard=4)
     assert files(straight) == before
 
 
 def test_a_changed_archive_of_the_same_name_is_refused(source, straight, tmp_path):
     path = write_archive(tmp_path / "boxes.npz", count=11, resolution=8)
     with pytest.raises(UserError, match="other settings"):
-        make(VoxelArchiveSource([path]), straight)
+        make(boxes(path), straight)
     with pytest.raises(UserError, match="other settings"):
-        make(ProceduralSource(1), straight)
+        make(ProceduralSource(1, SETTINGS), straight)
 
 
 def test_unusable_shapes_are_skipped_counted_and_named(tmp_path):
     voxels = np.ones((3, 4, 4, 4), bool)
     voxels[1] = False
     np.savez(tmp_path / "mixed.npz", voxels=voxels)
-    manifest = make(VoxelArchiveSource([tmp_path / "mixed.npz"]), tmp_path / "data")
-    assert manifest.skipped == {"mixed-00001": "UserError: shape is empty"}
+    manifest = make(boxes(tmp_path / "mixed.npz"), tmp_path / "data")
+    assert manifest.skipped == {"mixed-00001": "shape is empty"}
     assert Manifest.load(tmp_path / "data").skipped == manifest.skipped
     [entry] = manifest.shards
     shard = Shard(tmp_path / "data", entry)
@@ -146,14 +163,17 @@ def test_unusable_shapes_are_skipped_counted_and_named(tmp_path):
 def test_nothing_usable_is_an_error(tmp_path):
     np.savez(tmp_path / "void.npz", voxels=np.zeros((2, 4, 4, 4)))
     with pytest.raises(UserError, match="no shape is usable; void-00000: .*empty"):
-        make(VoxelArchiveSource([tmp_path / "void.npz"]), tmp_path / "data")
+        make(boxes(tmp_path / "void.npz"), tmp_path / "data")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"num_points": 100}, "num_points must be a multiple of 8, got 100"),
-        ({"num_points": 0}, "num_points must be at least 1, got 0"),
+        ({"num_points": 0}, "num_points must be at least 8, got 0"),
+        ({"num_near_points": 12}, "num_near_points must be a multiple of 8, got 12"),
+        ({"voxel_resolutions": ()}, r"voxel_resolutions must be positive and different, got \(\)"),
+        ({"voxel_resolutions": (8, 8)}, "voxel_resolutions must be positive and different"),
         ({"num_views": -1}, "num_views must be at least 1, got -1"),
         ({"image_size": 0}, "image_size must be at least 1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
@@ -173,8 +193,8 @@ def test_wrong_worker_counts(source, tmp_path, workers):
 def test_a_sample_says_the_same_in_points_voxels_and_pictures():
     grid = np.zeros((8, 8, 8), bool)
     grid[:4] = True
-    sample = make_sample("half", "box", VoxelShape(grid), SETTINGS)
-    np.testing.assert_array_equal(sample.voxels, grid)
+    sample = make_sample("half", "box", "train", VoxelShape(grid), SETTINGS)
+    np.testing.assert_array_equal(sample.voxels[8], grid)
     x = (sample.points[:, 0] / 65536 - 0.5) * 1.1
     assert not sample.occupancies[x > 1e-4].any()
     assert 0.2 < sample.occupancies.mean() < 0.6  # half of the unit cube in 1.1^3: 0.38
@@ -193,3 +213,99 @@ def test_settings_are_recorded(straight):
     settings = json.loads((straight / "dataset.json").read_text())["settings"]
     assert settings["num_points"] == 64 and settings["up"] == "z"
     assert settings["archives"][0][0] == "boxes.npz"
+
+
+def test_points_near_and_on_the_surface():
+    grid = np.zeros((8, 8, 8), bool)
+    grid[2:6, 2:6, 2:6] = True
+    settings = replace(SETTINGS, num_near_points=800, num_surface_points=80)
+    training, held_out = (
+        make_sample("box", "box", split, VoxelShape(grid), settings) for split in ("train", "test")
+    )
+    assert training.surface_points is None  # training does not read them
+    assert held_out.surface_points.shape == held_out.surface_normals.shape == (80, 3)
+    on = dequantise_points(held_out.surface_points)
+    np.testing.assert_allclose(np.abs(on).max(1), 0.25, atol=0.04)  # corners are cut off
+    assert ((on * held_out.surface_normals).sum(1) > 0).all()
+    near = dequantise_points(training.near_points)
+    assert 0.3 < training.near_occupancies.mean() < 0.7
+    assert np.abs(np.abs(near).max(1) - 0.25).mean() < 0.02
+    inside = (np.abs(near) < 0.25).all(1)
+    np.testing.assert_array_equal(training.near_occupancies, inside)
+
+
+class ListSource:
+    """Samples made beforehand; strings are raised."""
+
+    name, splits, settings = "list", "own", {"which": 1}
+
+    def __init__(self, samples: list[Sample | str]):
+        self.skipped: dict[str, str] = {}
+        self.samples = samples
+        self.items = [Item(f"s{index}", "object", "train") for index in range(len(samples))]
+
+    def sample(self, index: int) -> Sample:
+        if isinstance(self.samples[index], str):
+            raise UserError(self.samples[index])
+        return replace(self.samples[index], id=self.items[index].id)
+
+
+def small_sample() -> Sample:
+    grid = np.ones((8, 8, 8), bool)
+    return make_sample("x", "object", "val", VoxelShape(grid), replace(SETTINGS, num_near_points=8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"images": []}, "has no pictures"),
+        ({"images": [b"\x89PNG cut", b""]}, "picture 0 cannot be read"),
+        ({"occupancies": np.ones(63, bool)}, "64 points, but not as many occupancies"),
+        ({"points": np.zeros((64, 3))}, "points must be uint16 or float16"),
+        ({"points": np.full((64, 3), np.nan, np.float16)}, "points are not all finite"),
+        ({"near_points": np.zeros((7, 3), np.float16)}, "near_points must be a positive multiple"),
+        ({"surface_normals": None}, "16 surface_points, but not as many normals"),
+        ({"surface_normals": np.full((16, 3), np.inf, np.float16)}, "normals are not all finite"),
+        ({"extrinsics": np.zeros((1, 3, 4))}, r"extrinsics must be finite \(2, 3, 4\)"),
+        ({"voxels": {8: np.zeros((8, 8, 8), bool)}}, "shape is empty"),
+        ({"voxels": {}, "points": None}, "has neither points nor voxels"),
+        ({"voxels": {4: np.ones((8, 8, 8), bool)}}, r"voxels of 4\^3 are bool \(8, 8, 8\)"),
+        ({"voxels": {4: np.ones((4, 4, 4), bool)}}, r"voxels \[4\] where the first .* has \[8\]"),
+        ({"near_points": None}, r"near_points None where the first shape of the split has"),
+    ],
+)
+def test_samples_that_cannot_be_used_are_skipped_by_name(tmp_path, changes, reason):
+    good = small_sample()
+    manifest = make(ListSource([good, replace(good, **changes), "no mesh", good]), tmp_path)
+    assert set(manifest.skipped) == {"s1", "s2"}
+    assert re.search(reason, manifest.skipped["s1"]), manifest.skipped["s1"]
+    assert manifest.skipped["s2"] == "no mesh"
+    assert manifest.count_shapes() == {"train": 2}
+
+
+def test_notes_are_kept(tmp_path):
+    noted = replace(small_sample(), note="open: 3 edges")
+    make(ListSource([noted, small_sample()]), tmp_path)
+    assert Manifest.load(tmp_path).notes == {"s0": "open: 3 edges"}
+
+
+def test_ids_must_differ(tmp_path):
+    source = ListSource([small_sample()] * 2)
+    source.items[1] = source.items[0]
+    with pytest.raises(UserError, match="two shapes of the source have the id 's0'"):
+        make(source, tmp_path)
+
+
+def test_a_killed_worker_is_one_line(tmp_path, monkeypatch):
+    source = ListSource([small_sample()])
+    monkeypatch.setattr(ListSource, "sample", lambda self, index: os._exit(9))
+    with pytest.raises(UserError, match="a build process was killed"):
+        make(source, tmp_path)
+
+
+def test_verify_refuses_an_interrupted_build(source, tmp_path, monkeypatch):
+    make(source, tmp_path)
+    manifest = Manifest.load(tmp_path)
+    replace(manifest, complete=False).save(tmp_path)
+    with pytest.raises(UserError, match="its build was interrupted; run the same"):
+        verify_dataset(tmp_path)

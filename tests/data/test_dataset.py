@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from occvae.data.build import BuildSettings, build_dataset
+from occvae.data.build import build_dataset
 from occvae.data.dataset import ShapeDataset, StepSampler
-from occvae.data.images import load_image
-from occvae.data.sources import VoxelArchiveSource
+from occvae.data.formats.voxels import VoxelArchiveSource
+from occvae.data.images import encode_png, load_image
+from occvae.data.sample import Sample
+from occvae.data.shapes import ShapeSettings
+from occvae.data.sources import Item
 from occvae.errors import UserError
 
 RESOLUTION, SIZE, VIEWS = 8, 24, 4
@@ -21,11 +24,15 @@ def lopsided(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lopsided")
     voxels = np.random.default_rng(0).random((9, *(RESOLUTION,) * 3)) < 0.3
     np.savez(folder / "noise.npz", voxels=voxels)
-    settings = BuildSettings(
-        num_points=1024, voxel_resolution=RESOLUTION, num_views=VIEWS, image_size=SIZE
+    settings = ShapeSettings(
+        num_points=1024,
+        num_near_points=512,
+        voxel_resolutions=(RESOLUTION, 2 * RESOLUTION),
+        num_views=VIEWS,
+        image_size=SIZE,
     )
-    source = VoxelArchiveSource([folder / "noise.npz"], up="y")
-    build_dataset(source, folder / "data", settings, num_workers=1)
+    source = VoxelArchiveSource([folder / "noise.npz"], settings, up="y")
+    build_dataset(source, folder / "data", num_workers=1)
     return folder / "data"
 
 
@@ -224,3 +231,56 @@ def test_random_numbers_of_views_are_those_of_the_whole_step():
     assert all(len(counts) == 1 for counts in steps)
     assert set.union(*steps) == {1, 2, 3, 4}
     assert [[key[:2] for key in batch] for batch in keys(0)] == batches(range(60))
+
+
+def test_points_near_the_surface_follow_the_uniform_ones(lopsided):
+    uniform, mixed = open_set(lopsided), open_set(lopsided, num_near_points=128)
+    assert mixed[1, 2]["points"].shape == uniform[1, 2]["points"].shape == (512, 3)
+    stored, occupied = mixed.shards[0].near_points(2, 0, 512)
+    near = mixed[1, 2]["points"][-128:].numpy()
+    places = [np.flatnonzero((np.abs(stored) == np.abs(point)).all(1)) for point in near]
+    assert all(len(place) for place in places)  # mirrored or not
+    expected = occupied[[place[0] for place in places]]
+    np.testing.assert_array_equal(mixed[1, 2]["occupancies"][-128:], expected)
+    with pytest.raises(UserError, match="has 512 points near each surface, num_near_points is 600"):
+        open_set(lopsided, num_points=800, num_near_points=600)
+
+
+def test_voxels_of_the_resolution_asked_for(lopsided):
+    for resolution in (None, RESOLUTION, 2 * RESOLUTION):
+        sample = open_set(lopsided, target="voxels", voxel_resolution=resolution)[0, 0]
+        assert sample["voxels"].shape == (resolution or RESOLUTION,) * 3
+    with pytest.raises(UserError, match=r"has no voxels of 7\^3 \(stored: 8\^3, 16\^3\)"):
+        open_set(lopsided, target="voxels", voxel_resolution=7)
+
+
+class VoxelsOnly:
+    """Pictures and voxels, as the files of Pix2Vox."""
+
+    name, splits, settings = "fake", "own", {}
+
+    def __init__(self):
+        self.items = [Item("a", "object", "train")]
+        self.skipped: dict[str, str] = {}
+
+    def sample(self, index: int) -> Sample:
+        grid = np.random.default_rng(0).random((4, 4, 4)) < 0.5
+        picture = encode_png(np.zeros((5, 5, 3), np.uint8))
+        return Sample(id="a", category="object", images=[picture], voxels={4: grid})
+
+
+def test_points_of_voxels(tmp_path):
+    build_dataset(VoxelsOnly(), tmp_path, num_workers=1)
+    options = {"image_size": 8, "num_points": 4096}
+    dataset = ShapeDataset(tmp_path, "train", **options)
+    sample = dataset[0]
+    assert same(sample, ShapeDataset(tmp_path, "train", **options, seed=5)[0])  # not of the run
+    points, occupancies = sample["points"].numpy(), sample["occupancies"].numpy()
+    assert points.min() < -0.54 and points.max() > 0.54
+    cells = np.floor((points + 0.5) * 4).astype(int)
+    inside = ((cells >= 0) & (cells < 4)).all(1)
+    assert not occupancies[~inside].any()
+    grid = VoxelsOnly().sample(0).voxels[4]
+    np.testing.assert_array_equal(occupancies[inside], grid[tuple(cells[inside].T)])
+    training = ShapeDataset(tmp_path, "train", **options, train=True)
+    assert not same(training[0, 0], training[1, 0])

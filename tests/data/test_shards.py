@@ -17,20 +17,14 @@ from torch.utils.data import DataLoader
 from occvae.data import shards
 from occvae.data.build import verify_dataset
 from occvae.data.dataset import ShapeDataset
-from occvae.data.shards import (
-    HALF_EXTENT,
-    MANIFEST,
-    Manifest,
-    Sample,
-    Shard,
-    ShardEntry,
-    dequantise_points,
-    quantise_points,
-    write_shard,
-)
+from occvae.data.manifest import MANIFEST, Manifest, ShardEntry
+from occvae.data.points import HALF_EXTENT, dequantise_points, quantise_points
+from occvae.data.sample import Sample
+from occvae.data.shards import Shard, write_shard
 from occvae.errors import UserError
 
-POINTS, RESOLUTION, VIEWS = 64, 6, 3  # 6^3 bits fill whole bytes, 6 is no power of two
+POINTS, NEAR, VIEWS = 64, 24, 3
+RESOLUTIONS = (3, 6)  # 3^3 bits fill no whole bytes, 6^3 do
 
 
 def random_sample(seed: int) -> Sample:
@@ -40,10 +34,16 @@ def random_sample(seed: int) -> Sample:
         category="gr\u00f6\u00dfe" if seed % 2 else "chair",
         points=rng.integers(0, 65536, (POINTS, 3)).astype(np.uint16),
         occupancies=rng.random(POINTS) < 0.5,
-        voxels=rng.random((RESOLUTION,) * 3) < 0.5,
+        near_points=rng.uniform(-0.55, 0.55, (NEAR, 3)).astype(np.float16),
+        near_occupancies=rng.random(NEAR) < 0.5,
+        surface_points=rng.uniform(-0.5, 0.5, (5, 3)).astype(np.float16),
+        surface_normals=rng.standard_normal((5, 3)).astype(np.float16),
+        voxels={edge: rng.random((edge,) * 3) < 0.5 for edge in RESOLUTIONS},
+        location=rng.standard_normal(3),
+        scale=float(rng.random()),
         images=[rng.bytes(int(rng.integers(1, 50))) for _ in range(VIEWS)],
         extrinsics=rng.standard_normal((VIEWS, 3, 4)),
-        intrinsics=rng.standard_normal((3, 3)),
+        intrinsics=rng.standard_normal((VIEWS, 3, 3)),
     )
 
 
@@ -72,20 +72,33 @@ def copy(tiny_dataset, tmp_path) -> Path:
 def test_every_field_comes_back(samples, path):
     shard = Shard(path.parent, entry_of(path))
     assert (len(shard), shard.num_points, shard.num_views) == (4, POINTS, VIEWS)
-    assert shard.voxel_resolution == RESOLUTION
+    assert (shard.num_near_points, shard.num_surface_points) == (NEAR, 5)
+    assert shard.voxel_resolutions == [3, 6] and shard.has_cameras
     assert shard.ids == [sample.id for sample in samples]
     assert shard.categories == [sample.category for sample in samples]
-    np.testing.assert_array_equal(shard.intrinsics, samples[0].intrinsics.astype(np.float32))
     for index, sample in enumerate(samples):
         points, occupancies = shard.points(index, 0, POINTS)
         np.testing.assert_array_equal(points, dequantise_points(sample.points))
         np.testing.assert_array_equal(occupancies, sample.occupancies)
-        np.testing.assert_array_equal(shard.voxels(index), sample.voxels)
-        np.testing.assert_array_equal(shard.packed_voxels(index), np.packbits(sample.voxels))
+        near, inside = shard.near_points(index, 8, 16)
+        np.testing.assert_array_equal(near, sample.near_points[8:].astype(np.float32))
+        np.testing.assert_array_equal(inside, sample.near_occupancies[8:])
+        for found, written in zip(
+            shard.surface(index), (sample.surface_points, sample.surface_normals), strict=True
+        ):
+            np.testing.assert_array_equal(found, written.astype(np.float32))
+        np.testing.assert_array_equal(shard.voxels(index), sample.voxels[3])
+        for edge, grid in sample.voxels.items():
+            assert shard.voxels(index, edge).dtype == bool
+            np.testing.assert_array_equal(shard.voxels(index, edge), grid)
+            np.testing.assert_array_equal(shard.packed_voxels(index, edge), np.packbits(grid))
+        location, scale = shard.original_frame(index)
+        np.testing.assert_array_equal([*location, scale], [*sample.location, sample.scale])
         for view in range(VIEWS):  # the first of the first and the last of the last included
             assert shard.image(index, view) == sample.images[view]
-            expected = sample.extrinsics[view].astype(np.float32)
-            np.testing.assert_array_equal(shard.extrinsics(index, view), expected)
+            for name in ("extrinsics", "intrinsics"):
+                expected = getattr(sample, name)[view].astype(np.float32)
+                np.testing.assert_array_equal(getattr(shard, name)(index, view), expected)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -96,6 +109,25 @@ def test_slices_of_points_and_bits_stay_together(samples, path, start, count):
     chosen = slice(start, start + count)
     np.testing.assert_array_equal(points, dequantise_points(samples[2].points[chosen]))
     np.testing.assert_array_equal(occupancies, samples[2].occupancies[chosen])
+
+
+def test_what_a_source_does_not_have_is_absent(tmp_path):
+    bare = [Sample(id="a", category="b", images=[b"x"], voxels={3: np.ones((3, 3, 3), bool)})]
+    write_shard(tmp_path / "train-00000.h5", bare)
+    shard = Shard(tmp_path, entry_of(tmp_path / "train-00000.h5"))
+    assert (shard.num_points, shard.num_near_points, shard.num_surface_points) == (0, 0, 0)
+    assert not shard.has_cameras and shard.voxels(0).all()
+    assert shard.image(0, 0) == b"x"
+
+
+def test_a_shard_that_cannot_be_written_leaves_nothing(samples, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_shard(tmp_path / "train-00000.h5", samples)
+    assert not list(tmp_path.iterdir())
 
 
 def test_quantisation_error_is_at_most_half_a_step():
@@ -153,7 +185,7 @@ def test_shards_outlive_the_garbage_collector(path, samples):
     shard = Shard(path.parent, entry_of(path))
     shard.voxels(0)
     gc.collect()
-    np.testing.assert_array_equal(shard.voxels(1), samples[1].voxels)
+    np.testing.assert_array_equal(shard.voxels(1), samples[1].voxels[3])
 
 
 def test_truncated_and_missing_shards_are_named(path):
@@ -195,17 +227,21 @@ def test_damaged_structures_raise_nothing_else(path):
 def test_other_format_versions_are_refused(path, copy):
     with h5py.File(path, "a") as file:
         file.attrs["format_version"] = 7
-    with pytest.raises(UserError, match="format version 7, this occvae reads version 1"):
+    with pytest.raises(UserError, match="format version 7, this occvae reads version 2"):
         Shard(path.parent, entry_of(path))
     content = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps({**content, "format_version": 2}))
-    with pytest.raises(UserError, match=r"dataset\.json: written as format version 2"):
+    (copy / MANIFEST).write_text(json.dumps({**content, "format_version": 1}))
+    with pytest.raises(UserError, match=r"dataset\.json: written as format version 1"):
         Manifest.load(copy)
 
 
 def test_manifest_round_trip(tmp_path):
     shard = ShardEntry("train-00000.h5", "train", 3, 10, "ab")
-    manifest = Manifest("voxels", {"seed": 1}, ["a"], [shard], {"x": "empty"}, complete=True)
+    layouts = {"train": {"points": [8, "uint16"], "voxels": [32]}}
+    manifest = Manifest(
+        *("voxels", "own", {"seed": 1}, ["a"], layouts, [shard], {"y": "open"}, {"x": "empty"}),
+        complete=True,
+    )
     manifest.save(tmp_path)
     assert Manifest.load(tmp_path) == manifest
     replace(manifest, complete=False).save(tmp_path)
@@ -222,9 +258,9 @@ def test_manifest_round_trip(tmp_path):
         (b"[]", "not a dataset manifest"),
         (b"3", "not a dataset manifest"),
         (b"{}", "not a dataset manifest"),
-        (b'{"format_version": 1, "shards": [{"file": "x"}]}', "not a dataset manifest"),
-        (b'{"format_version": 1, "shards": []}', "not a dataset manifest"),
-        (None, "no dataset here; make one with `occvae data build`"),
+        (b'{"format_version": 2, "shards": [{"file": "x"}]}', "not a dataset manifest"),
+        (b'{"format_version": 2, "shards": []}', "not a dataset manifest"),
+        (None, "no dataset here; make one with `occvae data build` or `import`"),
     ],
 )
 def test_corrupt_manifests_are_named(tmp_path, content, message):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from occvae.data.procedural import CATEGORIES
-from occvae.data.sources import ProceduralSource, VoxelArchiveSource, VoxelShape
+from occvae.data.formats.voxels import VoxelArchiveSource, VoxelShape
 from occvae.errors import UserError
 
 GRIDS = np.random.default_rng(0).random((9, 4, 4, 4)) < 0.4
@@ -31,7 +30,7 @@ def archive(tmp_path, name: str = "shapes", **content) -> str:
 )
 def test_all_forms_hold_the_same_grids(tmp_path, content):
     source = VoxelArchiveSource([archive(tmp_path, **content)], up="y")
-    found = [source.load(index).grid for index in range(len(source.items))]
+    found = [source.shape(index).grid for index in range(len(source.items))]
     np.testing.assert_array_equal(found, GRIDS)
     assert not source.skipped
 
@@ -40,7 +39,7 @@ def test_packed_bits_of_an_odd_resolution(tmp_path):
     grids = np.random.default_rng(1).random((2, 3, 3, 3)) < 0.5
     bits = np.packbits(grids.reshape(2, -1), axis=1)
     source = VoxelArchiveSource([archive(tmp_path, voxels=bits, resolution=3)], up="y")
-    np.testing.assert_array_equal([source.load(0).grid, source.load(1).grid], grids)
+    np.testing.assert_array_equal([source.shape(0).grid, source.shape(1).grid], grids)
 
 
 def test_z_up_is_turned_to_y_up_with_the_front_towards_z(tmp_path):
@@ -49,7 +48,7 @@ def test_z_up_is_turned_to_y_up_with_the_front_towards_z(tmp_path):
     grids[1, 2, 0, 2] = True  # in front: towards -y
     grids[2, 2, 2, 4] = True  # on top: +z
     source = VoxelArchiveSource([archive(tmp_path, voxels=grids)])
-    right, front, top = (np.argwhere(source.load(index).grid).tolist() for index in range(3))
+    right, front, top = (np.argwhere(source.shape(index).grid).tolist() for index in range(3))
     assert (right, front, top) == ([[4, 2, 2]], [[2, 2, 4]], [[2, 4, 2]])
 
 
@@ -88,7 +87,10 @@ def test_columns_are_taken_from_the_archive(tmp_path):
         ({"voxels": GRIDS.astype(object)}, "not a readable"),
         ({"voxels": GRIDS, "category": np.array(["a"] * 8)}, r"'category' has shape \(8,\)"),
         ({"voxels": GRIDS, "id": np.array("one")}, r"'id' has shape \(\), expected \(9,\)"),
-        ({"voxels": GRIDS, "split": ["val"] * 8 + ["test"]}, "split 'test' is neither"),
+        (
+            {"voxels": GRIDS, "split": ["val"] * 8 + ["tset"]},
+            "split 'tset' is none of train",
+        ),
         ({"voxels": GRIDS[:0]}, "the archives hold no shapes"),
     ],
 )
@@ -101,10 +103,10 @@ def test_wrong_content_is_named(tmp_path, content, message):
 
 def test_a_bad_archive_is_skipped_whole_and_named(tmp_path):
     good = archive(tmp_path, "good", voxels=GRIDS)
-    late = archive(tmp_path, "late", voxels=GRIDS, split=["train"] * 8 + ["test"])
+    late = archive(tmp_path, "late", voxels=GRIDS, split=["train"] * 8 + ["tset"])
     source = VoxelArchiveSource([late, good, str(tmp_path / "missing.npz")])
     assert {item.id.split("-")[0] for item in source.items} == {"good"}
-    assert "'test'" in source.skipped[late]
+    assert "'tset'" in source.skipped[late]
     assert "no such file" in source.skipped[str(tmp_path / "missing.npz")]
 
 
@@ -140,8 +142,6 @@ def test_random_damage_raises_nothing_else(tmp_path):
 def test_wrong_arguments():
     with pytest.raises(UserError, match="up must be 'y' or 'z', got 'x'"):
         VoxelArchiveSource([], up="x")
-    with pytest.raises(UserError, match="shapes_per_category must be positive, got 0"):
-        ProceduralSource(0)
 
 
 def test_voxel_shape_contains_what_its_cells_say():
@@ -151,14 +151,3 @@ def test_voxel_shape_contains_what_its_cells_say():
         cell = np.floor((point + 0.5) * 4).astype(int)
         expected = bool((0 <= cell).all() and (cell < 4).all() and GRIDS[0][tuple(cell)])
         assert inside == expected
-
-
-def test_procedural_shapes_alternate_and_are_reproducible():
-    source, again = ProceduralSource(9, seed=3), ProceduralSource(9, seed=3)
-    assert [item.category for item in source.items[: len(CATEGORIES)]] == list(CATEGORIES)
-    assert sum(item.split == "val" for item in source.items) == len(CATEGORIES)
-    np.testing.assert_array_equal(source.load(5).mesh()[0], again.load(5).mesh()[0])
-    other = ProceduralSource(9, seed=4).load(5).mesh()[0]
-    assert other.shape != source.load(5).mesh()[0].shape or not np.array_equal(
-        other, source.load(5).mesh()[0]
-    )

@@ -1,0 +1,1 @@
+"""Formats that datasets are made from, one file each."""

@@ -1,0 +1,89 @@
+"""`dataset.json`: what a dataset holds, how it was made, and what was left out and why."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from occvae.errors import UserError
+
+FORMAT_VERSION = 2
+MANIFEST = "dataset.json"
+SPLITS = ("train", "val", "test")
+# Of shapes that no publication has divided.
+OWN_SPLITS = "own"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What the manifest says of one shard."""
+
+    file: str
+    split: str
+    num_shapes: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass
+class Manifest:
+    """The settings of a build, its shards, and what was left out and why.
+
+    Args:
+        source: what the shapes came from: procedural, voxels, meshes, onet, pix2vox, pix3d.
+        splits: who divided them: "own", or the publication. Published splits of the same shapes
+            disagree, so figures and datasets of two of them must never meet.
+        settings: of the build; one that continues must have the same.
+        categories: of its shapes.
+        layouts: what the shapes of each split have, see `Sample.layout`.
+        shards: in the order that numbers the shapes.
+        notes: what there is to say of shapes that were taken, by id.
+        skipped: why others were not, by id or file.
+        complete: whether the build came to its end.
+    """
+
+    source: str
+    splits: str
+    settings: dict
+    categories: list[str]
+    layouts: dict[str, dict] = field(default_factory=dict)
+    shards: list[ShardEntry] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+    format_version: int = FORMAT_VERSION
+
+    def save(self, root: Path) -> None:
+        temporary = root / (MANIFEST + ".tmp")
+        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        os.replace(temporary, root / MANIFEST)
+
+    @classmethod
+    def load(cls, root: str | Path) -> "Manifest":
+        path = Path(root) / MANIFEST
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no dataset here; make one with `occvae data build` or `import`"
+            )
+        try:
+            content = json.loads(path.read_text())
+            check_version(path, content["format_version"])
+            content["shards"] = [ShardEntry(**entry) for entry in content["shards"]]
+            return cls(**content)
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a dataset manifest ({error!r})") from None
+
+    def count_shapes(self) -> dict[str, int]:
+        """Shapes of each split that has any."""
+        counts = dict.fromkeys(SPLITS, 0)
+        for entry in self.shards:
+            counts[entry.split] += entry.num_shapes
+        return {split: count for split, count in counts.items() if count}
+
+
+def check_version(path: Path, version: int) -> None:
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: written as format version {version}, this occvae reads version "
+            f"{FORMAT_VERSION}; make the dataset again with `occvae data build` or `import`"
+        )

@@ -1,0 +1,114 @@
+"""One shape with all that a dataset may hold of it."""
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from occvae.errors import UserError
+
+_POINT_DTYPES = (np.uint16, np.float16)
+
+
+@dataclass
+class Sample:
+    """One shape, ready to be written; None, or nothing in it: the source has no such thing.
+
+    Points are uint16 as `quantise_points` makes them, or float16 as published; images are encoded
+    files of any size; cameras as in rendering.py.
+    """
+
+    id: str
+    category: str
+    images: list[bytes] = field(default_factory=list)  # V
+    extrinsics: np.ndarray | None = None  # (V, 3, 4)
+    intrinsics: np.ndarray | None = None  # (V, 3, 3)
+    points: np.ndarray | None = None  # (N, 3), uniform in the padded cube, in random order
+    occupancies: np.ndarray | None = None  # (N,) bool
+    near_points: np.ndarray | None = None  # (M, 3), near the surface, in random order
+    near_occupancies: np.ndarray | None = None  # (M,) bool
+    surface_points: np.ndarray | None = None  # (P, 3), spread evenly over the surface
+    surface_normals: np.ndarray | None = None  # (P, 3) float16
+    voxels: dict[int, np.ndarray] = field(default_factory=dict)  # (R, R, R) bool by R
+    location: np.ndarray = field(default_factory=lambda: np.zeros(3))  # (3,)
+    scale: float = 1.0  # original coordinates are unit ones * scale + location
+    note: str | None = None  # for people: what there is to say of this shape
+
+    def layout(self) -> dict:
+        """JSON values: what there is of it and how much; equal for all shapes of a shard."""
+        return {
+            "views": len(self.images),
+            "cameras": self.extrinsics is not None,
+            "points": _describe_points(self.points),
+            "near_points": _describe_points(self.near_points),
+            "surface_points": _describe_points(self.surface_points),
+            "voxels": sorted(self.voxels),
+        }
+
+    def check(self) -> None:
+        """Raises `UserError` where parts do not fit together, or cannot be used."""
+        if not self.images:
+            raise UserError("has no pictures")
+        self._check_points("points", self.points, self.occupancies)
+        self._check_points("near_points", self.near_points, self.near_occupancies)
+        self._check_surface()
+        self._check_cameras()
+        for resolution, grid in self.voxels.items():
+            if grid.shape != (resolution,) * 3 or grid.dtype != bool:
+                raise UserError(f"voxels of {resolution}^3 are {grid.dtype} {grid.shape}")
+        if self.voxels and not any(grid.any() for grid in self.voxels.values()):
+            raise UserError("shape is empty")
+        if self.points is None and not self.voxels:
+            raise UserError("has neither points nor voxels")
+        for view, image in enumerate(self.images):
+            _check_image(view, image)
+
+    def _check_points(self, name: str, points, occupancies) -> None:
+        if points is None:
+            return
+        _check_coordinates(name, points)
+        if len(points) % 8 or not len(points):
+            raise UserError(f"{name} must be a positive multiple of 8, got {len(points)}")
+        if occupancies is None or occupancies.shape != points.shape[:1]:
+            raise UserError(f"{len(points)} {name}, but not as many occupancies")
+
+    def _check_surface(self) -> None:
+        if self.surface_points is None:
+            return
+        _check_coordinates("surface_points", self.surface_points)
+        normals = self.surface_normals
+        if normals is None or normals.shape != self.surface_points.shape:
+            raise UserError(f"{len(self.surface_points)} surface_points, but not as many normals")
+        if not np.isfinite(normals).all():
+            raise UserError("surface_normals are not all finite")
+
+    def _check_cameras(self) -> None:
+        views = len(self.images)
+        for name, cameras, shape in (
+            ("extrinsics", self.extrinsics, (views, 3, 4)),
+            ("intrinsics", self.intrinsics, (views, 3, 3)),
+        ):
+            if cameras is not None and (cameras.shape != shape or not np.isfinite(cameras).all()):
+                raise UserError(f"{name} must be finite {shape}, got {cameras.shape}")
+
+
+def _describe_points(points: np.ndarray | None) -> list | None:
+    return None if points is None else [len(points), points.dtype.name]
+
+
+def _check_coordinates(name: str, points: np.ndarray) -> None:
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype not in _POINT_DTYPES:
+        raise UserError(
+            f"{name} must be uint16 or float16 (N, 3), got {points.dtype} {points.shape}"
+        )
+    if points.dtype == np.float16 and not np.isfinite(points).all():
+        raise UserError(f"{name} are not all finite")
+
+
+def _check_image(view: int, image: bytes) -> None:
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            picture.load()
+    except Exception as error:  # decoders raise all sorts of things on damaged files
+        raise UserError(f"picture {view} cannot be read ({error})") from None

@@ -1,0 +1,136 @@
+"""Solids to samples: points, voxels, surface and pictures of anything with an inside."""
+
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+
+from occvae.data import rendering
+from occvae.data.images import encode_png
+from occvae.data.points import HALF_EXTENT, dequantise_points, quantise_points
+from occvae.data.sample import Sample
+from occvae.errors import UserError
+from occvae.metrics.surface import Surface, sample_surface
+from occvae.voxelisation import cell_centres
+
+# Of the points near the surface, in edges of the shape: as the released points of ONet.
+NEAR_DEVIATION = 0.01
+
+
+class Shape(Protocol):
+    """A solid in the unit cube: its surface to render, its inside to learn."""
+
+    def mesh(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices (V, 3) and faces (F, 3)."""
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) points to (N,) bool."""
+
+
+@dataclass(frozen=True)
+class ShapeSettings:
+    """What is stored of each shape.
+
+    Args:
+        num_points: uniform in the padded cube, with occupancies.
+        num_near_points: normally distributed about the surface, with occupancies.
+        num_surface_points: on the surface, with normals; evaluation measures distances to them.
+        training_surface: whether training shapes have those too, which training does not read.
+        voxel_resolutions: of the grids.
+        num_views: pictures.
+        image_size: edge of the pictures in pixels.
+        seed: of points, cameras and colours.
+    """
+
+    num_points: int = 100_000
+    num_near_points: int = 0
+    num_surface_points: int = 100_000
+    training_surface: bool = False
+    voxel_resolutions: tuple[int, ...] = (32,)
+    num_views: int = 24
+    image_size: int = 137
+    seed: int = 0
+
+    def __post_init__(self):
+        least = {"num_points": 8, "num_views": 1, "image_size": 1}
+        for name, value in asdict(self).items():
+            if name != "voxel_resolutions" and value < least.get(name, 0):
+                raise UserError(f"{name} must be at least {least.get(name, 0)}, got {value}")
+        for name in ("num_points", "num_near_points"):
+            if getattr(self, name) % 8:
+                raise UserError(f"{name} must be a multiple of 8, got {getattr(self, name)}")
+        resolutions = self.voxel_resolutions
+        if not resolutions or min(resolutions) < 1 or len(set(resolutions)) < len(resolutions):
+            raise UserError(f"voxel_resolutions must be positive and different, got {resolutions}")
+
+    def to_dict(self) -> dict:
+        """JSON values."""
+        return {**asdict(self), "voxel_resolutions": list(self.voxel_resolutions)}
+
+
+def make_sample(
+    id: str, category: str, split: str, shape: Shape, settings: ShapeSettings
+) -> Sample:
+    """All that the settings ask for, the same for the same id and seed.
+
+    Raises:
+        UserError: no cell of the coarsest grid is inside.
+    """
+    rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
+    voxels = {
+        resolution: shape.contains(cell_centres(resolution)).reshape((resolution,) * 3)
+        for resolution in sorted(settings.voxel_resolutions)
+    }
+    if not next(iter(voxels.values())).any():
+        raise UserError("shape is empty")
+    points = quantise_points(rng.uniform(-HALF_EXTENT, HALF_EXTENT, (settings.num_points, 3)))
+    extrinsics = rendering.random_extrinsics(rng, settings.num_views)
+    vertices, faces = shape.mesh()
+    pictures = rendering.render_views(
+        vertices, faces, extrinsics, settings.image_size, rendering.random_albedo(rng)
+    )
+    intrinsics = rendering.intrinsics(settings.image_size)
+    return Sample(
+        id=id,
+        category=category,
+        images=[encode_png(picture) for picture in pictures],
+        extrinsics=extrinsics,
+        intrinsics=np.repeat(intrinsics[None], settings.num_views, axis=0),
+        points=points,
+        occupancies=_contains(shape, points),
+        voxels=voxels,
+        **_near_surface(shape, vertices, faces, settings, rng),
+        **_on_surface(vertices, faces, split, settings, rng),
+    )
+
+
+def _contains(shape: Shape, points: np.ndarray) -> np.ndarray:
+    """Of the points as they are stored, so that rounding cannot carry one across the surface."""
+    return shape.contains(dequantise_points(points).astype(np.float64))
+
+
+def _near_surface(shape: Shape, vertices, faces, settings: ShapeSettings, rng) -> dict:
+    if settings.num_near_points == 0:
+        return {}
+    surface = _sample(vertices, faces, settings.num_near_points, rng)
+    noise = rng.normal(0.0, NEAR_DEVIATION, surface.points.shape)
+    points = quantise_points(surface.points + noise)
+    return {"near_points": points, "near_occupancies": _contains(shape, points)}
+
+
+def _on_surface(vertices, faces, split: str, settings: ShapeSettings, rng) -> dict:
+    if settings.num_surface_points == 0 or (split == "train" and not settings.training_surface):
+        return {}
+    surface = _sample(vertices, faces, settings.num_surface_points, rng)
+    return {
+        "surface_points": quantise_points(surface.points),
+        "surface_normals": surface.normals.astype(np.float16),
+    }
+
+
+def _sample(vertices, faces, count: int, rng) -> Surface:
+    surface = sample_surface(vertices, faces, count, int(rng.integers(2**63)))
+    if len(surface) < count:
+        raise UserError("the surface has no area")
+    return surface
