@@ -36,7 +36,7 @@ def mesh_endings() -> set[str]:
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (V, 3) float64 and faces (F, 3) int64 of all parts of a file, moved to their places.
 
-    Polygons are cut into triangles. Materials are left aside, and nothing is fetched from a network.
+    Polygons are cut into triangles. Materials are left aside; nothing is fetched from a network.
 
     Raises:
         UserError: there is no such file, or trimesh cannot read it, or it has no faces.

@@ -19,7 +19,12 @@ from occvae.data.mesh_files import UnitMesh
 from occvae.mesh_checks import MeshReport, check_mesh
 from occvae.metrics.surface import sample_surface
 from occvae.ops.inside_mesh import inside_mesh, winding_number
-from occvae.voxelisation import fill_voxels, occupancies_from_voxels, surface_voxels
+from occvae.voxelisation import (
+    cell_centres,
+    fill_voxels,
+    occupancies_from_voxels,
+    surface_voxels,
+)
 
 VOXEL_RESOLUTION = 128
 # On either side of a face, a point this far away must tell inside from outside.
@@ -30,6 +35,7 @@ _CLEARLY_INSIDE = 0.75
 _BOUNDING_SHARE = 0.9
 _NUM_SAMPLES = 4096
 _PROBES = 8  # faces of a part
+_OUTSIDE, _INSIDE, _UNCLEAR = range(3)  # states of cells
 
 
 @dataclass(frozen=True)
@@ -40,18 +46,29 @@ class MeshSolid:
     faces: np.ndarray  # (F, 3) int64, outwards where the mesh has an outside
     method: str  # "parity", "winding" or "voxels"
     verdict: str  # what is wrong with the mesh and how its inside was told, in one line
-    voxels: np.ndarray | None = None  # of method "voxels"
+    # (R, R, R) states of cells: all that there is of method "voxels". Of "winding" those of a closed
+    # mesh, whose winding number differs within cells that its surface touches only.
+    cells: np.ndarray | None = None
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
         return self.vertices, self.faces
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) points to (N,) bool."""
-        if self.method == "voxels":
-            return occupancies_from_voxels(self.voxels, points)
-        if self.method == "winding":
+        if self.method == "parity":
+            return inside_mesh(*self._tensors(points)).numpy()
+        if self.cells is None:
             return self.winding(points) >= 0.5
-        return inside_mesh(*self._tensors(points)).numpy()
+        inside = occupancies_from_voxels(self.cells == _INSIDE, points)
+        unclear = occupancies_from_voxels(self.cells == _UNCLEAR, points)
+        inside[unclear] = self.winding(points[unclear]) >= 0.5
+        return inside
+
+    def voxelise(self, resolution: int) -> np.ndarray:
+        """(R, R, R) bool: cells whose centre is inside; for sheets, cells that they touch."""
+        if self.method == "voxels":
+            return fill_voxels(surface_voxels(self.vertices, self.faces, resolution))
+        return self.contains(cell_centres(resolution)).reshape((resolution,) * 3)
 
     def winding(self, points: np.ndarray) -> np.ndarray:
         """(N,) magnitudes of the winding number: how faces are oriented as a whole is no matter."""
@@ -94,7 +111,7 @@ def _closed_solid(
     overlap = _overlapping_share(solid) if oriented else 0.0
     if overlap > 0:
         phrases.append(f"parts overlap ({overlap:.2g} of the inside); inside by winding number")
-        return replace(solid, method="winding")
+        return replace(solid, method="winding", cells=_wound_cells(solid))
     phrases.append("inside by crossing parity")
     return solid
 
@@ -111,8 +128,8 @@ def _open_solid(vertices: np.ndarray, faces: np.ndarray, phrases: list[str]) -> 
         f"{1 - bounding:.0%} of the surface bounds nothing: the inside is the surface's voxels at "
         f"{VOXEL_RESOLUTION}^3 and what they close off"
     )
-    voxels = fill_voxels(surface_voxels(vertices, faces, VOXEL_RESOLUTION))
-    return replace(solid, method="voxels", voxels=voxels)
+    filled = fill_voxels(surface_voxels(vertices, faces, VOXEL_RESOLUTION))
+    return replace(solid, method="voxels", cells=filled.astype(np.uint8))
 
 
 def _beside_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,6 +149,19 @@ def _overlapping_share(solid: MeshSolid) -> float:
     points = np.concatenate([anywhere, *_beside_surface(solid.vertices, solid.faces)])
     wound = solid.winding(points) >= 0.5
     return float((wound & ~solid.contains(points)).sum() / max(1, wound.sum()))
+
+
+def _wound_cells(solid: MeshSolid) -> np.ndarray:
+    """(R, R, R) uint8: one winding number for all cells that a closed surface does not part."""
+    from scipy.ndimage import label
+
+    surface = surface_voxels(solid.vertices, solid.faces, VOXEL_RESOLUTION)
+    regions, _ = label(~surface)
+    _, first = np.unique(regions, return_index=True)  # region 0, of the surface, is there always
+    centres = (np.stack(np.unravel_index(first, regions.shape), 1) + 0.5) / VOXEL_RESOLUTION - 0.5
+    states = np.where(solid.winding(centres) >= 0.5, _INSIDE, _OUTSIDE).astype(np.uint8)
+    states[0] = _UNCLEAR
+    return states[regions]
 
 
 def _orient_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, int]:

@@ -75,7 +75,9 @@ class MeshSource:
         item = self.items[index]
         mesh = self._load(self.root / item.id.removesuffix(_AGAIN))
         solid = solid_of_mesh(mesh)
-        sample = make_sample(item.id, item.category, item.split, solid, self.shape_settings)
+        sample = make_sample(
+            item.id, item.category, item.split, solid, self.shape_settings, solid.voxelise
+        )
         sample.location, sample.scale = mesh.location, mesh.scale
         sample.note = solid.verdict
         if item.id.endswith(_AGAIN):
