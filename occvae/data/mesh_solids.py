@@ -3,7 +3,7 @@
 Three ways are tried in turn, and the first with a solid that has the mesh as its surface is taken:
 
     parity    crossings of a ray, exact, where each edge has an even number of faces
-    winding   |generalised winding number| >= 0.5, for holes, and for parts that overlap
+    winding   |generalised winding number| >= 0.5, for holes, and for overlaps of closed parts
     voxels    the cells that the surface touches and all they close off, for sheets that bound
               nothing
 
@@ -46,8 +46,8 @@ class MeshSolid:
     faces: np.ndarray  # (F, 3) int64, outwards where the mesh has an outside
     method: str  # "parity", "winding" or "voxels"
     verdict: str  # what is wrong with the mesh and how its inside was told, in one line
-    # (R, R, R) states of cells: all that there is of method "voxels". Of "winding" those of a closed
-    # mesh, whose winding number differs within cells that its surface touches only.
+    # (R, R, R) states of cells: all that there is of "voxels"; of "winding" those of a closed mesh,
+    # whose winding number differs only within cells that the surface touches.
     cells: np.ndarray | None = None
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
@@ -108,11 +108,10 @@ def _closed_solid(
     above, below = (solid.contains(points) for points in _beside_surface(vertices, faces))
     if (above | below).mean() < _BOUNDING_SHARE:
         return None
-    overlap = _overlapping_share(solid) if oriented else 0.0
-    if overlap > 0:
-        phrases.append(f"parts overlap ({overlap:.2g} of the inside); inside by winding number")
+    if oriented and _overlaps(solid):
+        phrases.append("overlaps itself; inside by winding number")
         return replace(solid, method="winding", cells=_wound_cells(solid))
-    phrases.append("inside by crossing parity")
+    phrases.append("inside by crossing parity" + ", overlaps not looked for" * (not oriented))
     return solid
 
 
@@ -138,17 +137,16 @@ def _beside_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray
     return surface.points + _STEP * surface.normals, surface.points - _STEP * surface.normals
 
 
-def _overlapping_share(solid: MeshSolid) -> float:
-    """The share of what the mesh winds around that parity leaves out: twice wound, or more.
+def _overlaps(solid: MeshSolid) -> bool:
+    """Whether parity leaves out points that the mesh winds around: twice, then, or more often.
 
-    Next to the surface as well as all over, as overlaps may be small. Where faces are oriented
-    consistently nothing else makes the two differ.
+    Looked for on a sample, next to the surface as well as all over, as overlaps may be small. Where
+    faces are oriented consistently nothing else makes the two differ.
     """
     low, high = solid.vertices.min(0), solid.vertices.max(0)
     anywhere = np.random.default_rng(0).uniform(low, high, (_NUM_SAMPLES, 3))
     points = np.concatenate([anywhere, *_beside_surface(solid.vertices, solid.faces)])
-    wound = solid.winding(points) >= 0.5
-    return float((wound & ~solid.contains(points)).sum() / max(1, wound.sum()))
+    return bool(((solid.winding(points) >= 0.5) & ~solid.contains(points)).any())
 
 
 def _wound_cells(solid: MeshSolid) -> np.ndarray:
