@@ -152,7 +152,10 @@ class ShapeDataset(Dataset):
             )
         if wanted is not None and wanted not in stored:
             found = ", ".join(f"{edge}^3" for edge in stored) or "none"
-            raise UserError(f"{self.root}: has no voxels of {wanted}^3 (stored: {found})")
+            raise UserError(
+                f"{self.root}: has no voxels of {wanted}^3 (stored: {found}); make the dataset "
+                f"again with --voxels {wanted}, or a model of another resolution"
+            )
         return wanted or (stored[0] if stored else None)
 
     def _choose_points(self, wanted: int, near: int) -> tuple[int, int]:

@@ -103,7 +103,7 @@ def test_two_ranks_train_like_one_of_twice_the_batch(stage, tiny_voxel_dataset, 
 def test_mistakes_end_in_one_line(tiny_dataset, tmp_path):
     out = tmp_path / "run"
     refused = run(tiny_dataset, out, *arguments("pix2vox-a"))
-    assert_refused(refused, "has voxels of 16^3, the model makes 32^3")
+    assert_refused(refused, "has no voxels of 32^3 (stored: 16^3); make")
     refused = run(tiny_dataset, out, *arguments("pix2vox-a", 'frozen=["encode"]'))
     assert_refused(refused, "the model has no part 'encode'; its parts are encoder, decoder")
     refused = run(tiny_dataset, out, *arguments("pix2vox-a", f"initial_weights={tmp_path}"))
