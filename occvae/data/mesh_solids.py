@@ -26,7 +26,8 @@ from occvae.voxelisation import (
     surface_voxels,
 )
 
-VOXEL_RESOLUTION = 128
+VOXEL_RESOLUTION = 128  # of sheets
+_WOUND_RESOLUTION = 64  # of the cells that share a winding number
 # On either side of a face, a point this far away must tell inside from outside.
 _STEP = 1e-5
 # Next to a face that bounds a solid |winding| is about 1 on one side; next to a sheet, 0.5 on both.
@@ -153,10 +154,10 @@ def _wound_cells(solid: MeshSolid) -> np.ndarray:
     """(R, R, R) uint8: one winding number for all cells that a closed surface does not part."""
     from scipy.ndimage import label
 
-    surface = surface_voxels(solid.vertices, solid.faces, VOXEL_RESOLUTION)
+    surface = surface_voxels(solid.vertices, solid.faces, _WOUND_RESOLUTION)
     regions, _ = label(~surface)
     _, first = np.unique(regions, return_index=True)  # region 0, of the surface, is there always
-    centres = (np.stack(np.unravel_index(first, regions.shape), 1) + 0.5) / VOXEL_RESOLUTION - 0.5
+    centres = (np.stack(np.unravel_index(first, regions.shape), 1) + 0.5) / _WOUND_RESOLUTION - 0.5
     states = np.where(solid.winding(centres) >= 0.5, _INSIDE, _OUTSIDE).astype(np.uint8)
     states[0] = _UNCLEAR
     return states[regions]
