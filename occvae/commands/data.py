@@ -40,6 +40,14 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     meshes.add_argument("--up", default="y", choices=("y", "z"), help="upward axis (default y)")
     _add_shape_settings(meshes, near_points=_POINTS, voxels="32,64,128")
     _add_destination(meshes)
+    for name, help in (
+        ("onet", "preprocessed ShapeNet of Occupancy Networks"),
+        ("pix2vox", "ShapeNetRendering, ShapeNetVox32 and ShapeNet.json, of 3D-R2N2 and Pix2Vox"),
+        ("pix3d", "photographs of Pix3D, for testing"),
+    ):
+        published = formats.add_parser(name, help=help)
+        published.add_argument("root", help="folder of the unpacked files")
+        _add_destination(published)
 
 
 def _add_shape_settings(parser: argparse.ArgumentParser, *, near_points: int, voxels: str) -> None:
@@ -105,7 +113,32 @@ def _meshes(options: argparse.Namespace):
     )
 
 
-_SOURCES = {"procedural": _procedural, "voxels": _voxels, "meshes": _meshes}
+def _onet(options: argparse.Namespace):
+    from occvae.data.formats.onet import OccupancyNetworksSource
+
+    return OccupancyNetworksSource(options.root)
+
+
+def _pix2vox(options: argparse.Namespace):
+    from occvae.data.formats.pix2vox import Pix2VoxSource
+
+    return Pix2VoxSource.from_folder(options.root)
+
+
+def _pix3d(options: argparse.Namespace):
+    from occvae.data.formats.pix3d import Pix3DSource
+
+    return Pix3DSource(options.root)
+
+
+_SOURCES = {
+    "procedural": _procedural,
+    "voxels": _voxels,
+    "meshes": _meshes,
+    "onet": _onet,
+    "pix2vox": _pix2vox,
+    "pix3d": _pix3d,
+}
 
 
 def _shape_settings(options: argparse.Namespace, *, training_surface: bool = False):
