@@ -35,6 +35,14 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     voxels.add_argument("--up", default="z", choices=("y", "z"), help="upward axis of the grids")
     _add_shape_settings(voxels, near_points=0, voxels="32")
     _add_destination(voxels)
+    for name, help in (
+        ("onet", "preprocessed ShapeNet of Occupancy Networks"),
+        ("pix2vox", "ShapeNetRendering, ShapeNetVox32 and ShapeNet.json, of 3D-R2N2 and Pix2Vox"),
+        ("pix3d", "photographs of Pix3D, for testing"),
+    ):
+        published = formats.add_parser(name, help=help)
+        published.add_argument("root", help="folder of the unpacked files")
+        _add_destination(published)
 
 
 def _add_shape_settings(parser: argparse.ArgumentParser, *, near_points: int, voxels: str) -> None:
@@ -92,7 +100,31 @@ def _voxels(options: argparse.Namespace):
     return VoxelArchiveSource(options.archives, _shape_settings(options), up=options.up)
 
 
-_SOURCES = {"procedural": _procedural, "voxels": _voxels}
+def _onet(options: argparse.Namespace):
+    from occvae.data.formats.onet import OccupancyNetworksSource
+
+    return OccupancyNetworksSource(options.root)
+
+
+def _pix2vox(options: argparse.Namespace):
+    from occvae.data.formats.pix2vox import Pix2VoxSource
+
+    return Pix2VoxSource.from_folder(options.root)
+
+
+def _pix3d(options: argparse.Namespace):
+    from occvae.data.formats.pix3d import Pix3DSource
+
+    return Pix3DSource(options.root)
+
+
+_SOURCES = {
+    "procedural": _procedural,
+    "voxels": _voxels,
+    "onet": _onet,
+    "pix2vox": _pix2vox,
+    "pix3d": _pix3d,
+}
 
 
 def _shape_settings(options: argparse.Namespace, *, training_surface: bool = False):

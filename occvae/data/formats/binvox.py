@@ -1,0 +1,129 @@
+"""Voxel grids in binvox files (P. Min), read and written."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from occvae.errors import UserError
+
+_LONGEST_HEADER = 4096  # bytes
+_LONGEST_RUN = 255  # a count is one byte
+
+
+@dataclass(frozen=True)
+class Binvox:
+    """A grid and where it was in the mesh that it was made from.
+
+    The centre of cell i of an axis is at scale * (i + 0.5) / max(voxels.shape) + translate.
+    """
+
+    voxels: np.ndarray  # (X, Y, Z) bool
+    translate: np.ndarray  # (3,) float64
+    scale: float
+
+
+def read_binvox(source: str | Path | bytes) -> Binvox:
+    """Reads a file, or its content.
+
+    The header's three sizes are of x, y and z. On disk y runs fastest, then z, then x.
+
+    Raises:
+        UserError: there is no such file, it is no binvox file, or it is damaged.
+    """
+    name = "binvox data" if isinstance(source, bytes) else str(source)
+    try:
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror})") from None
+    try:
+        header, runs = _split(content)
+        shape, translate, scale = _parse_header(header)
+        flat = _decode_runs(runs, shape[0] * shape[1] * shape[2])
+    except ValueError as error:
+        raise UserError(f"{name}: not a usable binvox file ({error})") from None
+    x, y, z = shape
+    return Binvox(flat.reshape(x, z, y).transpose(0, 2, 1), translate, scale)
+
+
+def write_binvox(
+    path: str | Path,
+    voxels: np.ndarray,
+    translate: tuple[float, float, float] = (-0.5, -0.5, -0.5),
+    scale: float = 1.0,
+) -> None:
+    """Writes a grid (X, Y, Z) bool; the default position is this package's unit cube."""
+    voxels = np.asarray(voxels)
+    if voxels.ndim != 3 or voxels.dtype != bool or 0 in voxels.shape:
+        raise ValueError(f"voxels must be bool (X, Y, Z), got {voxels.dtype} {voxels.shape}")
+    header = "#binvox 1\ndim {} {} {}\n".format(*voxels.shape)
+    header += "translate {!r} {!r} {!r}\n".format(*(float(value) for value in translate))
+    header += f"scale {float(scale)!r}\ndata\n"
+    runs = _encode_runs(voxels.transpose(0, 2, 1).reshape(-1))
+    Path(path).write_bytes(header.encode("ascii") + runs.tobytes())
+
+
+def _split(content: bytes) -> tuple[list[str], np.ndarray]:
+    """The lines of the header and the bytes behind it."""
+    if not content.startswith(b"#binvox"):
+        raise ValueError("it does not begin with #binvox")
+    end = re.compile(rb"\ndata\r?\n").search(content[:_LONGEST_HEADER])
+    if end is None:
+        raise ValueError("its header has no line 'data'")
+    header = content[: end.start()].decode("ascii", errors="replace").splitlines()
+    return header, np.frombuffer(content, np.uint8, offset=end.end())
+
+
+def _parse_header(lines: list[str]) -> tuple[tuple[int, int, int], np.ndarray, float]:
+    """Sizes of x, y and z, translation and scale; the latter two may be absent."""
+    if lines[0].split() != ["#binvox", "1"]:
+        raise ValueError(f"its version is {lines[0]!r}, expected '#binvox 1'")
+    fields = {words[0]: words[1:] for words in map(str.split, lines[1:]) if words}
+    sizes = fields.get("dim", [])
+    if len(sizes) != 3 or not all(re.fullmatch("[0-9]{1,9}", size) for size in sizes):
+        raise ValueError("its header has no 'dim' with three sizes")
+    shape = tuple(int(size) for size in sizes)
+    if 0 in shape:
+        raise ValueError(f"it is empty: dim {' '.join(sizes)}")
+    translate = _parse_numbers(fields, "translate", [0.0, 0.0, 0.0])
+    (scale,) = _parse_numbers(fields, "scale", [1.0])
+    if scale <= 0:
+        raise ValueError(f"its scale is {scale}")
+    return shape, translate, float(scale)
+
+
+def _parse_numbers(fields: dict[str, list[str]], key: str, default: list[float]) -> np.ndarray:
+    try:
+        numbers = np.array([float(word) for word in fields.get(key, default)])
+    except ValueError:
+        numbers = np.empty(0)
+    if len(numbers) != len(default) or not np.isfinite(numbers).all():
+        raise ValueError(f"its '{key}' is not {len(default)} finite numbers")
+    return numbers
+
+
+def _decode_runs(runs: np.ndarray, size: int) -> np.ndarray:
+    """(size,) bool from pairs of a value and a count."""
+    if len(runs) % 2:
+        raise ValueError("it is cut in the middle of a run")
+    values, counts = runs[::2], runs[1::2]
+    if (values > 1).any() or (counts == 0).any():
+        raise ValueError("it has runs of other values than 0 and 1, or of no voxels")
+    # Compared before anything is allocated: a hostile header can ask for more than there is memory.
+    total = int(counts.sum(dtype=np.int64))
+    if total != size:
+        raise ValueError(f"its runs have {total} voxels, its header says {size}")
+    return np.repeat(values.astype(bool), counts)
+
+
+def _encode_runs(flat: np.ndarray) -> np.ndarray:
+    """Pairs of a value and a count, uint8, one after the other."""
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths = np.diff(starts, append=len(flat))
+    parts = -(-lengths // _LONGEST_RUN)
+    counts = np.full(parts.sum(), _LONGEST_RUN)
+    counts[parts.cumsum() - 1] = lengths - (parts - 1) * _LONGEST_RUN
+    return np.stack([np.repeat(flat[starts], parts), counts], axis=1).astype(np.uint8)

@@ -1,0 +1,101 @@
+"""Numeric arrays of MATLAB files of version 5 to 7, as grids are published in.
+
+scipy.io.loadmat reads more, but a damaged byte can crash it, and with it a whole build.
+"""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from occvae.errors import UserError
+
+_HEADER = 128  # bytes
+_LARGEST = 1 << 30  # bytes of a decompressed array: 512^3 doubles
+_MATRIX, _COMPRESSED = 14, 15
+_DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"} | {
+    12: "i8",
+    13: "u8",
+}
+_NUMERIC_CLASSES = range(6, 16)  # double to uint64; not cells, structures, text and sparse arrays
+_COMPLEX = 0x800
+
+
+def read_mat_array(path: str | Path, name: str) -> np.ndarray:
+    """The variable of that name, with the dtype it is stored as.
+
+    Raises:
+        UserError: the file is missing, damaged, of another version, or has no such numeric array.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path.name} is missing") from None
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read ({error.strerror})") from None
+    try:
+        found = []
+        for matrix, order in _matrices(content):
+            fields = [data for _, data in _elements(matrix, order)][:3]
+            if len(fields) < 3:
+                raise ValueError("a variable has no name")
+            found.append(fields[2].decode("latin-1"))
+            if found[-1] == name:
+                return _decode(matrix, order)
+    except (ValueError, zlib.error) as error:
+        raise UserError(f"{path.name}: not a usable MATLAB file ({error})") from None
+    raise UserError(f"{path.name} has no '{name}' (found {', '.join(found) or 'nothing'})")
+
+
+def _matrices(content: bytes) -> Iterator[tuple[bytes, str]]:
+    """The variables, decompressed, each with its byte order."""
+    orders = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
+    order = orders.get(content[124:_HEADER])
+    if order is None:
+        raise ValueError("it is not of version 5 to 7; save it with -v7")
+    for kind, data in _elements(content[_HEADER:], order):
+        if kind == _COMPRESSED:
+            inflater = zlib.decompressobj()
+            data = inflater.decompress(data, _LARGEST)
+            if not inflater.eof:
+                raise ValueError("a variable is cut or larger than 1 GiB")
+            kind, data = next(_elements(data, order), (0, b""))
+        if kind == _MATRIX:
+            yield data, order
+
+
+def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Type and data of the elements, one after the other."""
+    place = 0
+    while place < len(content):
+        if place + 8 > len(content):
+            raise ValueError("an element is cut")
+        kind, size = (int(word) for word in np.frombuffer(content, order + "u4", 2, place))
+        start = place + 8
+        if kind >> 16:  # up to four bytes of data are in the tag itself
+            kind, size, start = kind & 0xFFFF, kind >> 16, place + 4
+            if size > 4:
+                raise ValueError("a short element is longer than 4 bytes")
+        if start + size > len(content):
+            raise ValueError("an element is cut")
+        yield kind, content[start : start + size]
+        place = start + size
+        if kind != _COMPRESSED:
+            place += -place % 8
+
+
+def _decode(matrix: bytes, order: str) -> np.ndarray:
+    (_, flags), (_, sizes), _, (kind, data) = (*_elements(matrix, order), *[(0, b"")] * 4)[:4]
+    if len(flags) < 4 or len(sizes) % 4 or kind not in _DTYPES:
+        raise ValueError("the variable is not a numeric array")
+    (flag,) = np.frombuffer(flags, order + "u4", 1)
+    if int(flag) & 0xFF not in _NUMERIC_CLASSES or int(flag) & _COMPLEX:
+        raise ValueError("the variable is not a real numeric array")
+    shape = [int(size) for size in np.frombuffer(sizes, order + "i4")]
+    dtype = np.dtype(order + _DTYPES[kind])
+    count = int(np.prod(shape, dtype=object))
+    if min(shape, default=-1) < 0 or count * dtype.itemsize != len(data):
+        raise ValueError(f"its sizes {shape} do not fit its {len(data)} bytes of {dtype.name}")
+    return np.frombuffer(data, dtype).reshape(shape, order="F")

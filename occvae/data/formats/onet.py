@@ -1,0 +1,239 @@
+"""ShapeNet as preprocessed for Occupancy Networks (Mescheder et al. 2019)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from occvae.data.formats.binvox import read_binvox
+from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
+from occvae.data.formats.files import (
+    encode_points,
+    list_digest,
+    name_unlisted,
+    numbered,
+    one_line,
+    picture_size,
+    read_arrays,
+    read_bytes,
+    subfolders,
+)
+from occvae.data.manifest import SPLITS
+from occvae.data.points import decode_points
+from occvae.data.sample import Sample
+from occvae.data.sources import Item
+from occvae.errors import UserError
+
+_POINTS, _SURFACE, _VOXELS = "points.npz", "pointcloud.npz", "model.binvox"
+_PICTURES, _CAMERAS = "img_choy2016", "img_choy2016/cameras.npz"
+_PARTS = (_POINTS, _SURFACE, _VOXELS, _PICTURES, _CAMERAS)
+# What shapes must have is what any of this many has: an own dataset may do without some parts.
+_PROBED = 16
+# Of the shape that a rendering must show; the nearest cameras cut off a corner of long shapes.
+_LEAST_IN_VIEW = 0.5
+
+
+class OccupancyNetworksSource:
+    """A folder with `metadata.yaml` and a folder a class, its lists and its models.
+
+    Coordinates stay as published, y upwards and the front where ShapeNet has it: models that were
+    trained elsewhere predict in them, and points keep their bits. The grids of model.binvox have
+    the same axes. Cameras map original coordinates, unit * scale + loc, and are taken to the unit
+    cube; their convention is OpenCV's already. A shape that lacks a part which others have is
+    skipped. One in several lists is taken from the first of train, val, test.
+
+    Args:
+        root: the folder, `ShapeNet` in the published archive.
+        training_surface: whether training shapes keep their points on the surface too, which
+            training does not read.
+
+    Raises:
+        UserError: it is another folder, or nothing in it is usable.
+    """
+
+    name = "onet"
+    splits = "onet"
+
+    def __init__(self, root: str | Path, training_surface: bool = False):
+        self.root = Path(root)
+        self.training_surface = training_surface
+        self.items: list[Item] = []
+        self.skipped: dict[str, str] = {}
+        categories = _read_categories(self.root)
+        classes = sorted(name for name in subfolders(self.root) if self._has_lists(name))
+        if not classes:
+            raise UserError(_wrong_folder(self.root))
+        for name in classes:
+            self._add_class(name, categories.get(name, name))
+        for name in sorted(subfolders(self.root).difference(classes)):
+            self.skipped[name] = "has no train.lst, val.lst or test.lst"
+        if not self.items:
+            reasons = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
+            raise UserError(f"{self.root}: no shape is listed and there ({reasons[:200]})")
+        self.parts = self._find_parts()
+        self.settings = {
+            "shapes": list_digest(self.items),
+            "parts": list(self.parts),
+            "training_surface": training_surface,
+        }
+
+    def sample(self, index: int) -> Sample:
+        item = self.items[index]
+        folder = self.root / item.id
+        parts = set(self.parts)
+        if item.split == "train" and not self.training_surface:
+            parts.discard(_SURFACE)
+        for part in sorted(parts):
+            if not (folder / part).exists():
+                raise UserError(f"{part} is missing")
+        sample = Sample(id=item.id, category=item.category)
+        if _POINTS in parts:
+            _read_points(sample, folder / _POINTS)
+        if _SURFACE in parts:
+            _read_surface(sample, folder / _SURFACE)
+        if _VOXELS in parts:
+            grid = _read_grid(folder / _VOXELS)
+            sample.voxels = {len(grid): grid}
+        if _PICTURES in parts:
+            sizes = _read_pictures(sample, folder / _PICTURES)
+            if _CAMERAS in parts:
+                _read_cameras(sample, folder / _CAMERAS, sizes)
+        return sample
+
+    def _has_lists(self, name: str) -> bool:
+        return any((self.root / name / f"{split}.lst").is_file() for split in SPLITS)
+
+    def _add_class(self, name: str, category: str) -> None:
+        present, listed = subfolders(self.root / name), {}
+        for split in SPLITS:
+            path = self.root / name / f"{split}.lst"
+            try:
+                lines = path.read_text().splitlines()
+            except (OSError, ValueError) as error:
+                self.skipped[f"{name}/{path.name}"] = f"cannot be read ({one_line(error)})"
+                continue
+            for model in filter(None, map(str.strip, lines)):
+                if model in listed:
+                    reason = f"is in {listed[model]}.lst already"
+                    self.skipped[f"{name}/{model} of {split}.lst"] = reason
+                    continue
+                listed[model] = split
+                if model in present:
+                    self.items.append(Item(f"{name}/{model}", category, split))
+                else:
+                    self.skipped[f"{name}/{model}"] = f"is in {split}.lst but has no folder"
+        self.skipped |= name_unlisted(name, present.difference(listed))
+
+    def _find_parts(self) -> tuple[str, ...]:
+        probed = [self.root / item.id for item in self.items[:_PROBED]]
+        return tuple(part for part in _PARTS if any((path / part).exists() for path in probed))
+
+
+def _read_categories(root: Path) -> dict[str, str]:
+    """The first name of each class, by its id."""
+    import yaml  # timm needs it, so it is there
+
+    path = root / "metadata.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        # Everything is text: YAML takes 03001627, but not 02691156, for an octal number.
+        content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+        names = {key: entry["name"].split(",")[0].strip() for key, entry in content.items()}
+    except Exception as error:  # it may hold anything
+        reason = one_line(error)
+        raise UserError(f"{path}: not a mapping of ids to names ({reason})") from None
+    all_names = list(names.values())
+    return {key: name for key, name in names.items() if name and all_names.count(name) == 1}
+
+
+def _wrong_folder(root: Path) -> str:
+    if not root.is_dir():
+        return f"{root}: no such folder"
+    if any((root / f"{split}.lst").is_file() for split in SPLITS):
+        return f"{root}: is the folder of one class; give the one above it"
+    if any(
+        (root / "ShapeNet" / name / "train.lst").is_file() for name in subfolders(root / "ShapeNet")
+    ):
+        return f"{root}: give {root / 'ShapeNet'}"
+    return f"{root}: no folder in it has train.lst, val.lst or test.lst, as ONet's ShapeNet has"
+
+
+def _read_points(sample: Sample, path: Path) -> None:
+    points, occupancies, location, scale = read_arrays(
+        path, "points", "occupancies", "loc", "scale"
+    )
+    if location.shape != (3,) or scale.shape not in ((), (1,)):
+        raise UserError(f"{path.name}: loc is {location.shape} and scale {scale.shape}")
+    sample.location, sample.scale = location.astype(np.float64), float(scale.reshape(()))
+    if not np.isfinite([*sample.location, sample.scale]).all() or sample.scale <= 0:
+        raise UserError(f"{path.name}: loc is {location} and scale {sample.scale}")
+    sample.points = encode_points("points", points)
+    sample.occupancies = _unpack(path.name, occupancies, len(points))
+
+
+def _unpack(name: str, occupancies: np.ndarray, count: int) -> np.ndarray:
+    """(count,) bool from packed bits or one value a point."""
+    if occupancies.dtype == np.uint8 and occupancies.shape == ((count + 7) // 8,) and count > 1:
+        return np.unpackbits(occupancies, count=count).astype(bool)
+    if occupancies.shape == (count,) and occupancies.dtype.kind in "biuf":
+        if np.isin(occupancies, (0, 1)).all():
+            return occupancies.astype(bool)
+        raise UserError(f"{name}: occupancies are not all 0 or 1")
+    raise UserError(
+        f"{name}: occupancies are {occupancies.dtype} {occupancies.shape} for {count} points"
+    )
+
+
+def _read_surface(sample: Sample, path: Path) -> None:
+    points, normals = read_arrays(path, "points", "normals")
+    sample.surface_points = encode_points("surface points", points)
+    if normals.dtype.kind != "f":
+        raise UserError(f"{path.name}: normals are {normals.dtype}, expected floats")
+    sample.surface_normals = normals.astype(np.float16)
+
+
+def _read_grid(path: Path) -> np.ndarray:
+    grid = read_binvox(path).voxels
+    if len(set(grid.shape)) != 1:
+        raise UserError(f"{path.name} is {grid.shape}, expected a cube")
+    return grid
+
+
+def _read_pictures(sample: Sample, folder: Path) -> list[tuple[int, int]]:
+    """Puts them into the sample and returns their sizes."""
+    suffixes = (".jpg", ".jpeg", ".png")
+    names = numbered([path.name for path in folder.iterdir() if path.suffix.lower() in suffixes])
+    sample.images = [read_bytes(folder / name) for name in names]
+    return [picture_size(*pair) for pair in zip(names, sample.images, strict=True)]
+
+
+def _read_cameras(sample: Sample, path: Path, sizes: list[tuple[int, int]]) -> None:
+    views = range(len(sizes))
+    matrices = read_arrays(
+        path, *(f"world_mat_{view}" for view in views), *(f"camera_mat_{view}" for view in views)
+    )
+    world, camera = matrices[: len(sizes)], matrices[len(sizes) :]
+    if {matrix.shape for matrix in world} != {(3, 4)} or {matrix.shape for matrix in camera} != {
+        (3, 3)
+    }:
+        raise UserError(f"{path.name}: cameras are not (3, 4) and (3, 3) matrices")
+    original = np.stack(world).astype(np.float64)
+    sample.extrinsics = unit_cube_extrinsics(original, sample.location, sample.scale)
+    sample.intrinsics = np.stack(camera).astype(np.float64)
+    for view, (width, height) in enumerate(sizes):
+        centre = sample.intrinsics[view, :2, 2]
+        if np.abs(centre * 2 - (width, height)).max() > 1:
+            x, y = centre * 2
+            raise UserError(f"camera {view} is of {x:g}x{y:g} pixels, its picture {width}x{height}")
+    points = _points_of(sample)
+    if len(points):
+        check_views(points, sample.extrinsics, sample.intrinsics, sizes, _LEAST_IN_VIEW)
+
+
+def _points_of(sample: Sample) -> np.ndarray:
+    """(N, 3) some that belong to the shape."""
+    if sample.surface_points is not None:
+        return decode_points(sample.surface_points[:1000])
+    if sample.points is not None:
+        return decode_points(sample.points)[sample.occupancies]
+    return np.empty((0, 3))

@@ -1,0 +1,196 @@
+"""ShapeNet as rendered and voxelised for 3D-R2N2 (Choy et al. 2016), split as for Pix2Vox."""
+
+from pathlib import Path
+
+import numpy as np
+
+from occvae.data.formats.binvox import read_binvox
+from occvae.data.formats.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
+from occvae.data.formats.files import (
+    list_digest,
+    name_unlisted,
+    numbered,
+    one_line,
+    picture_size,
+    read_bytes,
+    read_json,
+    read_mat_grid,
+    subfolders,
+)
+from occvae.data.manifest import SPLITS
+from occvae.data.rendering import FOCAL_RATIO
+from occvae.data.sample import Sample
+from occvae.data.sources import Item
+from occvae.errors import UserError
+
+_RENDERINGS, _VOXELS, _TAXONOMY = "ShapeNetRendering", "ShapeNetVox32", "ShapeNet.json"
+_METADATA = "rendering_metadata.txt"
+# Of the shape that a rendering must show; the nearest cameras cut off a corner of long shapes.
+_LEAST_IN_VIEW = 0.5
+
+
+class Pix2VoxSource:
+    """ShapeNetRendering, ShapeNetVox32 and the taxonomy with its split.
+
+    The grids stay as published, y upwards and the front where ShapeNet has it, because models that
+    were trained elsewhere predict in them. Grids of .mat files, key `Volume`, have the same axes.
+    Pictures keep their bytes and with them their transparency, which reading lays over white. What
+    is in two lists is taken from the first of train, val, test.
+
+    Args:
+        renderings: folder of <class>/<model>/rendering/00.png, ... and rendering_metadata.txt.
+        voxels: folder of <class>/<model>/model.binvox, or model.mat.
+        taxonomy: JSON file of classes, each with `taxonomy_id`, `taxonomy_name` and its lists.
+
+    Raises:
+        UserError: nothing in the folders is usable.
+    """
+
+    name = "pix2vox"
+    splits = "pix2vox"
+
+    def __init__(self, renderings: str | Path, voxels: str | Path, taxonomy: str | Path):
+        self.renderings, self.voxels = Path(renderings), Path(voxels)
+        self.items: list[Item] = []
+        self.skipped: dict[str, str] = {}
+        for folder in (self.renderings, self.voxels):
+            if not folder.is_dir():
+                raise UserError(f"{folder}: no such folder")
+        for entry in _read_taxonomy(Path(taxonomy)):
+            self._add_class(entry)
+        if not self.items:
+            reasons = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
+            raise UserError(f"{taxonomy}: no shape is listed and there ({reasons[:200]})")
+        self.settings = {"shapes": list_digest(self.items)}
+
+    @classmethod
+    def from_folder(cls, root: str | Path) -> "Pix2VoxSource":
+        """The source in a folder that holds all three under their published names."""
+        root = Path(root)
+        taxonomies = [
+            path for path in (root / _TAXONOMY, root / "datasets" / _TAXONOMY) if path.is_file()
+        ]
+        missing = [name for name in (_RENDERINGS, _VOXELS) if not (root / name).is_dir()]
+        missing += [] if taxonomies else [_TAXONOMY]
+        if missing:
+            raise UserError(
+                f"{root}: has no {' and no '.join(missing)}; give the folder that holds "
+                f"{_RENDERINGS}, {_VOXELS} and {_TAXONOMY} (or datasets/{_TAXONOMY})"
+            )
+        return cls(root / _RENDERINGS, root / _VOXELS, taxonomies[0])
+
+    def sample(self, index: int) -> Sample:
+        item = self.items[index]
+        folder = self.renderings / item.id / "rendering"
+        grid, location, scale = self._read_grid(item.id)
+        if not grid.any():
+            raise UserError("shape is empty")
+        names = numbered([path.name for path in folder.glob("*.png")])
+        images = [read_bytes(folder / name) for name in names]
+        sizes = [picture_size(*pair) for pair in zip(names, images, strict=True)]
+        published = _read_cameras(folder / _METADATA, len(names))
+        location, scale = _mesh_frame(grid, location, scale)
+        extrinsics = unit_cube_extrinsics(published, location, scale)
+        intrinsics = np.stack([_intrinsics(*size) for size in sizes]) if sizes else None
+        if sizes:
+            points = (np.argwhere(grid) + 0.5) / len(grid) - 0.5
+            check_views(points, extrinsics, intrinsics, sizes, _LEAST_IN_VIEW)
+        return Sample(
+            id=item.id,
+            category=item.category,
+            images=images,
+            extrinsics=extrinsics,
+            intrinsics=intrinsics,
+            voxels={len(grid): grid},
+            location=location,
+            scale=scale,
+        )
+
+    def _add_class(self, entry: dict) -> None:
+        name, category = entry["taxonomy_id"], entry["taxonomy_name"]
+        rendered, voxelised = subfolders(self.renderings / name), subfolders(self.voxels / name)
+        listed: dict[str, str] = {}
+        for split in SPLITS:
+            for model in entry.get(split, []):
+                if model in listed:
+                    reason = f"is in {listed[model]} already"
+                    self.skipped[f"{name}/{model} of {split}"] = reason
+                    continue
+                listed[model] = split
+                if model not in rendered or model not in voxelised:
+                    where = self.renderings if model not in rendered else self.voxels
+                    self.skipped[f"{name}/{model}"] = f"has no folder in {where.name}"
+                else:
+                    self.items.append(Item(f"{name}/{model}", category, split))
+        self.skipped |= name_unlisted(name, (rendered & voxelised).difference(listed))
+
+    def _read_grid(self, id: str) -> tuple[np.ndarray, np.ndarray, float]:
+        """Voxels, and where their file says they are in the mesh; scale 0 where it does not."""
+        folder = self.voxels / id
+        if (folder / "model.binvox").is_file():
+            file = read_binvox(folder / "model.binvox")
+            if len(set(file.voxels.shape)) != 1:
+                raise UserError(f"model.binvox is {file.voxels.shape}, expected a cube")
+            return file.voxels, file.translate + file.scale / 2, file.scale
+        if (folder / "model.mat").is_file():
+            return read_mat_grid(folder / "model.mat", "Volume"), np.zeros(3), 0.0
+        raise UserError("has neither model.binvox nor model.mat")
+
+
+def _read_taxonomy(path: Path) -> list[dict]:
+    content = read_json(path)
+    if not isinstance(content, list) or not content:
+        raise UserError(f"{path}: not a list of classes")
+    for number, entry in enumerate(content):
+        names = (
+            [entry.get(key) for key in ("taxonomy_id", "taxonomy_name")]
+            if isinstance(entry, dict)
+            else []
+        )
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise UserError(f"{path}: class {number} has no taxonomy_id and taxonomy_name")
+        for split in SPLITS:
+            models = entry.get(split, [])
+            if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
+                raise UserError(f"{path}: '{split}' of class {number} is not a list of names")
+    return content
+
+
+def _read_cameras(path: Path, count: int) -> np.ndarray:
+    """(V, 3, 4) in the mesh's coordinates."""
+    try:
+        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        rows = np.array([[float(word) for word in line.split()] for line in lines])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path.name} cannot be read ({one_line(error)})") from None
+    if rows.ndim != 2 or rows.shape[1] < 4 or not np.isfinite(rows).all():
+        raise UserError(f"{path.name} has other lines than azimuth elevation in-plane distance fov")
+    if len(rows) != count:
+        raise UserError(f"{path.name} has {len(rows)} lines for {count} pictures")
+    if (np.abs(rows[:, 1]) >= 90).any() or (rows[:, 3] <= 0).any():
+        raise UserError(f"{path.name} has an elevation of 90 degrees or a distance of 0")
+    return choy_extrinsics(*rows[:, :4].T)
+
+
+def _mesh_frame(grid: np.ndarray, location: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
+    """Where the grid's cube is in the mesh that was rendered: mesh = unit * scale + location.
+
+    ShapeNet's meshes have the centre of their bounding box at the origin and its diagonal is 1, so
+    the occupied cells tell to within a cell. The file tells exactly, if it agrees: headers may not
+    mention that the grid was centred (binvox -cb), and .mat files have none.
+    """
+    cells = np.argwhere(grid)
+    low, high = cells.min(0), cells.max(0) + 1
+    diagonal = np.linalg.norm(high - low)
+    centre = (low + high) / 2 / len(grid) - 0.5
+    estimate = len(grid) / diagonal
+    size_agrees = abs(scale / estimate - 1) < 2 * np.sqrt(3) / diagonal  # two cells an axis
+    if scale > 0 and size_agrees and np.abs(-location / scale - centre).max() < 1.5 / len(grid):
+        return location, scale
+    return -centre * estimate, estimate
+
+
+def _intrinsics(width: int, height: int) -> np.ndarray:
+    """(3, 3): the sensor's 32 mm are the longer side's, as Blender has it."""
+    focal = FOCAL_RATIO * max(width, height)
+    return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])

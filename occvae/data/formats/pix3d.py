@@ -1,0 +1,243 @@
+"""Pix3D (Sun et al. 2018): photographs with the models, masks and cameras of what they show."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
+from occvae.data.formats.files import list_digest, one_line, read_bytes, read_json, read_mat_grid
+from occvae.data.images import encode_png
+from occvae.data.sample import Sample
+from occvae.data.sources import Item
+from occvae.errors import UserError
+
+# Edges of the stored grids; the published ones are 128^3.
+RESOLUTIONS = (32, 128)
+# Longer side of the box over the edge of the picture: the median of this package's renderings.
+_SHARE = 0.7
+_LARGEST_PICTURE = 512  # pixels; models read 137 or 224
+# Millimetres of sensor that `focal_length` is given for, over the width of the photograph.
+_SENSOR_WIDTH = 32.0
+# Model coordinates have x to the left and z away from the viewer: half a turn about y.
+_TURN = np.diag([-1.0, 1.0, -1.0])
+# Its cameras have x to the left and y up, OpenCV's to the right and down.
+_FLIP = np.diag([-1.0, -1.0, 1.0])
+_HIDDEN = ("truncated", "occluded", "slightly_occluded")
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """An entry of pix3d.json, as far as it is used."""
+
+    image: str
+    mask: str
+    voxel: str
+    model: str
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+    rotation: np.ndarray
+    translation: np.ndarray
+    focal_length: float
+
+
+class Pix3DSource:
+    """The folder with pix3d.json, img, mask and model: one sample a photograph, all of them test.
+
+    Shapes are turned to this package's axes, +x right, +y up, +z to the front: of the grid, whose
+    axes point left, out of the front and up, [x, y, z] is [-left, up, out]; of the model, whose
+    axes point left, up and inwards, (x, y, z) is (-left, up, -inwards). The cells' bounding box
+    becomes the unit cube, as in Pix3D's own evaluation; a cell of a coarser grid is occupied when
+    any of its parts is. Photographs are cut to a square around the box, white where the mask is 0.
+
+    What a photograph shows only a part of (truncated, occluded or slightly occluded) is skipped, as
+    in the evaluation of the paper.
+
+    Raises:
+        UserError: it is another folder, or nothing in it is usable.
+    """
+
+    name = "pix3d"
+    splits = "pix3d"
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        path = self.root / "pix3d.json"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; give the folder of pix3d.json, img and model")
+        entries = read_json(path)
+        if not isinstance(entries, list):
+            raise UserError(f"{path}: not a list of annotations")
+        self.items: list[Item] = []
+        self.skipped: dict[str, str] = {}
+        self._annotations: list[_Annotation] = []
+        seen: set[str] = set()
+        for number, entry in enumerate(entries):
+            self._add(number, entry, seen)
+        if not self.items:
+            reasons = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
+            raise UserError(f"{path}: no annotation is usable ({reasons[:200]})")
+        self.settings = {"photographs": list_digest(self.items), "resolutions": list(RESOLUTIONS)}
+
+    def sample(self, index: int) -> Sample:
+        item, annotation = self.items[index], self._annotations[index]
+        voxels = read_mat_grid(self.root / annotation.voxel, "voxel")
+        if not voxels.any():
+            raise UserError("shape is empty")
+        grid = _fill_cube(np.flip(voxels.transpose(0, 2, 1), axis=0), max(RESOLUTIONS))
+        location, scale = _model_frame(self.root / annotation.model)
+        picture, left, top, edge = _cut(self.root, annotation)
+        original = np.concatenate(
+            [_FLIP @ annotation.rotation @ _TURN, _FLIP @ annotation.translation[:, None]], axis=1
+        )
+        extrinsics = unit_cube_extrinsics(original[None], _TURN @ location, scale)
+        intrinsics = _intrinsics(annotation, left, top, len(picture) / edge)[None]
+        points = (np.argwhere(grid) + 0.5) / len(grid) - 0.5
+        check_views(points, extrinsics, intrinsics, [(len(picture),) * 2], least=0.5)
+        return Sample(
+            id=item.id,
+            category=item.category,
+            images=[encode_png(picture)],
+            extrinsics=extrinsics,
+            intrinsics=intrinsics,
+            voxels={resolution: _coarsen(grid, resolution) for resolution in RESOLUTIONS},
+            location=_TURN @ location,
+            scale=scale,
+        )
+
+    def _add(self, number: int, entry: dict, seen: set[str]) -> None:
+        try:
+            annotation = _read_annotation(entry)
+            category, hidden = str(entry["category"]), _hidden(entry)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            self.skipped[f"annotation {number}"] = f"is incomplete or wrong ({error!r})"
+            return
+        id = annotation.image.removeprefix("img/")
+        if id in seen:
+            self.skipped[f"annotation {number}"] = f"is a second one of {annotation.image}"
+        elif hidden:
+            self.skipped[id] = f"is {hidden}"
+        else:
+            self.items.append(Item(id, category, "test"))
+            self._annotations.append(annotation)
+        seen.add(id)
+
+
+def _read_annotation(entry: dict) -> _Annotation:
+    annotation = _Annotation(
+        *(_relative(entry[key]) for key in ("img", "mask", "voxel", "model")),
+        size=tuple(int(length) for length in _numbers(entry["img_size"], 2)),
+        box=tuple(_numbers(entry["bbox"], 4).tolist()),
+        rotation=_numbers(entry["rot_mat"], 3, 3),
+        translation=_numbers(entry["trans_mat"], 3),
+        focal_length=float(_numbers(entry["focal_length"])),
+    )
+    if not np.allclose(annotation.rotation @ annotation.rotation.T, np.eye(3), atol=1e-3):
+        raise ValueError("rot_mat is no rotation")
+    if annotation.focal_length <= 0 or min(annotation.size) <= 0:
+        raise ValueError("focal_length and img_size must be positive")
+    return annotation
+
+
+def _relative(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{text} leaves the folder")
+    return str(path)
+
+
+def _numbers(value, *shape: int) -> np.ndarray:
+    numbers = np.array(value, dtype=np.float64)
+    if numbers.shape != shape or not np.isfinite(numbers).all():
+        raise ValueError(f"{value} where finite numbers {shape} were expected")
+    return numbers
+
+
+def _hidden(entry: dict) -> str:
+    """Why only a part of the object is seen, empty if all of it is."""
+    found = [key for key in _HIDDEN if entry.get(key) in (True, "true")]
+    return found[0].replace("_", " ") if found else ""
+
+
+def _fill_cube(grid: np.ndarray, resolution: int) -> np.ndarray:
+    """(R, R, R) bool: the nearest cells when the occupied ones fill the cube.
+
+    The grid itself where they do already.
+    """
+    cells = np.argwhere(grid)
+    low, high = cells.min(0), cells.max(0) + 1
+    edge = (high - low).max()
+    line = (np.arange(resolution) + 0.5) / resolution * edge
+    places = [np.floor(start + line).astype(int) for start in (low + high - edge) / 2]
+    inside = [(axis >= 0) & (axis < size) for axis, size in zip(places, grid.shape, strict=True)]
+    filled = np.zeros((resolution,) * 3, dtype=bool)
+    kept = [axis[mask] for axis, mask in zip(places, inside, strict=True)]
+    filled[np.ix_(*inside)] = grid[np.ix_(*kept)]
+    return filled
+
+
+def _coarsen(grid: np.ndarray, resolution: int) -> np.ndarray:
+    """(R, R, R) bool: cells with anything in them, so that thin parts stay."""
+    factor = len(grid) // resolution
+    return grid.reshape((resolution, factor) * 3).any(axis=(1, 3, 5))
+
+
+@lru_cache(maxsize=64)  # several photographs in a row show the same model
+def _model_frame(path: Path) -> tuple[np.ndarray, float]:
+    """Centre and longest edge of a model's bounding box."""
+    lines = [line.split()[1:4] for line in read_bytes(path).splitlines() if line.startswith(b"v ")]
+    try:
+        vertices = np.array(lines, dtype=np.float64)
+    except ValueError as error:
+        raise UserError(f"{path.name} has a wrong vertex ({one_line(error)})") from None
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
+        raise UserError(f"{path.name} has no vertices, or some that are not finite")
+    low, high = vertices.min(0), vertices.max(0)
+    if not (high > low).any():
+        raise UserError(f"{path.name} is a point")
+    return (low + high) / 2, float((high - low).max())
+
+
+def _cut(root: Path, annotation: _Annotation) -> tuple[np.ndarray, int, int, int]:
+    """(S, S, 3) uint8 RGB, and the left, top and edge of its square in the photograph."""
+    photograph = _open(root / annotation.image, "RGB", annotation.size)
+    mask = _open(root / annotation.mask, "L", annotation.size)
+    width, height = annotation.size
+    x0, y0, x1, y1 = np.clip(annotation.box, 0, [width, height, width, height])
+    if x1 <= x0 or y1 <= y0:
+        raise UserError(f"bbox {list(annotation.box)} is empty in a picture of {width}x{height}")
+    edge = int(np.ceil(max(x1 - x0, y1 - y0) / _SHARE))
+    left, top = round((x0 + x1 - edge) / 2), round((y0 + y1 - edge) / 2)
+    square = (left, top, left + edge, top + edge)
+    if mask.crop(square).getextrema()[1] == 0:
+        raise UserError(f"{Path(annotation.mask).name} is empty in the box")
+    white = Image.new("RGB", (edge, edge), (255, 255, 255))
+    picture = Image.composite(photograph.crop(square), white, mask.crop(square))
+    if edge > _LARGEST_PICTURE:
+        picture = picture.resize((_LARGEST_PICTURE,) * 2, Image.Resampling.BILINEAR)
+    return np.asarray(picture), left, top, edge
+
+
+def _open(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            converted = picture.convert(mode)
+    except FileNotFoundError:
+        raise UserError(f"{path.name} is missing") from None
+    except Exception as error:  # decoders raise all sorts of things on damaged files
+        raise UserError(f"{path.name} cannot be read as a picture ({one_line(error)})") from None
+    if converted.size != size:
+        raise UserError(f"{path.name} is {converted.size}, pix3d.json says {size}")
+    return converted
+
+
+def _intrinsics(annotation: _Annotation, left: int, top: int, ratio: float) -> np.ndarray:
+    """(3, 3) of the square, whose pixels are `ratio` times those of the photograph."""
+    width, height = annotation.size
+    focal = annotation.focal_length / _SENSOR_WIDTH * width
+    x, y = width / 2 - left, height / 2 - top
+    matrix = np.array([[focal, 0.0, x], [0.0, focal, y], [0.0, 0.0, 1.0]])
+    matrix[:2] *= ratio
+    return matrix
