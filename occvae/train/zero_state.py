@@ -61,7 +61,7 @@ def set_moments(engine, moments: dict[str, torch.Tensor]) -> None:
         engine: after `create_moments`.
         moments: as from `get_moments`; looked at on the first rank, which sends them to the others.
     """
-    from deepspeed.utils import safe_set_full_optimizer_state
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
     stage = engine.zero_optimization_stage()
     for name, parameter in _trained(engine.module):
@@ -71,7 +71,9 @@ def set_moments(engine, moments: dict[str, torch.Tensor]) -> None:
                 whole.copy_(moments[f"{moment}.{name}"])
             if dist.get_world_size() > 1:
                 dist.broadcast(whole, 0)
-            if stage:
+            if stage == 3:
+                safe_set_local_optimizer_state(parameter, _own_share(whole, parameter), moment)
+            elif stage:
                 safe_set_full_optimizer_state(parameter, whole, moment)
             else:
                 engine.optimizer.state[parameter][moment].copy_(whole)
@@ -99,6 +101,17 @@ def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def _whole_shape(parameter: nn.Parameter) -> torch.Size:
     return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def _own_share(whole: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
+    """This rank's part under ZeRO-3, which fills the last one up with zeros.
+
+    DeepSpeed's own function for it fails where the ranks do not divide the size.
+    """
+    size = parameter.ds_tensor.numel()
+    flat = torch.zeros(size * dist.get_world_size(), device=whole.device)
+    flat[: whole.numel()] = whole.flatten()
+    return flat.narrow(0, size * dist.get_rank(), size)
 
 
 def _held(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
