@@ -1,10 +1,16 @@
 """Points inside a mesh: crossing parity over a grid of columns against ray casting and others.
 
 python benchmarks/inside_mesh_bench.py [MESH ...] [--points 1000000] [--device cuda] [--json FILE]
+python benchmarks/inside_mesh_bench.py --meshes FOLDER [--points 100000]
 
 Without a mesh file, a sphere of 131,072 faces and a torus of 160,000, turned at random. Each call
 starts from vertices, faces and points: the time of making the grid, or the tree, is in it.
+
+--meshes prints one line for each mesh of a folder instead: what is wrong with it, and on how many
+points crossing parity differs from winding numbers, calculated from it as it is.
 """
+
+from pathlib import Path
 
 import torch
 
@@ -23,6 +29,35 @@ def load(path: str):
     vertices, faces = torch.tensor(mesh.vertices), torch.tensor(mesh.faces)
     low, high = vertices.aminmax(dim=0)
     return (vertices - (low + high) / 2) / (high - low).max(), faces
+
+
+def survey(folder: str, count: int, repeats: int) -> None:
+    """Prints a line for each mesh of a folder: verdict, speed, points on which methods differ.
+
+    Stops where parity and winding differ on a mesh for which `solid_of_mesh` chose parity.
+    """
+    from occvae.data.mesh_files import mesh_endings, normalise_mesh, read_mesh
+    from occvae.data.mesh_solids import solid_of_mesh
+
+    files = [path for path in Path(folder).iterdir() if path.suffix.lower() in mesh_endings()]
+    for path in sorted(files):
+        mesh = normalise_mesh(*read_mesh(path))
+        solid = solid_of_mesh(mesh)
+        generator = torch.Generator().manual_seed(0)
+        points = 1.1 * torch.rand(count, 3, generator=generator, dtype=torch.float64) - 0.55
+        runs = candidates(torch.from_numpy(mesh.vertices), torch.from_numpy(mesh.faces), points, 0)
+        parity, wound = runs["kernel, float64"]().numpy(), solid.winding(points.numpy()) >= 0.5
+        results = interleave(runs, repeats=repeats, device="cpu", warmup=1)
+        rates = [f"{run} {count / results[run]['median'] / 1e6:.2f}" for run in results]
+        print(f"{path.name}: {len(mesh.faces)} faces; {solid.verdict}")
+        print(f"  M points/s: {', '.join(rates)}")
+        taken = int((solid.contains(points.numpy()) != wound).sum())
+        print(
+            f"  differ from |winding number| >= 0.5 on {count} points: crossing parity "
+            f"{int((parity != wound).sum())}, {solid.method}, which is taken, {taken}"
+        )
+        if solid.method == "parity" and (parity != wound).any():
+            raise SystemExit("parity is wrong, or winding numbers are")
 
 
 def default_meshes() -> dict:
@@ -81,6 +116,7 @@ def check(runs: dict) -> dict[str, int]:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("meshes", nargs="*", help="files that trimesh reads")
+    options.add_argument("--meshes", dest="folder", help="of which each mesh is surveyed")
     options.add_argument("--points", type=int, nargs="+", default=[100_000, 1_000_000])
     options.add_argument("--reference-up-to", type=int, default=100_000, metavar="POINTS")
     args = options.parse_args()
@@ -88,6 +124,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     facts = environment(args.device)
     print(header("inside_mesh_bench", facts))
+    if args.folder:
+        return survey(args.folder, args.points[0], args.repeats)
     meshes = {path: load(path) for path in args.meshes} or default_meshes()
     for name, mesh in meshes.items():
         for count in args.points:

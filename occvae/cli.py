@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from occvae.commands import convert, data, evaluate, info, reconstruct
+from occvae.commands import convert, data, evaluate, info, reconstruct, view
 from occvae.errors import UserError
 
 # Each with `add_arguments(parser)` and `run(options)`.
@@ -12,6 +12,7 @@ _COMMANDS = {
     "data": (data, "build and verify datasets"),
     "reconstruct": (reconstruct, "pictures to mesh files"),
     "evaluate": (evaluate, "IoU of a model on a dataset, with controls"),
+    "view": (view, "meshes, runs and reports in the browser"),
     "convert": (convert, "official checkpoints of other systems"),
 }
 

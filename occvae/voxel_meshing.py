@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def smooth_meshes(
-    volumes: Tensor, threshold: float, resolution: int, progress: Progress | None = None
+    volumes: Tensor,
+    threshold: float,
+    resolution: int,
+    progress: Progress | None = None,
+    *,
+    refine_vertices: int = 0,
+    normals: bool = False,
 ) -> list[trimesh.Trimesh]:
     """Surfaces of the trilinear fields of volumes, through `extract_mesh`.
 
@@ -25,6 +31,7 @@ def smooth_meshes(
         threshold: probability of the surface.
         resolution: cells along each axis of the padded cube.
         progress: as in `occvae.mise`.
+        refine_vertices, normals: as in `extract_mesh`.
     """
     from occvae.meshing import extract_mesh
 
@@ -43,6 +50,8 @@ def smooth_meshes(
         num_shapes=len(volumes),
         device=volumes.device,
         progress=progress,
+        refine_vertices=refine_vertices,
+        normals=normals,
     )
 
 

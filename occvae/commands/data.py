@@ -35,6 +35,11 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     voxels.add_argument("--up", default="z", choices=("y", "z"), help="upward axis of the grids")
     _add_shape_settings(voxels, near_points=0, voxels="32")
     _add_destination(voxels)
+    meshes = formats.add_parser("meshes", help="a folder of meshes, of any kind trimesh reads")
+    meshes.add_argument("folder", help="searched with the folders in it; or one mesh file")
+    meshes.add_argument("--up", default="y", choices=("y", "z"), help="upward axis (default y)")
+    _add_shape_settings(meshes, near_points=_POINTS, voxels="32,64,128")
+    _add_destination(meshes)
     for name, help in (
         ("onet", "preprocessed ShapeNet of Occupancy Networks"),
         ("pix2vox", "ShapeNetRendering, ShapeNetVox32 and ShapeNet.json, of 3D-R2N2 and Pix2Vox"),
@@ -100,6 +105,14 @@ def _voxels(options: argparse.Namespace):
     return VoxelArchiveSource(options.archives, _shape_settings(options), up=options.up)
 
 
+def _meshes(options: argparse.Namespace):
+    from occvae.data.formats.meshes import MeshSource
+
+    return MeshSource(
+        options.folder, _shape_settings(options, training_surface=True), up=options.up
+    )
+
+
 def _onet(options: argparse.Namespace):
     from occvae.data.formats.onet import OccupancyNetworksSource
 
@@ -121,6 +134,7 @@ def _pix3d(options: argparse.Namespace):
 _SOURCES = {
     "procedural": _procedural,
     "voxels": _voxels,
+    "meshes": _meshes,
     "onet": _onet,
     "pix2vox": _pix2vox,
     "pix3d": _pix3d,

@@ -187,7 +187,8 @@ class StepSampler(Sampler):
     """Batches of keys of `ShapeDataset` for a range of steps; a pure function of the step.
 
     Each epoch is a fresh permutation of all samples, cut into global batches and shared out among
-    the ranks; the remainder that fills no batch is dropped. A resume only needs the step.
+    the ranks; the remainder that fills no batch is dropped. Of fewer samples than a batch takes an
+    epoch passes over them as often as one batch needs. A resume only needs the step.
 
     Args:
         num_samples: of the dataset.
@@ -209,12 +210,9 @@ class StepSampler(Sampler):
         steps: range,
         random_views: int | None = None,
     ):
-        self.batches_per_epoch = num_samples // (batch_size * world_size)
-        if self.batches_per_epoch == 0:
-            raise UserError(
-                f"a batch of {batch_size} x {world_size} ranks is larger than the training set of "
-                f"{num_samples} shapes; lower optim.batch_size"
-            )
+        global_batch = batch_size * world_size
+        self.passes = -(-global_batch // num_samples)
+        self.batches_per_epoch = num_samples * self.passes // global_batch
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.world_size, self.seed, self.steps = rank, world_size, seed, steps
         self.random_views = random_views
@@ -223,15 +221,24 @@ class StepSampler(Sampler):
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
-        order_epoch, order = -1, np.empty(0, np.int64)
+        order_epoch, order = -1, np.empty((0, 2), np.int64)
         for step in self.steps:
             epoch, batch = divmod(step, self.batches_per_epoch)
             if epoch != order_epoch:
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-                order_epoch = epoch
+                order, order_epoch = self._order(epoch), epoch
             start = (batch * self.world_size + self.rank) * self.batch_size
             views = self._views(step)
-            yield [(epoch, int(index), *views) for index in order[start : start + self.batch_size]]
+            keys = order[start : start + self.batch_size].tolist()
+            yield [(*key, *views) for key in keys]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """(passes * num_samples, 2) numbers of the pass and of the sample, in an epoch's order."""
+        passes = range(epoch * self.passes, (epoch + 1) * self.passes)
+        samples = [
+            np.random.default_rng([self.seed, number]).permutation(self.num_samples)
+            for number in passes
+        ]
+        return np.stack([np.repeat(passes, self.num_samples), np.concatenate(samples)], axis=1)
 
     def _views(self, step: int) -> tuple[int, ...]:
         if self.random_views is None:

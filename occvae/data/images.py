@@ -26,18 +26,51 @@ def load_image(source: str | Path | bytes, image_size: int) -> np.ndarray:
     Raises:
         UserError: the file is missing or is not a picture.
     """
+    return np.asarray(fit_in_square(open_picture(source), image_size))
+
+
+def open_picture(source: str | Path | bytes) -> Image.Image:
+    """Reads a picture upright, of its own size, in mode RGB, or RGBA where it has transparency.
+
+    Pictures of 16 bits are scaled to 8, and floating point ones from [0, 1].
+
+    Args:
+        source: path or encoded bytes.
+
+    Raises:
+        UserError: the file is missing or is not a picture.
+    """
     name = "picture" if isinstance(source, bytes) else str(source)
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             picture.load()
-            square = _fit_in_square(_over_white(ImageOps.exif_transpose(picture)), image_size)
+            return _to_rgb(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
         raise UserError(f"{name}: no such file") from None
     except UnidentifiedImageError:
         raise UserError(f"{name}: not a picture (expected PNG, JPEG, WebP, ...)") from None
     except Exception as error:  # decoders raise all sorts of things on damaged files
         raise UserError(f"{name}: cannot be read as a picture ({error})") from None
-    return np.asarray(square)
+
+
+def over_white(picture: Image.Image) -> Image.Image:
+    """RGB of a picture that `open_picture` read."""
+    if picture.mode == "RGB":
+        return picture
+    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, picture).convert("RGB")
+
+
+def fit_in_square(picture: Image.Image, edge: int) -> Image.Image:
+    """An RGB or RGBA picture in the middle of a white square of `edge` pixels, antialiased."""
+    # Resized before it is padded: the padded square of a long panorama could fill the memory.
+    picture = over_white(picture)
+    scale = edge / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    square = Image.new("RGB", (edge, edge), (255, 255, 255))
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    square.paste(resized, ((edge - width) // 2, (edge - height) // 2))
+    return square
 
 
 def encode_png(picture: np.ndarray) -> bytes:
@@ -47,22 +80,14 @@ def encode_png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _over_white(picture: Image.Image) -> Image.Image:
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    # Pillow's own conversions clip at 255 instead of scaling.
     if picture.mode.startswith("I;16") or picture.mode == "I":
-        # Pillow's own conversion clips at 255 instead of scaling.
-        picture = Image.fromarray((np.asarray(picture) / 257.0).clip(0, 255).astype(np.uint8))
-    elif picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+        return _grey(np.asarray(picture) / 257.0)
+    if picture.mode == "F":
+        return _grey(np.nan_to_num(np.asarray(picture)) * 255.0)
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
-def _fit_in_square(picture: Image.Image, edge: int) -> Image.Image:
-    # Resized before it is padded: the padded square of a long panorama could fill the memory.
-    scale = edge / max(picture.size)
-    width, height = (max(1, round(length * scale)) for length in picture.size)
-    square = Image.new("RGB", (edge, edge), (255, 255, 255))
-    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-    square.paste(resized, ((edge - width) // 2, (edge - height) // 2))
-    return square
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -1,6 +1,7 @@
 """Solids to samples: points, voxels, surface and pictures of anything with an inside."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -70,18 +71,24 @@ class ShapeSettings:
 
 
 def make_sample(
-    id: str, category: str, split: str, shape: Shape, settings: ShapeSettings
+    id: str,
+    category: str,
+    split: str,
+    shape: Shape,
+    settings: ShapeSettings,
+    voxelise: Callable[[int], np.ndarray] | None = None,
 ) -> Sample:
     """All that the settings ask for, the same for the same id and seed.
+
+    Args:
+        voxelise: resolution to grid (R, R, R) bool; by default the cells whose centres are inside.
 
     Raises:
         UserError: no cell of the coarsest grid is inside.
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
-    voxels = {
-        resolution: shape.contains(cell_centres(resolution)).reshape((resolution,) * 3)
-        for resolution in sorted(settings.voxel_resolutions)
-    }
+    voxelise = voxelise or (lambda r: shape.contains(cell_centres(r)).reshape(r, r, r))
+    voxels = {resolution: voxelise(resolution) for resolution in sorted(settings.voxel_resolutions)}
     if not next(iter(voxels.values())).any():
         raise UserError("shape is empty")
     points = quantise_points(rng.uniform(-HALF_EXTENT, HALF_EXTENT, (settings.num_points, 3)))

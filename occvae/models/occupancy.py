@@ -101,6 +101,9 @@ class OccupancyModel(nn.Module):
         resolution: int = 256,
         threshold: float | None = None,
         progress: "Progress | None" = None,
+        *,
+        refine_vertices: int = 0,
+        normals: bool = False,
     ) -> list["trimesh.Trimesh"]:
         """One mesh for each item of images (B, V, 3, H, W), extracted together.
 
@@ -110,6 +113,7 @@ class OccupancyModel(nn.Module):
                 a number from 32 to 64.
             threshold: probability of the surface; None takes the model's own.
             progress: as in `occvae.mise`.
+            refine_vertices, normals: as in `occvae.extract_mesh`.
         """
         from occvae.meshing import extract_mesh
 
@@ -125,6 +129,8 @@ class OccupancyModel(nn.Module):
                 num_shapes=len(conditioning),
                 device=images.device,
                 progress=progress,
+                refine_vertices=refine_vertices,
+                normals=normals,
             )
 
     def _query(self, points: Tensor, conditioning: Tensor) -> Tensor:

@@ -4,8 +4,12 @@
 <run>/metrics.jsonl, tensorboard/ what happened
 <run>/samples/                    contact sheets
 <run>/best/, <run>/last/          exports, see occvae.models.pretrained
-<run>/checkpoints/latest.json     which checkpoint to resume, written after it is complete
-<run>/checkpoints/step-N/         DeepSpeed's files
+<run>/checkpoints/step-N/         state.safetensors: weights, and AdamW moments by parameter name;
+                                  state.json: what else a training remembers
+
+Checkpoints are written by the first rank under another name and renamed when they are on the disk:
+one that has its name is whole, whenever a process or the machine died. They do not depend on the
+number of ranks or the ZeRO stage, and only the first rank needs to see them.
 """
 
 import itertools
@@ -13,24 +17,34 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import torch
 
 from occvae.errors import UserError
 
 TRAIN_CONFIG = "train_config.json"
-_POINTER = "checkpoints/latest.json"
+FORMAT_VERSION = 2
+_FOLDER = "checkpoints"
+_TENSORS, _STATE = "state.safetensors", "state.json"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What is known of a checkpoint before its tensors are read."""
+@dataclass
+class Progress:
+    """What a checkpoint remembers beside tensors; all else follows from it and the configuration.
 
-    folder: Path
-    tag: str
+    Args:
+        arch: of the model.
+        step: optimiser steps done.
+        best_iou: of the validations so far.
+        global_batch: shapes of a micro step, of all ranks together.
+    """
+
     arch: str
     step: int
-    world_size: int
+    best_iou: float
+    global_batch: int
 
 
 def choose_run_folder(out: str | None, arch: str, resume: bool) -> Path:
@@ -47,50 +61,101 @@ def choose_run_folder(out: str | None, arch: str, resume: bool) -> Path:
             )
         return folder
     if resume:
-        pointers = [
-            pointer
-            for pointer in Path("runs").glob(f"{arch}*/{_POINTER}")
-            if re.fullmatch(rf"{re.escape(arch)}(-\d+)?", pointer.parents[1].name)
+        saved = [
+            checkpoint
+            for checkpoint in Path("runs").glob(f"{arch}*/{_FOLDER}/step-*")
+            if re.fullmatch(rf"{re.escape(arch)}(-\d+)?", checkpoint.parents[1].name)
         ]
-        if not pointers:
+        if not saved:
             raise UserError(f"runs/{arch}: no run to resume; give its folder with --out")
-        return max(pointers, key=lambda pointer: pointer.stat().st_mtime).parents[1]
+        return max(saved, key=lambda checkpoint: checkpoint.stat().st_mtime).parents[1]
     names = (arch if number == 1 else f"{arch}-{number}" for number in itertools.count(1))
     return next(Path("runs") / name for name in names if not _is_used(Path("runs") / name))
 
 
 def _is_used(run: Path) -> bool:
-    return (run / _POINTER).exists() or (run / "metrics.jsonl").exists()
+    return bool(list_checkpoints(run)) or (run / "metrics.jsonl").exists()
 
 
-def find_checkpoint(run: Path, arch: str, world_size: int) -> Checkpoint:
-    """The newest complete checkpoint of a run, checked to fit this architecture and job."""
-    pointer = run / _POINTER
-    if not pointer.is_file():
-        raise UserError(f"{run}: holds no checkpoint to resume")
+def list_checkpoints(run: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    found = [path for path in (run / _FOLDER).glob("step-*") if path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def save_checkpoint(
+    run: Path, progress: Progress, tensors: dict[str, torch.Tensor], keep: int
+) -> None:
+    """Writes a checkpoint, whole or not at all, then removes all but the newest `keep`."""
+    from safetensors.torch import save_file
+
+    folder = run / _FOLDER / f"step-{progress.step}"
+    if folder.is_dir():
+        return  # of a run that was stopped here, resumed and stopped at once
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        content = json.loads(pointer.read_text())
-        checkpoint = Checkpoint(pointer.parent, **content)
-    except (json.JSONDecodeError, TypeError) as error:
-        raise UserError(f"{pointer}: not readable ({error!r})") from None
-    if checkpoint.arch != arch:
-        raise UserError(f"{run}: its checkpoint is of arch {checkpoint.arch!r}, not {arch!r}")
-    if checkpoint.world_size != world_size:
-        raise UserError(
-            f"{run}: was saved by {checkpoint.world_size} rank(s), cannot resume on {world_size}"
-        )
-    if not (checkpoint.folder / checkpoint.tag).is_dir():
-        raise UserError(f"{checkpoint.folder / checkpoint.tag}: checkpoint is missing")
-    return checkpoint
+        save_file(tensors, partial / _TENSORS)
+        content = {"format_version": FORMAT_VERSION, **asdict(progress)}
+        (partial / _STATE).write_text(json.dumps(content) + "\n")
+        for path in (partial / _TENSORS, partial / _STATE, partial):
+            _to_disk(path)
+        os.rename(partial, folder)
+        _to_disk(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for old in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
 
 
-def commit_checkpoint(checkpoint: Checkpoint) -> None:
-    """Makes a written checkpoint the one to resume, then removes older ones."""
-    pointer = checkpoint.folder / "latest.json"
-    temporary = pointer.with_suffix(".tmp")
-    content = {key: value for key, value in vars(checkpoint).items() if key != "folder"}
-    temporary.write_text(json.dumps(content) + "\n")
-    os.replace(temporary, pointer)
-    for folder in checkpoint.folder.glob("step-*"):
-        if folder.name != checkpoint.tag:
-            shutil.rmtree(folder)
+def read_progress(run: Path, arch: str) -> Progress:
+    """Of the newest checkpoint of a run, checked to be of this architecture.
+
+    Raises:
+        UserError: there is none, or it is damaged, of another architecture or format.
+    """
+    folder = _newest(run)
+    try:
+        content = json.loads((folder / _STATE).read_text())
+        version = content.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(f"{folder}: is of format {version}, this occvae reads {FORMAT_VERSION}")
+        progress = Progress(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(run, error) from None
+    if progress.arch != arch:
+        raise UserError(f"{run}: its checkpoint is of arch {progress.arch!r}, not {arch!r}")
+    return progress
+
+
+def read_tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Of the newest checkpoint of a run; raises `UserError` where it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(_newest(run) / _TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(run, error) from None
+
+
+def _newest(run: Path) -> Path:
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        raise UserError(f"{run}: holds no checkpoint to resume")
+    return checkpoints[-1]
+
+
+def _damaged(run: Path, error: Exception) -> UserError:
+    *before, folder = list_checkpoints(run)
+    instead = f", to resume from {before[-1].name}" if before else ""
+    return UserError(f"{folder}: damaged ({error!r}); delete it{instead}")
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -69,8 +69,8 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast where the hardware multiplies bf16, otherwise fp32."""
-    zero_stage: Literal[0, 1, 2] = 1
-    """What is shared out among ranks: nothing, optimiser states, or gradients too."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """What is shared out among ranks: nothing, optimiser states, gradients too, weights too."""
     seed: int = 0
     log_every: int = 10
     validate_every: int = 2000
@@ -79,6 +79,8 @@ class TrainConfig:
     validate_points: int = 16_384
     """Points of each."""
     save_every: int = 2000
+    keep_checkpoints: int = 2
+    """The newest ones; the exports best/ and last/ are kept beside them."""
 
     def __post_init__(self):
         positive = {
@@ -93,6 +95,7 @@ class TrainConfig:
             "validate_shapes": self.validate_shapes,
             "validate_points": self.validate_points,
             "save_every": self.save_every,
+            "keep_checkpoints": self.keep_checkpoints,
         }
         for name, value in positive.items():
             if not 0 < value < math.inf:

@@ -10,8 +10,8 @@ from pathlib import Path
 from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
 from occvae.models.registry import list_models, model_options
-from occvae.train import engine as parallel
-from occvae.train.checkpoint import TRAIN_CONFIG, choose_run_folder, find_checkpoint
+from occvae.train import parallel
+from occvae.train.checkpoint import TRAIN_CONFIG, Progress, choose_run_folder, read_progress
 from occvae.train.config import DataConfig, TrainConfig, apply_overrides, from_dict
 from occvae.train.presets import PRESETS, make_preset
 
@@ -54,13 +54,7 @@ def _train(options: argparse.Namespace, device) -> int:
     from occvae.train.trainer import Trainer
 
     config, run = parallel.from_first_rank(lambda: _prepare(options))
-    trainer = Trainer(config, run, device)
-    if options.resume:
-        trainer.resume(
-            parallel.from_first_rank(
-                lambda: find_checkpoint(run, config.arch, parallel.world_size())
-            )
-        )
+    trainer = Trainer(config, run, device, options.resume)
     if parallel.rank() == 0:
         size = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
         print(
@@ -103,7 +97,18 @@ def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
         raise UserError(f"{path}: not readable ({error!r})") from None
     if options.arch not in (None, config.arch):
         raise UserError(f"{run}: is a run of arch {config.arch!r}, not {options.arch!r}")
-    return _override(config, options)
+    return _override(_share_batch(config, read_progress(run, config.arch)), options)
+
+
+def _share_batch(config: TrainConfig, progress: Progress) -> TrainConfig:
+    """The same global batch on as many ranks as there are now."""
+    share, rest = divmod(progress.global_batch, parallel.world_size())
+    if rest:
+        raise UserError(
+            f"the run's batch of {progress.global_batch} shapes cannot be shared out evenly among "
+            f"{parallel.world_size()} ranks; resume on another number, or set optim.batch_size"
+        )
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=share))
 
 
 def _override(config: TrainConfig, options: argparse.Namespace) -> TrainConfig:

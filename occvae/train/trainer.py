@@ -3,7 +3,6 @@
 import multiprocessing
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,20 +13,17 @@ from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
 from occvae.models.registry import create_model
 from occvae.ops.voxel_iou import voxel_iou
-from occvae.train import engine as parallel
-from occvae.train.checkpoint import Checkpoint, commit_checkpoint
+from occvae.train import parallel
+from occvae.train.checkpoint import Progress, read_progress, read_tensors, save_checkpoint
 from occvae.train.config import TrainConfig
+from occvae.train.engine import Engine
 from occvae.train.logging import RunLogger
 from occvae.train.objectives import create_objective, to_device
 from occvae.train.schedule import create_schedule
+from occvae.train.zero_state import moment_names
 
-
-@dataclass
-class Progress:
-    """What a checkpoint remembers beside tensors; everything else follows from the step."""
-
-    step: int = 0
-    best_iou: float = -1.0
+# Before the names of weights in a checkpoint.
+_MODEL = "model."
 
 
 class Trainer:
@@ -37,29 +33,52 @@ class Trainer:
         config: of the run.
         run: its folder, the same on every rank.
         device: of this rank.
+        resume: from the newest checkpoint in the folder.
     """
 
-    def __init__(self, config: TrainConfig, run: Path, device: torch.device):
+    def __init__(self, config: TrainConfig, run: Path, device: torch.device, resume: bool = False):
         self.config, self.run, self.device = config, run, device
-        self.progress = Progress()
         self.stop_signal: int | None = None
-        # The same initial weights on every rank; DeepSpeed would broadcast parameters but not
-        # buffers.
         torch.manual_seed(config.seed)
         self.model = create_model(config.arch, **config.model)
-        if config.initial_weights is not None:
-            load_weights(self.model, config.initial_weights)
         self.frozen = _freeze(self.model, config.frozen)
+        moments: dict[str, torch.Tensor] = {}
+        self.progress = parallel.from_first_rank(
+            lambda: self._restore(moments) if resume else self._start()
+        )
+        parallel.broadcast_model(self.model, device)
         self.objective = create_objective(self.model, config.optim)
         self.train_set = self._dataset("train", config.data.num_points, config.data.num_views)
         self.validation_set = self._dataset("val", config.validate_points, config.data.num_views)
         optim = config.optim
         schedule = create_schedule(optim.schedule, optim.warmup_steps, optim.steps)
-        self.engine = parallel.Engine(self.model, config, schedule, device)
+        self.engine = Engine(self.model, config, schedule, device, self.progress.step, moments)
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        state = self.engine.load(checkpoint.folder, checkpoint.tag, self.device)
-        self.progress = Progress(**state)
+    def _start(self) -> Progress:
+        """On the first rank: the weights to start from, if any are given."""
+        if self.config.initial_weights is not None:
+            load_weights(self.model, self.config.initial_weights)
+        return Progress(self.config.arch, 0, best_iou=-1.0, global_batch=self._global_batch())
+
+    def _restore(self, moments: dict[str, torch.Tensor]) -> Progress:
+        """On the first rank: weights into the model, the rest into `moments`."""
+        progress = read_progress(self.run, self.config.arch)
+        tensors = read_tensors(self.run)
+        weights = {
+            name.removeprefix(_MODEL): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith(_MODEL)
+        }
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self.run}: its checkpoint does not fit: {reason}") from None
+        if tensors.keys() != moment_names(self.model):
+            raise UserError(f"{self.run}: its checkpoint was saved with other parts frozen")
+        moments.update(tensors)
+        progress.global_batch = self._global_batch()
+        return progress
 
     def fit(self) -> bool:
         """Trains to the last step; False when a signal ended it early, after saving."""
@@ -102,13 +121,15 @@ class Trainer:
 
     def save(self) -> None:
         """Collective: a resumable checkpoint, and the export of the last weights."""
-        folder, tag = self.run / "checkpoints", f"step-{self.progress.step}"
-        self.engine.save(folder, tag, vars(self.progress))
-        if parallel.rank() == 0:
-            commit_checkpoint(
-                Checkpoint(folder, tag, self.config.arch, self.progress.step, parallel.world_size())
-            )
-            save_pretrained(self.model, self.run / "last", step=self.progress.step)
+        model, moments = self.engine.whole_model(), self.engine.moments()
+
+        def write() -> None:
+            weights = {_MODEL + name: value for name, value in model.state_dict().items()}
+            keep = self.config.keep_checkpoints
+            save_checkpoint(self.run, self.progress, {**weights, **moments}, keep)
+            save_pretrained(model, self.run / "last", step=self.progress.step)
+
+        parallel.from_first_rank(write)
 
     def _step(self, batches, logger: RunLogger) -> None:
         accumulation = self.config.optim.accumulation_steps
@@ -157,12 +178,13 @@ class Trainer:
         batches = [[(0, int(number * stride))] for number in mine]
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.engine.eval()
+        model = self.engine.whole_model()
         with torch.no_grad():  # and without autocast: by the numbers that `occvae evaluate` prints
             for batch in make_loader(self.validation_set, batches, num_workers=0, pin_memory=False):
                 batch = to_device(batch, self.device)
-                iou = self._iou(self.objective.predict(self.model, batch), batch)
+                iou = self._iou(self.objective.predict(model, batch), batch)
                 total += torch.tensor([iou.sum(), iou.numel()], device=self.device)
-        self._finish_validation(logger, *parallel.sum_over_ranks(total).tolist())
+        self._finish_validation(model, logger, *parallel.sum_over_ranks(total).tolist())
         self._train_mode()
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
 
@@ -172,7 +194,9 @@ class Trainer:
         for part in self.frozen:
             part.eval()
 
-    def _finish_validation(self, logger: RunLogger, iou_sum: float, count: float) -> None:
+    def _finish_validation(
+        self, model: torch.nn.Module, logger: RunLogger, iou_sum: float, count: float
+    ) -> None:
         step, iou = self.progress.step, iou_sum / count
         best = iou > self.progress.best_iou
         self.progress.best_iou = max(iou, self.progress.best_iou)
@@ -180,11 +204,11 @@ class Trainer:
             logger.write(step, {"val/iou": iou})
             logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
             sheet = self.run / "samples" / f"step-{step:07d}.png"
-            write_contact_sheet(sheet, self.model, self.validation_set, self.device)
-            if hasattr(self.model, "sample"):
-                write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), self.model, self.device)
+            write_contact_sheet(sheet, model, self.validation_set, self.device)
+            if hasattr(model, "sample"):
+                write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), model, self.device)
             if best:
-                save_pretrained(self.model, self.run / "best", step=step, val_iou=iou)
+                save_pretrained(model, self.run / "best", step=step, val_iou=iou)
 
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
         data, train = self.config.data, split == "train"
@@ -220,9 +244,11 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
 
+    def _global_batch(self) -> int:
+        return self.config.optim.batch_size * parallel.world_size()
+
     def _samples_per_step(self) -> int:
-        optim = self.config.optim
-        return optim.batch_size * optim.accumulation_steps * parallel.world_size()
+        return self._global_batch() * self.config.optim.accumulation_steps
 
     def _request_stop(self, number: int, frame) -> None:
         self.stop_signal = number

@@ -184,9 +184,19 @@ def test_a_resume_continues_the_same_batches(start):
     assert batches(range(start, 9)) == batches(range(9))[start:]
 
 
-def test_a_batch_larger_than_the_set_is_refused():
-    with pytest.raises(UserError, match="a batch of 7 x 2 ranks is larger than .* 12 shapes"):
-        batches(range(1), batch=7)
+@pytest.mark.parametrize("samples, passes", [(1, 14), (5, 3), (13, 2)])
+def test_few_samples_fill_a_batch_in_several_passes(samples, passes):
+    """Across both ranks: each sample as often as another, or once more, each time in a new pass."""
+    for step in range(3):
+        keys = [
+            key
+            for rank in range(2)
+            for key in batches(range(step, step + 1), rank=rank, samples=samples, batch=7)[0]
+        ]
+        assert len(set(keys)) == len(keys) == 14
+        assert {number // passes for number, _ in keys} == {step}
+        counts = np.bincount([index for _, index in keys], minlength=samples)
+        assert counts.max() - counts.min() <= 1
 
 
 def test_voxels_instead_of_points(lopsided):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from occvae.data.images import encode_png, load_image
+from occvae.data.images import encode_png, load_image, open_picture, over_white
 from occvae.errors import UserError
 
 WHITE = [255, 255, 255]
@@ -51,6 +51,10 @@ def test_png_round_trip_is_exact():
         # Pillow's conversion to RGBA would clip this dark grey to white.
         (encode(grey16(257 * 60), transparency=5), [60, 60, 60]),
         (encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"), [255, 0, 0]),
+        (encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), [255, 0, 0]),
+        (encode(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"), [127, 127, 127]),
+        (encode(Image.fromarray(np.full((8, 8), np.nan, np.float32)), "TIFF"), [0, 0, 0]),
+        (encode(Image.fromarray(np.full((8, 8), 257 * 60, np.int32)), "TIFF"), [60, 60, 60]),
         (encode(Image.new("RGB", (1, 1), (9, 8, 7))), [9, 8, 7]),
     ],
 )
@@ -58,6 +62,14 @@ def test_every_mode_becomes_rgb_over_white(content, expected):
     loaded = load_image(content, 8)
     assert loaded.shape == (8, 8, 3) and loaded.dtype == np.uint8
     np.testing.assert_array_equal(loaded, np.broadcast_to(expected, (8, 8, 3)))
+
+
+def test_opened_pictures_keep_their_size_and_transparency():
+    opened = open_picture(encode(palette_picture(), transparency=0))
+    assert (opened.mode, opened.size) == ("RGBA", (8, 8))
+    assert opened.getpixel((0, 0))[3] == 0 and opened.getpixel((7, 7)) == (200, 100, 50, 255)
+    np.testing.assert_array_equal(np.asarray(over_white(opened))[0, 0], WHITE)
+    assert open_picture(encode(grey16(9))).mode == "RGB"
 
 
 def test_palette_with_transparency():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 import occvae
 from occvae.evaluation import evaluate
+from occvae.train.checkpoint import list_checkpoints
 from tests.tiny import TINY_RUN
 
 TRAIN = Path(__file__).parents[2] / "launchers" / "train.py"
@@ -81,7 +83,7 @@ def test_a_run_leaves_its_records(trained):
     assert json.loads((trained / "train_config.json").read_text())["optim"]["steps"] == 200
     assert list((trained / "tensorboard").iterdir())
     assert (trained / "samples" / "step-0000200.png").stat().st_size > 1000
-    assert [folder.name for folder in (trained / "checkpoints").glob("step-*")] == ["step-200"]
+    assert [folder.name for folder in list_checkpoints(trained)] == ["step-200"]
 
 
 def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
@@ -92,11 +94,11 @@ def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    pointer = tmp_path / "resumed" / "checkpoints" / "latest.json"
-    wait_for(pointer.exists, process)
+    resumed = tmp_path / "resumed"
+    wait_for(lambda: list_checkpoints(resumed), process)
     process.kill()
     process.wait()
-    assert json.loads(pointer.read_text())["step"] < 120
+    assert list_checkpoints(resumed)[-1].name != "step-120"
     succeed(tiny_dataset, tmp_path / "resumed", "--resume")
     assert_same_weights(tmp_path / "straight", tmp_path / "resumed")
 
@@ -112,6 +114,17 @@ def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):
     # Adam turns rounding into full steps where gradients vanish, so later figures only stay close.
     assert two[2]["train/loss"] == pytest.approx(one[2]["train/loss"], rel=1e-2)
     assert two[-1]["val/iou"] == pytest.approx(one[-1]["val/iou"], abs=0.02)
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused(trained):
+    copy = Path(shutil.copytree(trained, trained.parent / "copy"))
+    state = copy / "checkpoints" / "step-200" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "global_batch": 3}))
+    command = [LAUNCHER, "--num_gpus", "2", "--master_port", "29871", str(TRAIN), "--resume"]
+    result = subprocess.run(
+        [*command, "--out", str(copy)], capture_output=True, text=True, timeout=240
+    )
+    assert_refused(result, "batch of 3 shapes cannot be shared out evenly among 2 ranks")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -132,7 +145,7 @@ def test_a_signal_to_the_whole_job_saves_and_says_so(number, tiny_dataset, tmp_p
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
     assert "saved; continue with --resume" in output
-    assert (out / "checkpoints" / "latest.json").exists()
+    assert list_checkpoints(out)
 
 
 def wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None:

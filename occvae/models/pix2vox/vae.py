@@ -155,14 +155,24 @@ class Pix2VoxVae(VoxelModel):
         blocks: bool = False,
         progress: "Progress | None" = None,
         num_samples: int | None = None,
+        **extraction,
     ) -> "list[trimesh.Trimesh] | list[list[trimesh.Trimesh]]":
         """As `VoxelModel.reconstruct`; with `num_samples` a list of hypotheses for each item."""
         if num_samples is None:
             return super().reconstruct(
-                images, resolution, threshold, view_mask=view_mask, blocks=blocks, progress=progress
+                images,
+                resolution,
+                threshold,
+                view_mask=view_mask,
+                blocks=blocks,
+                progress=progress,
+                **extraction,
             )
         samples = self.predict_samples(images, num_samples, view_mask=view_mask)
-        return [self.mesh(volumes, resolution, threshold, blocks, progress) for volumes in samples]
+        return [
+            self.mesh(volumes, resolution, threshold, blocks, progress, **extraction)
+            for volumes in samples
+        ]
 
 
 @register_model

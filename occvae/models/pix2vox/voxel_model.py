@@ -129,6 +129,8 @@ class VoxelModel(nn.Module):
         view_mask: Tensor | None = None,
         blocks: bool = False,
         progress: "Progress | None" = None,
+        refine_vertices: int = 0,
+        normals: bool = False,
     ) -> list["trimesh.Trimesh"]:
         """One mesh for each item of images (B, V, 3, H, W).
 
@@ -140,9 +142,18 @@ class VoxelModel(nn.Module):
             blocks: a cube for each occupied voxel instead of a smooth surface; `resolution` is
                 then of no account.
             progress: as in `occvae.mise`.
+            refine_vertices, normals: as in `occvae.extract_mesh`; of no account for blocks.
         """
         volumes = self.predict_voxels(images, None, view_mask)
-        return self.mesh(volumes, resolution, threshold, blocks, progress)
+        return self.mesh(
+            volumes,
+            resolution,
+            threshold,
+            blocks,
+            progress,
+            refine_vertices=refine_vertices,
+            normals=normals,
+        )
 
     def mesh(
         self,
@@ -151,6 +162,7 @@ class VoxelModel(nn.Module):
         threshold: float | None = None,
         blocks: bool = False,
         progress: "Progress | None" = None,
+        **extraction,
     ) -> list["trimesh.Trimesh"]:
         """Meshes of volumes (B, R, R, R) of probabilities, with the arguments of `reconstruct`."""
         from occvae.voxel_meshing import block_mesh, smooth_meshes
@@ -159,7 +171,7 @@ class VoxelModel(nn.Module):
         check_threshold(threshold)
         if blocks:
             return [block_mesh((volume >= threshold).cpu().numpy()) for volume in volumes]
-        return smooth_meshes(volumes, threshold, resolution, progress)
+        return smooth_meshes(volumes, threshold, resolution, progress, **extraction)
 
 
 def resample(volumes: Tensor, resolution: int | None) -> Tensor:

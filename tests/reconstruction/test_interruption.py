@@ -1,5 +1,6 @@
 """What `occvae reconstruct` shows while it works, and what it leaves when it is interrupted."""
 
+import errno
 import io
 import os
 import signal
@@ -15,10 +16,12 @@ import torch
 import trimesh
 from PIL import Image
 
-from occvae import meshing, reconstruction
+import occvae
+from occvae import meshing
 from occvae.cli import main
 from occvae.meshing import ProgressBar, extract_mesh
 from occvae.models import save_pretrained
+from occvae.reconstruction import files
 from tests.fakes import octahedron_model
 from tests.fields import sphere
 
@@ -52,7 +55,7 @@ def write_some_and_interrupt(mesh, path, **_):
 INTERRUPTED = {
     "in the extraction": (meshing, "mise", interrupt, set()),
     "in the export": (trimesh.Trimesh, "export", write_some_and_interrupt, set()),
-    "in the preview": (reconstruction, "_preview", interrupt, {"photo.glb"}),
+    "in the preview": (files, "preview_picture", interrupt, {"photo.glb"}),
 }
 
 
@@ -67,18 +70,25 @@ def test_an_interruption_is_one_line_and_leaves_no_part_of_a_file(
     assert {path.name for path in Path("out").iterdir()} == expected
 
 
-def test_a_failed_export_leaves_the_file_that_was_there(arguments, monkeypatch, capsys):
-    Path("out/photo.glb").write_bytes(b"before")
+@pytest.mark.parametrize("content", ["the export", "the preview", "the turntable"])
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(arguments, monkeypatch, capsys, content):
+    owner, name, file = {
+        "the export": (trimesh.Trimesh, "export", "photo.glb"),
+        "the preview": (Image.Image, "save", "photo.preview.png"),
+        "the turntable": (files, "write_turntable", "photo.turntable.gif"),
+    }[content]
+    Path("out", file).write_bytes(b"before")
 
-    def fail(mesh, path, **_):
-        Path(path).write_bytes(b"half of it")
-        raise OSError("No space left on device")
+    def fail(first, path, *_, **__):
+        Path(path if owner is not files else first).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trimesh.Trimesh, "export", fail)
-    assert main(arguments) == 2
-    assert capsys.readouterr().err == "error: No space left on device\n"
-    assert [path.name for path in Path("out").iterdir()] == ["photo.glb"]
-    assert Path("out/photo.glb").read_bytes() == b"before"
+    monkeypatch.setattr(owner, name, fail)
+    assert main([*arguments, "--turntable", "gif"]) == 2
+    expected = f"error: out/{file}: cannot be written (No space left on device)\n"
+    assert capsys.readouterr().err == expected
+    assert Path("out", file).read_bytes() == b"before"
+    assert not [path for path in Path("out").iterdir() if "partial" in path.name]
 
 
 def test_no_memory_on_the_device_is_one_line(arguments, monkeypatch, capsys):
@@ -145,7 +155,7 @@ def test_ctrl_c_in_a_terminal(arguments):
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     command = [sys.executable, "-c", SLOW_COMMAND, *arguments]
-    root = str(Path(reconstruction.__file__).parent.parent)
+    root = str(Path(occvae.__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(
         command,

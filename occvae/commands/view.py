@@ -1,0 +1,95 @@
+"""occvae view: meshes, runs and reports in the browser, from a server for this machine only."""
+
+import argparse
+import getpass
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from occvae.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", nargs="+", type=Path, help="mesh files, folders of them, run folders, reports"
+    )
+    parser.add_argument("--port", type=int, default=0, help="default a free one")
+    parser.add_argument(
+        "--no-browser", action="store_true", help="only print the address; open nothing"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from occvae.report.server import create_server
+
+    pages = _pages(options.paths)
+    with create_server(pages, options.port) as server:
+        port = server.server_address[1]
+        url = f"http://127.0.0.1:{port}/"
+        print(f"{url}   (Ctrl-C ends)")
+        print(f"from another machine: ssh -L {port}:127.0.0.1:{port} {_login()}", flush=True)
+        if not options.no_browser:
+            threading.Thread(target=_open_browser, args=(url,), daemon=True).start()
+        server.serve_forever()
+
+
+def _pages(paths: list[Path]) -> dict:
+    """What makes a page, by address; runs are read anew for each visit, as they may go on."""
+    from occvae.report.run_page import index_page, is_run, mesh_page, run_page
+
+    meshes, found = [], []
+    for path in paths:
+        if path.is_dir() and is_run(path):
+            found.append((str(path), lambda path=path: run_page(path)))
+        elif path.is_dir():
+            meshes += _meshes_in(path)
+        elif not path.is_file():
+            raise UserError(f"{path}: no such file")
+        elif path.suffix.lower() in (".html", ".htm"):
+            text = _read_report(path)
+            found.append((str(path), lambda text=text: text))
+        else:
+            meshes.append(path)
+    if meshes:
+        views = mesh_page(meshes)
+        found.insert(0, (", ".join(path.name for path in meshes), lambda: views))
+    if len(found) == 1:
+        return {"/": found[0][1]}
+    addresses = {f"/{index}": name for index, (name, _) in enumerate(found, 1)}
+    index = index_page(addresses)
+    return {"/": lambda: index} | dict(zip(addresses, (page for _, page in found), strict=True))
+
+
+def _meshes_in(folder: Path) -> list[Path]:
+    from occvae.reconstruction import FORMATS
+
+    meshes = sorted(path for path in folder.iterdir() if path.suffix[1:].lower() in FORMATS)
+    if not meshes:
+        raise UserError(f"{folder}: holds neither a run (metrics.jsonl) nor mesh files")
+    return meshes
+
+
+def _read_report(path: Path) -> str:
+    from occvae.report.document import GENERATOR
+
+    text = path.read_text("utf-8", errors="replace")
+    if GENERATOR not in text[:4096]:
+        raise UserError(f"{path}: not a report of occvae evaluate")
+    return text
+
+
+def _open_browser(url: str) -> None:
+    """Where there is a screen: without one, some systems start a browser in the terminal."""
+    import webbrowser
+
+    if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        webbrowser.open(url)
+
+
+def _login() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a container may give its user no name
+        return socket.gethostname()

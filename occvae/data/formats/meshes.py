@@ -1,0 +1,165 @@
+"""A folder of meshes, of any kind that trimesh reads."""
+
+import hashlib
+import itertools
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from occvae.data.manifest import OWN_SPLITS, SPLITS
+from occvae.data.mesh_files import UnitMesh, mesh_endings, normalise_mesh, read_mesh
+from occvae.data.mesh_solids import solid_of_mesh
+from occvae.data.sample import Sample
+from occvae.data.shapes import ShapeSettings, make_sample
+from occvae.data.sources import Item, own_split
+from occvae.errors import UserError
+
+# Up to as many files, each is read before shapes are divided: every one counts, and they are few.
+_FEW = 8
+_CATEGORY = "object"
+_AGAIN = " (again)"  # in the id of a training shape that is there for validation as well
+# Kinds of meshes that trimesh does not read, or only with other packages: to be told of.
+_OTHER_KINDS = set(
+    ".3ds .3mf .abc .blend .ctm .dae .dwg .fbx .iges .igs .ma .max .mb .off.gz .step .stp .usd "
+    ".usda .usdc .usdz .vrml .vtk .wrl .x3d .zae".split()
+)
+
+
+class MeshSource:
+    """The meshes below a folder; their ids are the paths of their files in it.
+
+    A folder named train, val or test says which split its files belong to, wherever it is in the
+    path; the first other folder is the category ("object" if there is none). Of shapes without a
+    named split every eighth of a category is held out for validation; so it is with those of train
+    where no folder is named val. There is at least one shape to train and one to validate with,
+    which are the same if there is only one.
+
+    Args:
+        root: the folder, or one mesh file.
+        shape_settings: what is stored of each shape.
+        up: axis that points up. "z" (CAD habit, front towards -y) is turned to this package's y
+            (front towards +z), for all files alike: few formats say which it is.
+    """
+
+    name = "meshes"
+    splits = OWN_SPLITS
+
+    def __init__(
+        self,
+        root: str | Path,
+        shape_settings: ShapeSettings = ShapeSettings(),  # noqa: B008 - immutable
+        up: str = "y",
+    ):
+        if up not in ("y", "z"):
+            raise UserError(f"up must be 'y' or 'z', got {up!r}")
+        self.up = up
+        self.shape_settings = shape_settings
+        self.skipped: dict[str, str] = {}
+        self.root, self._files = _find_meshes(Path(root), self.skipped)
+        self.settings = {
+            "meshes": [self.root.name, _digest(self.root, self._files)],
+            "up": up,
+            **shape_settings.to_dict(),
+        }
+        if len(self._files) <= _FEW:
+            self._leave_out_unreadable()
+        self.items = _divide(self._files)
+        if not any(item.split == "train" for item in self.items):
+            raise UserError(f"{root}: no shapes to train with: all are in folders of other splits")
+        if all(item.split != "val" for item in self.items):
+            only = next(item for item in self.items if item.split == "train")
+            self.items.append(Item(only.id + _AGAIN, only.category, "val"))
+
+    def sample(self, index: int) -> Sample:
+        item = self.items[index]
+        mesh = self._load(self.root / item.id.removesuffix(_AGAIN))
+        solid = solid_of_mesh(mesh)
+        sample = make_sample(
+            item.id, item.category, item.split, solid, self.shape_settings, solid.voxelise
+        )
+        sample.location, sample.scale = mesh.location, mesh.scale
+        sample.note = solid.verdict
+        if item.id.endswith(_AGAIN):
+            sample.note = f"there is no other shape to validate with; {solid.verdict}"
+        return sample
+
+    def _load(self, path: Path) -> UnitMesh:
+        vertices, faces = read_mesh(path)
+        if self.up == "z":
+            vertices = vertices[:, [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
+        return normalise_mesh(vertices, faces)
+
+    def _leave_out_unreadable(self) -> None:
+        readable = []
+        for file in self._files:
+            try:
+                self._load(self.root / file)
+                readable.append(file)
+            except UserError as error:
+                self.skipped[file.as_posix()] = str(error)
+        self._files = readable
+        if not readable:
+            raise UserError(f"no mesh could be read: {'; '.join(self.skipped.values())}")
+
+
+def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]:
+    """The folder, and the mesh files in it, sorted and relative to it."""
+    if root.is_file():
+        return root.resolve().parent, [Path(root.name)]
+    root = root.resolve()
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder or file")
+    endings = mesh_endings()
+    files, others = [], Counter()
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        ending = path.suffix.lower()
+        if ending in endings:
+            files.append(path.relative_to(root))
+        else:
+            others[ending] += 1
+    for ending in sorted(others.keys() & _OTHER_KINDS):
+        skipped[f"*{ending}"] = f"{others[ending]} files of a kind that trimesh does not read here"
+    if not files:
+        found = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+        raise UserError(
+            f"{root}: no meshes in it, nor in its folders (found {found or 'no files'}); read are "
+            f"{' '.join(sorted(endings))}"
+        )
+    return root, files
+
+
+def _digest(root: Path, files: list[Path]) -> str:
+    """Tells a folder from another of the same name, should a build be continued."""
+    lines = [f"{file.as_posix()} {(root / file).stat().st_size}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _divide(files: list[Path]) -> list[Item]:
+    """Items whose categories alternate, so that every shard, and every prefix, is balanced."""
+    named: dict[Path, str | None] = {}
+    members: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        folders = file.parts[:-1]
+        named[file] = next((folder for folder in folders if folder in SPLITS), None)
+        others = [folder for folder in folders if folder not in SPLITS]
+        members[others[0] if others else _CATEGORY].append(file)
+    if "val" not in named.values():
+        named = {file: None if split == "train" else split for file, split in named.items()}
+    order = []
+    for number, category in enumerate(sorted(members)):
+        free = itertools.count(number)  # each category begins elsewhere: some may be small
+        for rank, file in enumerate(members[category]):
+            split = named[file] or own_split(next(free))
+            order.append((rank, Item(file.as_posix(), category, split)))
+    order.sort(key=lambda entry: entry[0])
+    return _with_validation([item for _, item in order])
+
+
+def _with_validation(items: list[Item]) -> list[Item]:
+    """The same, the last training shape held out if there is none to validate with."""
+    training = [index for index, item in enumerate(items) if item.split == "train"]
+    if len(training) > 1 and all(item.split != "val" for item in items):
+        last = items[training[-1]]
+        items[training[-1]] = Item(last.id, last.category, "val")
+    return items

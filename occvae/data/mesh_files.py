@@ -1,0 +1,96 @@
+"""Mesh files to triangles in the unit cube; every way a file can be unusable is one line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from occvae.errors import UserError
+from occvae.ops.inside_mesh import GREATEST_COORDINATE
+
+
+@dataclass(frozen=True)
+class UnitMesh:
+    """A mesh with its bounding box centred on the origin, the longest edge 1.
+
+    Original coordinates are vertices * scale + location.
+    """
+
+    vertices: np.ndarray  # (V, 3) float64, each at a position of its own, each used by a face
+    faces: np.ndarray  # (F, 3) int64
+    location: np.ndarray  # (3,) float64
+    scale: float
+
+
+def mesh_endings() -> set[str]:
+    """Endings, in small letters with their dot, of the files that `read_mesh` can read.
+
+    Those of trimesh, which depend on what is installed: lxml and pycollada add .dae, for example.
+    """
+    from trimesh.exchange.load import mesh_formats
+
+    point_clouds = {"xyz"}
+    return {f".{ending}" for ending in set(mesh_formats()) - point_clouds}
+
+
+def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) float64 and faces (F, 3) int64 of all parts of a file, moved to their places.
+
+    Polygons are cut into triangles. Materials are left aside; nothing is fetched from a network.
+
+    Raises:
+        UserError: there is no such file, or trimesh cannot read it, or it has no faces.
+    """
+    import trimesh
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        scene = trimesh.load_scene(path, process=False, skip_materials=True)
+        kinds = {type(part).__name__ for part in scene.geometry.values()}
+        mesh = scene.to_mesh()
+        vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
+        faces = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
+    except Exception as error:  # whatever a loader falls over: they do not check what they read
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path}: not a mesh that trimesh can read ({reason[:200]})") from None
+    if not len(faces):
+        found = "a point cloud" if "PointCloud" in kinds else "no mesh"
+        raise UserError(f"{path}: no faces ({found} in it)")
+    return vertices, faces
+
+
+def normalise_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:
+    """The mesh in the unit cube, vertices at equal positions made one, unused ones left out.
+
+    Args:
+        vertices: (V, 3) floating.
+        faces: (F, 3) integer.
+
+    Raises:
+        UserError: no faces, indices out of range, vertices that are not finite or are too large, or
+            all at one point.
+    """
+    if not len(faces):
+        raise UserError("the mesh has no faces")
+    outside = ((faces < 0) | (faces >= len(vertices))).any(1).sum()
+    if outside:
+        raise UserError(f"{outside} of {len(faces)} faces have indices out of range")
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices = np.asarray(vertices, np.float64)[used]
+    broken = (~(np.abs(vertices) <= GREATEST_COORDINATE)).any(1).sum()
+    if broken:
+        raise UserError(
+            f"{broken} of {len(vertices)} vertices are not finite (NaN, infinite or above "
+            f"{GREATEST_COORDINATE:g})"
+        )
+    low, high = vertices.min(0), vertices.max(0)
+    scale = float((high - low).max())
+    if scale < np.finfo(np.float64).tiny:
+        raise UserError("the mesh has no extent: all vertices are at one point")
+    location = low + (high - low) / 2
+    positions, merged = np.unique(
+        (vertices - location) / scale + 0.0, axis=0, return_inverse=True
+    )  # adding 0 makes -0 and 0 one position
+    return UnitMesh(positions, merged.reshape(-1)[faces.reshape(-1, 3)], location, scale)

@@ -1,0 +1,118 @@
+"""From a person's picture to what a model was trained on: one object on white, of familiar size."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from occvae.data.background import BorderNotPlainError, remove_background, remove_with_rembg
+from occvae.data.images import fit_in_square, open_picture, over_white
+from occvae.errors import UserError
+
+BACKGROUNDS = ("auto", "keep", "remove", "rembg")
+
+# The longer edge of the object's bounding box as a share of the frame. Of 1650 training views of
+# 330 ModelNet10 shapes, rendered as `occvae.data.rendering` does, the median is 0.70, and 98 % lie
+# between 0.52 and 0.90; the centre of the box is within 0.11 of the middle of the frame.
+OBJECT_SHARE = 0.70
+USUAL_SHARES = (0.52, 0.90)
+USUAL_OFFSET = 0.11
+# What is fainter than this is no part of the object.
+_OPAQUE = 32
+
+
+class PreparedPicture(NamedTuple):
+    pixels: np.ndarray
+    """(S, S, 3) uint8 RGB: what the model sees."""
+    note: str
+    """What was done and what could not be, in a phrase; empty where nothing was."""
+
+
+def prepare_picture(
+    source: str | Path | bytes, image_size: int, background: str = "auto"
+) -> PreparedPicture:
+    """Reads a picture and brings it into the form of training views.
+
+    An object that is cut out, by the picture's own transparency or here, is laid on white and
+    framed so that its longer edge takes `OBJECT_SHARE` of the frame, unless it stands in the frame
+    as training views do anyway. Other pictures are only made square, as by `load_image`.
+
+    Args:
+        source: path or encoded bytes.
+        image_size: S, edge of the result in pixels.
+        background: `keep` leaves the picture as it is; `auto` cuts the object out where the picture
+            has no transparency and its border is plain; `remove` refuses other borders; `rembg`
+            cuts it out with the library of that name.
+
+    Raises:
+        UserError: no picture, or no object in it; with `remove` a border that is not plain; with
+            `rembg` no such library.
+    """
+    if background not in BACKGROUNDS:
+        raise UserError(f"unknown background {background!r}; choose from {', '.join(BACKGROUNDS)}")
+    picture = open_picture(source)
+    if background == "keep":
+        return PreparedPicture(np.asarray(fit_in_square(picture, image_size)), "")
+    try:
+        cut_out, note = _cut_out(picture, background)
+        if cut_out is None:
+            return PreparedPicture(np.asarray(fit_in_square(picture, image_size)), note)
+        framed, moved = frame_object(cut_out, image_size)
+    except UserError as error:
+        raise UserError(f"{'picture' if isinstance(source, bytes) else source}: {error}") from None
+    notes = [note] * bool(note) + ["framed anew"] * moved
+    return PreparedPicture(np.asarray(framed), ", ".join(notes))
+
+
+def frame_object(picture: Image.Image, image_size: int) -> tuple[Image.Image, bool]:
+    """Lays a cut-out object on white, as large and as central as in training views.
+
+    Args:
+        picture: RGBA.
+        image_size: edge of the result in pixels.
+
+    Returns:
+        An RGB square, and whether the object was moved or scaled in its frame.
+
+    Raises:
+        UserError: everything is transparent.
+    """
+    seen = picture.getchannel("A").point(lambda alpha: 255 * (alpha >= _OPAQUE))
+    box = seen.getbbox()
+    if box is None:
+        raise UserError("is transparent everywhere")
+    if _stands_as_usual(box, picture.size):
+        return fit_in_square(picture, image_size), False
+    left, top, right, bottom = box
+    edge = max(right - left, bottom - top) / OBJECT_SHARE
+    # Cropped to the box before it is scaled, so that little is scaled whatever the frame was.
+    scale = image_size / edge
+    size = [max(1, round(length * scale)) for length in (right - left, bottom - top)]
+    white = over_white(picture.crop(box)).resize(size, Image.Resampling.BILINEAR)
+    square = Image.new("RGB", (image_size, image_size), (255, 255, 255))
+    square.paste(white, ((image_size - size[0]) // 2, (image_size - size[1]) // 2))
+    return square, True
+
+
+def _stands_as_usual(box: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
+    left, top, right, bottom = box
+    edge = max(size)  # of the square that the picture is padded to
+    share = max(right - left, bottom - top) / edge
+    offset = max(abs(left + right - size[0]), abs(top + bottom - size[1])) / (2 * edge)
+    return USUAL_SHARES[0] <= share <= USUAL_SHARES[1] and offset <= USUAL_OFFSET
+
+
+def _cut_out(picture: Image.Image, background: str) -> tuple[Image.Image | None, str]:
+    """The object with transparency around it, or None where it stays as it is; and a note."""
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] < 255:
+        return picture, ""
+    picture = picture.convert("RGB")
+    if background == "rembg":
+        return remove_with_rembg(picture), "background removed"
+    try:
+        return remove_background(picture), "background removed"
+    except BorderNotPlainError as error:
+        if background == "remove":
+            raise UserError(f"{error}; choose keep or rembg") from None
+        return None, str(error)

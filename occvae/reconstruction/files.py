@@ -1,0 +1,103 @@
+"""The files of a reconstruction: meshes, previews and turntables, each whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from occvae.data.rendering import orbit_extrinsics, render_views
+from occvae.errors import UserError
+from occvae.turntable import write_turntable
+
+if TYPE_CHECKING:
+    import trimesh
+
+_TILE = 224
+_MOST_SEEN, _MOST_ROWS = 4, 8
+_ALBEDO = (0.45, 0.62, 0.80)
+
+
+class OutputError(UserError):
+    """A file cannot be written, and so will the next ones not be."""
+
+
+def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
+    """chair-1.glb, chair-2.glb, ... for hypotheses, the path itself where there are none."""
+    if count is None:
+        return [output]
+    return [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(count)]
+
+
+def write_mesh(path: Path, mesh: trimesh.Trimesh) -> None:
+    """In the format of the suffix."""
+    write_whole(path, mesh.export)
+
+
+def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Path:
+    """A PNG of what the model saw and, a row for each mesh, four views around it.
+
+    Args:
+        output: beside which it goes, named .preview.png.
+        pixels: (V, S, S, 3) uint8, the pictures as the model saw them; the first four are shown.
+        meshes: the first eight are shown.
+    """
+    # Not merely .png: that may be the very picture.
+    path = output.with_suffix(".preview.png")
+    write_whole(path, preview_picture(pixels, meshes).save)
+    return path
+
+
+def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str) -> list[Path]:
+    """One beside each mesh, a gif or png; see `occvae.turntable`."""
+    turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
+    for turntable, mesh in zip(turntables, meshes, strict=True):
+        write_whole(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
+    return turntables
+
+
+def write_whole(path: Path, save: Callable[[Path], object]) -> None:
+    """Saves a file whole or, whatever interrupts it, not at all; `save` goes by the suffix.
+
+    Raises:
+        OutputError: the system refuses, for want of space or permission.
+    """
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        _remove(temporary)
+
+
+def preview_picture(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
+    """See `write_previews`."""
+    seen = [
+        np.asarray(Image.fromarray(view).resize((_TILE, _TILE), Image.Resampling.BILINEAR))
+        for view in pixels[:_MOST_SEEN]
+    ]
+    cameras = orbit_extrinsics(
+        np.array([30.0, 120.0, 210.0, 300.0]), np.full(4, 27.5), np.full(4, 1.8)
+    )
+    rows = [
+        np.concatenate(render_views(mesh.vertices, mesh.faces, cameras, _TILE, _ALBEDO), axis=1)
+        for mesh in meshes[:_MOST_ROWS]
+    ]
+    views = np.concatenate(rows)
+    left = np.full((len(views), len(seen) * _TILE, 3), 255, np.uint8)
+    left[:_TILE] = np.concatenate(seen, axis=1)
+    return Image.fromarray(np.concatenate([left, views], axis=1))
+
+
+def _remove(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        pass  # where its folder is a file, or cannot be written: then there is nothing to remove

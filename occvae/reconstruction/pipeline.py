@@ -1,0 +1,183 @@
+"""reconstruct_files(): pictures to mesh files, in batches, with a line for each object."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from occvae.data.preparation import prepare_picture
+from occvae.errors import UserError
+from occvae.mesh_checks import check_mesh
+from occvae.meshing import ProgressBar
+from occvae.reconstruction.files import (
+    OutputError,
+    hypothesis_paths,
+    write_mesh,
+    write_previews,
+    write_turntables,
+)
+from occvae.reconstruction.paths import check_writable
+from occvae.reconstruction.prediction import Prediction, predict_meshes
+from occvae.reconstruction.settings import ReconstructionSettings
+
+_FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
+
+
+class _Object(NamedTuple):
+    name: str  # its first picture
+    pixels: np.ndarray  # (V, S, S, 3) uint8
+    notes: list[str]
+    output: Path
+
+
+def reconstruct_files(
+    model,
+    images: list[list[str | Path]],
+    outputs: list[Path],
+    settings: ReconstructionSettings | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Reconstructs objects from their pictures, and writes meshes and previews.
+
+    A line on stdout says for each object what was written and whether it is watertight, or one on
+    stderr why nothing was; the others are done all the same. A batch that fails is done again
+    object by object.
+
+    Args:
+        model: of `occvae.from_pretrained`.
+        images: picture files of each object.
+        outputs: mesh file of each object, of the format its suffix says; previews and turntables
+            go beside it. With `num_samples` its hypotheses are numbered: chair-1.glb, ...
+        settings: None for the defaults.
+        device: to compute on.
+
+    Raises:
+        UserError: the settings do not suit the model or the format, a file cannot be written, or
+            at the end, one or several objects have no mesh.
+    """
+    settings = ReconstructionSettings() if settings is None else settings
+    for output in outputs:
+        settings.check(model, output.suffix.lower().lstrip("."))
+        check_writable(output)
+    run = _Run(model.to(device).eval(), settings, torch.device(device), total=len(images))
+    pairs = list(zip(images, outputs, strict=True))
+    # The pictures of a batch are read when its turn comes: of thousands, few are in memory.
+    for _, alike in itertools.groupby(pairs, key=lambda pair: len(pair[0])):
+        alike = list(alike)
+        for start in range(0, len(alike), settings.batch_size):
+            run.reconstruct(alike[start : start + settings.batch_size])
+    run.finish()
+
+
+class _Run:
+    def __init__(self, model, settings: ReconstructionSettings, device: torch.device, total: int):
+        self.model, self.settings, self.device = model, settings, device
+        self.total, self.done, self.failed = total, 0, []
+
+    def reconstruct(self, batch) -> None:
+        """A batch of (pictures, output), all with the same number of pictures."""
+        objects = []
+        for images, output in batch:
+            try:
+                objects.append(_read(images, output, self.model.image_size, self.settings))
+            except UserError as error:
+                self._fail(error, images[0])
+        for item, prediction in self._predict(objects):
+            try:
+                line = _write(item, prediction, self.settings)
+            except OutputError as error:
+                counts = f"; {self.done} of {self.total} objects are done" * (self.total > 1)
+                raise UserError(f"{error}{counts}") from None
+            except UserError as error:
+                self._fail(error, item.name)
+            else:
+                self.done += 1
+                print(line, flush=True)
+
+    def finish(self) -> None:
+        """Says how it went, where there were several objects."""
+        if self.failed:
+            names = ", ".join(str(name) for name in self.failed[:5])
+            names += ", ..." * (len(self.failed) > 5)
+            raise UserError(f"{len(self.failed)} of {self.total} objects have no mesh: {names}")
+        if self.total > 1:
+            print(f"all {self.total} objects reconstructed")
+
+    def _predict(self, objects: list[_Object]):
+        """Pairs of an object and its prediction, of those that have one."""
+        error = None
+        try:
+            predictions = self._call(objects)
+        except _FAILURES as failure:
+            error = _describe(failure, self.device)
+        if error is None:
+            yield from zip(objects, predictions, strict=True)
+        elif len(objects) == 1:
+            self._fail(UserError(f"{objects[0].name}: {error}"), objects[0].name)
+        else:
+            for item in objects:
+                yield from self._predict([item])
+
+    def _call(self, objects: list[_Object]) -> list[Prediction]:
+        if not objects:
+            return []
+        pixels = torch.from_numpy(np.stack([item.pixels for item in objects]))
+        images = pixels.to(self.device).permute(0, 1, 4, 2, 3).float() / 255.0
+        bar = ProgressBar(objects[0].name if len(objects) == 1 else f"{len(objects)} objects")
+        try:
+            return predict_meshes(self.model, images, self.settings, progress=bar)
+        finally:
+            bar.close()
+
+    def _fail(self, error: UserError, name: str | Path) -> None:
+        if self.total == 1:
+            raise error
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        self.failed.append(name)
+
+
+def _read(
+    images: list[str | Path], output: Path, image_size: int, settings: ReconstructionSettings
+) -> _Object:
+    pictures = [prepare_picture(image, image_size, settings.background) for image in images]
+    notes = list(dict.fromkeys(picture.note for picture in pictures if picture.note))
+    return _Object(
+        str(images[0]), np.stack([picture.pixels for picture in pictures]), notes, output
+    )
+
+
+def _write(item: _Object, prediction: Prediction, settings: ReconstructionSettings) -> str:
+    """Writes what there is to write of an object, and describes it in a line."""
+    paths = hypothesis_paths(item.output, settings.num_samples)
+    pairs = [pair for pair in zip(paths, prediction.meshes, strict=True) if len(pair[1].faces)]
+    if not pairs:
+        raise UserError(f"{item.name}: the model sees no surface here; try a lower --threshold")
+    for path, mesh in pairs:
+        write_mesh(path, mesh)
+    paths, meshes = [path for path, _ in pairs], [mesh for _, mesh in pairs]
+    pictures = [write_previews(item.output, item.pixels, meshes)]
+    if settings.turntable:
+        pictures += write_turntables(paths, meshes, settings.turntable)
+    written = [
+        f"{path} ({len(mesh.faces)} faces, {check_mesh(mesh.vertices, mesh.faces)})"
+        for path, mesh in pairs
+    ]
+    written += map(str, pictures)
+    notes = list(item.notes)
+    if len(pairs) < len(prediction.meshes):
+        notes.append(f"{len(prediction.meshes) - len(pairs)} hypotheses without a surface")
+    if prediction.deviation is not None:
+        notes.append(f"mean deviation of the occupancy {prediction.deviation:.3f}")
+    return "; ".join([f"{item.name} -> {', '.join(written)}", *notes])
+
+
+def _describe(error: Exception, device: torch.device) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{device} is out of memory; try a lower --resolution"
+    return str(error)

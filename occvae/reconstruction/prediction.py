@@ -1,0 +1,109 @@
+"""From prepared pictures to meshes: what is asked of a model, object by object or together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occvae.mesh_processing import process_mesh
+from occvae.models.pix2vox.blocks import sample_volume
+from occvae.reconstruction.settings import ReconstructionSettings
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from occvae.ops.evaluator import Progress
+
+# Hypotheses that an uncertainty is calculated from.
+_UNCERTAINTY_SAMPLES = 16
+# Colours of standard deviations of the occupancy. It lies in [0, 1], so they are at most 0.5.
+_RAMP_AT = (0.0, 0.25, 0.5)
+_RAMP = np.array([[225, 225, 225], [245, 190, 60], [200, 30, 30]], np.float64)
+
+
+class Prediction(NamedTuple):
+    """What a model makes of one object."""
+
+    meshes: list[trimesh.Trimesh]
+    """One, or one for each hypothesis."""
+    deviation: float | None = None
+    """Standard deviation of the occupancy, mean over the vertices of all meshes, if asked for."""
+
+
+@torch.no_grad()
+def predict_meshes(
+    model, images: Tensor, settings: ReconstructionSettings, progress: Progress | None = None
+) -> list[Prediction]:
+    """What a model makes of each object.
+
+    Hypotheses depend on the seed and the object's own pictures, not on the others of the batch.
+
+    Args:
+        model: on the device of the images.
+        images: (B, V, 3, H, W) RGB in [0, 1].
+        settings: what the model can do, see `ReconstructionSettings.check`.
+        progress: as in `occvae.mise`.
+
+    Raises:
+        ValueError, MemoryError, torch.OutOfMemoryError: as `model.reconstruct`.
+    """
+    options = dict(
+        progress=progress,
+        refine_vertices=settings.refine_vertices,
+        normals=settings.normals,
+        **({"blocks": True} if settings.blocks else {}),
+    )
+    surface = (settings.resolution, settings.threshold)
+    if settings.num_samples is None:
+        found = [[mesh] for mesh in model.reconstruct(images, *surface, **options)]
+    else:
+        found = [
+            model.mesh(_sample(model, item, settings), *surface, **options)
+            for item in images.split(1)
+        ]
+    processed = [[_process(mesh, settings) for mesh in meshes] for meshes in found]
+    if not settings.uncertainty:
+        return [Prediction(meshes) for meshes in processed]
+    return [
+        Prediction(meshes, _paint(model, item, meshes, settings.seed))
+        for item, meshes in zip(images.split(1), processed, strict=True)
+    ]
+
+
+def paint_uncertainty(mesh: trimesh.Trimesh, deviations: Tensor) -> np.ndarray:
+    """Colours vertices by how much hypotheses differ there: grey 0, orange 0.25, red 0.5.
+
+    Args:
+        mesh: gets `visual.vertex_colors`.
+        deviations: (R, R, R) standard deviations over the unit cube, as of
+            `Pix2VoxVae.predict_uncertainty`.
+
+    Returns:
+        (V,) float64 deviations at the vertices.
+    """
+    points = torch.as_tensor(np.array(mesh.vertices), dtype=torch.float32)
+    values = sample_volume(deviations.float().cpu()[None], points[None])[0].double().numpy()
+    colours = np.stack([np.interp(values, _RAMP_AT, channel) for channel in _RAMP.T], axis=-1)
+    mesh.visual.vertex_colors = np.round(colours).astype(np.uint8)
+    return values
+
+
+def _sample(model, item: Tensor, settings: ReconstructionSettings) -> Tensor:
+    generator = torch.Generator(item.device).manual_seed(settings.seed)
+    return model.predict_samples(item, settings.num_samples, generator=generator)[0]
+
+
+def _process(mesh: trimesh.Trimesh, settings: ReconstructionSettings) -> trimesh.Trimesh:
+    return process_mesh(
+        mesh, largest=settings.largest, smooth=settings.smooth, decimate=settings.decimate
+    )
+
+
+def _paint(model, item: Tensor, meshes: list[trimesh.Trimesh], seed: int) -> float:
+    generator = torch.Generator(item.device).manual_seed(seed)
+    _, deviations = model.predict_uncertainty(item, _UNCERTAINTY_SAMPLES, generator=generator)
+    values = [paint_uncertainty(mesh, deviations[0]) for mesh in meshes if len(mesh.faces)]
+    return float(np.concatenate(values).mean()) if values else 0.0

@@ -1,0 +1,118 @@
+"""Whole tensors of a DeepSpeed engine, however ZeRO has shared them out among the ranks.
+
+A checkpoint holds weights and AdamW moments by the parameter's name, so it does not depend on the
+number of ranks or the ZeRO stage. Weights are loaded into the model before DeepSpeed sees it; the
+moments exist inside its optimiser only.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def moment_names(module: nn.Module) -> set[str]:
+    """What `get_moments` gives of a model."""
+    return {f"{moment}.{name}" for name, _ in _trained(module) for moment in _MOMENTS}
+
+
+def create_moments(engine, step: int) -> None:
+    """Zeros, which AdamW would make in its first step, as if it had done a number of steps.
+
+    Also for a fresh start: DeepSpeed links parameters to their parts of the flat moments after the
+    step of the first parameter group, when those of the others are not there yet.
+    """
+    zero, stage = engine.optimizer, engine.zero_optimization_stage()
+    optimizer = zero.optimizer if stage else zero
+    held = zero.fp32_partitioned_groups_flat if stage == 3 else _held(optimizer)
+    for parameter in held:
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            **{moment: torch.zeros_like(parameter, requires_grad=False) for moment in _MOMENTS},
+        }
+    if stage in (1, 2):
+        zero._lazy_init_hp_params_optimizer_state()
+
+
+def get_moments(engine) -> dict[str, torch.Tensor]:
+    """Collective: "exp_avg.NAME" and "exp_avg_sq.NAME" on the CPU; empty but on the first rank."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    stage, first = engine.zero_optimization_stage(), dist.get_rank() == 0
+    moments = {}
+    for name, parameter in _trained(engine.module):
+        for moment in _MOMENTS:
+            if stage:
+                whole = safe_get_full_optimizer_state(parameter, moment)
+            else:
+                whole = engine.optimizer.state[parameter][moment]
+            if first:
+                moments[f"{moment}.{name}"] = whole.detach().cpu().clone()
+    return moments
+
+
+def set_moments(engine, moments: dict[str, torch.Tensor]) -> None:
+    """Collective: gives an optimiser moments it had before.
+
+    Args:
+        engine: after `create_moments`.
+        moments: as from `get_moments`; looked at on the first rank, which sends them to the others.
+    """
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+    stage = engine.zero_optimization_stage()
+    for name, parameter in _trained(engine.module):
+        for moment in _MOMENTS:
+            whole = torch.empty(_whole_shape(parameter), device=engine.device)
+            if dist.get_rank() == 0:
+                whole.copy_(moments[f"{moment}.{name}"])
+            if dist.get_world_size() > 1:
+                dist.broadcast(whole, 0)
+            if stage == 3:
+                safe_set_local_optimizer_state(parameter, _own_share(whole, parameter), moment)
+            elif stage:
+                safe_set_full_optimizer_state(parameter, whole, moment)
+            else:
+                engine.optimizer.state[parameter][moment].copy_(whole)
+
+
+def copy_whole(source: nn.Module, target: nn.Module) -> None:
+    """Collective: the weights of a model under ZeRO-3 into one that has them whole."""
+    import deepspeed
+
+    with torch.no_grad():
+        for (_, shared), (_, whole) in _pairs(source.named_parameters(), target.named_parameters()):
+            with deepspeed.zero.GatheredParameters([shared]):
+                whole.copy_(shared)
+        for (_, here), (_, there) in _pairs(source.named_buffers(), target.named_buffers()):
+            there.copy_(here)
+
+
+def _pairs(source: Iterator, target: Iterator) -> Iterator:
+    return zip(source, target, strict=True)
+
+
+def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+
+
+def _whole_shape(parameter: nn.Parameter) -> torch.Size:
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def _own_share(whole: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
+    """This rank's part under ZeRO-3, which fills the last one up with zeros.
+
+    DeepSpeed's own function for it fails where the ranks do not divide the size.
+    """
+    size = parameter.ds_tensor.numel()
+    flat = torch.zeros(size * dist.get_world_size(), device=whole.device)
+    flat[: whole.numel()] = whole.flatten()
+    return flat.narrow(0, size * dist.get_rank(), size)
+
+
+def _held(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

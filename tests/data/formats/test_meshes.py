@@ -1,0 +1,211 @@
+"""Folders of meshes: how they are divided, and what becomes of a mesh."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from occvae import cli
+from occvae.data.build import build_dataset, verify_dataset
+from occvae.data.formats.meshes import MeshSource
+from occvae.data.images import load_image
+from occvae.data.points import dequantise_points
+from occvae.data.shapes import ShapeSettings
+from occvae.data.shards import Shard
+from occvae.errors import UserError
+from tests.mesh_builders import box, sphere
+
+SETTINGS = ShapeSettings(
+    num_points=512,
+    num_near_points=512,
+    num_surface_points=256,
+    training_surface=True,
+    voxel_resolutions=(8, 16),
+    num_views=2,
+    image_size=32,
+)
+LOW, HIGH = [2.0, 0.0, 0.0], [4.0, 1.0, 0.5]  # of a box
+
+
+def write(path: Path, low=LOW, high=HIGH) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    vertices, faces = box(low, high)
+    trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False).export(path)
+    return path
+
+
+def splits(source) -> dict[str, str]:
+    return {item.id: item.split for item in source.items}
+
+
+def test_a_mesh_becomes_a_sample(tmp_path):
+    write(tmp_path / "box.off")
+    source = MeshSource(tmp_path / "box.off", SETTINGS)
+    sample = source.sample(0)
+    sample.check()
+    assert sample.scale == 2 and sample.location.tolist() == [3, 0.5, 0.25]
+    assert sample.note == "watertight; inside by crossing parity"
+    assert sample.layout() == {
+        "views": 2, "cameras": True, "points": [512, "uint16"], "near_points": [512, "uint16"],
+        "surface_points": [256, "uint16"], "voxels": [8, 16],
+    }  # fmt: skip
+    half = np.array([0.5, 0.25, 0.125])
+    for points, occupancies in (
+        (sample.points, sample.occupancies), (sample.near_points, sample.near_occupancies)
+    ):  # fmt: skip
+        assert np.array_equal((abs(dequantise_points(points)) < half).all(1), occupancies)
+    surface = dequantise_points(sample.surface_points) / half
+    axis = np.abs(sample.surface_normals).argmax(1)
+    on_face = np.take_along_axis(surface * sample.surface_normals, axis[:, None], 1)
+    np.testing.assert_allclose(on_face, 1, atol=1e-3)  # and normals point outwards
+    assert sample.voxels[8].sum() == 8 * 4 * 2
+    spread = np.linalg.norm((dequantise_points(sample.near_points)), axis=1)
+    assert 0.1 < spread.min() and sample.near_occupancies.mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_cameras_project_the_shape_onto_its_picture(tmp_path):
+    write(tmp_path / "box.off")
+    sample = MeshSource(tmp_path, SETTINGS).sample(0)
+    points = dequantise_points(sample.surface_points)
+    for image, extrinsics, intrinsics in zip(
+        sample.images, sample.extrinsics, sample.intrinsics, strict=True
+    ):
+        seen = (load_image(image, SETTINGS.image_size) < 250).any(-1)
+        camera = points @ extrinsics[:, :3].T + extrinsics[:, 3]
+        pixels = camera @ intrinsics.T
+        column, row = (pixels[:, :2] / pixels[:, 2:]).astype(int).T
+        assert seen[row, column].mean() > 0.97
+        assert np.ptp(column) > 0.9 * np.ptp(np.nonzero(seen)[1])
+
+
+def test_up(tmp_path):
+    """Of a box that is high in z: turned, its height is in y and its front, -y, in z."""
+    write(tmp_path / "tower.off", [0, 0, 0], [1, 2, 4])
+    assert np.argwhere(MeshSource(tmp_path, SETTINGS).sample(0).voxels[8])[:, 2].tolist()[-1] == 7
+    sample = MeshSource(tmp_path, SETTINGS, up="z").sample(0)
+    assert sample.voxels[8].any((0, 2)).all() and sample.voxels[8].any((0, 1)).sum() == 4
+    assert sample.location.tolist() == [0.5, 2, -1]  # of the turned mesh
+    with pytest.raises(UserError, match="up must be 'y' or 'z', got 'x'"):
+        MeshSource(tmp_path, SETTINGS, up="x")
+
+
+def test_categories_and_ids_are_folders_and_paths(tmp_path):
+    for name in ("cup/a.off", "cup/deep/a.off", "jar/a.off", "jar/A.OBJ", "lone.stl"):
+        write(tmp_path / name)
+    (tmp_path / "jar" / "notes.txt").write_text("no mesh")
+    source = MeshSource(tmp_path, SETTINGS)
+    assert {item.id: item.category for item in source.items} == {
+        "cup/a.off": "cup", "cup/deep/a.off": "cup", "jar/a.off": "jar", "jar/A.OBJ": "jar",
+        "lone.stl": "object",
+    }  # fmt: skip
+    assert [item.category for item in source.items[:3]] == ["cup", "jar", "object"]
+    assert source.skipped == {}
+
+
+def test_every_eighth_shape_of_a_category_is_held_out(tmp_path):
+    for number in range(24):
+        for category in ("cup", "jar"):
+            write(tmp_path / category / f"{number:02d}.off")
+    source = MeshSource(tmp_path, SETTINGS)
+    held_out = sorted(id for id, split in splits(source).items() if split == "val")
+    assert held_out == [
+        "cup/07.off", "cup/15.off", "cup/23.off", "jar/06.off", "jar/14.off", "jar/22.off"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", ["{split}/cup/{number}.off", "cup/{split}/{number}.off"])
+def test_folders_that_name_splits(tmp_path, pattern):
+    for split, count in (("train", 9), ("val", 2), ("test", 2)):
+        for number in range(count):
+            write(tmp_path / pattern.format(split=split, number=number))
+    source = MeshSource(tmp_path, SETTINGS)
+    assert all(split in id.split("/") for id, split in splits(source).items())
+    assert {item.category for item in source.items} == {"cup"}
+
+
+def test_named_splits_without_validation(tmp_path):
+    """ModelNet's: the shapes to validate with come from train, none from test."""
+    for number in range(16):
+        write(tmp_path / "cup" / "train" / f"{number:02d}.off")
+    write(tmp_path / "cup" / "test" / "16.off")
+    found = splits(MeshSource(tmp_path, SETTINGS))
+    assert [id for id, split in found.items() if split != "train"] == [
+        "cup/test/16.off", "cup/train/07.off", "cup/train/15.off"
+    ]  # fmt: skip
+    assert found["cup/test/16.off"] == "test"
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_few_shapes_leave_one_to_validate_with(tmp_path, count):
+    for number in range(count):
+        write(tmp_path / f"{number}.off")
+    expected = ["train"] * (count - 1) + ["val"]
+    assert list(splits(MeshSource(tmp_path, SETTINGS)).values()) == expected
+
+
+def test_one_shape_is_both(tmp_path):
+    write(tmp_path / "box.off")
+    source = MeshSource(tmp_path, SETTINGS)
+    assert splits(source) == {"box.off": "train", "box.off (again)": "val"}
+    manifest = build_dataset(source, tmp_path / "data", num_workers=1)
+    assert manifest.count_shapes() == {"train": 1, "val": 1}
+    assert manifest.notes["box.off (again)"].startswith("there is no other shape to validate with")
+
+
+def test_bad_files_are_skipped_by_name_and_never_all_that_is_held_out(tmp_path):
+    write(tmp_path / "a.off")
+    write(tmp_path / "b.off")
+    (tmp_path / "c.off").write_text("OFF\n3 1 0\n0 0 0\n1 nan 0\n0 1 0\n3 0 1 2\n")
+    (tmp_path / "d.obj").write_text("")
+    (tmp_path / "e.fbx").write_text("")
+    source = MeshSource(tmp_path, SETTINGS)
+    assert splits(source) == {"a.off": "train", "b.off": "val"}
+    assert source.skipped.keys() == {"c.off", "d.obj", "*.fbx"}
+    assert "1 of 3 vertices are not finite" in source.skipped["c.off"]
+    assert source.skipped["*.fbx"] == "1 files of a kind that trimesh does not read here"
+
+
+def test_bad_files_among_many_are_skipped_by_the_build(tmp_path):
+    for number in range(9):
+        write(tmp_path / "in" / f"{number}.off")
+    (tmp_path / "in" / "3.off").write_text("OFF\n")
+    manifest = build_dataset(MeshSource(tmp_path / "in", SETTINGS), tmp_path / "out", num_workers=1)
+    assert manifest.skipped.keys() == {"3.off"} and len(manifest.notes) == 8
+    assert "not a mesh that trimesh can read" in manifest.skipped["3.off"]
+
+
+def test_nothing_to_train_with(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such folder or file"):
+        MeshSource(tmp_path / "nowhere", SETTINGS)
+    with pytest.raises(UserError, match=r"no meshes in it.*\(found no files\); read are .*\.obj"):
+        MeshSource(tmp_path, SETTINGS)
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(UserError, match=r"found 1 \.txt"):
+        MeshSource(tmp_path, SETTINGS)
+    (tmp_path / "a.obj").write_text("v 0 0 0\n")
+    with pytest.raises(UserError, match=r"no mesh could be read: .*a\.obj: no faces"):
+        MeshSource(tmp_path, SETTINGS)
+    write(tmp_path / "test" / "b.off")
+    with pytest.raises(UserError, match="no shapes to train with"):
+        MeshSource(tmp_path, SETTINGS)
+
+
+def test_an_import_is_the_same_each_time_and_continues_only_what_it_began(tmp_path, capsys):
+    vertices, faces = sphere(2)
+    (tmp_path / "in").mkdir()
+    trimesh.Trimesh(vertices.numpy(), faces[1:].numpy()).export(tmp_path / "in" / "open.ply")
+    write(tmp_path / "in" / "box.obj")
+    options = "--points 64 --near-points 64 --surface-points 16 --voxels 8,16 --views 1"
+    for name in ("first", "second"):
+        arguments = [str(tmp_path / "in"), str(tmp_path / name), *options.split(), "--workers", "1"]
+        assert not cli.main(["data", "import", "meshes", *arguments])
+    first, second = (verify_dataset(tmp_path / name) for name in ("first", "second"))
+    assert [entry.sha256 for entry in first.shards] == [entry.sha256 for entry in second.shards]
+    assert "open.ply: not watertight: 3 open edges; inside by winding number" in (
+        capsys.readouterr().out
+    )
+    shard = Shard(tmp_path / "first", first.shards[0])
+    assert shard.num_near_points == 64 and list(shard.voxel_resolutions) == [8, 16]
+    write(tmp_path / "in" / "new.obj")
+    assert MeshSource(tmp_path / "in", SETTINGS).settings["meshes"] != first.settings["meshes"]

@@ -1,0 +1,154 @@
+"""Pictures become what models were trained on: an object on white, as large as in their views."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from occvae.data import preparation
+from occvae.data.images import load_image
+from occvae.data.preparation import (
+    OBJECT_SHARE,
+    USUAL_OFFSET,
+    USUAL_SHARES,
+    frame_object,
+    prepare_picture,
+)
+from occvae.data.procedural import CATEGORIES, make_shape
+from occvae.data.rendering import random_extrinsics, render_views
+from occvae.errors import UserError
+from tests.photographs import ellipse, photograph
+
+EDGE = 128
+
+
+def encode(picture: Image.Image, format: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def cut_out(mask: np.ndarray, colour: tuple[int, int, int] = (200, 60, 40)) -> Image.Image:
+    picture = Image.new("RGB", mask.shape[::-1], colour)
+    picture.putalpha(Image.fromarray(mask.astype(np.uint8) * 255))
+    return picture
+
+
+def object_box(pixels: np.ndarray) -> np.ndarray:
+    """(top, bottom, left, right) of what is not white, in shares of the frame."""
+    seen = (pixels < 250).any(axis=-1)
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    return np.array([rows[0], rows[-1] + 1, columns[0], columns[-1] + 1]) / len(pixels)
+
+
+@pytest.mark.parametrize("centre", [(0.2, 0.7), (0.5, 0.5), (0.85, 0.1)])
+@pytest.mark.parametrize("radii", [(0.1, 0.03), (0.04, 0.1)])
+def test_objects_are_framed_as_in_training(centre, radii):
+    prepared = prepare_picture(encode(cut_out(ellipse(600, centre, radii))), EDGE)
+    top, bottom, left, right = object_box(prepared.pixels)
+    assert max(bottom - top, right - left) == pytest.approx(OBJECT_SHARE, abs=2 / EDGE)
+    seen_ratio = (bottom - top) / (right - left)
+    assert seen_ratio == pytest.approx(radii[0] / radii[1], rel=0.1) or centre[0] > 0.8
+    assert top + bottom == pytest.approx(1, abs=2 / EDGE)
+    assert left + right == pytest.approx(1, abs=2 / EDGE)
+    assert prepared.note == "framed anew"
+
+
+def test_objects_that_stand_as_in_training_stay_where_they_are():
+    picture = cut_out(ellipse(300, (0.53, 0.47), (0.33, 0.2)))
+    prepared = prepare_picture(encode(picture), EDGE)
+    np.testing.assert_array_equal(prepared.pixels, load_image(encode(picture), EDGE))
+    assert prepared.note == ""
+    for centre, radius in (((0.7, 0.5), 0.3), ((0.5, 0.5), 0.2), ((0.5, 0.5), 0.49)):
+        _, moved = frame_object(cut_out(ellipse(300, centre, (radius, radius))), EDGE)
+        assert moved, (centre, radius)
+
+
+def test_the_frame_is_that_of_our_own_training_views():
+    rng = np.random.default_rng(0)
+    shares, offsets = [], []
+    for category in list(CATEGORIES)[:6]:
+        for number in range(2):
+            vertices, faces = make_shape(category, number).mesh()
+            views = render_views(vertices, faces, random_extrinsics(rng, 4), 96)
+            for view in views:
+                top, bottom, left, right = object_box(view)
+                shares.append(max(bottom - top, right - left))
+                offsets.append(max(abs(top + bottom - 1), abs(left + right - 1)) / 2)
+    assert np.median(shares) == pytest.approx(OBJECT_SHARE, abs=0.06)
+    assert USUAL_SHARES[0] < np.median(shares) < USUAL_SHARES[1]
+    assert np.mean(np.array(offsets) <= USUAL_OFFSET) > 0.9
+
+
+def test_photographs_lose_their_background_and_are_framed():
+    mask = ellipse(500, (0.4, 0.6), (0.15, 0.1))
+    prepared = prepare_picture(encode(photograph(mask, shadow=0.5), "JPEG", quality=85), EDGE)
+    assert prepared.note == "background removed, framed anew"
+    expected, _ = frame_object(cut_out(mask), EDGE)
+    found, truth = (prepared.pixels < 250).any(-1), (np.asarray(expected) < 250).any(-1)
+    assert (found & truth).sum() / (found | truth).sum() > 0.93
+    assert (prepared.pixels[0] == 255).all() and (prepared.pixels[:, 0] == 255).all()
+
+
+def test_a_phone_picture_of_4000_pixels_is_turned_upright():
+    mask = ellipse(1000, (0.4, 0.5), (0.16, 0.08))[:750]
+    upright = photograph(mask, noise=2.0).resize((4000, 3000))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "the top of the scene is on the right of what is stored"
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    found = prepare_picture(encode(stored, "JPEG", exif=exif, quality=90), EDGE)
+    expected = prepare_picture(encode(upright, "BMP"), EDGE)
+    assert found.note == expected.note == "background removed, framed anew"
+    top, bottom, left, right = object_box(found.pixels)
+    assert bottom - top == pytest.approx(2 * (right - left), rel=0.1)
+    assert np.abs(found.pixels.astype(int) - expected.pixels).mean() < 2
+
+
+def test_backgrounds_that_are_not_plain():
+    noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    picture = encode(Image.fromarray(noise))
+    prepared = prepare_picture(picture, EDGE)
+    np.testing.assert_array_equal(prepared.pixels, load_image(picture, EDGE))
+    assert prepared.note == "background not removed: the border of the picture is not plain"
+    assert "\n" not in prepared.note
+    with pytest.raises(UserError, match="^picture: background not removed"):
+        prepare_picture(picture, EDGE, "remove")
+
+
+def test_keep_leaves_everything_as_it_is():
+    for picture in (photograph(ellipse(200, (0.3, 0.3), (0.1, 0.1))), Image.new("L", (5, 5), 9)):
+        prepared = prepare_picture(encode(picture), EDGE, "keep")
+        np.testing.assert_array_equal(prepared.pixels, load_image(encode(picture), EDGE))
+        assert prepared.note == ""
+
+
+def test_rembg_by_name(monkeypatch):
+    mask = ellipse(200, (0.3, 0.3), (0.1, 0.1))
+    monkeypatch.setattr(preparation, "remove_with_rembg", lambda picture: cut_out(mask))
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    prepared = prepare_picture(encode(Image.fromarray(noise)), EDGE, "rembg")
+    expected, _ = frame_object(cut_out(mask), EDGE)
+    np.testing.assert_array_equal(prepared.pixels, np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (Image.new("RGBA", (30, 20), (200, 0, 0, 0)), "is transparent everywhere"),
+        (Image.new("RGBA", (30, 20), (200, 0, 0, 9)), "is transparent everywhere"),
+        (Image.new("RGB", (30, 20), (255, 255, 255)), "shows nothing but its background"),
+        (Image.new("L", (1, 1)), "shows nothing but its background"),
+    ],
+)
+def test_pictures_of_nothing_are_named(tmp_path, picture, message):
+    path = tmp_path / "nothing.png"
+    picture.save(path)
+    with pytest.raises(UserError) as caught:
+        prepare_picture(path, EDGE)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+def test_unknown_ways():
+    with pytest.raises(UserError, match="unknown background 'magic'; choose from auto, keep"):
+        prepare_picture(b"", EDGE, "magic")

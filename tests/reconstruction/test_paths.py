@@ -1,0 +1,66 @@
+"""Which files are pictures, and mesh files that never overwrite one another."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from occvae.errors import UserError
+from occvae.reconstruction.paths import check_writable, find_pictures, output_paths
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.png", "a.preview.png", "a.glb"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a.turntable.gif").write_bytes(b"")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "c.webp").write_bytes(b"")
+    (tmp_path / "album.jpg").mkdir()
+    return tmp_path
+
+
+def test_folders_give_their_own_pictures_by_name(folder):
+    assert find_pictures(["."]) == [Path("a.png"), Path("b.JPG")]
+    found = find_pictures(["missing.png", folder / "deeper", "notes.txt"])
+    assert found == [Path("missing.png"), folder / "deeper" / "c.webp", Path("notes.txt")]
+    with pytest.raises(UserError, match="album.jpg: no pictures in this folder"):
+        find_pictures(["a.png", "album.jpg"])
+
+
+def test_formats_by_name():
+    assert output_paths(["a/b.jpg"], "out", "stl") == [Path("out/b.stl")]
+    assert output_paths(["a/b.jpg"], "out.v2", "ply") == [Path("out.v2/b.ply")]
+    assert output_paths(["a/b.jpg"], "out.ply", "ply") == [Path("out.ply")]
+    with pytest.raises(UserError, match="out.glb: is no .ply file"):
+        output_paths(["a.jpg"], "out.glb", "ply")
+    with pytest.raises(UserError, match="unknown mesh format 'fbx'; choose from glb, obj"):
+        output_paths(["a.jpg"], "out", "fbx")
+
+
+@pytest.mark.parametrize(
+    ("images", "names"),
+    [
+        (["x/a.jpg", "y/a.png", "y/b.png"], ["x-a", "y-a", "b"]),
+        (["x/a.jpg", "x/a.png"], ["x-a", "x-a-2"]),
+        (["x/a.jpg", "x/A.png"], ["x-a", "x-A-2"]),  # one file on many systems
+        (["1/x/a.jpg", "2/x/a.jpg", "x-a.jpg"], ["x-a-2", "x-a-3", "x-a"]),
+        (["x/a.jpg", "x/a.jpg"], ["x-a", "x-a-2"]),
+        (["a.b.jpg", "a.c.jpg"], ["a.b", "a.c"]),
+    ],
+)
+def test_names_are_distinct(images, names):
+    assert output_paths(images, "out") == [Path(f"out/{name}.glb") for name in names]
+
+
+def test_where_files_can_be_written(folder, monkeypatch):
+    check_writable(folder / "new" / "deep" / "a.glb")
+    assert not (folder / "new").exists()
+    with pytest.raises(UserError, match=r"a.glb: cannot be written, .*notes.txt is no folder"):
+        check_writable(folder / "notes.txt" / "a.glb")
+    with pytest.raises(UserError, match="deeper: is a folder"):
+        check_writable(folder / "deeper")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)
+    with pytest.raises(UserError, match="a.glb: cannot be written, no permission to write in"):
+        check_writable(folder / "new" / "a.glb")

@@ -1,0 +1,271 @@
+"""The report in a real browser: it draws, turns, obeys the keys, and asks nobody for anything."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from occvae.report import write_report
+from tests.report.browser import Browser, find_browser
+from tests.report.builders import HOSTILE, case, evaluation, sphere
+
+pytestmark = pytest.mark.skipif(
+    find_browser() is None, reason="no browser; apt-get install chromium"
+)
+NUM_CASES = 14  # 28 views, more than the WebGL contexts of a page
+# Of the canvas with an index: width, height, and what is drawn: count, sums of x, y, r, g, b.
+DRAWN = """(index) => {
+  const canvas = document.querySelectorAll("canvas")[index];
+  const { width, height } = canvas;
+  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const pixels = copy.getImageData(0, 0, width, height).data;
+  let [count, x, y, r, g, b] = [0, 0, 0, 0, 0, 0];
+  for (let i = 0; i < pixels.length; i += 4) {
+    if (pixels[i + 3] < 128) continue;
+    count++; x += i / 4 % width; y += Math.floor(i / 4 / width);
+    r += pixels[i]; g += pixels[i + 1]; b += pixels[i + 2];
+  }
+  return [width, height, count, x, y, r, g, b];
+}"""
+
+# Before the page's own script: remembers the contexts, for the test that loses one.
+WATCH = """
+  window.contexts = [];
+  const getContext = HTMLCanvasElement.prototype.getContext;
+  HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+    const context = getContext.call(this, kind, ...rest);
+    if (kind.startsWith("webgl")) window.contexts.push(context);
+    return context;
+  };"""
+
+
+class Picture:
+    """What one canvas shows: share of its area, middle in [0, 1], mean colour."""
+
+    def __init__(self, browser: Browser, index: int):
+        width, height, count, x, y, *colour = browser.evaluate(f"({DRAWN})({index})")
+        self.share = count / (width * height)
+        self.pixels, self.height = count, height
+        self.middle = (x / max(count, 1) / width, y / max(count, 1) / height)
+        self.colour = np.array(colour) / max(count, 1)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """A box as truth; as predictions a sphere without error, a sphere with, and nothing."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    vertices, faces = sphere()
+    kinds = [
+        ((vertices, faces), None),
+        ((vertices, faces), np.where(vertices[:, 0] > 0, 0.1, 0.0)),
+        (None, None),
+    ]
+    names = [HOSTILE, *(f"shape {i}" for i in range(1, NUM_CASES + 1))]
+    ious = {name: 1.0 - i / 20 for i, name in enumerate(names)}
+    cases = [case(name, ious[name], *kinds[min(i, 1)]) for i, name in enumerate(names[:-1])]
+    cases.append(case(names[-1], ious[names[-1]], *kinds[2]))
+    write_report(path, evaluation(ious), cases)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(report):
+    with Browser(800, 600) as browser:
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
+        browser.open(report.as_uri())
+        yield browser
+
+
+def settle(browser: Browser, index: int = 0) -> None:
+    """Scrolls to a canvas and waits until it has been drawn."""
+    browser.evaluate(
+        f"document.querySelectorAll('canvas')[{index}].scrollIntoView({{block: 'center'}})"
+    )
+    browser.wait_for(f"({DRAWN})({index})[2] > 0")
+    frames(browser)
+
+
+def frames(browser: Browser) -> None:
+    browser.evaluate(
+        "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+
+
+def centre(browser: Browser, index: int) -> tuple[float, float]:
+    place = f"document.querySelectorAll('canvas')[{index}].getBoundingClientRect()"
+    return tuple(browser.evaluate(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({place})"))
+
+
+@pytest.fixture
+def first(browser) -> Browser:
+    """The first case in view, cameras and switches as they are at first."""
+    settle(browser, 0)
+    browser.evaluate("document.querySelector('[data-reset]').click()")
+    settle(browser, 1)
+    return browser
+
+
+def test_more_views_than_contexts_are_drawn(browser):
+    count = browser.evaluate("document.querySelectorAll('canvas').length")
+    assert count == 2 * NUM_CASES + 1  # the last prediction is absent
+    for index in range(count):
+        settle(browser, index)
+        assert Picture(browser, index).share > 0.02, index
+
+
+def test_meshes_are_decoded_exactly(browser):
+    """Positions, normals and intensities of every corner, in the order of the faces."""
+    source = "JSON.parse(document.getElementById('mesh-3').textContent)"
+    decoded = browser.evaluate(
+        f"decodeMesh({source}).then(mesh => [...new Uint8Array(mesh.vertices)])"
+    )
+    corners = np.array(decoded, np.uint8).reshape(-1, 16)
+    vertices, faces = sphere()
+    positions = corners[:, :12].copy().view(np.float32)
+    np.testing.assert_allclose(positions, vertices[faces.ravel()], atol=0.8 / 65535)
+    normals = corners[:, 12:15].copy().view(np.int8) / 127
+    assert (np.sum(normals * positions, axis=1) > 0.98 * 0.4).all()
+    expected = 255 * (vertices[faces.ravel(), 0] > 0)
+    np.testing.assert_array_equal(corners[:, 15], expected)
+
+
+def test_a_sphere_has_the_size_of_its_projection(first):
+    picture = Picture(first, 1)
+    # The frame's sphere touches the edges; the box's corners are on it.
+    frame, half_view = np.linalg.norm([0.5, 0.15, 0.1]), math.radians(15)
+    distance = frame / math.sin(half_view)
+    tangent = math.tan(math.asin(0.4 / distance)) / math.tan(half_view)
+    expected = math.pi * (tangent * picture.height / 2) ** 2
+    assert picture.pixels == pytest.approx(expected, rel=0.05)  # the sphere has facets
+    assert picture.middle == pytest.approx((0.5, 0.5), abs=0.01)
+
+
+def test_error_is_coloured_and_can_be_switched_off(first):
+    settle(first, 3)
+    plain, coloured = Picture(first, 1).colour, Picture(first, 3).colour
+    assert plain[2] > plain[0] + 20  # blue
+    assert coloured[0] > coloured[2] + 10  # half of it dark red
+    first.evaluate("document.querySelector('[data-toggle=error]').click()")
+    frames(first)
+    assert np.abs(Picture(first, 3).colour - plain).max() < 3
+    first.evaluate("document.querySelector('[data-toggle=error]').click()")
+
+
+def test_wireframe_darkens_edges(first):
+    before = Picture(first, 1)
+    first.evaluate("document.querySelector('[data-toggle=wireframe]').click()")
+    frames(first)
+    after = Picture(first, 1)
+    first.evaluate("document.querySelector('[data-toggle=wireframe]').click()")
+    assert after.pixels == before.pixels and (after.colour < before.colour - 3).all()
+
+
+def test_both_views_of_a_case_turn_together_and_no_other(first):
+    settle(first, 2)
+    settle(first, 1)
+    before = [Picture(first, index) for index in range(3)]
+    x, y = centre(first, 1)
+    first.drag((x, y), (x - 60, y))
+    frames(first)
+    after = [Picture(first, index) for index in range(3)]
+    assert abs(after[0].pixels - before[0].pixels) > 0.05 * before[0].pixels  # the truth
+    assert np.abs(after[1].colour - before[1].colour).max() < 8  # a sphere stays one
+    assert after[2].pixels == before[2].pixels
+
+
+def test_keys_turn_zoom_move_and_reset(first):
+    start = Picture(first, 1)
+    first.evaluate("document.querySelectorAll('canvas')[1].focus()")
+    first.press("+")
+    frames(first)
+    assert Picture(first, 1).pixels == pytest.approx(1.15**2 * start.pixels, rel=0.03)
+    first.press("-")
+    first.press("ArrowRight", shift=True)
+    frames(first)
+    x, y = Picture(first, 1).middle
+    assert x > 0.52 and y == pytest.approx(0.5, abs=0.01)
+    truth = Picture(first, 0).pixels
+    first.press("ArrowLeft")
+    first.press("ArrowUp")
+    frames(first)
+    assert Picture(first, 0).pixels != truth
+    first.press("0")
+    frames(first)
+    assert Picture(first, 1).middle == pytest.approx(start.middle, abs=1e-6)
+    assert Picture(first, 0).pixels == pytest.approx(truth, rel=0.2)
+
+
+def test_the_right_button_moves(first):
+    x, y = centre(first, 1)
+    first.drag((x, y), (x, y + 40), button="right")
+    frames(first)
+    picture = Picture(first, 1)
+    assert picture.middle[1] > 0.55 and picture.middle[0] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_resized_window_is_drawn_anew(first):
+    before = Picture(first, 1)
+    first.resize(700, 600)
+    frames(first)
+    settle(first, 1)
+    after = Picture(first, 1)
+    first.resize(800, 600)
+    assert after.height < before.height
+    assert after.share == pytest.approx(before.share, rel=0.02)
+
+
+def test_tables_and_title(browser):
+    assert browser.evaluate("document.title") == "Evaluation of runs/one"
+    cells = "[...document.querySelectorAll('#tables table')[0].rows].map(r => r.innerText)"
+    rows = browser.evaluate(cells)
+    assert rows[1].split("\t")[-1].strip() == "0.1250"
+    assert "0.2500 [0.2031, 0.3027]" in rows[2]
+
+
+def test_a_phone_needs_no_sideways_scrolling(browser):
+    browser.resize(360, 740, scale=2, mobile=True)
+    frames(browser)
+    width = browser.evaluate("document.documentElement.scrollWidth")
+    browser.resize(800, 600)
+    assert width <= 360
+
+
+def test_dark_follows_the_system(browser):
+    background = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+    assert min(browser.evaluate(background)) > 200
+    for scheme in ("dark", "light"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.call("Emulation.setEmulatedMedia", features=features)
+        assert (max(browser.evaluate(background)) < 60) == (scheme == "dark")
+
+
+def test_no_request_leaves_the_page_and_nothing_is_wrong(browser, report):
+    """After all else that the page can do."""
+    others = [url for url in browser.requests if not url.startswith("data:image/png;base64,")]
+    assert others == [report.as_uri()]
+    assert browser.problems == []
+    # What the policy is worth: the page itself could not, if it wanted to.
+    for attempt in (
+        "fetch('http://evil.invalid/')",
+        "new Promise((done, fail) => { const i = new Image(); i.onload = done; i.onerror = fail;"
+        " i.src = 'http://evil.invalid/x.png'; })",
+    ):
+        with pytest.raises(RuntimeError):
+            browser.evaluate(attempt)
+    assert any("Content Security Policy" in problem for problem in browser.problems)
+
+
+def test_a_lost_context_comes_back(first):
+    before = Picture(first, 1)
+    assert first.evaluate("contexts.length") == 1
+    first.evaluate("(window.loss = contexts[0].getExtension('WEBGL_lose_context')).loseContext()")
+    first.wait_for("contexts[0].isContextLost()")
+    first.evaluate("document.querySelector('[data-reset]').click()")
+    frames(first)
+    assert Picture(first, 1).pixels == 0
+    first.evaluate("loss.restoreContext()")
+    first.wait_for("!contexts[0].isContextLost()")
+    settle(first, 1)
+    np.testing.assert_allclose(Picture(first, 1).colour, before.colour, atol=1)
