@@ -82,8 +82,10 @@ def share(numbers: Sequence[int], function: Callable[[int], _Result], label: str
         label: of the progress bar.
     """
     mine = numbers[rank() :: world_size()]
-    bar = tqdm(mine, label, unit="shape", mininterval=1.0, disable=rank() > 0)
-    parts = gather(together(lambda: [function(number) for number in bar]))
+    # Closed before a mistake is told, which else would stand behind the bar.
+    with tqdm(mine, label, unit="shape", mininterval=1.0, disable=rank() > 0) as bar:
+        part = together(lambda: [function(number) for number in bar])
+    parts = gather(part)
     return [parts[i % len(parts)][i // len(parts)] for i in range(len(numbers))]
 
 
