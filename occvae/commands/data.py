@@ -6,6 +6,7 @@ from pathlib import Path
 from occvae.errors import UserError
 
 _POINTS, _SURFACE_POINTS = 100_000, 100_000
+_LINES = 20  # of what there is to say of single shapes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,7 +192,12 @@ def _print_manifest(manifest) -> None:
         f"{total} shapes ({', '.join(f'{count} {split}' for split, count in counts.items())}) in "
         f"{len(manifest.shards)} shards, {len(manifest.skipped)} skipped"
     )
-    for name, note in manifest.notes.items():
-        print(f"  {name}: {note}")
-    for name, reason in manifest.skipped.items():
-        print(f"  skipped {name}: {reason}")
+    _print_some([f"{name}: {note}" for name, note in manifest.notes.items()])
+    _print_some([f"skipped {name}: {reason}" for name, reason in manifest.skipped.items()])
+
+
+def _print_some(lines: list[str]) -> None:
+    for line in lines[:_LINES]:
+        print(f"  {line}")
+    if len(lines) > _LINES:
+        print(f"  and {len(lines) - _LINES} more, all in dataset.json")

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     from occvae.evaluation.files import write_csv, write_json
     from occvae.evaluation.ranks import processes, together
     from occvae.evaluation.threshold import choose_threshold
-    from occvae.multiview_evaluation import evaluate_views, format_views_table
+    from occvae.evaluation.views import evaluate_views, format_views_table
 
     with processes() as device:
         model, folder, data, counts = together(lambda: _prepare(options))

@@ -9,9 +9,9 @@ from torch import nn
 
 from occvae.data.dataset import ShapeDataset
 from occvae.errors import UserError
+from occvae.evaluation.views import evaluate_views, format_views_table
 from occvae.metrics import PIX2VOX_THRESHOLDS
 from occvae.metrics.published import VIEW_COUNTS
-from occvae.multiview_evaluation import evaluate_views, format_views_table
 
 
 class Growing(nn.Module):
