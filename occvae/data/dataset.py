@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from occvae.data.images import load_image
+from occvae.data.decoding import decode_picture
 from occvae.data.manifest import Manifest
 from occvae.data.points import HALF_EXTENT
 from occvae.data.shards import Shard
@@ -90,12 +90,9 @@ class ShapeDataset(Dataset):
         # What is read as stored is the same for every seed of a run.
         rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])
         chosen = rng.permutation(shard.num_views)[:num_views] if self.train else range(num_views)
-        pictures = np.stack([self._picture(shard, local, int(view)) for view in chosen])
+        # The mirror image of a scene is the picture of the mirrored shape.
         mirrored = self.train and bool(rng.integers(2))
-        if mirrored:
-            # The mirror image of a scene is the picture of the mirrored shape.
-            pictures = pictures[:, :, ::-1]
-        images = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
+        images = torch.stack([self._picture(shard, local, int(view), mirrored) for view in chosen])
         if self._augment is not None:
             images = self._augment(images, [self.seed, epoch, index])
         if self.target == "voxels":
@@ -131,9 +128,9 @@ class ShapeDataset(Dataset):
         """The first of a contiguous slice of points; their order is random."""
         return 8 * int(rng.integers((stored - count) // 8 + 1)) if self.train else 0
 
-    def _picture(self, shard: Shard, local: int, view: int) -> np.ndarray:
+    def _picture(self, shard: Shard, local: int, view: int, mirrored: bool) -> torch.Tensor:
         try:
-            return load_image(shard.image(local, view), self.image_size)
+            return decode_picture(shard.image(local, view), self.image_size, mirrored=mirrored)
         except UserError as error:
             raise UserError(f"{shard.path}: view {view} of {shard.ids[local]}: {error}") from None
 
