@@ -180,8 +180,11 @@ def _augmentation() -> Callable[[torch.Tensor, list[int]], torch.Tensor]:
 class StepSampler(Sampler):
     """Batches of keys of `ShapeDataset` for a range of steps; a pure function of the step.
 
-    Each epoch is a fresh permutation of all samples, cut into global batches and shared out among
-    the ranks; the remainder that fills no batch is dropped. A resume only needs the step.
+    A run sees one endless sequence: a fresh permutation of all samples for each epoch, one after
+    the other. Each step takes the next global batch and shares it out among the ranks, so every
+    sample comes exactly once an epoch on any number of ranks; a batch may end one epoch and begin
+    the next. A resume only needs the step, or, on another number of ranks, how many samples were
+    seen.
 
     Args:
         num_samples: of the dataset.
@@ -190,6 +193,8 @@ class StepSampler(Sampler):
         seed: of the run.
         steps: the steps to run.
         random_views: None, or N for 1 to N pictures of a shape, as many for a whole global batch.
+        samples_seen: by all ranks before the first of the steps; default: as though all steps had
+            been on as many ranks as these.
     """
 
     def __init__(
@@ -202,30 +207,38 @@ class StepSampler(Sampler):
         seed: int,
         steps: range,
         random_views: int | None = None,
+        samples_seen: int | None = None,
     ):
-        self.batches_per_epoch = num_samples // (batch_size * world_size)
-        if self.batches_per_epoch == 0:
+        self.global_batch = batch_size * world_size
+        if self.global_batch > num_samples:
             raise UserError(
                 f"a batch of {batch_size} x {world_size} ranks is larger than the training set of "
                 f"{num_samples} shapes; lower optim.batch_size"
             )
         self.num_samples, self.batch_size = num_samples, batch_size
-        self.rank, self.world_size, self.seed, self.steps = rank, world_size, seed, steps
+        self.rank, self.seed, self.steps = rank, seed, steps
         self.random_views = random_views
+        self.samples_seen = (
+            steps.start * self.global_batch if samples_seen is None else samples_seen
+        )
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order_epoch, order = -1, np.empty(0, np.int64)
+        first = self.samples_seen + self.rank * self.batch_size
         for step in self.steps:
-            epoch, batch = divmod(step, self.batches_per_epoch)
-            if epoch != order_epoch:
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-                order_epoch = epoch
-            start = (batch * self.world_size + self.rank) * self.batch_size
             views = self._views(step)
-            yield [(epoch, int(index), *views) for index in order[start : start + self.batch_size]]
+            keys = []
+            for position in range(first, first + self.batch_size):
+                epoch, place = divmod(position, self.num_samples)
+                if epoch != order_epoch:
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+                    order_epoch = epoch
+                keys.append((epoch, int(order[place]), *views))
+            yield keys
+            first += self.global_batch
 
     def _views(self, step: int) -> tuple[int, ...]:
         if self.random_views is None:
