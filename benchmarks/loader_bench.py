@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from npz_folder import NpzFolder, write_npz_folder
 from timing import environment, header, parser, summarise, write_json
+from npz_folder import NpzFolder, write_npz_folder
 from occvae.data.build import build_dataset
 from occvae.data.dataset import ShapeDataset, StepSampler, make_loader
 from occvae.data.formats.procedural import ProceduralSource
@@ -38,9 +38,7 @@ def loaders(dataset, args, workers: int):
     """A function from a range of steps to a loader."""
 
     def make(wanted: range):
-        sampler = StepSampler(
-            len(dataset), args.batch, rank=0, world_size=1, seed=0, steps=wanted
-        )
+        sampler = StepSampler(len(dataset), args.batch, rank=0, world_size=1, seed=0, steps=wanted)
         return make_loader(dataset, sampler, num_workers=workers, pin_memory=False)
 
     return make
@@ -223,7 +221,10 @@ def main() -> None:
             PUBLISHED: NpzFolder(folders, *size, with_noise=True),
             NO_NOISE: NpzFolder(folders, *size, with_noise=False),
         }
-        print(f"{len(shards)} shapes, {args.points} points, {args.image_size} px, {args.batch} a batch")
+        print(
+            f"{len(shards)} shapes, {args.points} points, {args.image_size} px, "
+            f"{args.batch} a batch"
+        )
         rows = report_bytes(candidates)
         print("CPU time of a sample of ours")
         for part, seconds in parts(shards).items():

@@ -98,6 +98,19 @@ _DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
 _REPAIR = "delete it and run the same `occvae data` command again"
 
 
+# Arrays of the names of the fields of a sample, that are absent where it has no such thing.
+_OPTIONAL = (
+    "points",
+    "occupancies",
+    "near_points",
+    "near_occupancies",
+    "surface_points",
+    "surface_normals",
+    "extrinsics",
+    "intrinsics",
+)
+
+
 @dataclass(frozen=True)
 class _Array:
     """Where an array lies in the file, in C order."""
@@ -183,6 +196,27 @@ class Shard:
     def original_frame(self, index: int) -> tuple[np.ndarray, float]:
         """Location (3,) and scale: original coordinates are unit ones * scale + location."""
         return self._row("locations", index), float(self._row("scales", index))
+
+    def sample(self, index: int) -> Sample:
+        """All that is stored of a shape, as it was written, but for its note."""
+        views = range(self.num_views)
+        present = {name: self._row(name, index) for name in self._arrays if name in _OPTIONAL}
+        for name, count in (
+            ("occupancies", self.num_points),
+            ("near_occupancies", self.num_near_points),
+        ):
+            if name in present:
+                present[name] = np.unpackbits(present[name], count=count).view(bool)
+        location, scale = self.original_frame(index)
+        return Sample(
+            id=self.ids[index],
+            category=self.categories[index],
+            images=[self.image(index, view) for view in views],
+            voxels={edge: self.voxels(index, edge) for edge in self.voxel_resolutions},
+            location=location,
+            scale=scale,
+            **present,
+        )
 
     def _slice(
         self, points: str, occupancies: str, index: int, start: int, count: int
