@@ -47,13 +47,14 @@ def loaders(dataset, args, workers: int):
 def time_run(dataset, args, workers: int) -> tuple[float, float]:
     """Wall and CPU seconds a sample, once the workers have started."""
     warmup = max(workers, 1)
-    batches = steps(loaders(dataset, args, workers), warmup + args.batches)
+    count = args.batches * warmup
+    batches = steps(loaders(dataset, args, workers), warmup + count)
     for _ in range(warmup):
         next(batches)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in batches:
         pass
-    samples = args.batches * args.batch
+    samples = count * args.batch
     return (time.perf_counter() - wall) / samples, (time.process_time() - cpu) / samples
 
 
@@ -115,9 +116,9 @@ def show(rows: list[dict]) -> None:
 
 def simulate(dataset, args, workers: int = 8) -> dict:
     """Waits of a consumer that takes a batch every period, as long as there is one."""
-    rate = 1 / min(time_run(dataset, args, workers)[0] for _ in range(3))
+    rate = 1 / float(np.median([time_run(dataset, args, workers)[0] for _ in range(3)]))
     period = args.batch / (PACE * rate)
-    count = 4 * args.batches
+    count = 2 * args.batches * workers
     batches = steps(loaders(dataset, args, workers), workers + count)
     for _ in range(workers):
         next(batches)
@@ -201,7 +202,7 @@ def main() -> None:
     options.add_argument("--points", type=int, default=2048)
     options.add_argument("--image-size", type=int, default=224)
     options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--batches", type=int, default=8, help="of a timed run")
+    options.add_argument("--batches", type=int, default=8, help="of a worker in a timed run")
     options.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
     options.add_argument("--cold", action="store_true", help="also with nothing in the page cache")
     options.add_argument("--simulate", action="store_true", help="also a consumer of fixed pace")
