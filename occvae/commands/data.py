@@ -1,6 +1,7 @@
 """occvae data: datasets in, out and looked into."""
 
 import argparse
+import json
 from pathlib import Path
 
 from occvae.errors import UserError
@@ -27,6 +28,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--count", type=int, default=8)
     verify = actions.add_parser("verify", help="compare every shard with its checksum")
     verify.add_argument("root")
+    verify.add_argument("--deep", action="store_true", help="also look at all pictures and points")
+    _add_info(actions.add_parser("info", help="what a dataset holds"))
+    _add_split(actions.add_parser("split", help="divide the shapes of a dataset anew"))
+    merge = actions.add_parser("merge", help="several datasets into one")
+    merge.add_argument("roots", nargs="+", metavar="root")
+    merge.add_argument("destination")
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--picture", metavar="FILE", help="write a PNG of random shapes")
+    parser.add_argument("--count", type=int, default=12, help="shapes of the picture (default 12)")
+    parser.add_argument("--seed", type=int, default=0, help="which shapes (default 0)")
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root")
+    for name, default in (("--val", 0.1), ("--test", 0.2)):
+        parser.add_argument(name, type=float, default=default, help=f"share (default {default})")
+    parser.add_argument("--seed", type=int, default=0, help="of the division (default 0)")
+    parser.add_argument("--by-category", action="store_true", help="divide each category by itself")
+    _add_destination(parser)
 
 
 def _add_formats(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +104,9 @@ def run(options: argparse.Namespace) -> None:
         "import": _build,
         "images": _export_images,
         "verify": _verify,
+        "info": _info,
+        "split": _split,
+        "merge": _merge,
     }
     actions[options.action](options)
 
@@ -164,7 +191,50 @@ def _shape_settings(options: argparse.Namespace, *, training_surface: bool = Fal
 def _verify(options: argparse.Namespace) -> None:
     from occvae.data.build import verify_dataset
 
-    _print_manifest(verify_dataset(options.root))
+    manifest = verify_dataset(options.root)
+    if options.deep:
+        from occvae.data.inspection import inspect_dataset
+
+        problems = inspect_dataset(options.root)
+        for id, problem in problems.items():
+            print(f"  {id}: {problem}")
+        if problems:
+            raise UserError(f"{options.root}: {len(problems)} shapes are not fit to learn from")
+    _print_manifest(manifest)
+
+
+def _split(options: argparse.Namespace) -> None:
+    from occvae.data.build import build_dataset
+    from occvae.data.splitting import SplitSource
+
+    source = SplitSource(
+        options.root,
+        val=options.val,
+        test=options.test,
+        seed=options.seed,
+        by_category=options.by_category,
+    )
+    manifest = build_dataset(source, options.destination, num_workers=options.workers)
+    for part in source.dropped:
+        print(f"left out {part}, which only some of the old splits have")
+    _print_manifest(manifest)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from occvae.data.merging import merge_datasets
+
+    _print_manifest(merge_datasets(options.roots, options.destination))
+
+
+def _info(options: argparse.Namespace) -> None:
+    from occvae.data.summary import format_summary, summarise_dataset, write_sample_sheet
+
+    summary = summarise_dataset(options.root)
+    print(json.dumps(summary, indent=1) if options.json else format_summary(summary))
+    if options.picture:
+        write_sample_sheet(
+            options.picture, options.root, num_shapes=options.count, seed=options.seed
+        )
 
 
 def _export_images(options: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
 """Builds a dataset from a source: in parallel, seeded, resumable, bad shapes named and skipped."""
 
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -87,11 +89,11 @@ def build_default(destination: str | Path) -> Manifest:
 
 
 def verify_dataset(root: str | Path) -> Manifest:
-    """Opens every shard and compares it with the manifest.
+    """Reads every shard, as many at a time as there are cores, and compares it with the manifest.
 
     Raises:
-        UserError: a shard is missing, damaged or not what the manifest says, or the build was
-            interrupted.
+        UserError: a shard is missing, damaged or not what the manifest says, two shapes have the
+            same id, or the build was interrupted.
     """
     root = Path(root)
     manifest = Manifest.load(root)
@@ -99,17 +101,29 @@ def verify_dataset(root: str | Path) -> Manifest:
         raise UserError(
             f"{root}: its build was interrupted; run the same `occvae data` command again"
         )
-    for entry in tqdm(manifest.shards, desc="verify", unit="shard"):
-        path = root / entry.file
-        # Before HDF5 looks inside: what it does with damaged structures is anybody's guess.
-        if path.is_file() and file_sha256(path) != entry.sha256:
-            raise UserError(
-                f"{path}: SHA-256 differs from the manifest (damaged); delete it and "
-                "run the same `occvae data` command again"
-            )
-        if len(Shard(root, entry)) != entry.num_shapes:
-            raise UserError(f"{path}: not the {entry.num_shapes} shapes of the manifest")
+    seen: set[str] = set()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves Python to the others
+        shards = pool.map(lambda entry: _verify_shard(root, entry), manifest.shards)
+        for shard in tqdm(shards, total=len(manifest.shards), desc="verify", unit="shard"):
+            for id in shard.ids:
+                if id in seen:
+                    raise UserError(f"{shard.path}: shape {id!r} is there twice")
+                seen.add(id)
     return manifest
+
+
+def _verify_shard(root: Path, entry: ShardEntry) -> Shard:
+    path = root / entry.file
+    # Before HDF5 looks inside: what it does with damaged structures is anybody's guess.
+    if path.is_file() and file_sha256(path) != entry.sha256:
+        raise UserError(
+            f"{path}: SHA-256 differs from the manifest (damaged); delete it and "
+            "run the same `occvae data` command again"
+        )
+    shard = Shard(root, entry)
+    if len(shard) != entry.num_shapes:
+        raise UserError(f"{path}: not the {entry.num_shapes} shapes of the manifest")
+    return shard
 
 
 def _check_ids(source: Source) -> None:
@@ -129,6 +143,13 @@ def _start_worker(source: Source) -> None:
     _source = source
     # Left alone, each worker's BLAS starts a thread a core: 7 times the CPU time.
     threadpool_limits(1)
+    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+
+
+def _leave_with_the_parent() -> None:
+    """A build that is killed cannot tell its workers, which would wait for work for ever."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _start_manifest(source: Source, root: Path, shapes_per_shard: int) -> Manifest:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from occvae.data.images import load_image
+from occvae.data.decoding import decode_picture
 from occvae.data.manifest import Manifest
 from occvae.data.points import HALF_EXTENT
 from occvae.data.shards import Shard
@@ -90,12 +90,9 @@ class ShapeDataset(Dataset):
         # What is read as stored is the same for every seed of a run.
         rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])
         chosen = rng.permutation(shard.num_views)[:num_views] if self.train else range(num_views)
-        pictures = np.stack([self._picture(shard, local, int(view)) for view in chosen])
+        # The mirror image of a scene is the picture of the mirrored shape.
         mirrored = self.train and bool(rng.integers(2))
-        if mirrored:
-            # The mirror image of a scene is the picture of the mirrored shape.
-            pictures = pictures[:, :, ::-1]
-        images = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
+        images = torch.stack([self._picture(shard, local, int(view), mirrored) for view in chosen])
         if self._augment is not None:
             images = self._augment(images, [self.seed, epoch, index])
         if self.target == "voxels":
@@ -131,9 +128,9 @@ class ShapeDataset(Dataset):
         """The first of a contiguous slice of points; their order is random."""
         return 8 * int(rng.integers((stored - count) // 8 + 1)) if self.train else 0
 
-    def _picture(self, shard: Shard, local: int, view: int) -> np.ndarray:
+    def _picture(self, shard: Shard, local: int, view: int, mirrored: bool) -> torch.Tensor:
         try:
-            return load_image(shard.image(local, view), self.image_size)
+            return decode_picture(shard.image(local, view), self.image_size, mirrored=mirrored)
         except UserError as error:
             raise UserError(f"{shard.path}: view {view} of {shard.ids[local]}: {error}") from None
 
@@ -186,9 +183,10 @@ def _augmentation() -> Callable[[torch.Tensor, list[int]], torch.Tensor]:
 class StepSampler(Sampler):
     """Batches of keys of `ShapeDataset` for a range of steps; a pure function of the step.
 
-    Each epoch is a fresh permutation of all samples, cut into global batches and shared out among
-    the ranks; the remainder that fills no batch is dropped. Of fewer samples than a batch takes an
-    epoch passes over them as often as one batch needs. A resume only needs the step.
+    A run sees one endless sequence: a fresh permutation of all samples for each epoch, one after
+    the other. Each step takes the next global batch and shares it out among the ranks, so every
+    sample comes exactly once an epoch on any number of ranks; a batch may end one epoch and begin
+    the next, or pass over a small dataset several times. A resume only needs the step, also on another number of ranks that share the batch.
 
     Args:
         num_samples: of the dataset.
@@ -210,35 +208,28 @@ class StepSampler(Sampler):
         steps: range,
         random_views: int | None = None,
     ):
-        global_batch = batch_size * world_size
-        self.passes = -(-global_batch // num_samples)
-        self.batches_per_epoch = num_samples * self.passes // global_batch
+        self.global_batch = batch_size * world_size
         self.num_samples, self.batch_size = num_samples, batch_size
-        self.rank, self.world_size, self.seed, self.steps = rank, world_size, seed, steps
+        self.rank, self.seed, self.steps = rank, seed, steps
         self.random_views = random_views
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
-        order_epoch, order = -1, np.empty((0, 2), np.int64)
+        order_epoch, order = -1, np.empty(0, np.int64)
+        first = self.steps.start * self.global_batch + self.rank * self.batch_size
         for step in self.steps:
-            epoch, batch = divmod(step, self.batches_per_epoch)
-            if epoch != order_epoch:
-                order, order_epoch = self._order(epoch), epoch
-            start = (batch * self.world_size + self.rank) * self.batch_size
             views = self._views(step)
-            keys = order[start : start + self.batch_size].tolist()
-            yield [(*key, *views) for key in keys]
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """(passes * num_samples, 2) numbers of the pass and of the sample, in an epoch's order."""
-        passes = range(epoch * self.passes, (epoch + 1) * self.passes)
-        samples = [
-            np.random.default_rng([self.seed, number]).permutation(self.num_samples)
-            for number in passes
-        ]
-        return np.stack([np.repeat(passes, self.num_samples), np.concatenate(samples)], axis=1)
+            keys = []
+            for position in range(first, first + self.batch_size):
+                epoch, place = divmod(position, self.num_samples)
+                if epoch != order_epoch:
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+                    order_epoch = epoch
+                keys.append((epoch, int(order[place]), *views))
+            yield keys
+            first += self.global_batch
 
     def _views(self, step: int) -> tuple[int, ...]:
         if self.random_views is None:

@@ -15,12 +15,17 @@ shapes of a shard have the same layout; what their source does not have is absen
     locations (S, 3), scales (S,) float64   original coordinates are unit ones * scale + location
     ids, categories               (S,)       str
 
-Nothing is compressed: points do not shrink, and a slice is then one read. Shards are written to a
-temporary name and renamed, so one that exists is whole.
+Nothing is compressed: points do not shrink, and a slice is then one read of a known place of the
+file. HDF5 itself is only asked for those places: its own reads are of 64 kB at least, five times
+what a training sample needs. Shards are written to a temporary name and renamed, so one that exists
+is whole.
 """
 
 import hashlib
+import math
 import os
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import h5py
@@ -93,10 +98,30 @@ _DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
 _REPAIR = "delete it and run the same `occvae data` command again"
 
 
-class Shard:
-    """Reads one shard; safe to copy into worker processes.
+# Arrays of the names of the fields of a sample, that are absent where it has no such thing.
+_OPTIONAL = (
+    "points",
+    "occupancies",
+    "near_points",
+    "near_occupancies",
+    "surface_points",
+    "surface_normals",
+    "extrinsics",
+    "intrinsics",
+)
 
-    HDF5 handles must not cross a fork, so each process opens the file at its first read.
+
+@dataclass(frozen=True)
+class _Array:
+    """Where an array lies in the file, in C order."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Shard:
+    """Reads one shard; safe to copy into worker processes, and across a fork.
 
     Attributes:
         ids, categories: of its shapes.
@@ -107,12 +132,12 @@ class Shard:
 
     def __init__(self, root: Path, entry: ShardEntry):
         self.path = Path(root) / entry.file
-        self._pid = None
-        self._datasets: dict[str, h5py.Dataset] = {}
+        self._file: FileIO | None = None  # opened by the first read
         self._check_size(entry)
         try:
-            with self._open() as file:
-                self._read_layout(file)
+            # Without locking: shards never change, and many network file systems have no locks.
+            with h5py.File(self.path, "r", locking=False) as file:
+                self._read_layout(file, entry.num_bytes)
         except _DAMAGE as error:
             raise self._damaged(error) from None
 
@@ -120,7 +145,7 @@ class Shard:
         return len(self.ids)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_pid": None, "_datasets": {}}
+        return {**self.__dict__, "_file": None}
 
     def points(self, index: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """A contiguous slice of a shape's uniform points.
@@ -141,12 +166,12 @@ class Shard:
 
     def surface(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Points on a shape's surface and the normals there, (P, 3) float32 each."""
-        points = decode_points(self._dataset("surface_points")[index])
-        return points, self._dataset("surface_normals")[index].astype(np.float32)
+        points = decode_points(self._row("surface_points", index))
+        return points, self._row("surface_normals", index).astype(np.float32)
 
     def packed_voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
         """(R^3/8,) uint8 bits; the coarsest where no resolution is named."""
-        return self._dataset(_voxels_name(resolution or self.voxel_resolutions[0]))[index]
+        return self._row(_voxels_name(resolution or self.voxel_resolutions[0]), index)
 
     def voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
         """(R, R, R) bool; the coarsest where no resolution is named."""
@@ -158,26 +183,72 @@ class Shard:
         """One encoded picture."""
         flat = index * self.num_views + view
         start = int(self._image_ends[flat - 1]) if flat else 0
-        return self._dataset("image_bytes")[start : int(self._image_ends[flat])].tobytes()
+        return self._read("image_bytes", start, int(self._image_ends[flat]) - start).tobytes()
 
     def extrinsics(self, index: int, view: int) -> np.ndarray:
         """(3, 4) float32 world to camera."""
-        return self._dataset("extrinsics")[index, view]
+        return self._row("extrinsics", index)[view]
 
     def intrinsics(self, index: int, view: int) -> np.ndarray:
         """(3, 3) float32 camera to pixels."""
-        return self._dataset("intrinsics")[index, view]
+        return self._row("intrinsics", index)[view]
 
     def original_frame(self, index: int) -> tuple[np.ndarray, float]:
         """Location (3,) and scale: original coordinates are unit ones * scale + location."""
-        return self._dataset("locations")[index], float(self._dataset("scales")[index])
+        return self._row("locations", index), float(self._row("scales", index))
+
+    def sample(self, index: int) -> Sample:
+        """All that is stored of a shape, as it was written, but for its note."""
+        views = range(self.num_views)
+        present = {name: self._row(name, index) for name in self._arrays if name in _OPTIONAL}
+        for name, count in (
+            ("occupancies", self.num_points),
+            ("near_occupancies", self.num_near_points),
+        ):
+            if name in present:
+                present[name] = np.unpackbits(present[name], count=count).view(bool)
+        location, scale = self.original_frame(index)
+        return Sample(
+            id=self.ids[index],
+            category=self.categories[index],
+            images=[self.image(index, view) for view in views],
+            voxels={edge: self.voxels(index, edge) for edge in self.voxel_resolutions},
+            location=location,
+            scale=scale,
+            **present,
+        )
 
     def _slice(
         self, points: str, occupancies: str, index: int, start: int, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        stored = self._dataset(points)[index, start : start + count]
-        packed = self._dataset(occupancies)[index, start // 8 : (start + count + 7) // 8]
-        return decode_points(stored), np.unpackbits(packed, count=count).view(bool)
+        stored = self._read(points, 3 * (index * self._arrays[points].shape[1] + start), 3 * count)
+        first = index * self._arrays[occupancies].shape[1] + start // 8
+        packed = self._read(occupancies, first, (count + 7) // 8)
+        inside = np.unpackbits(packed, count=count).view(bool)
+        return decode_points(stored.reshape(count, 3)), inside
+
+    def _row(self, name: str, index: int) -> np.ndarray:
+        """What an array has of one shape."""
+        shape = self._arrays[name].shape[1:]
+        size = math.prod(shape)
+        return self._read(name, index * size, size).reshape(shape)
+
+    def _read(self, name: str, first: int, count: int) -> np.ndarray:
+        """(count,) consecutive elements of an array as it lies in the file."""
+        array = self._arrays[name]
+        content = np.empty(count, array.dtype)
+        try:
+            if self._file is None:
+                self._file = FileIO(self.path)
+            # At a given place, so that processes may share the open file.
+            size = os.preadv(
+                self._file.fileno(), [content], array.offset + first * array.dtype.itemsize
+            )
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error})") from None
+        if size < content.nbytes:
+            raise self._damaged(f"{name} ends at {size} of {content.nbytes} bytes")
+        return content
 
     def _check_size(self, entry: ShardEntry) -> None:
         if not self.path.is_file():
@@ -189,11 +260,7 @@ class Shard:
                 f"or changed); {_REPAIR}"
             )
 
-    def _open(self) -> h5py.File:
-        # Without locking: shards never change, and many network file systems have no locks.
-        return h5py.File(self.path, "r", locking=False)
-
-    def _read_layout(self, file: h5py.File) -> None:
+    def _read_layout(self, file: h5py.File, num_bytes: int) -> None:
         check_version(self.path, int(file.attrs.get("format_version", 0)))
         self.ids = [text.decode() for text in file["ids"][:]]
         self.categories = [text.decode() for text in file["categories"][:]]
@@ -208,19 +275,20 @@ class Shard:
         self.has_cameras = "extrinsics" in file
         grids = [name for name in file if name.startswith(_voxels_name(""))]
         self.voxel_resolutions = sorted(int(name.removeprefix(_voxels_name(""))) for name in grids)
+        self._arrays = {
+            name: _find_array(dataset, num_bytes)
+            for name, dataset in file.items()
+            if name not in ("ids", "categories")
+        }
 
-    def _damaged(self, error: Exception) -> UserError:
+    def _damaged(self, error: Exception | str) -> UserError:
         return UserError(
             f"{self.path}: damaged or not a shard ({' '.join(str(error).split())}); {_REPAIR}"
         )
 
-    def _dataset(self, name: str) -> h5py.Dataset:
-        if self._pid != os.getpid():
-            try:
-                file = self._open()
-                # Dataset objects are kept because looking one up by name costs more than a read.
-                self._datasets = {key: file[key] for key in file}
-            except _DAMAGE as error:
-                raise self._damaged(error) from None
-            self._pid = os.getpid()
-        return self._datasets[name]
+
+def _find_array(dataset: h5py.Dataset, num_bytes: int) -> _Array:
+    offset = dataset.id.get_offset() if isinstance(dataset, h5py.Dataset) else None
+    if offset is None or offset + dataset.nbytes > num_bytes:
+        raise ValueError("an array is not whole in one place of the file")
+    return _Array(offset, dataset.shape, dataset.dtype)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from occvae.data.build import build_dataset
-from occvae.data.dataset import ShapeDataset, StepSampler
+from occvae.data.dataset import ShapeDataset, StepSampler, make_loader
 from occvae.data.formats.voxels import VoxelArchiveSource
 from occvae.data.images import encode_png, load_image
 from occvae.data.sample import Sample
@@ -157,26 +157,48 @@ def batches(steps: range, *, rank: int = 0, ranks: int = 2, samples: int = 12, b
     return list(sampler)
 
 
-@pytest.mark.parametrize(("samples", "batch", "ranks"), [(12, 3, 2), (12, 12, 1), (13, 2, 3)])
-def test_an_epoch_sees_every_sample_once_across_ranks(samples, batch, ranks):
-    per_epoch = samples // (batch * ranks)
-    everything = []
-    for epoch in range(3):
-        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-        options = {"ranks": ranks, "samples": samples, "batch": batch}
-        keys = [
-            key
-            for rank in range(ranks)
-            for group in batches(steps, rank=rank, **options)
-            for key in group
-        ]
-        assert {number for number, _ in keys} == {epoch}
-        indices = [index for _, index in keys]
-        # What fills no batch is dropped, nothing comes twice.
-        assert len(set(indices)) == len(indices) == per_epoch * batch * ranks
-        assert set(indices) <= set(range(samples))
-        everything.append(tuple(indices))
-    assert len(set(everything)) == 3
+def global_sequence(steps: range, ranks: int, **options) -> list[tuple[int, int]]:
+    """The keys that all ranks see, step after step."""
+    by_rank = [batches(steps, rank=rank, ranks=ranks, **options) for rank in range(ranks)]
+    return [key for step in zip(*by_rank, strict=True) for batch in step for key in batch]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize(("samples", "batch"), [(12, 2), (12, 4), (13, 2), (17, 5)])
+def test_every_sample_comes_once_an_epoch_on_any_number_of_ranks(samples, batch, ranks):
+    steps = 3 * samples // (batch * ranks) + 1
+    keys = global_sequence(range(steps), ranks, samples=samples, batch=batch)
+    orders = [keys[epoch * samples : (epoch + 1) * samples] for epoch in range(3)]
+    for epoch, order in enumerate(orders):
+        # All of them, also where batches do not divide them.
+        assert {number for number, _ in order} == {epoch}
+        assert sorted(index for _, index in order) == list(range(samples))
+    assert len({tuple(index for _, index in order) for order in orders}) == 3
+    one = global_sequence(range(3 * samples), 1, samples=samples, batch=1)
+    assert keys[: 3 * samples] == one  # the same order on any number of ranks
+
+
+@pytest.mark.parametrize("ranks", [(1, 3), (3, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("steps", [0, 1, 2, 7])
+def test_a_resume_on_other_ranks_neither_repeats_nor_skips(ranks, steps):
+    """The ranks share the same batch, as the trainer sees to."""
+    before, after = ranks
+    seen = global_sequence(range(steps), before, samples=13, batch=6 // before)
+    rest = global_sequence(range(steps, steps + 9), after, samples=13, batch=6 // after)
+    keys = seen + rest
+    assert keys == global_sequence(range(len(keys)), 1, samples=13, batch=1)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_batches_of_the_sampler(lopsided, workers):
+    dataset = open_set(lopsided)
+    sampler = StepSampler(len(dataset), 3, rank=1, world_size=2, seed=5, steps=range(2, 7))
+    loader = make_loader(dataset, sampler, num_workers=workers, pin_memory=False)
+    for keys, batch in zip(sampler, loader, strict=True):
+        assert batch["index"].tolist() == [index for _, index in keys]
+        for number, key in enumerate(keys):
+            assert same(dataset[key], {name: value[number] for name, value in batch.items()})
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 5])
@@ -184,19 +206,13 @@ def test_a_resume_continues_the_same_batches(start):
     assert batches(range(start, 9)) == batches(range(9))[start:]
 
 
-@pytest.mark.parametrize("samples, passes", [(1, 14), (5, 3), (13, 2)])
-def test_few_samples_fill_a_batch_in_several_passes(samples, passes):
-    """Across both ranks: each sample as often as another, or once more, each time in a new pass."""
-    for step in range(3):
-        keys = [
-            key
-            for rank in range(2)
-            for key in batches(range(step, step + 1), rank=rank, samples=samples, batch=7)[0]
-        ]
-        assert len(set(keys)) == len(keys) == 14
-        assert {number // passes for number, _ in keys} == {step}
-        counts = np.bincount([index for _, index in keys], minlength=samples)
-        assert counts.max() - counts.min() <= 1
+@pytest.mark.parametrize("samples", [1, 5, 13])
+def test_few_samples_fill_a_batch_in_several_passes(samples):
+    """Each sample as often as another, or once more, and each time in a new epoch."""
+    keys = global_sequence(range(1), 2, samples=samples, batch=7)
+    assert len(set(keys)) == len(keys) == 14
+    counts = np.bincount([index for _, index in keys], minlength=samples)
+    assert counts.max() - counts.min() <= 1
 
 
 def test_voxels_instead_of_points(lopsided):

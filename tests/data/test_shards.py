@@ -4,6 +4,7 @@ import gc
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -164,21 +165,29 @@ def test_workers_read_the_same(tiny_dataset, workers, start):
     dataset = ShapeDataset(
         tiny_dataset, "train", image_size=16, num_points=64, num_views=2, train=True
     )
-    expected = read_all(dataset, 0)  # leaves files open that a fork must not use
+    expected = read_all(dataset, 0)  # leaves files open that a fork shares
     for want, got in zip(expected, read_all(dataset, workers, start), strict=True):
         for key in want:
             assert torch.equal(want[key], got[key]), key
 
 
-def test_a_forked_process_opens_the_file_itself(path, monkeypatch):
-    shard, opened = Shard(path.parent, entry_of(path)), []
-    monkeypatch.setattr(
-        Shard, "_open", lambda self, really=Shard._open: opened.append(self) or really(self)
-    )
-    for process in (1, 1, 2, 2):
-        monkeypatch.setattr(os, "getpid", lambda process=process: process)
-        shard.voxels(0)
-    assert len(opened) == 2
+def test_a_sample_reads_no_more_than_it_needs(samples, path, monkeypatch):
+    sizes, really = [], os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *rest: sizes.append(really(*rest)) or sizes[-1])
+    shard = Shard(path.parent, entry_of(path))
+    shard.points(1, 8, 16)
+    shard.image(2, 1)
+    assert sizes == [16 * 3 * 2, 2, len(samples[2].images[1])]
+
+
+def test_a_shard_cut_while_it_is_in_use_is_named(path):
+    shard = Shard(path.parent, entry_of(path))
+    os.truncate(path, 3000)
+    with pytest.raises(UserError, match=r"train-00000\.h5: damaged or not a shard \(.* bytes\)"):
+        shard.surface(3)
+    path.unlink()
+    with pytest.raises(UserError, match=r"train-00000\.h5: cannot be read \(.*No such file"):
+        pickle.loads(pickle.dumps(shard)).surface(3)
 
 
 def test_shards_outlive_the_garbage_collector(path, samples):

@@ -1,0 +1,80 @@
+"""A dataset in the layout of Occupancy Networks, and reading it as their training does.
+
+category/id/points.npz        points float16 (N, 3), occupancies packed bits, loc, scale
+category/id/img_choy2016/     000.jpg, 001.jpg, ...
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from occvae.data.dataset import ShapeDataset
+
+# Added to every stored point, because half precision piles them up on planes.
+NOISE = 1e-4
+
+
+def write_npz_folder(dataset: ShapeDataset, root: Path) -> list[Path]:
+    """The folders of the shapes of a dataset: all its points and pictures, as JPEG files."""
+    folders = []
+    for index in range(len(dataset)):
+        shard, local = dataset.locate(index)
+        folder = root / shard.categories[local] / f"{index:05d}"
+        (folder / "img_choy2016").mkdir(parents=True)
+        points, occupancies = shard.points(local, 0, shard.num_points)
+        location, scale = shard.original_frame(local)
+        np.savez(
+            folder / "points.npz",
+            points=points.astype(np.float16),
+            occupancies=np.packbits(occupancies),
+            loc=location,
+            scale=scale,
+        )
+        for view in range(shard.num_views):
+            with Image.open(io.BytesIO(shard.image(local, view))) as picture:
+                path = folder / "img_choy2016" / f"{view:03d}.jpg"
+                picture.convert("RGB").save(path, quality=90)
+        folders.append(folder)
+    return folders
+
+
+class NpzFolder(Dataset):
+    """Random points and a random view of each shape.
+
+    Args:
+        folders: of the shapes.
+        image_size: edge of the pictures.
+        num_points: of a sample.
+        with_noise: as published; without it, most of the time of a sample is saved.
+    """
+
+    def __init__(self, folders: list[Path], image_size: int, num_points: int, with_noise: bool):
+        self.folders, self.num_points, self.with_noise = folders, num_points, with_noise
+        self.transform = transforms.Compose(
+            [transforms.Resize((image_size, image_size)), transforms.ToTensor()]
+        )
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        _, index = key
+        points, occupancies = self._points(self.folders[index] / "points.npz")
+        pictures = sorted((self.folders[index] / "img_choy2016").glob("*.jpg"))
+        with Image.open(pictures[np.random.randint(len(pictures))]) as picture:
+            image = self.transform(picture.convert("RGB"))
+        return {"images": image[None], "points": points, "occupancies": occupancies}
+
+    def _points(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        stored = np.load(path)
+        points = stored["points"].astype(np.float32)
+        if self.with_noise:
+            points += NOISE * np.random.randn(*points.shape)
+        occupancies = np.unpackbits(stored["occupancies"])[: len(points)].astype(np.float32)
+        chosen = np.random.randint(len(points), size=self.num_points)
+        return torch.from_numpy(points[chosen]), torch.from_numpy(occupancies[chosen])

@@ -1,0 +1,47 @@
+"""A close look at every shape of a dataset: is what was stored fit to learn from?"""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from occvae.data.manifest import Manifest
+from occvae.data.points import HALF_EXTENT
+from occvae.data.sample import Sample
+from occvae.data.shards import Shard
+from occvae.errors import UserError
+
+# Half precision rounds the border of the cube by as much.
+_ROUNDING = 2.5e-4
+
+
+def inspect_dataset(root: str | Path) -> dict[str, str]:
+    """What is wrong with shapes, by id: decodes all pictures and looks at all points.
+
+    Unlike `verify_dataset` it finds what was wrong when it was written.
+    """
+    problems = {}
+    for entry in tqdm(Manifest.load(root).shards, desc="inspect", unit="shard"):
+        shard = Shard(Path(root), entry)
+        for local, id in enumerate(shard.ids):
+            try:
+                sample = shard.sample(local)
+                sample.check()
+                _check_points(shard, local, sample)
+            except UserError as error:
+                problems[id] = str(error)
+    return problems
+
+
+def _check_points(shard: Shard, local: int, sample: Sample) -> None:
+    for name, inside, read in (
+        ("points", sample.occupancies, shard.points),
+        ("near_points", sample.near_occupancies, shard.near_points),
+    ):
+        if inside is None:
+            continue
+        if inside.all() or not inside.any():
+            raise UserError(f"all {name} are {'inside' if inside[0] else 'outside'}")
+        reach = np.abs(read(local, 0, len(inside))[0]).max()
+        if name == "points" and reach > HALF_EXTENT + _ROUNDING:
+            raise UserError(f"points reach {reach:.3f} from the centre, beyond {HALF_EXTENT}")

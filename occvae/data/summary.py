@@ -1,0 +1,162 @@
+"""What is in a dataset: counts, sizes, and a picture of random shapes."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from occvae.data.images import load_image
+from occvae.data.manifest import Manifest
+from occvae.data.rendering import grid_mesh, orbit_extrinsics, render_views
+from occvae.data.shards import Shard
+
+TILE = 160
+# Shapes of a category that its mean occupancy is taken from, at most.
+SHAPES_PER_MEAN = 32
+_SHAPES_A_ROW = 2
+
+
+def open_shards(root: str | Path, manifest: Manifest) -> list[tuple[str, Shard]]:
+    """The shards and the split of each."""
+    return [(entry.split, Shard(Path(root), entry)) for entry in manifest.shards]
+
+
+def summarise_dataset(root: str | Path) -> dict:
+    """JSON values: what a dataset holds.
+
+    `categories` has for each the shapes by split and `mean_occupancy`, the share of the stored
+    points that are inside (of the coarsest voxels where there are no points), from at most 32
+    shapes spread evenly.
+    """
+    manifest = Manifest.load(root)
+    shards = open_shards(root, manifest)
+    members: dict[str, list[tuple[str, Shard, int]]] = {name: [] for name in manifest.categories}
+    for split, shard in shards:
+        for local, category in enumerate(shard.categories):
+            members.setdefault(category, []).append((split, shard, local))
+    return {
+        "root": str(root),
+        "source": manifest.source,
+        "splits": manifest.splits,
+        "complete": manifest.complete,
+        "shapes": manifest.count_shapes(),
+        "shards": len(manifest.shards),
+        "bytes": sum(entry.num_bytes for entry in manifest.shards),
+        "layouts": manifest.layouts,
+        "categories": {
+            category: {
+                "shapes": dict(Counter(split for split, _, _ in shapes)),
+                "mean_occupancy": _mean_occupancy(shapes),
+            }
+            for category, shapes in sorted(members.items())
+        },
+        "settings": manifest.settings,
+        "notes": len(manifest.notes),
+        "skipped": dict(Counter(manifest.skipped.values()).most_common()),
+    }
+
+
+def _mean_occupancy(shapes: list[tuple[str, Shard, int]]) -> float | None:
+    if not shapes:
+        return None
+    count = min(len(shapes), SHAPES_PER_MEAN)
+    chosen = np.linspace(0, len(shapes) - 1, count).round().astype(int)
+    means = [_occupancy(*shapes[number][1:]) for number in chosen]
+    return float(np.mean(means))
+
+
+def _occupancy(shard: Shard, local: int) -> float:
+    if shard.num_points:
+        return float(shard.points(local, 0, shard.num_points)[1].mean())
+    return float(shard.voxels(local).mean())
+
+
+def format_summary(summary: dict) -> str:
+    """What `summarise_dataset` found, for people."""
+    splits = list(summary["shapes"])
+    state = "" if summary["complete"] else ", INCOMPLETE: run the same command again"
+    lines = [
+        f"{summary['root']}: from {summary['source']}, splits {summary['splits']!r}{state}",
+        f"{sum(summary['shapes'].values())} shapes, {summary['shards']} shards, "
+        f"{summary['bytes'] / 1e6:.1f} MB",
+    ]
+    lines += [f"  {split}: {_describe(summary['layouts'][split])}" for split in splits]
+    width = max(map(len, ["category", *summary["categories"]]))
+    headings = [f"{name:>8}" for name in [*splits, "inside"]]
+    lines.append("".join([f"{'category':<{width}}", *headings]))
+    for category, figures in summary["categories"].items():
+        counts = "".join(f"{figures['shapes'].get(split, 0):>8}" for split in splits)
+        mean = figures["mean_occupancy"]
+        lines.append(f"{category:<{width}}{counts}{'' if mean is None else f'{mean:>8.3f}'}")
+    lines += [f"setting {name}: {value}" for name, value in summary["settings"].items()]
+    if summary["notes"]:
+        lines.append(f"{summary['notes']} shapes have notes, see `occvae data verify`")
+    lines += [f"{count} skipped: {reason}" for reason, count in summary["skipped"].items()]
+    return "\n".join(lines)
+
+
+def _describe(layout: dict) -> str:
+    parts = [f"{layout['views']} views{' with cameras' if layout['cameras'] else ''}"]
+    for name in ("points", "near_points", "surface_points"):
+        if layout[name]:
+            count, dtype = layout[name]
+            parts.append(f"{count} {name.replace('_', ' ')} ({dtype})")
+    if layout["voxels"]:
+        parts.append("voxels " + ", ".join(f"{edge}^3" for edge in layout["voxels"]))
+    return ", ".join(parts)
+
+
+def write_sample_sheet(
+    path: str | Path, root: str | Path, *, num_shapes: int = 12, seed: int = 0
+) -> None:
+    """A PNG of random shapes: a picture, the solid from its camera, and from behind.
+
+    Args:
+        path: of the PNG; its folder is made if absent.
+        root: of the dataset.
+        num_shapes: at most.
+        seed: of the choice of shapes and views.
+    """
+    places = [
+        (split, shard, local)
+        for split, shard in open_shards(root, Manifest.load(root))
+        for local in range(len(shard))
+    ]
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(places))[:num_shapes]
+    strips = [_strip(*places[number], rng) for number in chosen]
+    rows = -(-len(strips) // _SHAPES_A_ROW)
+    sheet = Image.new("RGB", (_SHAPES_A_ROW * strips[0].width, rows * TILE), "white")
+    for number, strip in enumerate(strips):
+        row, column = divmod(number, _SHAPES_A_ROW)
+        sheet.paste(strip, (column * strip.width, row * TILE))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, format="PNG")
+
+
+def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> Image.Image:
+    view = int(rng.integers(shard.num_views))
+    front = orbit_extrinsics([35.0], [30.0], [1.8])
+    cameras = np.concatenate(
+        [
+            shard.extrinsics(local, view)[None] if shard.has_cameras else front,
+            orbit_extrinsics([215.0], [30.0], [1.8]),
+        ]
+    )
+    tiles = render_views(*grid_mesh(_solid(shard, local), 0.5), cameras, TILE)
+    seen = load_image(shard.image(local, view), TILE)
+    strip = Image.fromarray(np.concatenate([seen, *tiles], axis=1))
+    caption = f"{shard.categories[local]}, {split}, view {view}"
+    ImageDraw.Draw(strip).text((TILE + 4, 2), caption, fill="black")
+    return strip
+
+
+def _solid(shard: Shard, local: int) -> np.ndarray:
+    """(R, R, R) the coarsest voxels, or what the points tell of 32^3."""
+    if shard.voxel_resolutions:
+        return shard.voxels(local)
+    points, inside = shard.points(local, 0, shard.num_points)
+    edges = [np.linspace(-0.5, 0.5, 33)] * 3
+    counts, hits = (np.histogramdd(chosen, edges)[0] for chosen in (points, points[inside]))
+    return hits / np.maximum(counts, 1)

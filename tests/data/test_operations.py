@@ -1,0 +1,361 @@
+"""Datasets are described, divided anew, merged and inspected; never with a silent hole."""
+
+import json
+import os
+import select
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from occvae.cli import main
+from occvae.data import build, merging
+from occvae.data.build import build_dataset, verify_dataset
+from occvae.data.inspection import inspect_dataset
+from occvae.data.manifest import Manifest
+from occvae.data.merging import merge_datasets
+from occvae.data.sample import Sample
+from occvae.data.shards import Shard, file_sha256
+from occvae.data.sources import Item
+from occvae.data.splitting import SplitSource
+from occvae.data.summary import summarise_dataset, write_sample_sheet
+from occvae.errors import UserError
+from tests.data.test_shards import random_sample
+
+VIEWS = 3
+
+
+class Listed:
+    """Random samples with readable pictures; every fourth is a validation shape."""
+
+    name, splits, settings = "listed", "own", {"which": 1}
+
+    def __init__(self, names: list[str], *, splits: str = "own", surface: str = "both"):
+        self.splits, self.surface = splits, surface
+        self.skipped: dict[str, str] = {"lost": "is empty"}
+        self.items = [
+            Item(name, "odd" if place % 2 else "even", "val" if place % 4 == 3 else "train")
+            for place, name in enumerate(names)
+        ]
+
+    def sample(self, index: int) -> Sample:
+        item, pictures = self.items[index], []
+        for view in range(VIEWS):
+            noise = np.random.default_rng([index, view]).integers(0, 256, (9, 9, 3), np.uint8)
+            pictures.append(png(noise))
+        sample = replace(
+            random_sample(index), id=item.id, category=item.category, images=pictures, note="odd"
+        )
+        if self.surface == "val" and item.split == "train":
+            sample.surface_points = sample.surface_normals = None
+        return sample
+
+
+def png(pixels: np.ndarray) -> bytes:
+    from occvae.data.images import encode_png
+
+    return encode_png(pixels)
+
+
+def make(root: Path, prefix: str, count: int = 12, **options) -> Path:
+    source = Listed([f"{prefix}{number}" for number in range(count)], **options)
+    build_dataset(source, root / prefix, shapes_per_shard=5, num_workers=1)
+    return root / prefix
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Path:
+    return make(tmp_path_factory.mktemp("first"), "a")
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory) -> Path:
+    return make(tmp_path_factory.mktemp("second"), "b", 7)
+
+
+def shapes(root: Path) -> dict[str, tuple[str, Sample]]:
+    """All that a dataset holds, by id."""
+    found = {}
+    for entry in Manifest.load(root).shards:
+        shard = Shard(root, entry)
+        for local in range(len(shard)):
+            sample = shard.sample(local)
+            assert sample.id not in found
+            found[sample.id] = entry.split, sample
+    return found
+
+
+def same(first: Sample, second: Sample) -> bool:
+    pairs = zip(vars(first).items(), vars(second).values(), strict=True)
+    return all(
+        equal(value, other) for (name, value), other in pairs if name not in ("note", "voxels")
+    ) and all(np.array_equal(first.voxels[edge], second.voxels[edge]) for edge in first.voxels)
+
+
+def equal(value, other) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype == other.dtype and np.array_equal(value, other)
+    return value == other
+
+
+def divide(root: Path, destination: Path, **options) -> Manifest:
+    source = SplitSource(
+        root, **{"val": 0.25, "test": 0.25, "seed": 3, "by_category": False} | options
+    )
+    return build_dataset(source, destination, shapes_per_shard=4, num_workers=1)
+
+
+def test_a_sample_reads_back_as_it_was_written(first):
+    source = Listed([f"a{number}" for number in range(12)])
+    found = shapes(first)
+    assert len(found) == 12
+    for index, item in enumerate(source.items):
+        written = source.sample(index)
+        for name in ("extrinsics", "intrinsics"):
+            setattr(written, name, getattr(written, name).astype(np.float32))
+        assert same(found[item.id][1], written)
+
+
+@pytest.mark.parametrize("by_category", [False, True])
+def test_split_moves_shapes_and_changes_nothing_else(first, tmp_path, by_category):
+    manifest = divide(first, tmp_path / "new", by_category=by_category)
+    assert manifest.count_shapes() == (
+        {"train": 4, "val": 4, "test": 4} if by_category else {"train": 6, "val": 3, "test": 3}
+    )
+    before, after = shapes(first), shapes(tmp_path / "new")
+    assert before.keys() == after.keys()
+    assert all(same(before[id][1], after[id][1]) for id in before)
+    assert manifest.notes == Manifest.load(first).notes and manifest.skipped == {"lost": "is empty"}
+    assert verify_dataset(tmp_path / "new").complete
+
+
+def test_split_follows_from_the_seed_and_the_ids(first, tmp_path):
+    where = lambda root: {id: split for id, (split, _) in shapes(root).items()}  # noqa: E731
+    divide(first, tmp_path / "new")
+    divide(first, tmp_path / "other", seed=4)
+    assert where(tmp_path / "new") != where(tmp_path / "other")
+    divide(tmp_path / "other", tmp_path / "back")  # whatever the shards are
+    assert where(tmp_path / "back") == where(tmp_path / "new")
+
+
+def test_split_leaves_out_what_only_some_shapes_have(tmp_path):
+    root = make(tmp_path, "a", surface="val")
+    source = SplitSource(root, val=0.5, test=0, seed=0, by_category=False)
+    assert source.dropped == ["surface_points"]
+    manifest = build_dataset(source, tmp_path / "new", num_workers=1)
+    assert manifest.count_shapes() == {"train": 6, "val": 6}
+    assert all(sample.surface_points is None for _, sample in shapes(tmp_path / "new").values())
+
+
+def test_split_refuses_what_makes_no_sense(first, tmp_path):
+    options = {"val": 0.1, "test": 0.2, "seed": 0, "by_category": False}
+    for changes, message in (
+        ({"val": -0.1}, "must be shares"),
+        ({"val": 0.8}, "must be shares"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"val": 0.99, "test": 0}, "nothing of its 12 shapes is left to train on"),
+    ):
+        with pytest.raises(UserError, match=message):
+            SplitSource(first, **{**options, **changes})
+    with pytest.raises(UserError, match="has the published splits of 'onet'"):
+        SplitSource(make(tmp_path, "c", splits="onet"), **options)
+
+
+def test_merge_keeps_every_shape(first, second, tmp_path):
+    manifest = merge_datasets([first, second], tmp_path / "all")
+    assert manifest == Manifest.load(tmp_path / "all") == verify_dataset(tmp_path / "all")
+    assert manifest.count_shapes() == {"train": 15, "val": 4}
+    before, after = shapes(first) | shapes(second), shapes(tmp_path / "all")
+    assert before.keys() == after.keys()
+    for id, (split, sample) in before.items():
+        assert after[id][0] == split and same(after[id][1], sample)
+    assert [part["settings"]["which"] for part in manifest.settings["merged"]] == [1, 1]
+    assert len(manifest.notes) == 19 and manifest.skipped == {"lost": "is empty"}
+    files = sorted(path.name for path in (tmp_path / "all").glob("*.h5"))
+    assert files == [f"train-0000{n}.h5" for n in range(4)] + ["val-00000.h5", "val-00001.h5"]
+
+
+def test_merge_refuses_what_does_not_fit(first, second, tmp_path):
+    destination = tmp_path / "all"
+    with pytest.raises(UserError, match=r"same id: a0 \(.*\), a1 .* and 7 more"):
+        merge_datasets([first, second, first], destination)
+    with pytest.raises(UserError, match="splits 'onet', .* has 'own'"):
+        merge_datasets([first, make(tmp_path, "c", splits="onet")], destination)
+    with pytest.raises(UserError, match="splits 'pix2vox', .* has 'onet'"):
+        merge_datasets([tmp_path / "c", make(tmp_path, "p", splits="pix2vox")], destination)
+    with pytest.raises(UserError, match="its train shapes have surface_points None, those of"):
+        merge_datasets([first, make(tmp_path, "d", surface="val")], destination)
+    with pytest.raises(UserError, match="needs two datasets or more"):
+        merge_datasets([first], destination)
+    assert not destination.exists()
+    with pytest.raises(UserError, match="holds another dataset"):
+        merge_datasets([first, second], tmp_path / "c")
+
+
+def test_a_full_disk_leaves_a_merge_that_says_so_and_continues(
+    first, second, tmp_path, monkeypatch
+):
+    copied = []
+
+    def copy(source, target, really=shutil.copyfile):
+        if len(copied) == 2:
+            Path(target).write_bytes(b"half a shard")
+            raise OSError(28, "No space left on device")
+        copied.append(Path(target).stem)
+        really(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(merging.shutil, "copyfile", copy)
+        with pytest.raises(OSError, match="No space left"):
+            merge_datasets([first, second], tmp_path)
+    with pytest.raises(UserError, match="its build was interrupted"):
+        verify_dataset(tmp_path)
+    with pytest.raises(UserError, match="its build was interrupted"):
+        merge_datasets([tmp_path, first], tmp_path / "more")
+    (tmp_path / "train-00000.h5").unlink()
+    merge_datasets([first, second], tmp_path)
+    assert shapes(tmp_path).keys() == (shapes(first) | shapes(second)).keys()
+    assert verify_dataset(tmp_path).complete
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_damaged_source_stops_a_merge(first, second, tmp_path):
+    damaged = Path(shutil.copytree(first, tmp_path / "damaged"))
+    content = bytearray((damaged / "val-00000.h5").read_bytes())
+    content[-5] ^= 1
+    (damaged / "val-00000.h5").write_bytes(content)
+    with pytest.raises(UserError, match=r"val-00000\.h5: SHA-256 differs"):
+        merge_datasets([damaged, second], tmp_path / "all")
+    with pytest.raises(UserError, match="its build was interrupted"):
+        verify_dataset(tmp_path / "all")
+
+
+def run_until_killed(command: list[str], module) -> None:
+    """Runs a command that is killed between its second shard and the line of the manifest."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        really, calls = module.file_sha256, []
+
+        def stop(path: Path) -> str:
+            calls.append(path)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return really(path)
+
+        module.file_sha256 = stop
+        try:
+            main(command)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    assert os.waitpid(process, 0)[1] == signal.SIGKILL
+    # Its workers have the pipe, too, and do not outlive it.
+    assert select.select([reading], [], [], 30)[0] and os.read(reading, 1) == b""
+    os.close(reading)
+
+
+@pytest.mark.parametrize("operation", ["split", "merge"])
+def test_a_kill_leaves_a_dataset_that_says_so_and_continues(first, second, tmp_path, operation):
+    new = str(tmp_path / "new")
+    command, module = {
+        "split": (["data", "split", str(first), new, "--workers", "1"], build),
+        "merge": (["data", "merge", str(first), str(second), new], merging),
+    }[operation]
+    run_until_killed(command, module)
+    with pytest.raises(UserError, match="its build was interrupted"):
+        verify_dataset(new)
+    assert main(command) == 0
+    assert verify_dataset(new).complete
+    expected = shapes(first) | (shapes(second) if operation == "merge" else {})
+    assert shapes(Path(new)).keys() == expected.keys()
+
+
+def test_info_counts(first, capsys):
+    summary = summarise_dataset(first)
+    assert summary["shapes"] == {"train": 9, "val": 3} and summary["complete"]
+    assert summary["bytes"] == sum(path.stat().st_size for path in first.glob("*.h5"))
+    assert summary["skipped"] == {"is empty": 1} and summary["notes"] == 12
+    by_category = {"even": {"train": 6}, "odd": {"train": 3, "val": 3}}
+    for name, counts in by_category.items():
+        found = summary["categories"][name]
+        assert found["shapes"] == counts
+        inside = [s.occupancies.mean() for _, s in shapes(first).values() if s.category == name]
+        assert found["mean_occupancy"] == pytest.approx(np.mean(inside))
+    assert main(["data", "info", str(first), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == summary
+    assert main(["data", "info", str(first)]) == 0
+    text = capsys.readouterr().out
+    for part in ("12 shapes", "splits 'own'", "64 points (uint16)", "voxels 3^3, 6^3", "is empty"):
+        assert part in text
+
+
+def test_info_says_that_a_build_was_interrupted(first, tmp_path, capsys):
+    root = Path(shutil.copytree(first, tmp_path / "copy"))
+    replace(Manifest.load(root), complete=False).save(root)
+    main(["data", "info", str(root)])
+    assert "INCOMPLETE" in capsys.readouterr().out
+
+
+def test_the_sheet_shows_what_is_stored(tiny_dataset, tmp_path):
+    write_sample_sheet(tmp_path / "new" / "sheet.png", tiny_dataset, num_shapes=3, seed=1)
+    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
+        pixels = np.asarray(sheet).astype(int)
+    assert pixels.shape == (2 * 160, 6 * 160, 3)
+    for row, column in ((0, 0), (0, 1), (1, 0)):
+        strip = pixels[row * 160 : row * 160 + 160, column * 480 : column * 480 + 480]
+        seen, solid = ((strip[14:, x : x + 160] < 225).any(-1) for x in (0, 160))
+        # The solid is drawn from the camera of the picture, which has 40 blurred pixels.
+        assert (seen & solid).sum() / (seen | solid).sum() > 0.85
+    assert (pixels[160:, 480:] == 255).all()
+    write_sample_sheet(tmp_path / "again.png", tiny_dataset, num_shapes=3, seed=1)
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "new/sheet.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("array", "value", "problem"),
+    [
+        ("occupancies", 0, "all points are outside"),
+        ("near_occupancies", 255, "all near_points are inside"),
+        ("image_bytes", 0, "picture 0 cannot be read"),
+        ("voxels_3", None, None),
+    ],
+)
+def test_deep_verification_names_shapes_that_teach_nothing(
+    first, tmp_path, capsys, array, value, problem
+):
+    root = Path(shutil.copytree(first, tmp_path / "copy"))
+    manifest = Manifest.load(root)
+    path = root / "val-00000.h5"
+    with h5py.File(path, "a") as file:
+        if value is not None:
+            file[array][:] = value
+        ids = [text.decode() for text in file["ids"][:]]
+    entries = [
+        replace(e, sha256=file_sha256(path), num_bytes=path.stat().st_size)
+        if e.file == path.name
+        else e
+        for e in manifest.shards
+    ]
+    replace(manifest, shards=entries).save(root)
+    found = inspect_dataset(root)
+    assert set(found) == (set(ids) if problem else set())
+    assert all(problem in text for text in found.values())
+    assert main(["data", "verify", str(root), "--deep"]) == (2 if problem else 0)
+    if problem:
+        assert f"{len(ids)} shapes are not fit to learn from" in capsys.readouterr().err
+
+
+def test_verify_finds_a_shape_that_is_there_twice(first, tmp_path):
+    root = Path(shutil.copytree(first, tmp_path / "copy"))
+    manifest = Manifest.load(root)
+    again = replace(manifest.shards[0], file="train-00009.h5")
+    os.link(root / manifest.shards[0].file, root / again.file)
+    replace(manifest, shards=[*manifest.shards, again]).save(root)
+    with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' is there twice"):
+        verify_dataset(root)
