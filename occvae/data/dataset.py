@@ -186,7 +186,8 @@ class StepSampler(Sampler):
     A run sees one endless sequence: a fresh permutation of all samples for each epoch, one after
     the other. Each step takes the next global batch and shares it out among the ranks, so every
     sample comes exactly once an epoch on any number of ranks; a batch may end one epoch and begin
-    the next, or pass over a small dataset several times. A resume only needs the step, also on another number of ranks that share the batch.
+    the next, or pass over a small dataset several times. A resume only needs the step, also on
+    another number of ranks that share the batch.
 
     Args:
         num_samples: of the dataset.
