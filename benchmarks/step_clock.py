@@ -71,7 +71,7 @@ class StepClock:
 
     @contextmanager
     def watch_collectives(self) -> Iterator[None]:
-        """Until the end, times torch's collectives; to be entered before DeepSpeed looks them up."""
+        """Times torch's collectives; to be entered before DeepSpeed looks them up."""
         originals = {name: getattr(dist, name) for name in _COLLECTIVES}
         for name, original in originals.items():
             setattr(dist, name, self._timed(original))

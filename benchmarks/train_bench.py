@@ -1,6 +1,6 @@
 """Training: samples/s, where a step's time goes, scaling, memory by ZeRO stage, and H200s on paper.
 
-python benchmarks/train_bench.py [--arch vitocc] [--preset cpu-small] [--data FOLDER] [name=value ...]
+python benchmarks/train_bench.py [--arch vitocc] [--preset cpu-small] [--data FOLDER] [name=value]
 
 Runs of one and two processes share the same global batch and the same number of CPU threads, so
 their ratio is what is lost by talking; what ranks wait for one another counts as communication.
@@ -160,7 +160,8 @@ def on_paper(options: argparse.Namespace, data: Path, measured: dict) -> list[di
         times = (row.compute, row.all_reduce, row.norm_sync, row.data)
         print(
             f"{gpus:>5} " + " ".join(f"{1e3 * seconds:>9.3f} ms" for seconds in times) + f"  "
-            f"{row.samples_per_second:,.0f} samples/s, {row.efficiency:.0%}; first: {row.binds_first}"
+            f"{row.samples_per_second:,.0f} samples/s, {row.efficiency:.0%}; "
+            f"binds first: {row.binds_first}"
         )
         rows.append(dict(part="paper", arch=options.arch, **asdict(row)))
     return rows

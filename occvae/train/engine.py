@@ -122,7 +122,7 @@ class Engine:
         self._scheduler.step()
 
     def _prepare_gradients(self) -> None:
-        """What ZeRO does by itself: their norm, without the loss scale, and whether they are fit."""
+        """Their norm, without the loss scale, and whether they are fit: ZeRO does that itself."""
         trained = [p for p in self._engine.module.parameters() if p.requires_grad]
         for parameter in trained:
             # What a batch does not use has gradient 0, as under ZeRO, and decays like the rest.

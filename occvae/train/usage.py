@@ -25,7 +25,8 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 def create_profiler(run: Path, num_steps: int, device: torch.device) -> torch.profiler.profile:
     """Of `num_steps` steps; a context, to be told by `step()` of the end of each.
 
-    Writes <run>/profile/steps-A-to-B.json, counted from where this process began, for chrome://tracing or ui.perfetto.dev.
+    Writes <run>/profile/steps-A-to-B.json, counted from where this process began, for
+    chrome://tracing or ui.perfetto.dev.
     """
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
