@@ -1,4 +1,4 @@
-"""The benchmark of training: its clock adds up, its paper obeys the arithmetic, and its rows are what ranks found."""
+"""The benchmark of training: its clock adds up, and its paper obeys the arithmetic."""
 
 import dataclasses
 import time

@@ -37,18 +37,16 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         self._check_input_dim(input)
         mean, centred, variance, count = self._global_statistics(input.float())
-        if self.track_running_stats:
-            self._track(mean.detach(), variance.detach() * (count / (count - 1)))
+        with torch.no_grad():
+            unbiased = variance * (count / (count - 1))
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+            self.num_batches_tracked.add_(1)
         shape = (1, -1) + (1,) * (input.dim() - 2)
         output = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             output = torch.addcmul(self.bias.view(shape), output, self.weight.view(shape))
         return output.to(input.dtype)
-
-    def _track(self, mean: Tensor, unbiased: Tensor) -> None:
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(unbiased, self.momentum)
-        self.num_batches_tracked.add_(1)
 
     def _global_statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean (C,), x less the mean, biased variance (C,) and sample count, over all ranks.

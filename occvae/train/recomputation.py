@@ -44,16 +44,22 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 def _contexts(norms: list[nn.Module]):
     """Of the computation and of its repetition."""
-    return contextlib.nullcontext(), _without_running_statistics(norms)
+    return contextlib.nullcontext(), _with_copied_statistics(norms)
 
 
 @contextlib.contextmanager
-def _without_running_statistics(norms: list[nn.Module]) -> Iterator[None]:
-    """A batch counts once in the running statistics, however often it is normalised."""
-    for norm in norms:
-        norm.track_running_stats = False
+def _with_copied_statistics(norms: list[nn.Module]) -> Iterator[None]:
+    """A batch counts once in the running statistics, however often it is normalised.
+
+    Not by leaving them out: what is saved for backward must be the same as the first time.
+    """
+    kept = [(norm, dict(norm.named_buffers(recurse=False))) for norm in norms]
+    for norm, buffers in kept:
+        for name, buffer in buffers.items():
+            setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in kept:
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)

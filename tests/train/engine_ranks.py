@@ -94,8 +94,9 @@ def run(case: dict, kept: dict) -> dict:
         weights = {k: v.clone() for k, v in engine.whole_model().state_dict().items()}
         kept[case["name"]] = weights, engine.moments()
     losses += train(engine, range(half, STEPS))
-    means = {k: v.tolist() for k, v in engine.whole_model().state_dict().items() if "_mean" in k}
-    return {"losses": losses, "means": means, "grad_norm": engine.grad_norm()}
+    buffers = engine.whole_model().named_buffers()
+    counts = [buffer.item() for name, buffer in buffers if name.endswith("num_batches_tracked")]
+    return {"losses": losses, "batches": counts, "grad_norm": engine.grad_norm()}
 
 
 def main(cases: Path, results: Path) -> None:
