@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import timing
+from occvae.models.registry import create_model
 from occvae.train import parallel
 from occvae.train.config import TrainConfig, apply_overrides
 from occvae.train.objectives import to_device
@@ -62,14 +63,18 @@ def time_steps(trainer: Trainer, clock: StepClock, steps: int) -> dict:
 
 def measure_cost(trainer: Trainer) -> dict:
     """What a sample and a step of this training take of any machine, see `TrainingCost`."""
-    model, objective = trainer.engine.whole_model(), trainer.objective
-    trainer._train_mode()
-    batches = iter(trainer._train_loader(0, 1))
-    sample = timing.summarise([timing._time_cpu(lambda: next(batches))])["median"]
-    batch = next(iter(trainer._train_loader(0, 1)))
-    size = trainer.config.optim.batch_size
-    sample_bytes = sum(tensor.nbytes for tensor in batch.values()) / size
-    batch = to_device(batch, trainer.device)
+    config, objective = trainer.config, trainer.objective
+    model = create_model(config.arch, **config.model).to(trainer.device)  # without hooks
+    for name in config.frozen:
+        model.get_submodule(name).requires_grad_(False).eval()
+    taken = []
+    batches = iter(trainer._train_loader(0, config.optim.steps))
+    seconds = [
+        timing._time_cpu(lambda: taken.append(next(batches))) for _ in range(config.optim.steps)
+    ]
+    size = config.optim.batch_size
+    sample_bytes = sum(tensor.nbytes for tensor in taken[0].values()) / size
+    batch = to_device(taken[0], trainer.device)
     with FlopCounterMode(display=False) as counter:
         loss, _ = objective.loss(model(*objective.inputs(batch)), batch, 0)
         loss.backward()
@@ -84,7 +89,7 @@ def measure_cost(trainer: Trainer) -> dict:
             parameters=sum(trained),
             flops_per_sample=counter.get_total_flops() / size,
             sample_bytes=sample_bytes,
-            loader_seconds_per_sample=sample / size,
+            loader_seconds_per_sample=timing.summarise(seconds)["median"] / size,
             norm_layers=len(norms),
             norm_channels=sum(norms),
         )
