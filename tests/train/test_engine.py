@@ -88,9 +88,13 @@ def found(tmp_path_factory) -> dict:
         )
         for rank in range(2)
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=400)
-        assert process.returncode == 0, errors[-3000:]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=400)
+            assert process.returncode == 0, errors[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
     return json.loads((folder / "found.json").read_text())
 
 
