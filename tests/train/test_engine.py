@@ -83,15 +83,14 @@ def found(tmp_path_factory) -> dict:
         subprocess.Popen(
             [sys.executable, engine_ranks.__file__, folder / "cases.json", folder / "found.json"],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=(folder / f"errors-{rank}.txt").open("w"),
         )
         for rank in range(2)
     ]
     try:
-        for process in processes:
-            _, errors = process.communicate(timeout=400)
-            assert process.returncode == 0, errors[-3000:]
+        for rank, process in enumerate(processes):
+            status = process.wait(timeout=400)
+            assert status == 0, (folder / f"errors-{rank}.txt").read_text()[-3000:]
     finally:
         for process in processes:
             process.kill()
