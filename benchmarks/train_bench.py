@@ -32,7 +32,7 @@ from step_clock import PHASES
 RANK = Path(__file__).with_name("train_rank.py")
 SHAPES_PER_CATEGORY = 8  # one of them is for validation
 PAPER_GPUS = (1, 8, 64, 1024)
-TIME_LIMIT = 300  # seconds of a run
+TIME_LIMIT = 600  # seconds of a run
 
 
 def make_data(folder: Path) -> Path:
