@@ -60,6 +60,8 @@ class Projection:
     efficiency: float
     """Against as many GPUs that need not talk and never wait for data."""
     binds_first: str
+    binds_next: str
+    """Were that one solved."""
 
 
 def project(cost: TrainingCost, machine: Machine, gpus: int, batch_size: int) -> Projection:
@@ -78,6 +80,7 @@ def project(cost: TrainingCost, machine: Machine, gpus: int, batch_size: int) ->
     )
     step = max(data, compute + all_reduce + norm_sync)
     waits = {"data": data - compute, "all-reduce": all_reduce, "batch norm sync": norm_sync}
+    first, second, _ = sorted(waits, key=waits.get, reverse=True)
     return Projection(
         gpus=gpus,
         compute=compute,
@@ -86,7 +89,8 @@ def project(cost: TrainingCost, machine: Machine, gpus: int, batch_size: int) ->
         data=data,
         samples_per_second=gpus * batch_size / step,
         efficiency=compute / step,
-        binds_first=max(waits, key=waits.get) if step > 1.05 * compute else "arithmetic",
+        binds_first=first if step > 1.05 * compute else "arithmetic",
+        binds_next=second,
     )
 
 

@@ -161,7 +161,7 @@ def on_paper(options: argparse.Namespace, data: Path, measured: dict) -> list[di
         print(
             f"{gpus:>5} " + " ".join(f"{1e3 * seconds:>9.3f} ms" for seconds in times) + f"  "
             f"{row.samples_per_second:,.0f} samples/s, {row.efficiency:.0%}; "
-            f"binds first: {row.binds_first}"
+            f"binds first: {row.binds_first}, then {row.binds_next}"
         )
         rows.append(dict(part="paper", arch=options.arch, **asdict(row)))
     return rows
