@@ -67,10 +67,16 @@ class TrainConfig:
     """Parts of the model that stay as they are, e.g. encoder, decoder, encoder.backbone."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast where the hardware multiplies bf16, otherwise fp32."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """auto: bf16 autocast where the hardware multiplies bf16, otherwise fp32. fp16: on GPUs."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """What is shared out among ranks: nothing, optimiser states, gradients too, weights too."""
+    offload_optimizer: bool = False
+    """The optimiser's states in the CPU's memory, and its arithmetic there."""
+    activation_checkpointing: bool = False
+    """Blocks compute their activations again for the backward pass instead of keeping them."""
+    deepspeed_config: dict[str, Any] | str | None = None
+    """A JSON file of further settings for DeepSpeed, and later its content."""
     seed: int = 0
     log_every: int = 10
     validate_every: int = 2000
@@ -81,6 +87,10 @@ class TrainConfig:
     save_every: int = 2000
     keep_checkpoints: int = 2
     """The newest ones; the exports best/ and last/ are kept beside them."""
+    profile_steps: int = 0
+    """Steps of the first rank that go into a trace of torch.profiler in the run folder."""
+    wandb_project: str | None = None
+    """Weights & Biases project that the metrics also go to."""
 
     def __post_init__(self):
         positive = {
@@ -111,10 +121,13 @@ class TrainConfig:
             "optim.kl_warmup_steps": self.optim.kl_warmup_steps,
             "optim.free_nats": self.optim.free_nats,
             "seed": self.seed,
+            "profile_steps": self.profile_steps,
         }
         for name, value in not_negative.items():
             if not 0 <= value < math.inf:
                 raise UserError(f"{name} must not be negative, got {value}")
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise UserError("offload_optimizer needs zero_stage=1, 2 or 3, got 0")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -5,17 +5,18 @@ Nothing is compiled at run time: the optimiser is torch's own AdamW handed over 
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from occvae.errors import UserError
 from occvae.models.batch_norm import synchronise_batch_norm
 from occvae.train import zero_state
 from occvae.train.config import TrainConfig
+from occvae.train.deepspeed_config import make_deepspeed_config
 from occvae.train.parallel import world_size
+from occvae.train.precision import LossScale, autocast_dtype
+from occvae.train.recomputation import recompute_activations
 
 
 class Engine:
@@ -29,6 +30,9 @@ class Engine:
         step: that the weights are of.
         moments: of the optimiser at that step, as `moments()` gives them; None on ranks other than
             the first, which hands them out.
+
+    Attributes:
+        skipped: whether the last step left the weights alone, because gradients were not finite.
     """
 
     def __init__(
@@ -43,47 +47,102 @@ class Engine:
         import deepspeed
 
         self.device = device
-        self.dtype = _autocast_dtype(config.precision, device)
-        self._stage = config.zero_stage if world_size() > 1 else 0
+        self.dtype = autocast_dtype(config.precision, device.type)
+        shares = world_size() > 1 or config.offload_optimizer
+        self._stage = config.zero_stage if shares else 0
+        self.skipped = False
         # Under ZeRO-3 a rank holds its share of the weights only; whole ones go here.
         self._whole = copy.deepcopy(model).to(device) if self._stage == 3 else None
         if world_size() > 1:
             synchronise_batch_norm(model)
+        if config.activation_checkpointing:
+            recompute_activations(model)
         model.to(device)
         optimizer = torch.optim.AdamW(
-            _parameter_groups(model, config.optim.weight_decay, config.optim.lr)
+            _parameter_groups(model, config.optim.weight_decay, config.optim.lr),
+            # On CPUs the usual implementation reads and writes the states a dozen times a step.
+            fused=config.offload_optimizer,
         )
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule, step - 1)
         self._engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
-            lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, schedule, step - 1),
-            config=_deepspeed_config(config, self._stage, self.dtype),
+            config=make_deepspeed_config(config, self._stage, self.dtype),
         )
+        self._scale = self._own_loss_scale() if self.dtype == torch.float16 else None
         zero_state.create_moments(self._engine, step)
         if step:
             zero_state.set_moments(self._engine, moments)
 
+    def _own_loss_scale(self) -> LossScale:
+        """In place of DeepSpeed's for autocast, which clips gradients that are still scaled.
+
+        Under ZeRO each rank would also decide alone whether its share has overflowed.
+        """
+        self._engine.torch_autocast_z0_gradscaler = None
+        self._engine.optimizer.torch_autocast_gradscaler = None
+        scale = LossScale()
+        if self._stage:
+            self._engine.optimizer.override_loss_scale(scale.value)
+        return scale
+
     def train_step(self, loss: torch.Tensor) -> None:
         """Backward of a micro step; the optimiser moves when enough have been accumulated."""
+        self.backward(loss)
+        self.step()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds a micro step's gradients, of all ranks together when the optimiser is to move."""
+        if self._scale is not None and self._stage == 0:
+            loss = loss * self._scale.value
         self._engine.backward(loss)
-        if self._stage == 0:
-            trained = [p for p in self._engine.module.parameters() if p.requires_grad]
-            for parameter in trained:
-                # What a batch does not use has gradient 0, as under ZeRO, and decays like the rest.
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            # DeepSpeed reports the norm under ZeRO only.
-            self._grad_norm = torch.nn.utils.get_total_norm([p.grad for p in trained])
+
+    def step(self) -> None:
+        """After `backward`: moves the optimiser when enough micro steps have been accumulated.
+
+        Weights stay as they are when the gradients are not finite; `skipped` tells.
+        """
+        moves = self._engine.is_gradient_accumulation_boundary()
+        if moves and self._stage == 0:
+            self._prepare_gradients()
         self._engine.step()
+        if not moves:
+            return
+        if self._stage:
+            self.skipped = bool(self._engine.optimizer.overflow)
+            self._grad_norm = self._engine.get_global_grad_norm()
+        if self._scale is not None:
+            self._scale.update(self.skipped)
+            if self._stage:
+                self._engine.optimizer.override_loss_scale(self._scale.value)
+        # Here and not by DeepSpeed, which leaves it out where a step is skipped: the learning rate
+        # follows from the number of the step alone.
+        self._scheduler.step()
+
+    def _prepare_gradients(self) -> None:
+        """Their norm, without the loss scale, and whether they are fit: ZeRO does that itself."""
+        trained = [p for p in self._engine.module.parameters() if p.requires_grad]
+        for parameter in trained:
+            # What a batch does not use has gradient 0, as under ZeRO, and decays like the rest.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            elif self._scale is not None:
+                parameter.grad /= self._scale.value
+        self._grad_norm = torch.nn.utils.get_total_norm([p.grad for p in trained])
+        self.skipped = not self._grad_norm.isfinite()
+        if self.skipped:
+            for parameter in trained:
+                parameter.grad = None  # AdamW passes over it
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         return self._engine(*inputs)
 
     @property
     def precision(self) -> str:
-        return "fp32" if self.dtype is None else "bf16 autocast"
+        names = {None: "fp32", torch.float16: "fp16 autocast", torch.bfloat16: "bf16 autocast"}
+        return names[self.dtype]
 
     def train(self) -> None:
         self._engine.train()
@@ -93,8 +152,7 @@ class Engine:
 
     def grad_norm(self) -> float:
         """Of the last step, before clipping."""
-        norm = self._engine.get_global_grad_norm()
-        return float(self._grad_norm if norm is None else norm)
+        return float(self._grad_norm)
 
     def learning_rate(self) -> float:
         return float(self._engine.get_lr()[0])
@@ -114,22 +172,6 @@ class Engine:
         return zero_state.get_moments(self._engine)
 
 
-def _deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | None) -> dict[str, Any]:
-    return {
-        "train_micro_batch_size_per_gpu": config.optim.batch_size,
-        "gradient_accumulation_steps": config.optim.accumulation_steps,
-        "gradient_clipping": config.optim.clip_norm,
-        "zero_optimization": {"stage": stage},
-        "zero_allow_untested_optimizer": True,
-        # Autocast rather than DeepSpeed's bf16 mode: parameters and checkpoints stay fp32.
-        "torch_autocast": {
-            "enabled": dtype is not None,
-            "dtype": str(dtype or torch.bfloat16).removeprefix("torch."),
-        },
-        "steps_per_print": 2**31 - 1,
-    }
-
-
 def _parameter_groups(model: nn.Module, weight_decay: float, lr: float) -> list[dict[str, Any]]:
     """Decay for matrices only: decayed biases and norm scales would fight the data.
 
@@ -145,24 +187,3 @@ def _parameter_groups(model: nn.Module, weight_decay: float, lr: float) -> list[
         {"params": params, "weight_decay": weight_decay if is_matrix else 0.0, "lr": scale * lr}
         for (scale, is_matrix), params in sorted(groups.items(), reverse=True, key=lambda g: g[0])
     ]
-
-
-def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """None for fp32."""
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Without bf16 multipliers autocast on a CPU only adds conversions.
-        has_bf16 = not _cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
-    if precision == "bf16" and not has_bf16:
-        raise UserError(f"precision bf16: this {device.type} has no bf16 arithmetic; use fp32")
-    return torch.bfloat16 if has_bf16 and precision != "fp32" else None
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    named = (line for line in lines if line.startswith(("flags", "Features")))  # x86, ARM
-    return set(next(named, "").split())

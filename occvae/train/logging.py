@@ -14,10 +14,11 @@ class RunLogger:
         folder: of the run; None on ranks that stay silent.
         first_step: metrics of this and later steps, left by an interrupted run, are dropped.
         last_step: where the progress bar ends.
+        mirror: takes the metrics, too, by its `write` and `close`.
     """
 
-    def __init__(self, folder: Path | None, first_step: int, last_step: int):
-        self._folder = folder
+    def __init__(self, folder: Path | None, first_step: int, last_step: int, mirror=None):
+        self._folder, self._mirror = folder, mirror
         self._bar = tqdm(
             total=last_step,
             initial=first_step,
@@ -51,6 +52,8 @@ class RunLogger:
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
+        if self._mirror is not None:
+            self._mirror.write(step, metrics)
 
     def say(self, line: str) -> None:
         """A line above the bar."""
@@ -62,6 +65,8 @@ class RunLogger:
         if self._folder is not None:
             self._writer.close()
             self._file.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
 
 def _complete_lines(path: Path) -> list[str]:

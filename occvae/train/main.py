@@ -13,6 +13,7 @@ from occvae.models.registry import list_models, model_options
 from occvae.train import parallel
 from occvae.train.checkpoint import TRAIN_CONFIG, Progress, choose_run_folder, read_progress
 from occvae.train.config import DataConfig, TrainConfig, apply_overrides, from_dict
+from occvae.train.deepspeed_config import resolve_deepspeed
 from occvae.train.presets import PRESETS, make_preset
 
 
@@ -53,7 +54,7 @@ def _one_line(error: Exception) -> str:
 def _train(options: argparse.Namespace, device) -> int:
     from occvae.train.trainer import Trainer
 
-    config, run = parallel.from_first_rank(lambda: _prepare(options))
+    config, run = parallel.from_first_rank(lambda: _prepare(options, device))
     trainer = Trainer(config, run, device, options.resume)
     if parallel.rank() == 0:
         size = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
@@ -68,10 +69,11 @@ def _train(options: argparse.Namespace, device) -> int:
     return 128 + trainer.stop_signal if trainer.stop_signal else 1
 
 
-def _prepare(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
+def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
     """On the first rank alone: the configuration, its run folder, and the data."""
     run = choose_run_folder(options.out, options.arch or TrainConfig().arch, options.resume)
     config = _resumed_config(options, run) if options.resume else _configure(options)
+    config = resolve_deepspeed(config, parallel.world_size(), device.type)
     _ensure_data(config.data.root)
     run.mkdir(parents=True, exist_ok=True)
     temporary = run / (TRAIN_CONFIG + ".tmp")

@@ -63,6 +63,12 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    if world_size() > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
 def broadcast_model(model: torch.nn.Module, device: torch.device) -> None:
     """Moves a model to the device, with the weights and buffers of the first rank."""
     model.to(device)

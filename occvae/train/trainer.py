@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -20,6 +21,8 @@ from occvae.train.engine import Engine
 from occvae.train.logging import RunLogger
 from occvae.train.objectives import create_objective, to_device
 from occvae.train.schedule import create_schedule
+from occvae.train.usage import create_profiler, peak_memory
+from occvae.train.wandb_mirror import open_wandb
 from occvae.train.zero_state import moment_names
 
 # Before the names of weights in a checkpoint.
@@ -84,7 +87,8 @@ class Trainer:
         """Trains to the last step; False when a signal ended it early, after saving."""
         first, last = self.progress.step, self.config.optim.steps
         leader = parallel.rank() == 0
-        logger = RunLogger(self.run if leader else None, first, last)
+        mirror = open_wandb(self.config, self.run)
+        logger = RunLogger(self.run if leader else None, first, last, mirror)
         handlers = {
             number: signal.signal(number, self._request_stop)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -106,9 +110,22 @@ class Trainer:
     def _run(self, batches, last: int, logger: RunLogger) -> bool:
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
         self._train_mode()
+        with self._profiler() as profiler:
+            return self._run_to(last, batches, logger, profiler)
+
+    def _profiler(self):
+        """Of the first rank, where it is asked for; otherwise a stand-in."""
+        num_steps = self.config.profile_steps
+        if parallel.rank() or not num_steps:
+            return contextlib.nullcontext()
+        return create_profiler(self.run, num_steps, self.device)
+
+    def _run_to(self, last: int, batches, logger: RunLogger, profiler) -> bool:
         while self.progress.step < last:
             self._step(batches, logger)
             step = self.progress.step
+            if profiler is not None:
+                profiler.step()
             if step % self.config.validate_every == 0 or step == last:
                 self._validate(logger)
             stopping = parallel.any_rank(self.stop_signal is not None, self.device)
@@ -167,6 +184,7 @@ class Trainer:
         metrics = {f"train/{name}": value for name, value in shown.items()}
         metrics["train/lr"] = self.engine.learning_rate()
         metrics["train/grad_norm"] = self.engine.grad_norm()
+        metrics |= peak_memory(self.device)
         logger.write(step, metrics)
 
     def _validate(self, logger: RunLogger) -> None:

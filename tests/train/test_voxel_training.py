@@ -91,10 +91,10 @@ def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
     assert_same_weights(tmp_path / "straight", out)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2])
-def test_two_ranks_train_like_one_of_twice_the_batch(stage, tiny_voxel_dataset, tmp_path):
+def test_two_ranks_train_like_one_of_twice_the_batch(tiny_voxel_dataset, tmp_path):
+    """What only some steps use and rates of its own under ZeRO 2; see test_engine.py for others."""
     steps = ["optim.steps=2", "validate_every=2", "precision=fp32", "log_every=1"]
-    steps += ["data.num_views=2", "frozen=[]", f"zero_stage={stage}"]
+    steps += ["data.num_views=2", "frozen=[]", "zero_stage=2"]
     options = arguments("pix2voxpp-a", *steps)
     succeed(tiny_voxel_dataset, tmp_path / "two", *options, "optim.batch_size=2", ranks=2)
     succeed(tiny_voxel_dataset, tmp_path / "one", *options)

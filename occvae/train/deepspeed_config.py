@@ -1,0 +1,179 @@
+"""The configuration that DeepSpeed gets: ours, over a JSON of the user's that does not contradict.
+
+The settings of a run have one place each. What a user's JSON says beside them (bucket sizes,
+overlap, profilers) is passed on; what it says about them must agree, and what would be ignored,
+or would change what a checkpoint holds, is refused by name.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from occvae.errors import UserError
+from occvae.train.config import TrainConfig
+from occvae.train.precision import autocast_dtype
+
+Config = dict[str, Any]
+
+# Blocks and values of DeepSpeed's that change nothing a checkpoint holds.
+_PASSED_ON = (
+    "communication_data_type comms_logger dump_state flops_profiler gradient_predivide_factor "
+    "memory_breakdown prescale_gradients steps_per_print timers wall_clock_breakdown "
+    "zero_optimization"
+).split()
+_ADVICE = {
+    "activation_checkpointing": "set activation_checkpointing=true",
+    "amp": "set precision",
+    "checkpoint": "checkpoints are occvae's own, and resume on any number of ranks",
+    "csv_monitor": "metrics are in the run folder",
+    "data_types": "set precision",
+    "elasticity": "checkpoints resume on any number of ranks without it",
+    "optimizer": "the optimiser is AdamW; set optim.lr and optim.weight_decay",
+    "scheduler": "set optim.schedule and optim.warmup_steps",
+    "tensorboard": "metrics are in the run folder",
+    "torch_autocast": "set precision",
+    "wandb": "set wandb_project",
+}
+_OFFLOAD_OPTIONS = {"device", "pin_memory"}
+
+
+def resolve_deepspeed(config: TrainConfig, world_size: int, device_type: str) -> TrainConfig:
+    """The config with the content of its `deepspeed_config` instead of the file's name.
+
+    Raises:
+        UserError: the device lacks the precision; or the file is none, or contradicts a setting.
+    """
+    autocast_dtype(config.precision, device_type)
+    own = config.deepspeed_config
+    if own is None:
+        return config
+    own = _without_auto(_read(own) if isinstance(own, str) else own)
+    _check_batch(own, config, world_size)
+    _check_blocks(own, device_type)
+    _check_zero(own.get("zero_optimization", {}), config)
+    return dataclasses.replace(config, deepspeed_config=own)
+
+
+def make_deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | None) -> Config:
+    """What `deepspeed.initialize` takes.
+
+    Args:
+        config: as `resolve_deepspeed` gave it.
+        stage: of ZeRO, 0 where there is nothing to share out.
+        dtype: of autocast, or None.
+    """
+    own = {k: v for k, v in (config.deepspeed_config or {}).items() if k in _PASSED_ON}
+    own.setdefault("steps_per_print", 2**31 - 1)
+    zero = {**own.get("zero_optimization", {}), "stage": stage}
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {**zero.get("offload_optimizer", {}), "device": "cpu"}
+    return {
+        **own,
+        "train_micro_batch_size_per_gpu": config.optim.batch_size,
+        "gradient_accumulation_steps": config.optim.accumulation_steps,
+        "gradient_clipping": config.optim.clip_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        # DeepSpeed's own optimiser for offloaded states would be compiled at run time.
+        "zero_force_ds_cpu_optimizer": False,
+        # Autocast rather than DeepSpeed's half modes: parameters and checkpoints stay fp32.
+        "torch_autocast": {
+            "enabled": dtype is not None,
+            "dtype": str(dtype or torch.bfloat16).removeprefix("torch."),
+        },
+    }
+
+
+def _read(file: str) -> Config:
+    try:
+        content = json.loads(Path(file).read_text())
+    except OSError as error:
+        raise UserError(f"deepspeed_config: {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"deepspeed_config: {file}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"deepspeed_config: {file}: holds no JSON object")
+    return content
+
+
+def _without_auto(content: Config) -> Config:
+    """Files written for other trainers say "auto" where the trainer is to fill in."""
+    return {
+        name: _without_auto(value) if isinstance(value, dict) else value
+        for name, value in content.items()
+        if value != "auto"
+    }
+
+
+def _check_batch(own: Config, config: TrainConfig, world_size: int) -> None:
+    optim = config.optim
+    for name, setting, value in (
+        ("train_micro_batch_size_per_gpu", "optim.batch_size", optim.batch_size),
+        ("gradient_accumulation_steps", "optim.accumulation_steps", optim.accumulation_steps),
+        ("gradient_clipping", "optim.clip_norm", optim.clip_norm),
+    ):
+        _check_equal(own.get(name, value), value, name, setting)
+    whole = optim.batch_size * optim.accumulation_steps * world_size
+    if own.get("train_batch_size", whole) != whole:
+        raise UserError(
+            f"deepspeed_config: train_batch_size is {own['train_batch_size']}, but "
+            f"optim.batch_size={optim.batch_size} x optim.accumulation_steps="
+            f"{optim.accumulation_steps} x {world_size} rank(s) is {whole}"
+        )
+
+
+def _check_blocks(own: Config, device_type: str) -> None:
+    settings = {"train_batch_size", "train_micro_batch_size_per_gpu"}
+    settings |= {"gradient_accumulation_steps", "gradient_clipping"}
+    for name in own.keys() - settings - set(_PASSED_ON):
+        if name in ("fp16", "bf16"):
+            if isinstance(own[name], dict) and not own[name].get("enabled", False):
+                continue
+            advice = f"set precision={name}"
+            if name == "fp16" and device_type == "cpu":
+                advice = "it needs a GPU"
+        else:
+            advice = _ADVICE.get(name, f"what is passed on is {', '.join(_PASSED_ON)}")
+        raise UserError(f"deepspeed_config: leave out {name}: {advice}")
+
+
+def _check_zero(zero: Config, config: TrainConfig) -> None:
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from pydantic import ValidationError
+
+    name = "zero_optimization"
+    if not isinstance(zero, dict):
+        raise UserError(f"deepspeed_config: {name} must be an object, got {zero!r}")
+    _check_equal(zero.get("stage", config.zero_stage), config.zero_stage, f"{name}.stage")
+    for unsupported in {"offload_param", "cpu_offload", "cpu_offload_param", "zenflow"} & set(zero):
+        raise UserError(
+            f"deepspeed_config: leave out {name}.{unsupported}: what can be offloaded are the "
+            "optimiser's states, by offload_optimizer=true"
+        )
+    offload = zero.get("offload_optimizer") or {}
+    if unsupported := offload.keys() - _OFFLOAD_OPTIONS:
+        named = ", ".join(sorted(unsupported))
+        raise UserError(f"deepspeed_config: leave out {name}.offload_optimizer.{named}")
+    ours = "cpu" if config.offload_optimizer else "none"
+    device = offload.get("device", ours)
+    if device != ours:
+        raise UserError(
+            f"deepspeed_config: {name}.offload_optimizer.device is {device!r}, but "
+            f"offload_optimizer={str(config.offload_optimizer).lower()}; change one of them"
+        )
+    try:
+        DeepSpeedZeroConfig(**zero)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([name, *map(str, first["loc"])])
+        raise UserError(f"deepspeed_config: {place}: {first['msg'].lower()}") from None
+
+
+def _check_equal(value: Any, ours: Any, name: str, setting: str = "zero_stage") -> None:
+    if value != ours:
+        raise UserError(
+            f"deepspeed_config: {name} is {value!r}, but {setting}={ours}; change one of them"
+        )

@@ -1,0 +1,106 @@
+"""A user's DeepSpeed JSON is merged where it adds something and refused where it contradicts."""
+
+import json
+
+import pytest
+import torch
+
+from occvae.errors import UserError
+from occvae.train.config import apply_overrides, from_dict
+from occvae.train.deepspeed_config import make_deepspeed_config, resolve_deepspeed
+from occvae.train.precision import LossScale
+from occvae.train.presets import make_preset
+
+
+def config_with(content, tmp_path, *overrides):
+    file = tmp_path / "ds.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    settings = ["optim.batch_size=8", f"deepspeed_config={file}", *overrides]
+    return apply_overrides(make_preset("cpu-small", "vitocc"), settings)
+
+
+def test_it_is_merged_and_goes_into_the_run(tmp_path):
+    own = {
+        "train_batch_size": 32,
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000, "stage3_prefetch": "auto"},
+        "optimizer": "auto",
+        "fp16": {"enabled": False},
+        "wall_clock_breakdown": True,
+    }
+    overrides = ["optim.accumulation_steps=2", "zero_stage=2"]
+    config = config_with(own, tmp_path, *overrides)
+    resolved = resolve_deepspeed(config, world_size=2, device_type="cpu")
+    (tmp_path / "ds.json").unlink()
+    again = from_dict(json.loads(json.dumps(resolved.to_dict())))
+    assert resolve_deepspeed(again, 2, "cpu") == again == resolved
+    made = make_deepspeed_config(resolved, stage=2, dtype=torch.bfloat16)
+    assert made["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 1000}
+    assert made["wall_clock_breakdown"] is True
+    assert (made["train_micro_batch_size_per_gpu"], made["gradient_accumulation_steps"]) == (8, 2)
+    assert made["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+    assert not {"train_batch_size", "optimizer", "fp16"} & made.keys()
+
+
+def test_offloading(tmp_path):
+    own = {"zero_optimization": {"offload_optimizer": {"device": "cpu", "pin_memory": False}}}
+    config = config_with(own, tmp_path, "offload_optimizer=true")
+    made = make_deepspeed_config(resolve_deepspeed(config, 1, "cpu"), stage=1, dtype=None)
+    assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": False}
+    assert made["zero_force_ds_cpu_optimizer"] is False
+    with pytest.raises(UserError, match="offload_optimizer needs zero_stage=1, 2 or 3"):
+        apply_overrides(make_preset("default", "onet"), ["offload_optimizer=true", "zero_stage=0"])
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"train_batch_size": 20}, r"train_batch_size is 20, but optim.batch_size=8 .* 2 rank\(s"),
+        ({"train_micro_batch_size_per_gpu": 4}, "_per_gpu is 4, but optim.batch_size=8"),
+        ({"gradient_accumulation_steps": 3}, "is 3, but optim.accumulation_steps=1"),
+        ({"gradient_clipping": 0.5}, "gradient_clipping is 0.5, but optim.clip_norm=1.0"),
+        ({"zero_optimization": {"stage": 3}}, "zero_optimization.stage is 3, but zero_stage=1"),
+        ({"zero_optimization": {"stge": 1}}, "zero_optimization.stge: extra inputs"),
+        ({"zero_optimization": 2}, "zero_optimization must be an object"),
+        ({"zero_optimization": {"offload_param": {"device": "cpu"}}}, "leave out .*offload_param"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "'nvme', but offload_o"),
+        ({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}}, "offload_optimizer.ratio"),
+        ({"optimizer": {"type": "Lamb"}}, "leave out optimizer: the optimiser is AdamW"),
+        ({"scheduler": {"type": "WarmupLR"}}, "leave out scheduler: set optim.schedule"),
+        ({"fp16": {"enabled": True}}, "leave out fp16: it needs a GPU"),
+        ({"bf16": {"enabled": True}}, "leave out bf16: set precision=bf16"),
+        ({"elasticity": {"enabled": True}}, "leave out elasticity: .* any number of ranks"),
+        ({"zero_optimisation": {}}, "leave out zero_optimisation: what is passed on is"),
+        ("{", "ds.json: not JSON"),
+        ("[]", "ds.json: holds no JSON object"),
+    ],
+)
+def test_contradictions_are_one_line_that_names_both(own, message, tmp_path):
+    with pytest.raises(UserError, match=f"^deepspeed_config: .*{message}") as caught:
+        resolve_deepspeed(config_with(own, tmp_path), world_size=2, device_type="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there():
+    config = apply_overrides(make_preset("cpu-small", "onet"), ["deepspeed_config=nowhere.json"])
+    with pytest.raises(UserError, match="nowhere.json: No such file"):
+        resolve_deepspeed(config, 1, "cpu")
+
+
+def test_fp16_needs_a_gpu():
+    config = apply_overrides(make_preset("cpu-small", "onet"), ["precision=fp16"])
+    with pytest.raises(UserError, match="precision fp16: needs a GPU; use fp32"):
+        resolve_deepspeed(config, 1, "cpu")
+    assert resolve_deepspeed(config, 1, "cuda") is config
+
+
+def test_the_loss_scale_halves_and_doubles():
+    scale = LossScale()
+    scale.update(overflow=True)
+    assert scale.value == LossScale.FIRST / 2
+    for _ in range(LossScale.STEPS - 1):
+        scale.update(overflow=False)
+    assert scale.value == LossScale.FIRST / 2
+    scale.update(overflow=False)
+    assert scale.value == LossScale.FIRST

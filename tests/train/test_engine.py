@@ -1,0 +1,124 @@
+"""Two ranks, whatever they share and wherever it lies, train as one process does in plain PyTorch.
+
+All in one launch of two ranks, which takes longer to start than to train.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.train import engine_ranks
+
+ROOT = Path(__file__).parents[2]
+PLAIN = [{"name": f"zero {stage}", "overrides": [f"zero_stage={stage}"]} for stage in range(4)]
+OFFLOADED = [
+    {"name": name, "overrides": [f"zero_stage={stage}", "offload_optimizer=true"], "from": start}
+    for name, stage, start in (
+        ("offloaded 1", 1, None),
+        ("offloaded 2, from 3", 2, "zero 3"),
+        ("offloaded 3, from 0", 3, "zero 0"),
+    )
+]
+FROM_OFFLOADED = [{"name": "3, from 1", "overrides": ["zero_stage=3"], "from": "offloaded 1"}]
+RECOMPUTED = [
+    {
+        "name": f"recomputed {stage}",
+        "overrides": [f"zero_stage={stage}", "activation_checkpointing=true"],
+    }
+    for stage in (0, 3)
+]
+# Last, because what DeepSpeed remembers of autocast outlives an engine.
+FP16 = [
+    {"name": f"fp16 {stage}", "overrides": [f"zero_stage={stage}"], "fp16": True}
+    for stage in (0, 2)
+]
+
+
+def plain_pytorch() -> tuple[list[float], float]:
+    """Losses, and the norm of the last gradient before clipping, of one process."""
+    config = engine_ranks.make_config([])
+    model, optim = engine_ranks.make_model(config), config.optim
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    groups = [
+        {"params": matrices, "weight_decay": optim.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=optim.lr)
+    factor = engine_ranks.make_schedule(config)
+    losses = []
+    for step in range(engine_ranks.STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = optim.lr * factor(step)
+        optimizer.zero_grad()
+        total = 0.0
+        for micro in range(engine_ranks.MICRO_STEPS):
+            images, points, occupancies = engine_ranks.batch(step, micro)
+            loss = engine_ranks.loss_of(model(images, points), occupancies)
+            (loss / engine_ranks.MICRO_STEPS).backward()
+            total += loss.item() / engine_ranks.MICRO_STEPS
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
+        optimizer.step()
+        losses.append(total)
+    return losses, norm.item()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("engines")
+    cases = PLAIN + OFFLOADED + FROM_OFFLOADED + RECOMPUTED + FP16
+    (folder / "cases.json").write_text(json.dumps(cases))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": str(port), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, engine_ranks.__file__, folder / "cases.json", folder / "found.json"],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=(folder / f"errors-{rank}.txt").open("w"),
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank, process in enumerate(processes):
+            status = process.wait(timeout=400)
+            assert status == 0, (folder / f"errors-{rank}.txt").read_text()[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+    return json.loads((folder / "found.json").read_text())
+
+
+def test_every_way_of_sharing_gives_the_losses_of_one_process(found):
+    losses, norm = plain_pytorch()
+    assert losses[-1] < 0.6 * losses[0]
+    for case in PLAIN + OFFLOADED + FROM_OFFLOADED + RECOMPUTED:
+        mine = found[case["name"]]
+        expected = losses[-len(mine["losses"]) :]
+        assert mine["losses"] == pytest.approx(expected, abs=1e-5), case["name"]
+        assert mine["grad_norm"] == pytest.approx(norm, rel=1e-3), case["name"]
+
+
+def test_running_statistics_count_a_batch_once(found):
+    micro_steps = engine_ranks.STEPS * engine_ranks.MICRO_STEPS
+    for case in PLAIN + RECOMPUTED:
+        counts = found[case["name"]]["batches"]
+        assert counts and set(counts) == {micro_steps}, case["name"]
+
+
+def test_fp16_learns_with_scaled_losses(found):
+    """Steps whose gradients overflow are left out on both ranks, so the start may lag."""
+    expected = found["zero 0"]
+    for case in FP16:
+        mine = found[case["name"]]
+        assert mine["losses"][0] == pytest.approx(expected["losses"][0], rel=1e-2)
+        assert mine["losses"][-1] == pytest.approx(expected["losses"][-1], rel=0.2)
+        assert 0.2 < mine["grad_norm"] / expected["grad_norm"] < 5  # unscaled
