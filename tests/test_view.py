@@ -112,7 +112,7 @@ def test_several_have_an_index(serve, run_folder, mesh_file, tmp_path):
     "path",
     [
         *("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/etc/passwd"),
-        *("/metrics.jsonl", "/last/evaluation.json", "/favicon.ico", "/.", "/1", "*"),
+        *("/metrics.jsonl", "/last/evaluation.json", "/favicon.ico", "/.", "/1", "*", "http://[x/"),
     ],
 )
 def test_nothing_is_served_from_disk(serve, run_folder, path):
@@ -147,6 +147,19 @@ def test_a_page_that_fails_says_why(serve, tmp_path):
     (tmp_path / "evaluation.json").write_text("[")
     status, _, text = get(port)
     assert status == 500 and "evaluation.json: not readable as JSON" in text
+    interval = {"mean": 0.5, "interval": [0.25]}
+    strange = {"iou": {"per_category": {}, "macro": interval, "micro": 0.5}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(strange))
+    status, _, text = get(port)
+    assert status == 500 and text.startswith("not to be shown: ValueError: ")
+
+
+def test_a_run_that_diverged(serve, tmp_path):
+    lines = b'{"step": 1, "train/loss": 0.5}\n{"step": 2, "train/loss": NaN}\n'
+    lines += b'{"step": 3, "train/loss": Infinity}\n{"step": null, "train/loss": 0.25}\n[1]\n\xff\n'
+    (tmp_path / "metrics.jsonl").write_bytes(lines)
+    status, _, page = get(serve(tmp_path))
+    assert status == 200 and "Loss over steps, last: " in page and "train</span> 0.25" in page
 
 
 @pytest.mark.parametrize(

@@ -39,20 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from occvae.evaluation import evaluate, format_table
     from occvae.evaluation.cases import write_page
+    from occvae.evaluation.comparison import comparable_by_views
     from occvae.evaluation.files import write_csv, write_json
     from occvae.evaluation.ranks import processes, together
     from occvae.evaluation.threshold import choose_threshold
     from occvae.evaluation.views import evaluate_views, format_views_table
 
     with processes() as device:
-        model, folder, data, counts = together(lambda: _prepare(options))
+        model, folder, data, counts, path = together(lambda: _prepare(options))
         model = model.to(device)
         shared = {"num_shapes": options.shapes, "device": device}
         chosen = {"threshold": _number(options.threshold)}
         if options.threshold == "val":
+            same = ", the very shapes it is measured on" if options.split == "val" else ""
             chosen = {
                 "threshold": choose_threshold(model, data, **shared),
-                "threshold_origin": "chosen on val",
+                "threshold_origin": f"chosen on val{same}",
             }
         shared |= {"split": options.split, "seed": options.seed}
         resolution = None if options.no_meshes else options.resolution
@@ -66,8 +68,7 @@ def run(options: argparse.Namespace) -> None:
         print(format_table(report))
         if views:
             report["views"] = views
-            print("\n" + format_views_table(views))
-        path = Path(options.json or folder / "evaluation.json")
+            print("\n" + format_views_table(views, published=comparable_by_views(report)))
         write_json(path, report)
         write_csv(path.with_suffix(".csv"), report)
         print(f"\nreport: {path}, {path.with_suffix('.csv')}")
@@ -77,15 +78,39 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> tuple:
-    """Model, the folder it is from, the dataset, and numbers of views."""
+    """Model, the folder it is from, the dataset, numbers of views, and the report's file.
+
+    What can be refused is refused here, before shapes are evaluated for hours.
+    """
     from occvae.evaluation.splits import check_splits
+    from occvae.evaluation.views import check_view_counts
+    from occvae.reconstruction import ReconstructionSettings
 
     model, folder = load_model(options.model)
     set_precision(model, options.precision)
     data = options.data or trained_on(folder)
     check_splits(folder, data)
-    _number(options.threshold)
-    return model, folder, data, _view_counts(options.views)
+    asked = {"threshold": _number(options.threshold), "seed": options.seed}
+    if not options.no_meshes:
+        asked["resolution"] = options.resolution
+    ReconstructionSettings(**asked).check(model, "glb")
+    counts = _view_counts(options.views)
+    if counts is not None:
+        check_view_counts(model, data, options.split, counts)
+    return model, folder, data, counts, _output(options, folder)
+
+
+def _output(options: argparse.Namespace, folder: Path) -> Path:
+    """The report's file; all that go with it can be written too."""
+    from occvae.reconstruction.paths import check_writable
+
+    path = Path(options.json or folder / "evaluation.json")
+    if path.suffix.lower() == ".csv":
+        raise UserError(f"--json {path}: that is where the table of all shapes goes; end in .json")
+    page = [] if options.html is None else [Path(options.html)]
+    for file in (path, path.with_suffix(".csv"), *page):
+        check_writable(file)
+    return path
 
 
 def _number(threshold: str | None) -> float | None:

@@ -82,8 +82,8 @@ def _options(state: dict[str, Tensor]) -> dict:
 
 
 def _rows(state: dict[str, Tensor], name: str) -> int:
-    if name not in state or state[name].dim() == 0:
-        raise UserError(f"this model of occupancy_networks does not fit; missing: {name}")
+    if name not in state or state[name].dim() == 0 or len(state[name]) == 0:
+        raise UserError(f"this model of occupancy_networks does not fit; missing or empty: {name}")
     return state[name].shape[0]
 
 

@@ -78,7 +78,7 @@ def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
             state |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
     arch = architecture(state)
     first = _FIRST_CONVOLUTION[arch.split("-")[0]]
-    if first in state:
+    if state[first].dim() == 4:  # of another shape, it is refused when it is fitted
         state[first] = state[first].flip(1)
     model = fit(
         lambda: create_model(arch, **OPTIONS),

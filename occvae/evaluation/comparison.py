@@ -3,6 +3,7 @@ not."""
 
 from occvae.evaluation.splits import PUBLISHED
 from occvae.metrics import PROTOCOLS, TABLES, PublishedTable, shapenet_category
+from occvae.metrics.published import SHAPENET
 
 # Ours, by division of ShapeNet, to protocol and name in the published tables.
 _COUNTERPARTS = {
@@ -57,6 +58,17 @@ def published_beside(report: dict) -> dict:
     if not tables and not unlike:
         note = f"not comparable with published tables: none for split {data['split']!r}"
     return _result(tables, protocols, note)
+
+
+def comparable_by_views(report: dict) -> bool:
+    """Whether published figures by number of views are of the data of a report of `evaluate`."""
+    data = report["data"]
+    return (
+        not _obstacle(report)
+        and (data["splits"], data["split"]) == ("pix2vox", "test")
+        and data["voxel_resolution"] == _RESOLUTION
+        and set(SHAPENET) == _categories(report).keys()
+    )
 
 
 def _result(tables: dict, protocols: list[str], note: str) -> dict:

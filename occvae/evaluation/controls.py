@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from occvae.evaluation.shapes import StoredShapes
-from occvae.metrics import summarise
+from occvae.evaluation.threshold import CANDIDATES
+from occvae.metrics import best_threshold, summarise
 from occvae.ops.voxel_iou import voxel_iou
 
-_MEAN_SHAPE_THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
 _NUM_SHUFFLES = 5
 
 
@@ -26,8 +26,10 @@ def control_summaries(
         training: gives the mean shapes; None where the dataset has no such split.
         grids: predicted of each shape, packed bits as in `Score`.
     """
-    shuffled = _shuffled_iou(shapes, grids)
-    controls = {"shuffled_images": summarise(shuffled, shapes.categories)}
+    controls = {}
+    if len(shapes) > 1:  # one shape has no other's picture
+        shuffled = _shuffled_iou(shapes, grids)
+        controls["shuffled_images"] = summarise(shuffled, shapes.categories)
     if training is not None:
         means = _mean_shapes(training.all_voxels())
         controls["mean_shape"] = _mean_shape_summary(shapes, {"": means[""]})
@@ -40,8 +42,8 @@ def _shuffled_iou(shapes: StoredShapes, grids: list[np.ndarray]) -> np.ndarray:
     count = len(shapes)
     order = np.random.default_rng(0).permutation(count)
     place = np.argsort(order)
-    # In a ring of random order, the shapes before each; never itself, unless it is alone.
-    shifts = np.arange(1, min(_NUM_SHUFFLES, max(1, count - 1)) + 1)
+    # In a ring of random order, the shapes before each; never itself.
+    shifts = np.arange(1, min(_NUM_SHUFFLES, count - 1) + 1)
     found = np.empty(count)
     for index, (_, truth) in enumerate(shapes.all_voxels()):
         others = np.stack([grids[other] for other in order[(place[index] - shifts) % count]])
@@ -71,11 +73,11 @@ def _mean_shape_summary(shapes: StoredShapes, means: dict[str, torch.Tensor]) ->
         voxel_iou(
             means.get(category, means[""])[None],
             torch.from_numpy(grid)[None],
-            _MEAN_SHAPE_THRESHOLDS,
+            CANDIDATES,
         )[0].numpy()
         for category, grid in shapes.all_voxels()
     ]
     iou = np.stack(rows)
-    best = int(iou.mean(axis=0).argmax())
-    summary = summarise(iou[:, best], shapes.categories)
-    return {"threshold": _MEAN_SHAPE_THRESHOLDS[best], **summary}
+    threshold, _ = best_threshold(iou, CANDIDATES)
+    summary = summarise(iou[:, CANDIDATES.index(threshold)], shapes.categories)
+    return {"threshold": threshold, **summary}

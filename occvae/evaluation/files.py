@@ -15,7 +15,7 @@ def write_csv(path: Path, report: dict) -> None:
     rows = report["shapes"]
     metrics = list(rows[0]["metrics"])
     temporary = _temporary(path)
-    with temporary.open("w", newline="") as file:
+    with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["number", "id", "category", *metrics])
         for row in rows:
@@ -26,7 +26,7 @@ def write_csv(path: Path, report: dict) -> None:
 
 def _replace(path: Path, text: str) -> None:
     temporary = _temporary(path)
-    temporary.write_text(text)
+    temporary.write_text(text, "utf-8")
     os.replace(temporary, path)
 
 

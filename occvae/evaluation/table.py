@@ -87,6 +87,8 @@ def _block(
     for key, title in _MEANS.items():
         add(title, lambda entry, digits, key=key: f"{entry[key]['mean']:.{digits}f}")
         add("", lambda entry, digits, key=key: _interval(entry[key]["interval"], digits - 1))
+        if not any(rows[-1][1]):
+            rows.pop()
     return "\n".join([*([note] if note else []), *_aligned(rows)])
 
 

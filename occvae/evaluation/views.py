@@ -68,6 +68,11 @@ def evaluate_views(
     }
 
 
+def check_view_counts(model, root: str | Path, split: str, view_counts: Sequence[int]) -> None:
+    """UserError unless the dataset has grids and so many views."""
+    _shapes_with_grids(model, root, split, None, view_counts)
+
+
 def _shapes_with_grids(
     model, root: str | Path, split: str, num_shapes: int | None, view_counts: Sequence[int]
 ) -> StoredShapes:
@@ -92,8 +97,13 @@ def _score(
     ]
 
 
-def format_views_table(report: dict) -> str:
-    """The report as a plain text table, beside published ones."""
+def format_views_table(report: dict, *, published: bool) -> str:
+    """The report as a plain text table.
+
+    Args:
+        report: from `evaluate_views`.
+        published: beside published ones, where `comparable_by_views` says so.
+    """
     counts = list(report["by_views"])
     rows = list(report["by_views"].values())
 
@@ -114,20 +124,24 @@ def format_views_table(report: dict) -> str:
             for name in rows[0]["iou_voxels"]["per_category"]
         },
     }
-    published = {
+    others = {
         f"{method} {title}": list(map(published_by_views(method, metric).get, map(int, counts)))
         for method in _PUBLISHED_METHODS
         for title, metric in _PUBLISHED_METRICS.items()
     }
-    width = max(len(name) for name in [*lines, *published]) + 2
+    others = others if published else {}
+    width = max(map(len, [*lines, *others])) + 2
     text = [
         f"by number of views, the first ones; occupied from probability {report['threshold']} "
         "unless said",
         f"{'views':<{width}}" + "".join(f"{count:>8}" for count in counts),
         *(_table_row(name, values, width) for name, values in lines.items()),
-        "published on ShapeNet's 13 categories at 32^3, threshold chosen on the test set:",
-        *(_table_row(name, values, width) for name, values in published.items()),
     ]
+    if others:
+        text.append(
+            "published on ShapeNet's 13 categories at 32^3, threshold chosen on the test set:"
+        )
+        text += [_table_row(name, values, width) for name, values in others.items()]
     return "\n".join(text)
 
 

@@ -17,7 +17,9 @@ _DISTANCES = ("chamfer", "accuracy", "completeness", "distance", "error", "loss"
 
 EDGE_NOTE = (
     "Distances are in units of an object's longest bounding-box edge (edge), or of a tenth or a "
-    "half of it where that is said. IoU, F-scores and normal consistency have no unit."
+    'half of it where that is said. IoU, F-scores and normal consistency have no unit; "from 0.3" '
+    "is the probability from which a point counts as occupied, where it is not the model's. In "
+    "brackets: 95 % intervals by bootstrap over shapes. Empty meshes count with the worst figures."
 )
 
 
@@ -26,6 +28,8 @@ def label(name: str) -> str:
     unit = next((suffix for suffix in _UNITS if name.endswith(suffix)), "")
     words = name.removeprefix("num_").removesuffix(unit).split("_")
     words = [_WORDS.get(word, word) for word in words if word]
+    if not unit and len(words) > 1 and words[-1].replace(".", "", 1).isdigit():
+        words.insert(-1, "from")  # a threshold of probability
     text = " ".join(words).replace("F score", "F-score")
     text = text[:1].upper() + text[1:]
     if not unit:

@@ -12,7 +12,7 @@ from PIL import Image
 from occvae.errors import UserError
 from occvae.report.charts import curves
 from occvae.report.document import document, image_element
-from occvae.report.metric_names import EDGE_NOTE
+from occvae.report.metric_names import EDGE_NOTE, is_number
 from occvae.report.tables import evaluation_tables
 from occvae.report.viewer import Viewer, frame_of
 
@@ -103,16 +103,19 @@ def _curves(path: Path) -> str:
     if not path.is_file():
         return ""
     charts = defaultdict(lambda: defaultdict(lambda: ([], [])))
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:  # the last line of a run that writes or was interrupted
             continue
+        if not isinstance(record, dict):
+            continue
         for key, value in record.items():
-            if key != "step" and isinstance(value, int | float):
+            if key != "step" and is_number(value):  # a loss that diverged is none
                 part, _, name = key.rpartition("/")
                 steps, values = charts[name][part or "run"]
-                steps.append(record.get("step", len(steps)))
+                step = record.get("step")
+                steps.append(step if is_number(step) else len(steps))
                 values.append(value)
     return "".join(curves(name, dict(series)) for name, series in charts.items())
 

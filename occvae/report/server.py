@@ -4,7 +4,6 @@ import errno
 import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 from occvae.errors import UserError
 
@@ -77,13 +76,15 @@ class _Handler(BaseHTTPRequestHandler):
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if name.lower() not in _HOSTS:
             return 403, "Only for requests to this machine by the name localhost or 127.0.0.1.\n"
-        page = self.pages.get(urlsplit(self.path).path)
+        page = self.pages.get(self.path.partition("?")[0])
         if page is None:
             return 404, "No such page.\n"
         try:
             return 200, page()
         except (UserError, OSError) as error:  # a file that has changed or gone since
             return 500, f"{error}\n"
+        except Exception as error:  # a file that says what no run of ours writes
+            return 500, f"not to be shown: {type(error).__name__}: {error}\n"
 
     def _answer(self, status: int, text: str) -> None:
         body = text.encode()

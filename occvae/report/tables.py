@@ -9,17 +9,22 @@ from html import escape
 
 from occvae.report.metric_names import decimal, label, number
 
-_SHOWN_APART = ("shapes", "examples")  # as histograms and in 3D
+# As histograms and in 3D; the layout's version is for programs.
+_SHOWN_APART = ("shapes", "examples", "version")
+_HEADINGS = {"controls": "Controls: IoU of voxels with the wrong picture, or none"}
+_MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence], *, summary_rows: int = 0) -> str:
-    """Plain values as a table; the last `summary_rows` rows are set off."""
+def table(columns: Sequence[str], rows: Sequence[Sequence], *, num_means: int = 0) -> str:
+    """Plain values as a table; the first `num_means` columns of values are set off."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = []
-    for index, row in enumerate(rows):
-        mark = ' class="summary"' if index >= len(rows) - summary_rows else ""
-        cells = "".join(f"<td>{_cell(value)}</td>" for value in row[1:])
-        body.append(f'<tr{mark}><th scope="row">{_cell(row[0])}</th>{cells}</tr>')
+    marks = [' class="mean"'] * num_means + [""] * (len(columns) - 1 - num_means)
+    for name, *values in rows:
+        cells = "".join(
+            f"<td{mark}>{_cell(value)}</td>" for mark, value in zip(marks, values, strict=True)
+        )
+        body.append(f'<tr><th scope="row">{_cell(name)}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="table"><table><thead><tr>{head}'
         f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
@@ -39,7 +44,8 @@ def evaluation_tables(evaluation: dict, level: int = 2) -> str:
         content = _section(value, level + 1)
         if content:
             tag = f"h{min(level, 6)}"
-            parts.append(f"<{tag}>{escape(label(str(key)))}</{tag}>{content}")
+            heading = _HEADINGS.get(key) or label(str(key))
+            parts.append(f"<{tag}>{escape(heading)}</{tag}>{content}")
     return "".join(parts)
 
 
@@ -86,17 +92,17 @@ def _setting(value) -> str:
 
 
 def _metric_table(metrics: dict) -> str:
+    """A row a metric, as there are many of them, and the means first, as a page may be narrow."""
     names = dict.fromkeys(name for metric in metrics.values() for name in metric["per_category"])
     rows = [
-        [name, *(_mean(metric["per_category"].get(name)) for metric in metrics.values())]
-        for name in names
+        [
+            label(title),
+            *(metric[key] for key in _MEANS),
+            *(_mean(metric["per_category"].get(name)) for name in names),
+        ]
+        for title, metric in metrics.items()
     ]
-    for key, title in (
-        ("macro", "mean of categories (macro)"),
-        ("micro", "mean of shapes (micro)"),
-    ):
-        rows.append([title, *(metric[key] for metric in metrics.values())])
-    return table(["category", *map(label, metrics)], rows, summary_rows=2)
+    return table(["metric", *_MEANS.values(), *names], rows, num_means=len(_MEANS))
 
 
 def _mean(value):

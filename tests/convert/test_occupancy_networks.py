@@ -135,8 +135,9 @@ NOT_DENSE = f"holds other things than dense tensors: {BIAS}"
         (drop("decoder.bn.bn.running_var"), "missing: decoder.norm_out.norm.running_var"),
         (drop("encoder.features.bn1.bias"), "missing: encoder.backbone.bn1.bias"),
         (drop("encoder.features.layer4.1.conv1.weight"), "missing: encoder.backbone.layer4.1.conv"),
-        (drop("decoder.fc_p.bias"), "missing: decoder.fc_p.bias"),
-        (put("decoder.fc_p.bias", torch.tensor(1.0)), "missing: decoder.fc_p.bias"),
+        (drop("decoder.fc_p.bias"), "missing or empty: decoder.fc_p.bias"),
+        (put("decoder.fc_p.bias", torch.tensor(1.0)), "missing or empty: decoder.fc_p.bias"),
+        (put("decoder.fc_p.bias", torch.zeros(0)), "missing or empty: decoder.fc_p.bias"),
         (put("decoder.fc_z.weight", torch.ones(16, 8)), "left over: decoder.fc_z.weight"),
         (put("decoder.bn.fc_beta.bias", torch.ones(16)), "left over: decoder.bn.fc_beta.bias"),
         (

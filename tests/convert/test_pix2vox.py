@@ -111,6 +111,9 @@ def test_what_does_not_fit_is_listed(tmp_path):
     assert "another shape: decoder.layer1.0.weight" in refusal(
         lambda states: states["decoder"].update({"layer1.0.weight": torch.ones(8, 8, 4, 4, 4)})
     )
+    assert "another shape: encoder.resnet.0.weight" in refusal(
+        lambda states: states["encoder"].update({"resnet.0.weight": torch.ones(3)})
+    )
 
 
 def test_other_forks_are_refused():

@@ -37,7 +37,8 @@ def arguments(model, tiny_dataset, monkeypatch) -> list[str]:
 def test_every_number_is_in_both_files(arguments, tmp_path):
     assert main(["evaluate", *arguments, "--json", str(tmp_path / "new" / "report.json")]) == 0
     report = json.loads((tmp_path / "new" / "report.json").read_text())
-    assert report["options"]["threshold_origin"] == "chosen on val"
+    origin = report["options"]["threshold_origin"]
+    assert origin == "chosen on val, the very shapes it is measured on"
     assert list(report["views"]["by_views"]) == ["1", "2"]
     assert report["views"]["threshold"] == report["options"]["threshold"]
     with (tmp_path / "new" / "report.csv").open(newline="") as file:
@@ -48,6 +49,33 @@ def test_every_number_is_in_both_files(arguments, tmp_path):
         assert row.pop("category") == shape["category"]
         assert {name: float(value) for name, value in row.items()} == shape["metrics"]
     assert not list(tmp_path.glob("new/*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (["--seed", "-1"], "seed must be from 0"),
+        (["--resolution", "100000000"], "resolution must be from 1"),
+        (["--resolution", "129"], "resolution must be a number up to 64"),
+        (["--views", "0"], "num_views must be between 1 and"),
+        (["--views", "1,99"], "num_views must be between 1 and"),
+        (["--json", "{folder}/report.csv"], "--json {folder}/report.csv: that is where the table"),
+        (["--json", "{folder}"], "{folder}: is a folder"),
+        (["--json", "{folder}/file/report.json"], "{folder}/file/report.json: cannot be written"),
+        (["--html", "{folder}"], "{folder}: is a folder"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_evaluated(
+    arguments, tmp_path, capsys, monkeypatch, mistake, message
+):
+    (tmp_path / "file").touch()
+    for name in ("evaluate", "threshold.choose_threshold"):
+        monkeypatch.setattr(f"occvae.evaluation.{name}", lambda *_, **__: pytest.fail("too late"))
+    mistake = [word.format(folder=tmp_path) for word in mistake]
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "x.json"), *mistake]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: " + message.format(folder=tmp_path))
+    assert not list(tmp_path.glob("*.csv"))
 
 
 # A mistake first, because starting processes takes longer than what they do here.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from occvae.evaluation.comparison import published_beside
+from occvae.evaluation.comparison import comparable_by_views, published_beside
 from occvae.evaluation.table import format_table
 from occvae.metrics import summarise
 from occvae.metrics.published import SHAPENET
@@ -59,6 +59,19 @@ def test_occupancy_networks():
     assert ours["mean"] == pytest.approx((0.25 + 12 * 0.5) / 13)  # of the categories
     assert "mean" not in row(tables, "iou_voxels", "ONet (released model, run by a user)")
     assert "mean" not in tables["iou_voxels"][0]
+
+
+def test_figures_by_views_stand_beside_the_same_data_only():
+    assert comparable_by_views(make_report("pix2vox"))
+    for other in (
+        make_report("onet"),
+        make_report("own"),
+        make_report("pix2vox", split="val"),
+        make_report("pix2vox", num_stored=99),
+        make_report("pix2vox", voxel_resolution=64),
+        make_report("pix2vox", names=("chair", "lamp")),
+    ):
+        assert not comparable_by_views(other)
 
 
 def test_pix2vox():

@@ -114,6 +114,14 @@ def test_the_table_has_the_means_of_the_surface_metrics(report):
     assert list(map(float, rows[1].split()[4:])) == pytest.approx(means, abs=1e-4)
 
 
+def test_one_shape_has_no_shuffled_control_and_no_intervals(model, tiny_dataset):
+    report = evaluate(model, tiny_dataset, mesh_resolution=None, num_shapes=1)
+    assert list(report["controls"]) == ["mean_shape", "category_mean_shape"]
+    text = format_table(report)
+    assert "shuffled" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
 @pytest.mark.parametrize("absent", ["points", "voxels"])
 def test_whatever_the_dataset_has_is_measured(model, tiny_dataset, tmp_path, absent):
     nothing = {"voxels": {}} if absent == "voxels" else {"points": None, "occupancies": None}
