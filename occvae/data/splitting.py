@@ -13,16 +13,6 @@ from occvae.data.sources import Item
 from occvae.errors import UserError
 
 
-def open_complete(root: str | Path) -> Manifest:
-    """The manifest of a dataset whose build came to its end."""
-    manifest = Manifest.load(root)
-    if not manifest.complete:
-        raise UserError(
-            f"{root}: its build was interrupted; run the same `occvae data` command again"
-        )
-    return manifest
-
-
 def fingerprint(manifest: Manifest) -> str:
     """Of the content of all shards."""
     digests = sorted(entry.sha256 for entry in manifest.shards)
@@ -54,7 +44,7 @@ class SplitSource:
             raise UserError(f"val {val} and test {test} must be shares that leave some")
         if seed < 0:
             raise UserError(f"seed must be at least 0, got {seed}")
-        manifest = open_complete(root)
+        manifest = Manifest.load_complete(root)
         if manifest.splits != OWN_SPLITS:
             raise UserError(
                 f"{root}: has the published splits of {manifest.splits!r}, which figures of others "

@@ -193,7 +193,7 @@ def test_merge_refuses_what_does_not_fit(first, second, tmp_path):
     with pytest.raises(UserError, match="needs two datasets or more"):
         merge_datasets([first], destination)
     assert not destination.exists()
-    with pytest.raises(UserError, match="holds another dataset"):
+    with pytest.raises(UserError, match="from other files; choose another folder"):
         merge_datasets([first, second], tmp_path / "c")
 
 
