@@ -61,8 +61,11 @@ class Manifest:
 
     def save(self, root: Path) -> None:
         temporary = root / (MANIFEST + ".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        os.replace(temporary, root / MANIFEST)
+        try:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
+            os.replace(temporary, root / MANIFEST)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, root: str | Path) -> "Manifest":

@@ -359,3 +359,27 @@ def test_verify_finds_a_shape_that_is_there_twice(first, tmp_path):
     replace(manifest, shards=[*manifest.shards, again]).save(root)
     with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' is there twice"):
         verify_dataset(root)
+
+
+@pytest.mark.parametrize("option", ["--count=0", "--count=-1", "--seed=-1", "--count=many"])
+def test_info_refuses_numbers_that_make_no_sense(first, tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["data", "info", str(first), "--picture", str(tmp_path / "x.png"), option])
+    assert "must be a number of at least" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["data", "images", str(first), str(tmp_path), "--count=-1"])
+
+
+def test_there_is_nothing_to_draw_of_an_empty_dataset(tmp_path):
+    Manifest("list", "own", {}, []).save(tmp_path)
+    with pytest.raises(UserError, match="has no shapes to draw"):
+        write_sample_sheet(tmp_path / "x.png", tmp_path)
+
+
+def test_merge_keeps_what_both_say_of_files_of_one_name(tmp_path):
+    for number, reason in enumerate(("3 files", "5 files")):
+        source = Listed([f"s{number}{index}" for index in range(4)])
+        source.skipped = {"*.fbx": reason}
+        build_dataset(source, tmp_path / str(number), num_workers=1)
+    merged = merge_datasets([tmp_path / "0", tmp_path / "1"], tmp_path / "both")
+    assert merged.skipped == {"*.fbx": "3 files; 5 files"}

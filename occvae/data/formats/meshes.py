@@ -39,7 +39,7 @@ class MeshSource:
     A folder named train, val or test says which split its files belong to, wherever it is in the
     path; the first other folder is the category ("object" if there is none). Of shapes without a
     named split every eighth of a category is held out for validation; so it is with those of train
-    where no folder is named val. There is at least one shape to train and one to validate with,
+    where no folder is named val. There is at least one file to train and one to validate with,
     which are the same if there is only one.
 
     Args:

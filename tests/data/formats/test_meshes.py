@@ -254,3 +254,14 @@ def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     source = MeshSource(tmp_path, SETTINGS)
     assert source.skipped == {"locked": "cannot be listed (Permission denied)"}
+
+
+def test_an_import_that_leaves_none_to_validate_with_says_so(tmp_path, capsys):
+    """A mesh without area can be read, and is found out only when it is sampled."""
+    for number in range(9):
+        write(tmp_path / "in" / f"{number}.off")
+    (tmp_path / "in" / "7.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n")
+    options = "--points 8 --near-points 8 --surface-points 8 --voxels 8 --views 1 --workers 1"
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out"), *options.split()]
+    assert not cli.main(["data", "import", "meshes", *arguments, "--image-size", "8"])
+    assert "no val shapes: all were skipped; `occvae data split`" in capsys.readouterr().out
