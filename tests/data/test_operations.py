@@ -235,15 +235,15 @@ def test_a_damaged_source_stops_a_merge(first, second, tmp_path):
         verify_dataset(tmp_path / "all")
 
 
-def run_until_killed(command: list[str], module) -> None:
-    """Runs a command that is killed between its second shard and the line of the manifest."""
+def run_until_killed(command: list[str], module, folder: str) -> None:
+    """Runs a command that is killed between the second shard in `folder` and its manifest."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
         really, calls = module.file_sha256, []
 
         def stop(path: Path) -> str:
-            calls.append(path)
+            calls.extend([path] * (path.parent == Path(folder)))
             if len(calls) == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             return really(path)
@@ -267,7 +267,7 @@ def test_a_kill_leaves_a_dataset_that_says_so_and_continues(first, second, tmp_p
         "split": (["data", "split", str(first), new, "--workers", "1"], build),
         "merge": (["data", "merge", str(first), str(second), new], merging),
     }[operation]
-    run_until_killed(command, module)
+    run_until_killed(command, module, new)
     with pytest.raises(UserError, match="its build was interrupted"):
         verify_dataset(new)
     assert main(command) == 0
@@ -383,3 +383,14 @@ def test_merge_keeps_what_both_say_of_files_of_one_name(tmp_path):
         build_dataset(source, tmp_path / str(number), num_workers=1)
     merged = merge_datasets([tmp_path / "0", tmp_path / "1"], tmp_path / "both")
     assert merged.skipped == {"*.fbx": "3 files; 5 files"}
+
+
+def test_a_damaged_source_is_not_divided(first, tmp_path):
+    """Its shapes would come with checksums that agree with the damage."""
+    root = Path(shutil.copytree(first, tmp_path / "copy"))
+    path = root / Manifest.load(root).shards[0].file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="SHA-256 differs"):
+        SplitSource(root, val=0.1, test=0.1, seed=0, by_category=False)
