@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images.add_argument("root")
     images.add_argument("destination")
     images.add_argument("--split", default="val")
-    images.add_argument("--count", type=int, default=8)
+    images.add_argument("--count", type=_positive, default=8)
     verify = actions.add_parser("verify", help="compare every shard with its checksum")
     verify.add_argument("root")
     verify.add_argument("--deep", action="store_true", help="also look at all pictures and points")
@@ -40,8 +40,24 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("--picture", metavar="FILE", help="write a PNG of random shapes")
-    parser.add_argument("--count", type=int, default=12, help="shapes of the picture (default 12)")
-    parser.add_argument("--seed", type=int, default=0, help="which shapes (default 0)")
+    parser.add_argument(
+        "--count", type=_positive, default=12, help="shapes of the picture (default 12)"
+    )
+    parser.add_argument("--seed", type=_natural, default=0, help="which shapes (default 0)")
+
+
+def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _natural(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a number of at least {least}, got {text}")
+    return int(text)
 
 
 def _add_split(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +133,11 @@ def _build(options: argparse.Namespace) -> None:
     source = _SOURCES[options.format](options)
     manifest = build_dataset(source, options.destination, num_workers=options.workers)
     _print_manifest(manifest)
+    for split in sorted({item.split for item in source.items} - manifest.count_shapes().keys()):
+        print(
+            f"no {split} shapes: all were skipped; `occvae data split` divides the others anew, "
+            "where nobody has published how"
+        )
 
 
 def _procedural(options: argparse.Namespace):

@@ -1,9 +1,10 @@
 """Builds a dataset from a source: in parallel, seeded, resumable, bad shapes named and skipped."""
 
+import itertools
 import multiprocessing.connection
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -12,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from occvae.data.formats.procedural import ProceduralSource
-from occvae.data.manifest import MANIFEST, Manifest, ShardEntry
+from occvae.data.manifest import Manifest, ShardEntry, sole_writer
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard, file_sha256, write_shard
 from occvae.data.sources import Item, Source
@@ -39,7 +40,8 @@ def build_dataset(
         num_workers: processes; default one a core.
 
     Raises:
-        UserError: the folder holds a dataset of other settings, or no shape is usable.
+        UserError: the folder holds a dataset of other settings, another build is writing to it, or
+            no shape is usable.
     """
     num_workers = os.cpu_count() if num_workers is None else num_workers
     if num_workers < 1:
@@ -48,38 +50,14 @@ def build_dataset(
         raise UserError(f"shapes_per_shard must be positive, got {shapes_per_shard}")
     _check_ids(source)
     root = Path(destination)
-    root.mkdir(parents=True, exist_ok=True)
-    manifest = _start_manifest(source, root, shapes_per_shard)
-    plan = _plan_shards(source, shapes_per_shard)
-    finished = {entry.file for entry in manifest.shards}
-    todo = [(file, indices) for file, indices in plan if file not in finished]
-    progress = tqdm(
-        total=len(source.items),
-        initial=len(source.items) - sum(len(indices) for _, indices in todo),
-        desc=f"build {root}",
-        unit="shape",
-        mininterval=0.5,
-    )
-    with progress, _worker_pool(num_workers, source) as pool:
-        try:
-            for file, indices in todo:
-                items = [source.items[index] for index in indices]
-                outcomes = pool.map(_try_sample, indices)
-                samples = _collect_samples(items, outcomes, manifest, progress)
-                _finish_shard(root, file, samples, manifest)
-        except BrokenProcessPool:
-            raise UserError(
-                f"{root}: a build process was killed, perhaps for want of memory; run the same "
-                "command again with fewer --workers: it continues where it stopped"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if not manifest.shards:
-        id, reason = next(iter(manifest.skipped.items()))
-        raise UserError(f"{root}: no shape is usable; {id}: {reason}")
-    manifest.complete = True
-    manifest.save(root)
+    with sole_writer(root):
+        manifest = _new_manifest(source, shapes_per_shard).resume(root)
+        _build_shards(source, root, manifest, shapes_per_shard, num_workers)
+        if not manifest.shards:
+            id, reason = next(iter(manifest.skipped.items()))
+            raise UserError(f"{root}: no shape is usable; {id}: {reason}")
+        manifest.complete = True
+        manifest.save(root)
     return manifest
 
 
@@ -96,11 +74,7 @@ def verify_dataset(root: str | Path) -> Manifest:
             same id, or the build was interrupted.
     """
     root = Path(root)
-    manifest = Manifest.load(root)
-    if not manifest.complete:
-        raise UserError(
-            f"{root}: its build was interrupted; run the same `occvae data` command again"
-        )
+    manifest = Manifest.load_complete(root)
     seen: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves Python to the others
         shards = pool.map(lambda entry: _verify_shard(root, entry), manifest.shards)
@@ -124,6 +98,53 @@ def _verify_shard(root: Path, entry: ShardEntry) -> Shard:
     if len(shard) != entry.num_shapes:
         raise UserError(f"{path}: not the {entry.num_shapes} shapes of the manifest")
     return shard
+
+
+def _build_shards(
+    source: Source, root: Path, manifest: Manifest, shapes_per_shard: int, num_workers: int
+) -> None:
+    """Adds to the manifest what it lacks."""
+    plan = _plan_shards(source, shapes_per_shard)
+    finished = {entry.file for entry in manifest.shards}
+    todo = [(file, indices) for file, indices in plan if file not in finished]
+    left = sum(len(indices) for _, indices in todo)
+    if not left:
+        return
+    progress = tqdm(
+        total=len(source.items),
+        initial=len(source.items) - left,
+        desc=f"build {root}",
+        unit="shape",
+        mininterval=0.5,
+    )
+    # All workers are started at once, and no more of them have work at a time.
+    with progress, _worker_pool(min(num_workers, left, 2 * shapes_per_shard), source) as pool:
+        try:
+            # The workers begin a shard while the one before is written.
+            for file, indices, outcomes in _one_ahead(
+                (file, indices, pool.map(_try_sample, indices)) for file, indices in todo
+            ):
+                items = [source.items[index] for index in indices]
+                samples = _collect_samples(items, outcomes, manifest, progress)
+                _finish_shard(root, file, samples, manifest)
+        except BrokenProcessPool:
+            raise UserError(
+                f"{root}: a build process was killed, perhaps for want of memory; run the same "
+                "command again with fewer --workers: it continues where it stopped"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_ahead(values: Iterable) -> Iterator:
+    """The same, each taken when the one before is asked for."""
+    iterator = iter(values)
+    ahead = list(itertools.islice(iterator, 1))
+    for value in iterator:
+        ahead.append(value)
+        yield ahead.pop(0)
+    yield from ahead
 
 
 def _check_ids(source: Source) -> None:
@@ -152,23 +173,14 @@ def _leave_with_the_parent() -> None:
     os._exit(1)
 
 
-def _start_manifest(source: Source, root: Path, shapes_per_shard: int) -> Manifest:
-    """The manifest to continue: the one on disk less its lost shards, or a new one."""
-    fresh = Manifest(
+def _new_manifest(source: Source, shapes_per_shard: int) -> Manifest:
+    return Manifest(
         source=source.name,
         splits=source.splits,
         settings={**source.settings, "shapes_per_shard": shapes_per_shard},
         categories=sorted({item.category for item in source.items}),
         skipped=dict(source.skipped),
     )
-    if not (root / MANIFEST).exists():
-        return fresh
-    manifest = Manifest.load(root)
-    if (manifest.source, manifest.settings) != (fresh.source, fresh.settings):
-        raise UserError(f"{root}: holds a dataset built with other settings; choose another folder")
-    manifest.shards = [entry for entry in manifest.shards if (root / entry.file).exists()]
-    manifest.complete = False
-    return manifest
 
 
 def _plan_shards(source: Source, shapes_per_shard: int) -> list[tuple[str, list[int]]]:
@@ -189,6 +201,7 @@ def _collect_samples(
         problem = outcome if isinstance(outcome, str) else _unlike(outcome, item, manifest)
         if problem is None:
             samples.append(outcome)
+            manifest.skipped.pop(item.id, None)  # an earlier run may have failed on it
             if outcome.note:
                 manifest.notes[item.id] = outcome.note
         else:

@@ -6,13 +6,10 @@ import numpy as np
 from tqdm import tqdm
 
 from occvae.data.manifest import Manifest
-from occvae.data.points import HALF_EXTENT
+from occvae.data.points import HALF_EXTENT, HALF_PRECISION
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard
 from occvae.errors import UserError
-
-# Half precision rounds the border of the cube by as much.
-_ROUNDING = 2.5e-4
 
 
 def inspect_dataset(root: str | Path) -> dict[str, str]:
@@ -43,5 +40,5 @@ def _check_points(shard: Shard, local: int, sample: Sample) -> None:
         if inside.all() or not inside.any():
             raise UserError(f"all {name} are {'inside' if inside[0] else 'outside'}")
         reach = np.abs(read(local, 0, len(inside))[0]).max()
-        if name == "points" and reach > HALF_EXTENT + _ROUNDING:
+        if name == "points" and reach > HALF_EXTENT + HALF_PRECISION:
             raise UserError(f"points reach {reach:.3f} from the centre, beyond {HALF_EXTENT}")

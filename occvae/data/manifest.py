@@ -1,7 +1,11 @@
 """`dataset.json`: what a dataset holds, how it was made, and what was left out and why."""
 
+import fcntl
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +16,8 @@ MANIFEST = "dataset.json"
 SPLITS = ("train", "val", "test")
 # Of shapes that no publication has divided.
 OWN_SPLITS = "own"
+# Workers of a build that was killed need a moment to leave, and hold its lock until then.
+_PATIENCE = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,11 @@ class Manifest:
 
     def save(self, root: Path) -> None:
         temporary = root / (MANIFEST + ".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        os.replace(temporary, root / MANIFEST)
+        try:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
+            os.replace(temporary, root / MANIFEST)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, root: str | Path) -> "Manifest":
@@ -73,12 +82,67 @@ class Manifest:
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a dataset manifest ({error!r})") from None
 
+    @classmethod
+    def load_complete(cls, root: str | Path) -> "Manifest":
+        """The same; refused where the build did not come to its end."""
+        manifest = cls.load(root)
+        if not manifest.complete:
+            raise UserError(
+                f"{root}: its build was interrupted; run the same `occvae data` command again"
+            )
+        return manifest
+
+    def resume(self, root: Path) -> "Manifest":
+        """The manifest to continue: that on disk less its lost shards, or this new one."""
+        if not (root / MANIFEST).exists():
+            return self
+        manifest = Manifest.load(root)
+        if (manifest.source, manifest.settings) != (self.source, self.settings):
+            raise UserError(
+                f"{root}: holds a dataset built with other settings or from other files; choose "
+                "another folder"
+            )
+        manifest.shards = [entry for entry in manifest.shards if (root / entry.file).exists()]
+        manifest.complete = False
+        return manifest
+
     def count_shapes(self) -> dict[str, int]:
         """Shapes of each split that has any."""
         counts = dict.fromkeys(SPLITS, 0)
         for entry in self.shards:
             counts[entry.split] += entry.num_shapes
         return {split: count for split, count in counts.items() if count}
+
+
+@contextmanager
+def sole_writer(root: Path) -> Iterator[None]:
+    """Makes the folder of a dataset and keeps others from writing to it meanwhile.
+
+    Raises:
+        UserError: another process is writing to it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        if not _lock(folder):
+            raise UserError(f"{root}: another command is writing to it")
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int) -> bool:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        except OSError:
+            return True  # many network file systems have no locks
 
 
 def check_version(path: Path, version: int) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from occvae.data.manifest import MANIFEST, SPLITS, Manifest, ShardEntry
+from occvae.data.manifest import SPLITS, Manifest, ShardEntry, sole_writer
 from occvae.data.shards import Shard, file_sha256
-from occvae.data.splitting import fingerprint, open_complete
+from occvae.data.splitting import fingerprint
 from occvae.errors import UserError
 
 
@@ -26,21 +26,21 @@ def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest
     roots = [Path(root) for root in roots]
     if len(roots) < 2:
         raise UserError("merging needs two datasets or more")
-    manifests = [open_complete(root) for root in roots]
+    manifests = [Manifest.load_complete(root) for root in roots]
     _check_splits(roots, manifests)
     _check_layouts(roots, manifests)
     _check_ids(roots, manifests)
     destination = Path(destination)
-    destination.mkdir(parents=True, exist_ok=True)
-    merged = _start_manifest(manifests, destination)
-    finished = {entry.file for entry in merged.shards}
-    for root, entry, file in tqdm(_plan(roots, manifests), desc=f"merge {destination}"):
-        if file not in finished:
-            merged.shards.append(_copy(root, entry, destination, file))
-            merged.shards.sort(key=lambda shard: shard.file)
-            merged.save(destination)
-    merged.complete = True
-    merged.save(destination)
+    with sole_writer(destination):
+        merged = _new_manifest(manifests).resume(destination)
+        finished = {entry.file for entry in merged.shards}
+        for root, entry, file in tqdm(_plan(roots, manifests), desc=f"merge {destination}"):
+            if file not in finished:
+                merged.shards.append(_copy(root, entry, destination, file))
+                merged.shards.sort(key=lambda shard: shard.file)
+                merged.save(destination)
+        merged.complete = True
+        merged.save(destination)
     return merged
 
 
@@ -80,8 +80,7 @@ def _check_ids(roots: list[Path], manifests: list[Manifest]) -> None:
         raise UserError(f"shapes of the same id: {', '.join(twice[:5])}{more}")
 
 
-def _start_manifest(manifests: list[Manifest], destination: Path) -> Manifest:
-    """The manifest to continue, or a new one."""
+def _new_manifest(manifests: list[Manifest]) -> Manifest:
     fresh = Manifest(
         source="+".join(dict.fromkeys(manifest.source for manifest in manifests)),
         splits=manifests[0].splits,
@@ -100,16 +99,10 @@ def _start_manifest(manifests: list[Manifest], destination: Path) -> Manifest:
     for manifest in manifests:
         fresh.layouts.update(manifest.layouts)
         fresh.notes.update(manifest.notes)
-        fresh.skipped.update(manifest.skipped)
-    if not (destination / MANIFEST).exists():
-        fresh.save(destination)
-        return fresh
-    manifest = Manifest.load(destination)
-    if manifest.settings != fresh.settings:
-        raise UserError(f"{destination}: holds another dataset; choose another folder")
-    manifest.shards = [entry for entry in manifest.shards if (destination / entry.file).exists()]
-    manifest.complete = False
-    return manifest
+        for name, reason in manifest.skipped.items():  # such as *.fbx, of several datasets
+            reasons = dict.fromkeys([*fresh.skipped.get(name, "").split("; "), reason])
+            fresh.skipped[name] = "; ".join(filter(None, reasons))
+    return fresh
 
 
 def _plan(roots: list[Path], manifests: list[Manifest]) -> list[tuple[Path, ShardEntry, str]]:

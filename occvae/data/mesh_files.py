@@ -1,5 +1,6 @@
 """Mesh files to triangles in the unit cube; every way a file can be unusable is one line."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,17 +38,16 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (V, 3) float64 and faces (F, 3) int64 of all parts of a file, moved to their places.
 
     Polygons are cut into triangles. Materials are left aside; nothing is fetched from a network.
+    Text that is not UTF-8, as old programs write names and remarks, is read as Latin-1.
 
     Raises:
         UserError: there is no such file, or trimesh cannot read it, or it has no faces.
     """
-    import trimesh
-
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        scene = trimesh.load_scene(path, process=False, skip_materials=True)
+        scene = _load_scene(path)
         kinds = {type(part).__name__ for part in scene.geometry.values()}
         mesh = scene.to_mesh()
         vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
@@ -59,6 +59,17 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         found = "a point cloud" if "PointCloud" in kinds else "no mesh"
         raise UserError(f"{path}: no faces ({found} in it)")
     return vertices, faces
+
+
+def _load_scene(path: Path):
+    import trimesh
+
+    options = {"process": False, "skip_materials": True}
+    try:
+        return trimesh.load_scene(path, **options)
+    except (ModuleNotFoundError, UnicodeDecodeError):  # trimesh asks another package to guess
+        text = io.BytesIO(path.read_bytes().decode("latin-1").encode())
+        return trimesh.load_scene(text, file_type=path.suffix[1:].lower(), **options)
 
 
 def normalise_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:

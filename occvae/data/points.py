@@ -4,6 +4,8 @@ import numpy as np
 
 # Queries live in the cube of half edge 0.55: the unit cube of the shapes with a padding of 0.1.
 HALF_EXTENT = 0.55
+# Published points are in half precision, which rounds those on the border by up to half a step.
+HALF_PRECISION = 2.5e-4
 
 
 def quantise_points(points: np.ndarray) -> np.ndarray:

@@ -38,7 +38,11 @@ from occvae.errors import UserError
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
-    """Writes samples of equal layout; `path` appears only when complete."""
+    """Writes samples of equal layout; `path` appears only when complete.
+
+    Raises:
+        UserError: it cannot be written, the disk being full, for example.
+    """
     temporary = path.with_suffix(".tmp")
     try:
         with h5py.File(temporary, "w") as file:
@@ -53,6 +57,12 @@ def write_shard(path: Path, samples: list[Sample]) -> None:
                     dtype=h5py.string_dtype(),
                 )
         os.replace(temporary, path)
+    except OSError as error:  # HDF5 tells of a full disk in three lines
+        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        raise UserError(
+            f"{path}: cannot be written ({reason}); run the same command again when that is "
+            "mended: it continues where it stopped"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,21 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from occvae.data.build import verify_dataset
 from occvae.data.manifest import OWN_SPLITS, Manifest
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard
 from occvae.data.sources import Item
 from occvae.errors import UserError
-
-
-def open_complete(root: str | Path) -> Manifest:
-    """The manifest of a dataset whose build came to its end."""
-    manifest = Manifest.load(root)
-    if not manifest.complete:
-        raise UserError(
-            f"{root}: its build was interrupted; run the same `occvae data` command again"
-        )
-    return manifest
 
 
 def fingerprint(manifest: Manifest) -> str:
@@ -45,8 +36,8 @@ class SplitSource:
         dropped: the parts that not all shapes have.
 
     Raises:
-        UserError: the splits are published, the shares leave nothing to train on, or the old splits
-            hold different amounts.
+        UserError: the splits are published, the shares leave nothing to train on, the old splits
+            hold different amounts, or a shard is damaged.
     """
 
     def __init__(self, root: str | Path, *, val: float, test: float, seed: int, by_category: bool):
@@ -54,7 +45,7 @@ class SplitSource:
             raise UserError(f"val {val} and test {test} must be shares that leave some")
         if seed < 0:
             raise UserError(f"seed must be at least 0, got {seed}")
-        manifest = open_complete(root)
+        manifest = verify_dataset(root)  # or damage would get checksums of its own
         if manifest.splits != OWN_SPLITS:
             raise UserError(
                 f"{root}: has the published splits of {manifest.splits!r}, which figures of others "

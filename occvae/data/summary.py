@@ -10,6 +10,7 @@ from occvae.data.images import load_image
 from occvae.data.manifest import Manifest
 from occvae.data.rendering import grid_mesh, orbit_extrinsics, render_views
 from occvae.data.shards import Shard
+from occvae.errors import UserError
 
 TILE = 160
 # Shapes of a category that its mean occupancy is taken from, at most.
@@ -117,12 +118,17 @@ def write_sample_sheet(
         root: of the dataset.
         num_shapes: at most.
         seed: of the choice of shapes and views.
+
+    Raises:
+        UserError: there are no shapes yet.
     """
     places = [
         (split, shard, local)
         for split, shard in open_shards(root, Manifest.load(root))
         for local in range(len(shard))
     ]
+    if not places:
+        raise UserError(f"{root}: has no shapes to draw")
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(places))[:num_shapes]
     strips = [_strip(*places[number], rng) for number in chosen]

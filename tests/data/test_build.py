@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from occvae.data import build
+from occvae.data import manifest as manifests
 from occvae.data.build import build_dataset, verify_dataset
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.formats.voxels import VoxelArchiveSource, VoxelShape
-from occvae.data.manifest import Manifest
+from occvae.data.manifest import Manifest, sole_writer
 from occvae.data.points import dequantise_points
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
@@ -309,3 +310,65 @@ def test_verify_refuses_an_interrupted_build(source, tmp_path, monkeypatch):
     replace(manifest, complete=False).save(tmp_path)
     with pytest.raises(UserError, match="its build was interrupted; run the same"):
         verify_dataset(tmp_path)
+
+
+def test_two_builds_into_one_folder(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "_PATIENCE", 0.0)
+    with sole_writer(tmp_path):
+        with pytest.raises(UserError, match="another command is writing to it"):
+            make(source, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+    assert make(source, tmp_path).complete
+
+
+def test_a_shape_that_is_mended_is_no_longer_said_to_be_skipped(tmp_path):
+    good = small_sample()
+    broken = ListSource([good, "locked", good, good])
+    assert make(broken, tmp_path, shapes_per_shard=1).skipped == {"s1": "locked"}
+    mended = make(ListSource([good] * 4), tmp_path, shapes_per_shard=1)
+    assert mended.skipped == {} and mended.count_shapes() == {"train": 4}
+
+
+def test_no_more_workers_than_work(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        build,
+        "_worker_pool",
+        lambda count, source, pool=build._worker_pool: pool(started.append(count) or count, source),
+    )
+    make(ListSource([small_sample()] * 3), tmp_path, workers=1000)
+    assert started == [3]
+
+
+class Noted(list):
+    """Item numbers that say when they are handed out."""
+
+    def __init__(self, log: list, indices: list[int]):
+        super().__init__(indices)
+        self.log = log
+
+    def __iter__(self):
+        self.log.append(tuple(self[:]))
+        return super().__iter__()
+
+
+def test_a_shard_is_begun_before_the_last_one_is_written(tmp_path, monkeypatch):
+    """Nor is more than one, which would fill the memory."""
+    begun, ahead = [], []
+    monkeypatch.setattr(
+        build,
+        "_plan_shards",
+        lambda source, count, plan=build._plan_shards: [
+            (file, Noted(begun, indices)) for file, indices in plan(source, count)
+        ],
+    )
+    finish, finished = build._finish_shard, []
+
+    def count(root, file, *rest):
+        ahead.append(len(set(begun)) - len(finished))
+        finished.append(file)
+        finish(root, file, *rest)
+
+    monkeypatch.setattr(build, "_finish_shard", count)
+    make(ListSource([small_sample()] * 8), tmp_path, shapes_per_shard=2)
+    assert ahead == [2, 2, 2, 1]

@@ -143,3 +143,25 @@ def test_meshes_that_cannot_be_normalised(change, message):
 def test_several_parts_keep_their_distance():
     mesh = normalise_mesh(*arrays(join(box(), box([3, 0, 0], [4, 1, 1]))))
     assert set(mesh.vertices[:, 0]) == {-0.5, -0.25, 0.25, 0.5}
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind", "first", "remarked"),
+    [
+        ("obj", "obj", "v ", "# cr\u00e9\u00e9\nv "),
+        ("OFF", "off", "OFF", "OFF\n# K\u00f6rper"),
+        ("stl", "stl_ascii", "solid", "solid K\u00f6rper"),
+    ],
+)
+def test_remarks_in_latin_1(tmp_path, ending, kind, first, remarked):
+    text = trimesh.Trimesh(*arrays(box()), process=False).export(file_type=kind)
+    path = tmp_path / f"box.{ending}"
+    path.write_bytes(text.replace(first, remarked, 1).encode("latin-1"))
+    assert volume(*read_mesh(path)) == pytest.approx(1)
+
+
+def test_what_is_wrong_with_a_damaged_file_is_not_a_missing_package(tmp_path):
+    (tmp_path / "noise.stl").write_bytes(bytes(range(128, 256)) * 4)
+    with pytest.raises(UserError) as caught:
+        read_mesh(tmp_path / "noise.stl")
+    assert "ModuleNotFound" not in str(caught.value)

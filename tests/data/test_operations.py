@@ -193,7 +193,7 @@ def test_merge_refuses_what_does_not_fit(first, second, tmp_path):
     with pytest.raises(UserError, match="needs two datasets or more"):
         merge_datasets([first], destination)
     assert not destination.exists()
-    with pytest.raises(UserError, match="holds another dataset"):
+    with pytest.raises(UserError, match="from other files; choose another folder"):
         merge_datasets([first, second], tmp_path / "c")
 
 
@@ -235,15 +235,15 @@ def test_a_damaged_source_stops_a_merge(first, second, tmp_path):
         verify_dataset(tmp_path / "all")
 
 
-def run_until_killed(command: list[str], module) -> None:
-    """Runs a command that is killed between its second shard and the line of the manifest."""
+def run_until_killed(command: list[str], module, folder: str) -> None:
+    """Runs a command that is killed between the second shard in `folder` and its manifest."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
         really, calls = module.file_sha256, []
 
         def stop(path: Path) -> str:
-            calls.append(path)
+            calls.extend([path] * (path.parent == Path(folder)))
             if len(calls) == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             return really(path)
@@ -267,7 +267,7 @@ def test_a_kill_leaves_a_dataset_that_says_so_and_continues(first, second, tmp_p
         "split": (["data", "split", str(first), new, "--workers", "1"], build),
         "merge": (["data", "merge", str(first), str(second), new], merging),
     }[operation]
-    run_until_killed(command, module)
+    run_until_killed(command, module, new)
     with pytest.raises(UserError, match="its build was interrupted"):
         verify_dataset(new)
     assert main(command) == 0
@@ -359,3 +359,38 @@ def test_verify_finds_a_shape_that_is_there_twice(first, tmp_path):
     replace(manifest, shards=[*manifest.shards, again]).save(root)
     with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' is there twice"):
         verify_dataset(root)
+
+
+@pytest.mark.parametrize("option", ["--count=0", "--count=-1", "--seed=-1", "--count=many"])
+def test_info_refuses_numbers_that_make_no_sense(first, tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["data", "info", str(first), "--picture", str(tmp_path / "x.png"), option])
+    assert "must be a number of at least" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["data", "images", str(first), str(tmp_path), "--count=-1"])
+
+
+def test_there_is_nothing_to_draw_of_an_empty_dataset(tmp_path):
+    Manifest("list", "own", {}, []).save(tmp_path)
+    with pytest.raises(UserError, match="has no shapes to draw"):
+        write_sample_sheet(tmp_path / "x.png", tmp_path)
+
+
+def test_merge_keeps_what_both_say_of_files_of_one_name(tmp_path):
+    for number, reason in enumerate(("3 files", "5 files")):
+        source = Listed([f"s{number}{index}" for index in range(4)])
+        source.skipped = {"*.fbx": reason}
+        build_dataset(source, tmp_path / str(number), num_workers=1)
+    merged = merge_datasets([tmp_path / "0", tmp_path / "1"], tmp_path / "both")
+    assert merged.skipped == {"*.fbx": "3 files; 5 files"}
+
+
+def test_a_damaged_source_is_not_divided(first, tmp_path):
+    """Its shapes would come with checksums that agree with the damage."""
+    root = Path(shutil.copytree(first, tmp_path / "copy"))
+    path = root / Manifest.load(root).shards[0].file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="SHA-256 differs"):
+        SplitSource(root, val=0.1, test=0.1, seed=0, by_category=False)

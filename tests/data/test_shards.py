@@ -1,5 +1,6 @@
 """Shards give back what was written, in any process, and damaged ones are refused by name."""
 
+import errno
 import gc
 import json
 import multiprocessing
@@ -299,3 +300,26 @@ def test_verify_names_lost_and_truncated_shards(copy):
     path.unlink()
     with pytest.raises(UserError, match=r"val-00000\.h5: missing shard"):
         verify_dataset(copy)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(samples, tmp_path, monkeypatch):
+    def create(*arguments, **options):
+        raise OSError(errno.ENOSPC, "Can't write data (file write failed:\n, filename = 'x')")
+
+    monkeypatch.setattr(shards.h5py.File, "create_dataset", create)
+    with pytest.raises(UserError) as caught:
+        write_shard(tmp_path / "train-00000.h5", samples)
+    assert str(caught.value).startswith(
+        f"{tmp_path}/train-00000.h5: cannot be written (No space left on device); run the same"
+    )
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch):
+    def replace(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("occvae.data.manifest.os.replace", replace)
+    with pytest.raises(OSError, match="No space left"):
+        Manifest("list", "own", {}, []).save(tmp_path)
+    assert list(tmp_path.iterdir()) == []

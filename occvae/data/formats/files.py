@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import os
 from pathlib import Path
@@ -10,12 +11,9 @@ import numpy as np
 from PIL import Image
 
 from occvae.data.formats.matlab import read_mat_array
-from occvae.data.points import HALF_EXTENT, quantise_points
+from occvae.data.points import HALF_EXTENT, HALF_PRECISION, quantise_points
 from occvae.data.sources import Item
 from occvae.errors import UserError
-
-# Half precision rounds points on the padded cube's border outwards.
-_ROUNDING = 1e-3
 
 
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
@@ -102,7 +100,7 @@ def encode_points(name: str, points: np.ndarray) -> np.ndarray:
     if not np.isfinite(points).all():
         raise UserError(f"{name} are not all finite")
     extent = np.abs(points).max(initial=0.0)
-    if extent > HALF_EXTENT + _ROUNDING:
+    if extent > HALF_EXTENT + HALF_PRECISION:
         raise UserError(f"{name} reach {extent:.3g}, outside the cube of half edge {HALF_EXTENT}")
     return points if points.dtype == np.float16 else quantise_points(points.astype(np.float64))
 
@@ -111,6 +109,12 @@ def list_digest(items: list[Item]) -> str:
     """What tells a list of shapes from another, should a build be continued."""
     lines = "".join(f"{item.id}\t{item.category}\t{item.split}\n" for item in items)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def nothing_usable(where: str | Path, what: str, skipped: dict[str, str]) -> UserError:
+    """What to raise where every shape was skipped: the first reasons."""
+    reasons = "; ".join(f"{key}: {reason}" for key, reason in itertools.islice(skipped.items(), 5))
+    return UserError(f"{where}: {what} ({reasons[:200]})")
 
 
 def one_line(error: Exception) -> str:

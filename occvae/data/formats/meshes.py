@@ -2,7 +2,10 @@
 
 import hashlib
 import itertools
+import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from occvae.data.mesh_files import UnitMesh, mesh_endings, normalise_mesh, read_
 from occvae.data.mesh_solids import solid_of_mesh
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
+from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split
 from occvae.errors import UserError
 
@@ -21,18 +25,21 @@ _CATEGORY = "object"
 _AGAIN = " (again)"  # in the id of a training shape that is there for validation as well
 # Kinds of meshes that trimesh does not read, or only with other packages: to be told of.
 _OTHER_KINDS = set(
-    ".3ds .3mf .abc .blend .ctm .dae .dwg .fbx .iges .igs .ma .max .mb .off.gz .step .stp .usd "
-    ".usda .usdc .usdz .vrml .vtk .wrl .x3d .zae".split()
+    ".3ds .3mf .7z .abc .blend .bz2 .ctm .dae .dwg .fbx .gz .iges .igs .ma .max .mb .rar .step "
+    ".stp .usd .usda .usdc .usdz .vrml .vtk .wrl .x3d .xz .zae .zip".split()
 )
 
 
 class MeshSource:
     """The meshes below a folder; their ids are the paths of their files in it.
 
+    Links to folders are followed. What cannot be looked into, or has a name that is no text, is
+    skipped by name.
+
     A folder named train, val or test says which split its files belong to, wherever it is in the
     path; the first other folder is the category ("object" if there is none). Of shapes without a
     named split every eighth of a category is held out for validation; so it is with those of train
-    where no folder is named val. There is at least one shape to train and one to validate with,
+    where no folder is named val. There is at least one file to train and one to validate with,
     which are the same if there is only one.
 
     Args:
@@ -112,12 +119,14 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
         raise UserError(f"{root}: no such folder or file")
     endings = mesh_endings()
     files, others = [], Counter()
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+    for path in sorted(_walk(root, skipped)):
         ending = path.suffix.lower()
-        if ending in endings:
+        if ending not in endings:
+            others[ending] += 1
+        elif path.exists():
             files.append(path.relative_to(root))
         else:
-            others[ending] += 1
+            skipped[path.relative_to(root).as_posix()] = "is a link to nowhere"
     for ending in sorted(others.keys() & _OTHER_KINDS):
         skipped[f"*{ending}"] = f"{others[ending]} files of a kind that trimesh does not read here"
     if not files:
@@ -129,10 +138,43 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
     return root, files
 
 
+def _walk(root: Path, skipped: dict[str, str]) -> Iterator[Path]:
+    """The files below a folder, each once however links lead to it; pipes and devices are none."""
+
+    def skip(error: OSError) -> None:
+        skipped[os.path.relpath(error.filename, root)] = f"cannot be listed ({error.strerror})"
+
+    seen: set[Path] = set()
+    for folder, folders, names in os.walk(root, onerror=skip, followlinks=True):
+        real = Path(folder).resolve()
+        if real in seen:  # by a link, perhaps to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()  # which of two ways to a folder names it must not depend on the disk
+        for name in names:
+            path = Path(folder, name)
+            relative = os.path.relpath(path, root)
+            if not relative.isprintable():
+                skipped[ascii(relative)] = "has a name that cannot be printed"
+            elif path.is_file() or path.is_symlink():
+                yield path
+
+
 def _digest(root: Path, files: list[Path]) -> str:
-    """Tells a folder from another of the same name, should a build be continued."""
-    lines = [f"{file.as_posix()} {(root / file).stat().st_size}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    """Tells a folder from another of the same name, should a build be continued.
+
+    By content, because a shape that is moved or mended may well keep its number of bytes.
+    """
+
+    def line(file: Path) -> str:
+        try:
+            return f"{file.as_posix()} {file_sha256(root / file)}\n"
+        except OSError as error:
+            return f"{file.as_posix()} {error.strerror}\n"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves Python to the others
+        return hashlib.sha256("".join(pool.map(line, files)).encode()).hexdigest()
 
 
 def _divide(files: list[Path]) -> list[Item]:

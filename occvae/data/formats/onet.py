@@ -10,6 +10,7 @@ from occvae.data.formats.files import (
     encode_points,
     list_digest,
     name_unlisted,
+    nothing_usable,
     numbered,
     one_line,
     picture_size,
@@ -67,8 +68,7 @@ class OccupancyNetworksSource:
         for name in sorted(subfolders(self.root).difference(classes)):
             self.skipped[name] = "has no train.lst, val.lst or test.lst"
         if not self.items:
-            reasons = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
-            raise UserError(f"{self.root}: no shape is listed and there ({reasons[:200]})")
+            raise nothing_usable(self.root, "no shape is listed and there", self.skipped)
         self.parts = self._find_parts()
         self.settings = {
             "shapes": list_digest(self.items),

@@ -9,6 +9,7 @@ from occvae.data.formats.cameras import check_views, choy_extrinsics, unit_cube_
 from occvae.data.formats.files import (
     list_digest,
     name_unlisted,
+    nothing_usable,
     numbered,
     one_line,
     picture_size,
@@ -59,8 +60,7 @@ class Pix2VoxSource:
         for entry in _read_taxonomy(Path(taxonomy)):
             self._add_class(entry)
         if not self.items:
-            reasons = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
-            raise UserError(f"{taxonomy}: no shape is listed and there ({reasons[:200]})")
+            raise nothing_usable(taxonomy, "no shape is listed and there", self.skipped)
         self.settings = {"shapes": list_digest(self.items)}
 
     @classmethod

@@ -8,7 +8,14 @@ import numpy as np
 from PIL import Image
 
 from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
-from occvae.data.formats.files import list_digest, one_line, read_bytes, read_json, read_mat_grid
+from occvae.data.formats.files import (
+    list_digest,
+    nothing_usable,
+    one_line,
+    read_bytes,
+    read_json,
+    read_mat_grid,
+)
 from occvae.data.images import encode_png
 from occvae.data.sample import Sample
 from occvae.data.sources import Item
@@ -77,8 +84,7 @@ class Pix3DSource:
         for number, entry in enumerate(entries):
             self._add(number, entry, seen)
         if not self.items:
-            reasons = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
-            raise UserError(f"{path}: no annotation is usable ({reasons[:200]})")
+            raise nothing_usable(path, "no annotation is usable", self.skipped)
         self.settings = {"photographs": list_digest(self.items), "resolutions": list(RESOLUTIONS)}
 
     def sample(self, index: int) -> Sample:

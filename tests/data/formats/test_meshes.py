@@ -1,5 +1,6 @@
 """Folders of meshes: how they are divided, and what becomes of a mesh."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +210,58 @@ def test_an_import_is_the_same_each_time_and_continues_only_what_it_began(tmp_pa
     assert shard.num_near_points == 64 and list(shard.voxel_resolutions) == [8, 16]
     write(tmp_path / "in" / "new.obj")
     assert MeshSource(tmp_path / "in", SETTINGS).settings["meshes"] != first.settings["meshes"]
+
+
+def test_a_mesh_of_other_content_but_as_many_bytes_is_another_folder(tmp_path):
+    write(tmp_path / "a.stl")
+    before = MeshSource(tmp_path, SETTINGS).settings
+    size = (tmp_path / "a.stl").stat().st_size
+    write(tmp_path / "a.stl", high=[4.0, 2.0, 0.5])
+    assert (tmp_path / "a.stl").stat().st_size == size
+    assert MeshSource(tmp_path, SETTINGS).settings["meshes"] != before["meshes"]
+
+
+def test_links_are_followed_once_and_those_to_nowhere_named(tmp_path):
+    write(tmp_path / "elsewhere" / "far.off")
+    write(tmp_path / "in" / "a.off")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "gone.off").symlink_to(tmp_path / "nowhere.off")
+    os.mkfifo(tmp_path / "in" / "pipe.off")
+    source = MeshSource(tmp_path / "in", SETTINGS)
+    assert {item.id for item in source.items} == {"a.off", "linked/far.off"}
+    assert source.skipped == {"gone.off": "is a link to nowhere"}
+
+
+def test_names_that_are_no_text_and_packed_files_are_skipped_by_name(tmp_path):
+    for name in (os.fsdecode(b"bad\xff.off"), "two\nlines.off", "ok \u6f22.off"):
+        write(tmp_path / name)
+    (tmp_path / "a.obj.gz").write_bytes(b"")
+    source = MeshSource(tmp_path, SETTINGS)
+    assert {item.id for item in source.items} == {"ok \u6f22.off", "ok \u6f22.off (again)"}
+    assert set(source.skipped) == {"'bad\\udcff.off'", "'two\\nlines.off'", "*.gz"}
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
+    write(tmp_path / "a.off")
+    write(tmp_path / "locked" / "b.off")
+
+    def scandir(path, listed=os.scandir):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    source = MeshSource(tmp_path, SETTINGS)
+    assert source.skipped == {"locked": "cannot be listed (Permission denied)"}
+
+
+def test_an_import_that_leaves_none_to_validate_with_says_so(tmp_path, capsys):
+    """A mesh without area can be read, and is found out only when it is sampled."""
+    for number in range(9):
+        write(tmp_path / "in" / f"{number}.off")
+    (tmp_path / "in" / "7.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n")
+    options = "--points 8 --near-points 8 --surface-points 8 --voxels 8 --views 1 --workers 1"
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out"), *options.split()]
+    assert not cli.main(["data", "import", "meshes", *arguments, "--image-size", "8"])
+    assert "no val shapes: all were skipped; `occvae data split`" in capsys.readouterr().out
