@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 _LAUNCHERS = {"deepspeed", "deepspeed.launcher.launch", "torchrun", "torch.distributed.run"}
+# Fields of /proc/PID/stat after the name.
+_PARENT, _START = 1, 19
 
 
 def watch_launchers(interval: float = 1.0) -> None:
@@ -30,9 +32,9 @@ def _launchers_above() -> dict[int, str]:
     """Process numbers and times of start."""
     found: dict[int, str] = {}
     pid = os.getppid()
-    while _is_launcher(pid) and (start := _started(pid)):
-        found[pid] = start
-        pid = int(_stat(pid)[1])
+    while _is_launcher(pid) and (stat := _stat(pid)):
+        found[pid] = stat[_START]
+        pid = int(stat[_PARENT])
     return found
 
 
@@ -47,7 +49,7 @@ def _is_launcher(pid: int) -> bool:
 def _started(pid: int) -> str | None:
     """When a process started, as the kernel writes it; None of a dead one."""
     stat = _stat(pid)
-    return None if not stat or stat[0] in "ZX" else stat[19]
+    return None if not stat or stat[0] in "ZX" else stat[_START]
 
 
 def _stat(pid: int) -> list[str]:
