@@ -104,8 +104,9 @@ def _prepare(options: argparse.Namespace) -> tuple[TrainConfig, Path]:
     run = choose_run_folder(options.out, options.arch or TrainConfig().arch, options.resume)
     config = _resumed_config(options, run) if options.resume else _configure(options)
     _ensure_data(config.data.root)
-    run.mkdir(parents=True, exist_ok=True)
-    lock_run(run)
+    if not options.resume:
+        run.mkdir(parents=True, exist_ok=True)
+        lock_run(run)
     temporary = run / (TRAIN_CONFIG + ".tmp")
     temporary.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
     os.replace(temporary, run / TRAIN_CONFIG)
@@ -123,6 +124,7 @@ def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
         raise UserError("--preset is that of the run to resume; leave it out")
     if not path.is_file():
         raise UserError(f"{run}: no run to resume ({TRAIN_CONFIG} is missing)")
+    lock_run(run)
     try:
         config = from_dict(json.loads(path.read_text()))
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -7,13 +7,16 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 _PRELOADED = ["deepspeed", "occvae.train.main", "occvae.train.trainer", "timm", "tensorboard"]
 _LAUNCHED = re.compile(r"(RANK|WORLD_SIZE|LOCAL_.*|MASTER_.*|OMPI_.*|SLURM_.*)")
 _CLONE_NEWNET = 0x40000000
+_started: list["Rank"] = []
 
 
 @dataclass
@@ -88,10 +91,22 @@ def start(
     for rank in range(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **common}
         log = folder / f"rank-{rank}-{len(list(folder.glob('rank-*')))}.log"
+        log.touch()
         process = context.Process(target=_train, args=(log, arguments, own, namespace))
         process.start()
         started.append(Rank(process, log))
+    _started.extend(started)
     return started
+
+
+@pytest.fixture
+def no_rank_left() -> Iterator[None]:
+    """Ends what a failed test leaves behind."""
+    yield
+    for rank in _started:
+        rank.process.kill()
+        rank.process.join()
+    _started.clear()
 
 
 def _train(

@@ -13,8 +13,9 @@ import pytest
 
 from occvae.train.checkpoint import list_checkpoints
 from tests.tiny import TINY_RUN
-from tests.train.ranks import Rank, start, wait_until
+from tests.train.ranks import Rank, no_rank_left, start, wait_until
 
+pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
 HOST = socket.gethostname()
 ENDLESS = ["optim.steps=100000", "validate_every=100000", "log_every=1"]
 FRESH = ["--preset", "cpu-small", *TINY_RUN, *ENDLESS]
@@ -32,7 +33,7 @@ def lives(run: Path, rank: Rank, steps: int = 3) -> None:
 def test_two_ranks_stop_together(tiny_dataset, tmp_path):
     """A signal to one saves and stops both; a death or a standstill of one ends the other."""
     run = tmp_path / "run"
-    out = ["--out", run, "--timeout", "4"]
+    out = ["--out", run, "--timeout", "10"]
     fresh = [*out, "--data", tiny_dataset, *FRESH, "optim.batch_size=2"]
     first, second = start(tmp_path, fresh, ranks=2)
     lives(run, first)
