@@ -90,7 +90,7 @@ def begin_time_limits() -> None:
     """
     private = dist.distributed_c10d
     for group in list(private._world.pg_map):
-        if group is _Waiting.patient_group:
+        if group is _Waiting.patient_group and rank() != 0:
             continue
         if hasattr(dist, "set_timeout"):
             dist.set_timeout(_Waiting.step, group)

@@ -1,5 +1,6 @@
 """What launchers/README.md says of failures: who tells what, the exit status, and what is left."""
 
+import errno
 import os
 import shutil
 import signal
@@ -8,9 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import h5py
 import psutil
 import pytest
 
+from occvae.data.dataset import ShapeDataset
+from occvae.data.shards import Shard
+from occvae.errors import UserError
 from occvae.train.checkpoint import list_checkpoints
 from tests.tiny import TINY_RUN
 from tests.train.ranks import Rank, no_rank_left, start, wait_until
@@ -83,7 +88,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_dataset, tmp_path):
 
 
 def test_data_that_cannot_be_read_any_more(tiny_dataset, tmp_path):
-    """A shard cut short under the loader, and before it a loader killed for want of memory."""
+    """A loader killed for want of memory, and then a shard that has rotted."""
     data, run = Path(shutil.copytree(tiny_dataset, tmp_path / "data")), tmp_path / "run"
     arguments = ["--out", run, "--data", data, *FRESH, "data.num_workers=2"]
     [rank] = start(tmp_path, arguments)
@@ -95,15 +100,23 @@ def test_data_that_cannot_be_read_any_more(tiny_dataset, tmp_path):
     before = list_checkpoints(run)
     assert before
 
+    with h5py.File(data / "train-00003.h5", "r+") as file:
+        file["image_bytes"][:] = 0
     [rank] = start(tmp_path, ["--out", run, "--resume"])
-    lives(run, rank)
-    for shard in data.glob("train-*.h5"):
-        os.truncate(shard, shard.stat().st_size // 2)
     assert rank.status() == 2
     [line] = rank.errors()
-    assert f"{data}/train-0" in line
+    assert f"{data}/train-00003.h5: view " in line
     assert "delete it and run the same `occvae data` command again" in line
-    assert list_checkpoints(run)[-1] != before[-1]
+
+
+def test_a_read_error_names_the_shard(tiny_dataset, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    dataset = ShapeDataset(tiny_dataset, "train", image_size=32, num_points=8)
+    monkeypatch.setattr(Shard, "image", fail)
+    with pytest.raises(UserError, match=f"train-00000.h5: shape {dataset.ids[0]}: .*Input/output"):
+        dataset[0]
 
 
 @pytest.fixture
