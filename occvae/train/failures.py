@@ -34,10 +34,10 @@ def lost_contact(error: RuntimeError) -> MachineFailure | None:
     message = str(error)
     if not isinstance(error, dist.DistError) and "/gloo/" not in message:
         return None
-    # Gloo puts its source file before the reason.
+    # Gloo puts its source file before the reason, and guesses after it.
     reason = message.splitlines()[0].rpartition("/gloo/")[2].partition("] ")[2] or message
     return MachineFailure(
-        f"lost contact with other ranks ({reason.splitlines()[0][:200]}); "
+        f"lost contact with other ranks ({reason.partition('. ')[0][:200]}); "
         "continue from the last checkpoint with --resume"
     )
 
