@@ -94,7 +94,7 @@ def begin_time_limits() -> None:
             continue
         if hasattr(dist, "set_timeout"):
             dist.set_timeout(_Waiting.step, group)
-        else:  # before torch 2.15
+        else:  # what it was called before
             private._set_pg_timeout(_Waiting.step, group)
 
 

@@ -59,7 +59,7 @@ def wait_until(condition: Callable[[], object], rank: Rank | None = None, timeou
     while not condition():
         assert rank is None or rank.process.is_alive(), rank.text()
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def start(
