@@ -90,7 +90,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_dataset, tmp_path):
 def test_data_that_cannot_be_read_any_more(tiny_dataset, tmp_path):
     """A loader killed for want of memory, and then a shard that has rotted."""
     data, run = Path(shutil.copytree(tiny_dataset, tmp_path / "data")), tmp_path / "run"
-    arguments = ["--out", run, "--data", data, *FRESH, "data.num_workers=2"]
+    arguments = ["--out", run, "--data", data, *FRESH, "data.num_workers=1"]
     [rank] = start(tmp_path, arguments)
     lives(run, rank)
     psutil.Process(rank.pid).children()[0].kill()
