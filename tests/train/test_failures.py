@@ -137,10 +137,9 @@ def test_a_full_disk(tiny_dataset, small_disk, tmp_path):
     arguments = ["--out", run, "--data", tiny_dataset, *FRESH, "save_every=5"]
     [rank] = start(tmp_path, arguments)
     wait_until(lambda: list_checkpoints(run), rank)
-    with filler.open("wb") as file, pytest.raises(OSError):
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError):
         while True:
             file.write(bytes(1 << 12))
-            file.flush()
     assert rank.status() == 2
     [line] = rank.errors()
     assert "No space left" in line
