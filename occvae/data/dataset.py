@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from occvae.data.decoding import decode_picture
 from occvae.data.manifest import Manifest
 from occvae.data.points import HALF_EXTENT
-from occvae.data.shards import Shard
+from occvae.data.shards import REPAIR, Shard
 from occvae.errors import UserError
 from occvae.voxelisation import occupancies_from_voxels
 
@@ -85,8 +85,16 @@ class ShapeDataset(Dataset):
             occupancies (N,) float32, or voxels (R, R, R) bool.
         """
         epoch, index, *views = key if isinstance(key, tuple) else (0, key)
-        num_views = views[0] if views else self.num_views
         shard, local = self.locate(index)
+        try:
+            return self._sample(epoch, index, shard, local, *views)
+        except OSError as error:
+            raise UserError(f"{shard.path}: shape {shard.ids[local]}: {error}; {REPAIR}") from None
+
+    def _sample(
+        self, epoch: int, index: int, shard: Shard, local: int, views: int | None = None
+    ) -> dict[str, torch.Tensor | int]:
+        num_views = views or self.num_views
         # What is read as stored is the same for every seed of a run.
         rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])
         chosen = rng.permutation(shard.num_views)[:num_views] if self.train else range(num_views)
@@ -132,7 +140,9 @@ class ShapeDataset(Dataset):
         try:
             return decode_picture(shard.image(local, view), self.image_size, mirrored=mirrored)
         except UserError as error:
-            raise UserError(f"{shard.path}: view {view} of {shard.ids[local]}: {error}") from None
+            raise UserError(
+                f"{shard.path}: view {view} of {shard.ids[local]}: {error}; {REPAIR}"
+            ) from None
 
     def locate(self, index: int) -> tuple[Shard, int]:
         """The shard of a shape and its place therein; raises IndexError."""

@@ -105,7 +105,7 @@ def file_sha256(path: Path) -> str:
 
 # What h5py raises on files that are not, or no longer, a shard.
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
-_REPAIR = "delete it and run the same `occvae data` command again"
+REPAIR = "delete it and run the same `occvae data` command again"
 
 
 # Arrays of the names of the fields of a sample, that are absent where it has no such thing.
@@ -262,12 +262,12 @@ class Shard:
 
     def _check_size(self, entry: ShardEntry) -> None:
         if not self.path.is_file():
-            raise UserError(f"{self.path}: missing shard; {_REPAIR.removeprefix('delete it and ')}")
+            raise UserError(f"{self.path}: missing shard; {REPAIR.removeprefix('delete it and ')}")
         size = self.path.stat().st_size
         if size != entry.num_bytes:
             raise UserError(
                 f"{self.path}: {size} bytes where the manifest says {entry.num_bytes} (truncated "
-                f"or changed); {_REPAIR}"
+                f"or changed); {REPAIR}"
             )
 
     def _read_layout(self, file: h5py.File, num_bytes: int) -> None:
@@ -293,7 +293,7 @@ class Shard:
 
     def _damaged(self, error: Exception | str) -> UserError:
         return UserError(
-            f"{self.path}: damaged or not a shard ({' '.join(str(error).split())}); {_REPAIR}"
+            f"{self.path}: damaged or not a shard ({' '.join(str(error).split())}); {REPAIR}"
         )
 
 

@@ -87,6 +87,7 @@ def save_checkpoint(
     run: Path, progress: Progress, tensors: dict[str, torch.Tensor], keep: int
 ) -> None:
     """Writes a checkpoint, whole or not at all, then removes all but the newest `keep`."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = run / _FOLDER / f"step-{progress.step}"
@@ -103,6 +104,8 @@ def save_checkpoint(
             _to_disk(path)
         os.rename(partial, folder)
         _to_disk(folder.parent)
+    except SafetensorError as error:  # which says in words of its own that the disk is full
+        raise OSError(f"{partial}: {error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for old in list_checkpoints(run)[:-keep]:

@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import torch.distributed as dist
+
 from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
 from occvae.models.registry import list_models, model_options
@@ -14,41 +16,70 @@ from occvae.train import parallel
 from occvae.train.checkpoint import TRAIN_CONFIG, Progress, choose_run_folder, read_progress
 from occvae.train.config import DataConfig, TrainConfig, apply_overrides, from_dict
 from occvae.train.deepspeed_config import resolve_deepspeed
+from occvae.train.failures import (
+    MachineFailure,
+    ToldElsewhere,
+    exit_status,
+    lost_contact,
+    lost_loader,
+    one_line,
+    place,
+)
+from occvae.train.launch import complete_environment
 from occvae.train.presets import PRESETS, make_preset
+from occvae.train.run_lock import lock_run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 only when the training reached its last step."""
+    """Returns the exit status: 0 only when the training reached its last step.
+
+    1: the machinery failed, resume it; 2: something must be corrected; 128 + N: saved and stopped
+    by signal N.
+    """
     options = _parse(arguments)
-    rank = os.environ.get("RANK", "0")
+    try:
+        status = _join_and_train(options)
+    except KeyboardInterrupt:
+        print("interrupted before the first step", file=sys.stderr)
+        status = 130
+    except (UserError, OSError) as error:
+        status = _fail(error)
+    except RuntimeError as error:
+        failure = lost_contact(error) or lost_loader(error)
+        if failure is None:
+            raise
+        status = _fail(failure)
+    if dist.is_initialized():
+        # Left without the others: gloo would abort while python cleans up.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _join_and_train(options: argparse.Namespace) -> int:
+    complete_environment(os.environ)
     try:
         if options.arch is not None:
             model_options(options.arch)  # an unknown arch is said before anything is loaded
         if not options.resume:
             _configure(options)  # and so is a wrong setting
-    except UserError as error:
-        return _fail(error, "" if rank == "0" else None)  # every rank fails alike
-    try:
-        with parallel.distributed() as device:
-            return _train(options, device)
-    except (UserError, OSError) as error:
-        told = isinstance(error, parallel.ToldByFirstRank)
-        return _fail(error, None if told else "" if rank == "0" else f"rank {rank}: ")
-    except KeyboardInterrupt:
-        print("interrupted before the first step", file=sys.stderr)
-        return 130
+    except UserError as error:  # every rank fails alike
+        raise error if os.environ["RANK"] == "0" else ToldElsewhere("see rank 0") from None
+    with parallel.distributed(options.timeout) as device:
+        return _train(options, device)
 
 
-def _fail(error: Exception, prefix: str | None) -> int:
-    """Exit status 2, and one line unless prefix is None."""
-    if prefix is not None:
-        print(f"error: {prefix}{_one_line(error)}", file=sys.stderr, flush=True)
-    return 2
-
-
-def _one_line(error: Exception) -> str:
-    """A loader process wraps its traceback around the message; the last line is ours."""
-    return str(error).splitlines()[-1].removeprefix("occvae.errors.UserError: ")
+def _fail(error: Exception) -> int:
+    """Tells an error in one line, unless another rank does; returns the exit status."""
+    if not isinstance(error, ToldElsewhere):
+        rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        # What goes wrong on the first rank is mostly wrong everywhere.
+        where = ""
+        if rank != "0" or (size != "1" and isinstance(error, MachineFailure)):
+            where = f"{place(rank)}: "
+        print(f"error: {where}{one_line(error)}", file=sys.stderr, flush=True)
+    return exit_status(error)
 
 
 def _train(options: argparse.Namespace, device) -> int:
@@ -66,7 +97,7 @@ def _train(options: argparse.Namespace, device) -> int:
         )
     if trainer.fit():
         return 0
-    return 128 + trainer.stop_signal if trainer.stop_signal else 1
+    return 128 + trainer.stop_signal
 
 
 def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
@@ -75,7 +106,9 @@ def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
     config = _resumed_config(options, run) if options.resume else _configure(options)
     config = resolve_deepspeed(config, parallel.world_size(), device.type)
     _ensure_data(config.data.root)
-    run.mkdir(parents=True, exist_ok=True)
+    if not options.resume:
+        run.mkdir(parents=True, exist_ok=True)
+        lock_run(run)
     temporary = run / (TRAIN_CONFIG + ".tmp")
     temporary.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
     os.replace(temporary, run / TRAIN_CONFIG)
@@ -93,6 +126,7 @@ def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
         raise UserError("--preset is that of the run to resume; leave it out")
     if not path.is_file():
         raise UserError(f"{run}: no run to resume ({TRAIN_CONFIG} is missing)")
+    lock_run(run)
     try:
         config = from_dict(json.loads(path.read_text()))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -144,6 +178,19 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", help="dataset folder; short for data.root=FOLDER")
     parser.add_argument("--out", help="run folder; default the next free runs/ARCH")
     parser.add_argument("--resume", action="store_true", help="continue the run, bit for bit")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        help="seconds after which ranks that do not answer are given up; default 60",
+    )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("overrides", nargs="*", metavar="section.name=value")
     return parser.parse_intermixed_args(arguments)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 86_400:
+        raise argparse.ArgumentTypeError("must be positive and less than a day")
+    return value

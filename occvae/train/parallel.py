@@ -1,6 +1,7 @@
 """Processes: how ranks find each other, agree, and fail together."""
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,33 +12,90 @@ import torch
 import torch.distributed as dist
 
 from occvae.errors import UserError
+from occvae.train.failures import MachineFailure, ToldElsewhere
+from occvae.train.launch import choose_interface
+from occvae.train.watch import watch_launchers
 
-TIMEOUT = timedelta(minutes=30)
+# For the ranks that wait while the first one writes, reads or builds a dataset.
+_PATIENCE = timedelta(minutes=30)
+# Nodes do not start at the same time: how much longer ranks wait for each other then.
+_STARTING = 10
+
+
+class _Waiting:
+    """How long the ranks wait for each other: in a step, and for the first one alone."""
+
+    step = timedelta(seconds=60)
+    patient_group: dist.ProcessGroup | None = None
 
 
 @contextmanager
-def distributed() -> Iterator[torch.device]:
+def distributed(timeout: float) -> Iterator[torch.device]:
     """Joins the process group that the launcher announced, or one of a single process.
 
     Yields this rank's device. Leaves through a barrier when all went well: a gloo process that
     exits while others still talk aborts, and its launcher reports a failed run.
+
+    Args:
+        timeout: seconds after which ranks that do not answer are given up, see
+            `begin_time_limits`; ten times as long in the beginning.
+
+    Raises:
+        MachineFailure: the ranks do not meet.
     """
-    _complete_environment()
+    watch_launchers()
+    env = os.environ
+    if env["WORLD_SIZE"] == "1" and "TORCHELASTIC_RUN_ID" not in env:
+        # Nobody else must find it, and the launchers' usual port may be another run's. torchrun,
+        # though, serves the port itself.
+        env["MASTER_PORT"] = str(_free_port())
     device = _local_device()
-    _share_cores(int(os.environ["LOCAL_WORLD_SIZE"]))
+    _share_cores(int(env["LOCAL_WORLD_SIZE"]))
     deepspeed = _import_deepspeed(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
+    if backend == "gloo":
+        choose_interface(env)
+    _Waiting.step = timedelta(seconds=timeout)
     try:
-        deepspeed.init_distributed(dist_backend=backend, timeout=TIMEOUT, verbose=False)
-    except dist.DistError as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"the ranks cannot meet at {place} ({reason}); try another --master_port"
-        ) from None
+        starting = _STARTING * _Waiting.step
+        deepspeed.init_distributed(dist_backend=backend, timeout=starting, verbose=False)
+        _Waiting.patient_group = dist.new_group(timeout=_PATIENCE) if world_size() > 1 else None
+    except RuntimeError as error:
+        raise _not_met(error, starting) from None
     yield device
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _not_met(error: RuntimeError, waited: timedelta) -> UserError:
+    env, reason = os.environ, str(error).splitlines()[0]
+    place = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
+    if "EADDRINUSE" in reason:
+        return UserError(f"port {env['MASTER_PORT']} is in use; choose another --master_port")
+    joined = re.search(r"(\d+)/(\d+) clients joined", reason)
+    if joined:
+        return MachineFailure(
+            f"only {joined[1]} of {joined[2]} ranks came to {place} within {waited.seconds} s"
+        )
+    if env["LOCAL_RANK"] != "0":
+        return ToldElsewhere("see the first rank of this node")
+    return MachineFailure(f"the ranks cannot meet at {place} ({reason[:200]})")
+
+
+def begin_time_limits() -> None:
+    """From here on a rank that keeps the others waiting is given up.
+
+    For all groups, those that DeepSpeed has made for gradients included: they would wait for half
+    an hour.
+    """
+    private = dist.distributed_c10d
+    for group in list(private._world.pg_map):
+        if group is _Waiting.patient_group and rank() != 0:
+            continue
+        if hasattr(dist, "set_timeout"):
+            dist.set_timeout(_Waiting.step, group)
+        else:  # what it was called before
+            private._set_pg_timeout(_Waiting.step, group)
 
 
 def rank() -> int:
@@ -48,13 +106,9 @@ def world_size() -> int:
     return dist.get_world_size()
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """True on every rank when it is true on one: ranks must take branches together."""
-    if world_size() == 1:
-        return flag
-    tensor = torch.tensor(int(flag), device=device)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return bool(tensor.item())
+def largest(number: int | torch.Tensor, device: torch.device) -> int:
+    """Of the ranks' numbers: ranks must take branches together."""
+    return int(max_over_ranks(torch.as_tensor(number, device=device)).item())
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
@@ -81,7 +135,7 @@ def from_first_rank(function: Callable[[], Any]) -> Any:
     """The result of a function that only rank 0 runs.
 
     Its mistakes of the user end every rank: as `UserError` on rank 0, which tells them, and as
-    `ToldByFirstRank` on the others.
+    `ToldElsewhere` on the others, which wait for it longer than for a step.
     """
     outcome, failure = [None, False], None
     if rank() == 0:
@@ -90,29 +144,22 @@ def from_first_rank(function: Callable[[], Any]) -> Any:
         except (UserError, OSError) as error:
             outcome[1], failure = True, UserError(str(error))
     if world_size() > 1:
-        dist.broadcast_object_list(outcome)
+        dist.broadcast_object_list(outcome, group=_Waiting.patient_group)
     if outcome[1]:
-        raise failure or ToldByFirstRank("see rank 0")
+        raise failure or ToldElsewhere("see rank 0")
     return outcome[0]
 
 
-class ToldByFirstRank(UserError):
-    """A mistake that rank 0 has named already."""
-
-
-def _complete_environment() -> None:
-    """What the deepspeed launcher, torchrun and plain python leave out."""
-    env = os.environ
-    for name in ("RANK", "LOCAL_RANK"):
-        env.setdefault(name, "0")
-    env.setdefault("WORLD_SIZE", "1")
-    env.setdefault("LOCAL_WORLD_SIZE", env.get("LOCAL_SIZE", "1"))  # deepspeed's name for it
-    env.setdefault("MASTER_ADDR", "127.0.0.1")
-    if env["WORLD_SIZE"] == "1" and "TORCHELASTIC_RUN_ID" not in env:
-        # Nobody else must find it, and the launchers' usual port may be another run's. torchrun,
-        # though, serves the port itself.
-        env["MASTER_PORT"] = str(_free_port())
-    env.setdefault("MASTER_PORT", "29500")
+def on_every_rank(function: Callable[[], Any], device: torch.device) -> Any:
+    """The result of a function that may fail on some ranks: then it ends the others, too."""
+    result, failure = None, None
+    try:
+        result = function()
+    except (UserError, OSError) as error:
+        failure = error
+    if largest(int(failure is not None), device):
+        raise failure or ToldElsewhere("see the other ranks")
+    return result
 
 
 def _free_port() -> int:

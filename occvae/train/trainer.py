@@ -18,8 +18,9 @@ from occvae.train import parallel
 from occvae.train.checkpoint import Progress, read_progress, read_tensors, save_checkpoint
 from occvae.train.config import TrainConfig
 from occvae.train.engine import Engine
+from occvae.train.failures import ToldElsewhere, lost_loader
 from occvae.train.logging import RunLogger
-from occvae.train.objectives import create_objective, to_device
+from occvae.train.objectives import Batch, create_objective, to_device
 from occvae.train.schedule import create_schedule
 from occvae.train.usage import create_profiler, peak_memory
 from occvae.train.wandb_mirror import open_wandb
@@ -27,6 +28,8 @@ from occvae.train.zero_state import moment_names
 
 # Before the names of weights in a checkpoint.
 _MODEL = "model."
+# What ranks agree on besides the numbers of signals; the gravest wins.
+_FAILED, _NOT_FINITE = 1000, 1001
 
 
 class Trainer:
@@ -51,11 +54,14 @@ class Trainer:
         )
         parallel.broadcast_model(self.model, device)
         self.objective = create_objective(self.model, config.optim)
-        self.train_set = self._dataset("train", config.data.num_points, config.data.num_views)
-        self.validation_set = self._dataset("val", config.validate_points, config.data.num_views)
+        self.train_set, self.validation_set = parallel.on_every_rank(self._datasets, device)
         optim = config.optim
         schedule = create_schedule(optim.schedule, optim.warmup_steps, optim.steps)
         self.engine = Engine(self.model, config, schedule, device, self.progress.step, moments)
+        self._failure: Exception | None = None
+        # Of the last step, on this rank.
+        self._loss: torch.Tensor | None = None
+        self._indices: list[int] = []
 
     def _start(self) -> Progress:
         """On the first rank: the weights to start from, if any are given."""
@@ -94,11 +100,13 @@ class Trainer:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            return self._run(iter(self._train_loader(first, last)), last, logger)
+            batches = iter(self._train_loader(first, last))
+            # Otherwise torch raises wherever the trainer is when a loader process dies; that no
+            # more batches come is noticed between steps, where the ranks can agree on it.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return self._run(batches, last, logger)
         except BaseException:
             # Loader processes ignore the signal by which Python would end them, and it would wait.
-            # Without its handler torch does not raise once more because they end.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for process in multiprocessing.active_children():
                 process.kill()
             raise
@@ -110,6 +118,7 @@ class Trainer:
     def _run(self, batches, last: int, logger: RunLogger) -> bool:
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
         self._train_mode()
+        parallel.begin_time_limits()
         with self._profiler() as profiler:
             return self._run_to(last, batches, logger, profiler)
 
@@ -122,43 +131,90 @@ class Trainer:
 
     def _run_to(self, last: int, batches, logger: RunLogger, profiler) -> bool:
         while self.progress.step < last:
-            self._step(batches, logger)
+            micro_batches = self._fetch(batches)
+            if signal_number := self._agree():
+                self.save()
+                logger.say(f"stopped at step {self.progress.step}, saved; continue with --resume")
+                self.stop_signal = signal_number
+                return False
+            self._step(micro_batches, logger)
             step = self.progress.step
             if profiler is not None:
                 profiler.step()
             if step % self.config.validate_every == 0 or step == last:
+                self._agree()
                 self._validate(logger)
-            stopping = parallel.any_rank(self.stop_signal is not None, self.device)
-            if stopping or step % self.config.save_every == 0 or step == last:
+            if step % self.config.save_every == 0 or step == last:
+                self._agree()
                 self.save()
-            if stopping and step < last:
-                logger.say(f"stopped at step {step}, saved; continue with --resume")
-                return False
         return True
+
+    def _fetch(self, batches) -> list[Batch]:
+        """The micro batches of a step; what prevents it is kept for `_agree`."""
+        try:
+            return [next(batches) for _ in range(self.config.optim.accumulation_steps)]
+        except (UserError, OSError) as error:
+            self._failure = error
+        except RuntimeError as error:
+            self._failure = lost_loader(error)
+            if self._failure is None:
+                raise
+        return []
+
+    def _agree(self) -> int:
+        """Collective: the signal by which to stop, 0 of none.
+
+        Raises on every rank when one has failed, after saving where the weights are sound.
+        """
+        verdict = _FAILED if self._failure is not None else self.stop_signal or 0
+        if self._loss is not None:
+            verdict = torch.where(self._loss.isfinite(), verdict, _NOT_FINITE)
+        verdict = parallel.largest(verdict, self.device)
+        if verdict == _NOT_FINITE:
+            raise self._not_finite()
+        if verdict == _FAILED:
+            self.save()
+            raise self._failure or ToldElsewhere("see the other ranks")
+        return verdict
+
+    def _not_finite(self) -> Exception:
+        if self._loss.isfinite():
+            return ToldElsewhere("see the other ranks")
+        names = ", ".join(self.train_set.ids[index] for index in self._indices)
+        return UserError(
+            f"the loss of step {self.progress.step} is not finite, of the shapes {names}; "
+            "continue from the last checkpoint with --resume and a lower optim.lr"
+        )
 
     def save(self) -> None:
         """Collective: a resumable checkpoint, and the export of the last weights."""
         model, moments = self.engine.whole_model(), self.engine.moments()
 
         def write() -> None:
-            weights = {_MODEL + name: value for name, value in model.state_dict().items()}
+            state = model.state_dict()
+            for name, value in state.items():
+                if not value.isfinite().all():
+                    raise UserError(f"{name} is not finite any more; the last checkpoint is kept")
+            weights = {_MODEL + name: value for name, value in state.items()}
             keep = self.config.keep_checkpoints
             save_checkpoint(self.run, self.progress, {**weights, **moments}, keep)
             save_pretrained(model, self.run / "last", step=self.progress.step)
 
         parallel.from_first_rank(write)
 
-    def _step(self, batches, logger: RunLogger) -> None:
-        accumulation = self.config.optim.accumulation_steps
-        for micro in range(accumulation):
-            batch = to_device(next(batches), self.device)
+    def _step(self, micro_batches: list[Batch], logger: RunLogger) -> None:
+        self._loss, self._indices = torch.zeros((), device=self.device), []
+        for micro, stored in enumerate(micro_batches):
+            batch = to_device(stored, self.device)
             # Dropout and the like draw from a stream that follows from the step, so that a resume
             # needs no generator states.
-            micro_step = self.progress.step * accumulation + micro
+            micro_step = self.progress.step * len(micro_batches) + micro
             torch.manual_seed(_stream(self.config.seed, micro_step, parallel.rank()))
             output = self.engine(*self.objective.inputs(batch))
             loss, figures = self.objective.loss(output, batch, self.progress.step)
             self.engine.train_step(loss)
+            self._loss += loss.detach()
+            self._indices += stored["index"].tolist()
         self.progress.step += 1
         if self.progress.step % self.config.log_every:
             logger.advance()
@@ -185,7 +241,10 @@ class Trainer:
         metrics["train/lr"] = self.engine.learning_rate()
         metrics["train/grad_norm"] = self.engine.grad_norm()
         metrics |= peak_memory(self.device)
-        logger.write(step, metrics)
+        try:
+            logger.write(step, metrics)
+        except OSError as error:
+            self._failure = error
 
     def _validate(self, logger: RunLogger) -> None:
         """IoU on points or voxels of the validation shapes, shared out among the ranks."""
@@ -218,7 +277,8 @@ class Trainer:
         step, iou = self.progress.step, iou_sum / count
         best = iou > self.progress.best_iou
         self.progress.best_iou = max(iou, self.progress.best_iou)
-        if parallel.rank() == 0:
+
+        def write() -> None:
             logger.write(step, {"val/iou": iou})
             logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
             sheet = self.run / "samples" / f"step-{step:07d}.png"
@@ -227,6 +287,15 @@ class Trainer:
                 write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), model, self.device)
             if best:
                 save_pretrained(model, self.run / "best", step=step, val_iou=iou)
+
+        parallel.from_first_rank(write)
+
+    def _datasets(self) -> tuple[ShapeDataset, ShapeDataset]:
+        config = self.config
+        return (
+            self._dataset("train", config.data.num_points, config.data.num_views),
+            self._dataset("val", config.validate_points, config.data.num_views),
+        )
 
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
         data, train = self.config.data, split == "train"
@@ -269,7 +338,7 @@ class Trainer:
         return self._global_batch() * self.config.optim.accumulation_steps
 
     def _request_stop(self, number: int, frame) -> None:
-        self.stop_signal = number
+        self.stop_signal = self.stop_signal or number
 
 
 def _freeze(model: torch.nn.Module, names: tuple[str, ...]) -> list[torch.nn.Module]:

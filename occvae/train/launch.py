@@ -1,0 +1,176 @@
+"""What launchers and schedulers tell a rank in environment variables."""
+
+import fcntl
+import re
+import socket
+import struct
+from collections.abc import MutableMapping
+
+from occvae.errors import UserError
+from occvae.train.failures import ToldElsewhere
+
+Environment = MutableMapping[str, str]
+
+_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_MPIRUN = [f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")]
+_SRUN_TASKS = "SLURM_STEP_NUM_TASKS"  # unlike SLURM_NTASKS absent where srun started nothing
+_IFREQ_ADDRESS = 0x8915  # SIOCGIFADDR of Linux
+
+
+def complete_environment(env: Environment) -> None:
+    """Adds RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+
+    torchrun and deepspeed set them; those of mpirun and srun are derived; without any launcher it
+    is a run of one process.
+
+    Raises:
+        UserError: variables are missing or contradict each other.
+    """
+    if "RANK" in env or "WORLD_SIZE" in env:
+        found = _named(env)
+    elif "OMPI_COMM_WORLD_RANK" in env:
+        found = _of_mpirun(env)
+    elif _SRUN_TASKS in env:
+        found = _of_srun(env)
+    else:
+        found = dict(zip(_RANKS, ("0", "1", "0", "1"), strict=True))
+    env.update({name: found.pop(name) for name in _RANKS})
+    for name, value in found.items():
+        env.setdefault(name, value)
+    _check(env)
+    if env["WORLD_SIZE"] == "1":
+        env.setdefault("MASTER_ADDR", "127.0.0.1")
+    env.setdefault("MASTER_PORT", "29500")
+    if "MASTER_ADDR" not in env:
+        raise _incomplete("MASTER_ADDR is not set, the host of rank 0", env["RANK"])
+
+
+def _named(env: Environment) -> dict[str, str]:
+    single = env.get("WORLD_SIZE") == "1"
+    for name in ("RANK", "WORLD_SIZE", *([] if single else ["LOCAL_RANK"])):
+        if name not in env:
+            raise _incomplete(f"the launcher set no {name}", env.get("RANK", "0"))
+    # deepspeed has a name of its own for it.
+    local = env.get("LOCAL_WORLD_SIZE", env.get("LOCAL_SIZE", "1"))
+    return {
+        "RANK": env["RANK"],
+        "WORLD_SIZE": env["WORLD_SIZE"],
+        "LOCAL_RANK": env.get("LOCAL_RANK", "0"),
+        "LOCAL_WORLD_SIZE": local,
+    }
+
+
+def _of_mpirun(env: Environment) -> dict[str, str]:
+    rank = env["OMPI_COMM_WORLD_RANK"]
+    for name in _MPIRUN:
+        if name not in env:
+            raise _incomplete(f"mpirun set no {name}", rank)
+    found = {name: env[theirs] for name, theirs in zip(_RANKS, _MPIRUN, strict=True)}
+    if found["LOCAL_WORLD_SIZE"] == found["WORLD_SIZE"]:
+        found["MASTER_ADDR"] = "127.0.0.1"
+    elif "MASTER_ADDR" not in env:
+        raise _incomplete("mpirun on several hosts needs -x MASTER_ADDR=(the first host)", rank)
+    return found
+
+
+def _of_srun(env: Environment) -> dict[str, str]:
+    rank = env.get("SLURM_PROCID", "0")
+    names = ("PROCID", "LOCALID", "NODEID", "STEP_TASKS_PER_NODE", "STEP_NODELIST", "JOB_ID")
+    for name in names:
+        if f"SLURM_{name}" not in env:
+            raise _incomplete(f"srun set no SLURM_{name}", rank)
+    job = env["SLURM_JOB_ID"] + env.get("SLURM_STEP_ID", "")
+    return {
+        "RANK": rank,
+        "WORLD_SIZE": env[_SRUN_TASKS],
+        "LOCAL_RANK": env["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": _tasks(env["SLURM_STEP_TASKS_PER_NODE"], int(env["SLURM_NODEID"])),
+        "MASTER_ADDR": first_host(env["SLURM_STEP_NODELIST"]),
+        # Jobs may share a node.
+        "MASTER_PORT": str(20_000 + int(job) % 10_000),
+    }
+
+
+def first_host(nodes: str) -> str:
+    """Of Slurm's notation: node[03-07,9],gpu1 begins with node03."""
+    match = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\])?", nodes)
+    if match is None:
+        raise UserError(f"SLURM_STEP_NODELIST={nodes} names no host")
+    return match[1] + (match[2] or "")
+
+
+def _tasks(counts: str, node: int) -> str:
+    """Of a node in Slurm's notation: 2(x3),1 is 2, 2, 2, 1."""
+    expanded = []
+    for entry in counts.split(","):
+        count, times = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry).groups()
+        expanded += [count] * int(times or 1)
+    return expanded[node]
+
+
+def _check(env: Environment) -> None:
+    try:
+        rank, size, local_rank, local_size = (int(env[name]) for name in _RANKS)
+        consistent = 0 <= rank < size and 0 <= local_rank < local_size <= size
+    except ValueError:
+        consistent = False
+    told = ", ".join(f"{name}={env[name]}" for name in _RANKS)
+    if not consistent:
+        raise UserError(f"the launcher's variables contradict each other: {told}")
+    for scheduler, name in (("mpirun", _MPIRUN[1]), ("srun", _SRUN_TASKS)):
+        if int(env.get(name, "1")) > size:
+            raise _incomplete(
+                f"{scheduler} started {env[name]} processes, but WORLD_SIZE={size} is set; "
+                "unset RANK and WORLD_SIZE",
+                env.get("SLURM_PROCID", env.get(_MPIRUN[0], "0")),
+            )
+
+
+def _incomplete(message: str, rank: str) -> UserError:
+    """Every rank misses the same; the first one says so."""
+    return UserError(message) if rank == "0" else ToldElsewhere(message)
+
+
+def choose_interface(env: Environment) -> None:
+    """Sets GLOO_SOCKET_IFNAME where gloo would hand out an address that other nodes cannot reach.
+
+    It hands out what the host's name resolves to, which is a loopback address on many systems.
+    """
+    local = env["LOCAL_WORLD_SIZE"] == env["WORLD_SIZE"]
+    if local or "GLOO_SOCKET_IFNAME" in env or not _is_loopback(socket.gethostname()):
+        return
+    if _is_loopback(env["MASTER_ADDR"]):
+        return  # several launchers on one host
+    interface = _interface_towards(env["MASTER_ADDR"])
+    if interface is None:
+        raise UserError(
+            f"the host name {socket.gethostname()} resolves to a loopback address, which other "
+            "nodes cannot reach; set GLOO_SOCKET_IFNAME to the network interface to use"
+        )
+    env["GLOO_SOCKET_IFNAME"] = interface
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return socket.gethostbyname(host).startswith("127.")
+    except OSError:
+        return False
+
+
+def _interface_towards(host: str) -> str | None:
+    """The network interface whose address packets to a host carry."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # sends nothing
+        except OSError:
+            return None
+        own = probe.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            try:
+                request = struct.pack("256s", name.encode())
+                reply = fcntl.ioctl(probe.fileno(), _IFREQ_ADDRESS, request)
+            except OSError:
+                continue  # it has no address
+            if socket.inet_ntoa(reply[20:24]) == own:
+                return name
+    return None

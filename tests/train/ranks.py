@@ -1,0 +1,129 @@
+"""Ranks of launchers/train.py without its start-up time: forked where everything is imported."""
+
+import ctypes
+import multiprocessing
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_PRELOADED = ["deepspeed", "occvae.train.main", "occvae.train.trainer", "timm", "tensorboard"]
+_LAUNCHED = re.compile(r"(RANK|WORLD_SIZE|LOCAL_.*|MASTER_.*|OMPI_.*|SLURM_.*)")
+_CLONE_NEWNET = 0x40000000
+_started: list["Rank"] = []
+
+
+@dataclass
+class Rank:
+    """One process of a training, and the file of what it says."""
+
+    process: multiprocessing.Process
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def status(self, timeout: float = 240) -> int:
+        """The exit status, as a shell has it."""
+        self.process.join(timeout)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+            raise TimeoutError(self.text())
+        return 128 - code if code < 0 else code
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def errors(self) -> list[str]:
+        assert "Traceback" not in self.text(), self.text()
+        return [line for line in self.text().splitlines() if line.startswith("error: ")]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], object], rank: Rank | None = None, timeout=240.0) -> None:
+    """Until it holds, while a rank lives."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert rank is None or rank.process.is_alive(), rank.text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def start(
+    folder: Path,
+    arguments: list[str],
+    ranks: int = 1,
+    namespace: str | None = None,
+    **environment: str,
+) -> list[Rank]:
+    """The ranks of one training on this host.
+
+    Args:
+        folder: of the logs.
+        arguments: of train.py.
+        ranks: how many.
+        namespace: of the network, by the name `ip netns` knows it by.
+        **environment: what else to set.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    common = {
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        **environment,
+    }
+    started = []
+    for rank in range(ranks):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **common}
+        log = folder / f"rank-{rank}-{len(list(folder.glob('rank-*')))}.log"
+        log.touch()
+        process = context.Process(target=_train, args=(log, arguments, own, namespace))
+        process.start()
+        started.append(Rank(process, log))
+    _started.extend(started)
+    return started
+
+
+@pytest.fixture
+def no_rank_left() -> Iterator[None]:
+    """Ends what a failed test leaves behind."""
+    yield
+    for rank in _started:
+        rank.process.kill()
+        rank.process.join()
+    _started.clear()
+
+
+def _train(
+    log: Path, arguments: list[str], environment: dict[str, str], namespace: str | None
+) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    if namespace is not None:
+        with open(f"/run/netns/{namespace}") as file:
+            assert ctypes.CDLL(None).setns(file.fileno(), _CLONE_NEWNET) == 0
+    for name in filter(_LAUNCHED.fullmatch, list(os.environ)):
+        del os.environ[name]
+    os.environ.update(environment)
+    multiprocessing.current_process()._config["daemon"] = False  # it has loader processes
+    from occvae.train.main import main
+
+    sys.exit(main([str(word) for word in arguments]))

@@ -1,0 +1,166 @@
+"""What launchers/README.md says of failures: who tells what, the exit status, and what is left."""
+
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import psutil
+import pytest
+
+from occvae.data.dataset import ShapeDataset
+from occvae.data.shards import Shard
+from occvae.errors import UserError
+from occvae.train.checkpoint import list_checkpoints
+from tests.tiny import TINY_RUN
+from tests.train.ranks import Rank, no_rank_left, start, wait_until
+
+pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
+HOST = socket.gethostname()
+ENDLESS = ["optim.steps=100000", "validate_every=100000", "log_every=1"]
+FRESH = ["--preset", "cpu-small", *TINY_RUN, *ENDLESS]
+
+
+def lives(run: Path, rank: Rank, steps: int = 3) -> None:
+    """Waits for some steps more than are there."""
+    records = run / "metrics.jsonl"
+    before = len(records.read_text().splitlines()) if records.exists() else 0
+    wait_until(
+        lambda: records.exists() and len(records.read_text().splitlines()) >= before + steps, rank
+    )
+
+
+def test_two_ranks_stop_together(tiny_dataset, tmp_path):
+    """A signal to one saves and stops both; a death or a standstill of one ends the other."""
+    run = tmp_path / "run"
+    out = ["--out", run, "--timeout", "10"]
+    fresh = [*out, "--data", tiny_dataset, *FRESH, "optim.batch_size=2"]
+    first, second = start(tmp_path, fresh, ranks=2)
+    lives(run, first)
+    [other] = start(tmp_path, ["--out", run, "--resume"])
+    assert other.status() == 2
+    [line] = other.errors()
+    assert f"is being trained by process {first.pid} on {HOST}" in line
+
+    os.kill(second.pid, signal.SIGTERM)
+    assert (first.status(), second.status()) == (143, 143)
+    assert first.errors() == second.errors() == []
+    assert "saved; continue with --resume" in first.text()
+    saved = list_checkpoints(run)
+
+    first, second = start(tmp_path, [*out, "--resume", "save_every=5"], ranks=2)
+    wait_until(lambda: list_checkpoints(run) != saved, first)
+    os.kill(second.pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    assert first.status() == 1
+    assert time.monotonic() - begin < 40
+    [line] = first.errors()
+    assert line.startswith(f"error: rank 0 on {HOST}: lost contact with other ranks (Timed out")
+    second.process.kill()
+
+    first, second = start(tmp_path, [*out, "--resume"], ranks=2)
+    lives(run, first)
+    second.process.kill()
+    begin = time.monotonic()
+    assert first.status() == 1
+    assert time.monotonic() - begin < 40
+    [line] = first.errors()
+    assert "lost contact with other ranks" in line
+
+    step = int(list_checkpoints(run)[-1].name.removeprefix("step-"))
+    [alone] = start(tmp_path, [*out, "--resume", f"optim.steps={step + 2}"])
+    assert alone.status() == 0, alone.text()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tiny_dataset, tmp_path):
+    run = tmp_path / "run"
+    mad = ["optim.lr=1e30", "optim.warmup_steps=0", "save_every=1", "keep_checkpoints=9"]
+    [rank] = start(tmp_path, ["--out", run, "--data", tiny_dataset, *FRESH, *mad])
+    assert rank.status() == 2
+    [line] = rank.errors()
+    assert "the loss of step 2 is not finite, of the shapes boxes-" in line
+    assert [folder.name for folder in list_checkpoints(run)] == ["step-1"]
+
+
+def test_data_that_cannot_be_read_any_more(tiny_dataset, tmp_path):
+    """A loader killed for want of memory, and then a shard that has rotted."""
+    data, run = Path(shutil.copytree(tiny_dataset, tmp_path / "data")), tmp_path / "run"
+    arguments = ["--out", run, "--data", data, *FRESH, "data.num_workers=1"]
+    [rank] = start(tmp_path, arguments)
+    lives(run, rank)
+    psutil.Process(rank.pid).children()[0].kill()
+    assert rank.status() == 1
+    [line] = rank.errors()
+    assert "a data loader process was killed" in line
+    before = list_checkpoints(run)
+    assert before
+
+    with h5py.File(data / "train-00003.h5", "r+") as file:
+        file["image_bytes"][:] = 0
+    [rank] = start(tmp_path, ["--out", run, "--resume"])
+    assert rank.status() == 2
+    [line] = rank.errors()
+    assert f"{data}/train-00003.h5: view " in line
+    assert "delete it and run the same `occvae data` command again" in line
+
+
+def test_a_read_error_names_the_shard(tiny_dataset, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    dataset = ShapeDataset(tiny_dataset, "train", image_size=32, num_points=8)
+    monkeypatch.setattr(Shard, "image", fail)
+    with pytest.raises(UserError, match=f"train-00000.h5: shape {dataset.ids[0]}: .*Input/output"):
+        dataset[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small file system is not permitted")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk(tiny_dataset, small_disk, tmp_path):
+    run, filler = small_disk / "run", small_disk / "filler"
+    arguments = ["--out", run, "--data", tiny_dataset, *FRESH, "save_every=5"]
+    [rank] = start(tmp_path, arguments)
+    wait_until(lambda: list_checkpoints(run), rank)
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+    assert rank.status() == 2
+    [line] = rank.errors()
+    assert "No space left" in line
+    step = int(list_checkpoints(run)[-1].name.removeprefix("step-"))
+    filler.unlink()
+    [rank] = start(tmp_path, ["--out", run, "--resume", f"optim.steps={step + 2}"])
+    assert rank.status() == 0, rank.text()
+
+
+def test_ranks_that_do_not_meet(tiny_dataset, tmp_path):
+    arguments = ["--data", tiny_dataset, "--timeout", "0.2", *FRESH]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        [busy] = start(tmp_path, arguments, WORLD_SIZE="2", MASTER_PORT=port)
+        assert busy.status() == 2
+    assert busy.errors() == [f"error: port {port} is in use; choose another --master_port"]
+
+    [alone] = start(tmp_path, arguments, WORLD_SIZE="2", MASTER_PORT=port)
+    [lost] = start(tmp_path, arguments, WORLD_SIZE="2", RANK="1", MASTER_ADDR="127.0.0.2")
+    assert (alone.status(), lost.status()) == (1, 1)
+    [line] = alone.errors()
+    assert f"only 1 of 2 ranks came to 127.0.0.1:{port} within 2 s" in line
+    [line] = lost.errors()
+    assert line.startswith(f"error: rank 1 on {HOST}: the ranks cannot meet at 127.0.0.2:")
