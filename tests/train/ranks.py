@@ -67,6 +67,7 @@ def start(
     arguments: list[str],
     ranks: int = 1,
     namespace: str | None = None,
+    prepare: Callable[[], None] | None = None,
     **environment: str,
 ) -> list[Rank]:
     """The ranks of one training on this host.
@@ -76,6 +77,7 @@ def start(
         arguments: of train.py.
         ranks: how many.
         namespace: of the network, by the name `ip netns` knows it by.
+        prepare: called in each rank before it trains.
         **environment: what else to set.
     """
     context = multiprocessing.get_context("forkserver")
@@ -92,7 +94,7 @@ def start(
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **common}
         log = folder / f"rank-{rank}-{len(list(folder.glob('rank-*')))}.log"
         log.touch()
-        process = context.Process(target=_train, args=(log, arguments, own, namespace))
+        process = context.Process(target=_train, args=(log, arguments, own, namespace, prepare))
         process.start()
         started.append(Rank(process, log))
     _started.extend(started)
@@ -110,7 +112,11 @@ def no_rank_left() -> Iterator[None]:
 
 
 def _train(
-    log: Path, arguments: list[str], environment: dict[str, str], namespace: str | None
+    log: Path,
+    arguments: list[str],
+    environment: dict[str, str],
+    namespace: str | None,
+    prepare: Callable[[], None] | None,
 ) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -126,4 +132,6 @@ def _train(
     multiprocessing.current_process()._config["daemon"] = False  # it has loader processes
     from occvae.train.main import main
 
+    if prepare is not None:
+        prepare()
     sys.exit(main([str(word) for word in arguments]))

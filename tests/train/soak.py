@@ -4,15 +4,13 @@ Each life of the run has one or two ranks and some ZeRO stage, and dies by SIGKI
 moment: while it starts, trains, validates or saves. In the end the loss of every step must be that
 of the undisturbed run, and every step must have taken the same samples.
 
-    python tests/train/soak.py --cycles 200
+    python -m tests.train.soak --cycles 200
 """
 
 import argparse
+import functools
 import json
-import os
 import random
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from occvae.train.checkpoint import list_checkpoints
+from tests.tiny import TINY_RUN, build_tiny_dataset
+from tests.train.ranks import Rank, start
+from tests.train.sample_records import record
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("recorded_training.py")
 GLOBAL_BATCH = 4
 # Full precision, because a rank's share of a batch is rounded like the whole then.
 SETTINGS = ["precision=fp32", "log_every=1", "save_every=3", "optim.warmup_steps=5"]
@@ -38,60 +37,44 @@ class Outcome:
     wrong_samples: list[int]
 
 
-def soak(folder: Path, data: Path, settings: list[str], cycles: int, steps: int, seed: int):
-    """Runs both trainings in a folder; returns an `Outcome`."""
-    start = ["--preset", "cpu-small", "--data", str(data), *settings, *SETTINGS]
-    start += [f"optim.steps={steps}", f"validate_every={steps // 3}"]
-    finish(launch(folder, "straight", 0, 1, [*start, f"optim.batch_size={GLOBAL_BATCH}"]))
+def soak(
+    folder: Path, data: Path, settings: list[str], cycles: int, steps: int, seed: int
+) -> Outcome:
+    """Runs both trainings in a folder."""
+    first = ["--preset", "cpu-small", "--data", str(data), *settings, *SETTINGS]
+    first += [f"optim.steps={steps}", f"validate_every={steps // 3}"]
+    finish(launch(folder, "straight", 0, 1, [*first, f"optim.batch_size={GLOBAL_BATCH}"]))
     rng = random.Random(seed)
     for life in range(cycles):
         ranks, stage = 1 + life % 2, rng.randrange(4)
-        arguments = [*start, f"optim.batch_size={GLOBAL_BATCH // ranks}"]
+        arguments = [*first, f"optim.batch_size={GLOBAL_BATCH // ranks}"]
         if list_checkpoints(folder / "killed"):
             arguments = ["--resume"]
-        processes = launch(folder, "killed", life, ranks, [*arguments, f"zero_stage={stage}"])
-        kill_after_some_steps(folder / "killed", processes, steps, cycles - life, rng)
+        started = launch(folder, "killed", life, ranks, [*arguments, f"zero_stage={stage}"])
+        kill_after_some_steps(folder / "killed", started, steps, cycles - life, rng)
     if not finished(folder / "killed", steps):
         finish(launch(folder, "killed", cycles, 1, ["--resume"]))
     return compare(folder, cycles, steps)
 
 
-def launch(
-    folder: Path, name: str, life: int, ranks: int, arguments: list[str]
-) -> list[subprocess.Popen]:
-    """The ranks of one life, without a launcher: that would outlive some of the kills."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+def launch(folder: Path, name: str, life: int, ranks: int, arguments: list[str]) -> list[Rank]:
+    """The ranks of one life."""
     records = folder / f"{name}-samples" / f"{life:04d}"
-    command = [sys.executable, SCRIPT, records, "--out", folder / name]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    log = (folder / f"{name}.log").open("a")
-    return [
-        subprocess.Popen(
-            [str(word) for word in [*command, *arguments]],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=log,
-            stderr=log,
-        )
-        for rank in range(ranks)
-    ]
+    logs = folder / f"{name}-logs" / f"{life:04d}"
+    logs.mkdir(parents=True)
+    command = ["--out", str(folder / name), *arguments]
+    return start(logs, command, ranks, prepare=functools.partial(record, records))
 
 
-def finish(processes: list[subprocess.Popen]) -> None:
-    for process in processes:
-        if process.wait(timeout=600):
-            raise RuntimeError(f"a rank ended with status {process.returncode}; see the logs")
+def finish(ranks: list[Rank]) -> None:
+    for rank in ranks:
+        if rank.status():
+            raise RuntimeError(rank.text())
 
 
-def kill_after_some_steps(run: Path, processes, steps: int, lives_left: int, rng) -> None:
+def kill_after_some_steps(
+    run: Path, ranks: list[Rank], steps: int, lives_left: int, rng: random.Random
+) -> None:
     """SIGKILL at a random moment, on average early enough for all lives to see some training.
 
     Mostly after a random number of steps and a random fraction of one; now and then while it
@@ -101,17 +84,17 @@ def kill_after_some_steps(run: Path, processes, steps: int, lives_left: int, rng
     target = before + rng.uniform(0, 2 * max(1, steps - before) / lives_left)
     starting = rng.random() < 0.1
     deadline = time.monotonic() + (rng.uniform(0, 10) if starting else 600)
-    while time.monotonic() < deadline and any(p.poll() is None for p in processes):
+    while time.monotonic() < deadline and any(rank.process.is_alive() for rank in ranks):
         if not starting and last_step(run) >= target:
             time.sleep(rng.uniform(0, 0.1))
             break
         time.sleep(0.01)
-    ended = [process.poll() for process in processes]  # before the others notice a death
-    for process in processes:
-        process.kill()
-        process.wait()
+    ended = [rank.process.exitcode for rank in ranks]  # before the others notice a death
+    for rank in ranks:
+        rank.process.kill()
+        rank.process.join()
     if any(ended):
-        raise RuntimeError(f"ranks ended by themselves: {ended}; see the logs")
+        raise RuntimeError("\n".join(rank.text() for rank in ranks))
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -162,9 +145,6 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
-    from tests.tiny import TINY_RUN, build_tiny_dataset
-
     with tempfile.TemporaryDirectory() as name:
         build_tiny_dataset(Path(name) / "tiny")
         outcome = soak(
