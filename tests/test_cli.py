@@ -283,7 +283,7 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
         (["--split", "test"], "has no shapes in split 'test'"),
         (["--data", "nowhere"], "nowhere/dataset.json: no dataset here"),
         (["--threshold", "high"], "--threshold high: expected a probability, or val"),
-        (["--resolution", "101", "--shapes", "1"], "meshes at 101^3: "),
+        (["--resolution", "101", "--shapes", "1"], "nearest valid are 100 and 102"),
         (["--precision", "double"], "--precision double: choose from fp32, fp16, bf16"),
         (["--model", "nowhere"], "nowhere: holds no config.json"),
     ],

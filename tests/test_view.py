@@ -201,7 +201,13 @@ def test_as_a_process_until_interrupted(run_folder):
     command = [sys.executable, "-m", "occvae.cli", "view", "--no-browser", str(run_folder)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # Commands in the background of a shell are started with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             url, forward = process.stdout.readline(), process.stdout.readline()

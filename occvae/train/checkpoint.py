@@ -51,11 +51,11 @@ def choose_run_folder(out: str | None, arch: str, resume: bool) -> Path:
     """The folder of a new run, or of the run to resume.
 
     Without `out`, new runs are runs/<arch>, runs/<arch>-2, ... and a resume takes the one that
-    saved last. A folder whose run failed before its first record may be used again.
+    saved last. A folder whose run failed before its first step may be used again.
     """
     if out is not None:
         folder = Path(out)
-        if not resume and _is_used(folder):
+        if not resume and list_checkpoints(folder):
             raise UserError(
                 f"{folder}: already holds a run; continue it with --resume or choose another --out"
             )
@@ -70,11 +70,7 @@ def choose_run_folder(out: str | None, arch: str, resume: bool) -> Path:
             raise UserError(f"runs/{arch}: no run to resume; give its folder with --out")
         return max(saved, key=lambda checkpoint: checkpoint.stat().st_mtime).parents[1]
     names = (arch if number == 1 else f"{arch}-{number}" for number in itertools.count(1))
-    return next(Path("runs") / name for name in names if not _is_used(Path("runs") / name))
-
-
-def _is_used(run: Path) -> bool:
-    return bool(list_checkpoints(run)) or (run / "metrics.jsonl").exists()
+    return next(Path("runs") / name for name in names if not list_checkpoints(Path("runs") / name))
 
 
 def list_checkpoints(run: Path) -> list[Path]:

@@ -92,6 +92,9 @@ class Trainer:
     def fit(self) -> bool:
         """Trains to the last step; False when a signal ended it early, after saving."""
         first, last = self.progress.step, self.config.optim.steps
+        if first == 0:
+            # From here on the run can be resumed, and there is room for what it will save.
+            self.save()
         leader = parallel.rank() == 0
         mirror = open_wandb(self.config, self.run)
         logger = RunLogger(self.run if leader else None, first, last, mirror)
@@ -198,7 +201,8 @@ class Trainer:
             weights = {_MODEL + name: value for name, value in state.items()}
             keep = self.config.keep_checkpoints
             save_checkpoint(self.run, self.progress, {**weights, **moments}, keep)
-            save_pretrained(model, self.run / "last", step=self.progress.step)
+            if self.progress.step:
+                save_pretrained(model, self.run / "last", step=self.progress.step)
 
         parallel.from_first_rank(write)
 

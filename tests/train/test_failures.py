@@ -84,7 +84,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_dataset, tmp_path):
     assert rank.status() == 2
     [line] = rank.errors()
     assert "the loss of step 2 is not finite, of the shapes boxes-" in line
-    assert [folder.name for folder in list_checkpoints(run)] == ["step-1"]
+    assert [folder.name for folder in list_checkpoints(run)] == ["step-0", "step-1"]
 
 
 def test_data_that_cannot_be_read_any_more(tiny_dataset, tmp_path):

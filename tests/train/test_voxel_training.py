@@ -85,7 +85,7 @@ def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
     out = tmp_path / "resumed"
     (out / "samples" / "step-0000004.png").mkdir(parents=True)  # where the last sheet would go
     assert run(tiny_voxel_dataset, out, *arguments("pix2vox-vae", *options)).returncode != 0
-    assert [folder.name for folder in list_checkpoints(out)] == ["step-2"]
+    assert [folder.name for folder in list_checkpoints(out)] == ["step-0", "step-2"]
     (out / "samples" / "step-0000004.png").rmdir()
     succeed(tiny_voxel_dataset, out, "--resume")
     assert_same_weights(tmp_path / "straight", out)
