@@ -109,7 +109,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     clock = StepClock(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with tempfile.TemporaryDirectory() as run, clock.watch_collectives():
-        with parallel.distributed() as device:
+        with parallel.distributed(timeout=60) as device:
             torch.set_num_threads(options.threads)
             trainer = Trainer(make_config(options), Path(run), device)
             if options.cost:

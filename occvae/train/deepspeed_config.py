@@ -74,7 +74,8 @@ def make_deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | 
         **own,
         "train_micro_batch_size_per_gpu": config.optim.batch_size,
         "gradient_accumulation_steps": config.optim.accumulation_steps,
-        "gradient_clipping": config.optim.clip_norm,
+        # Without ZeRO the engine clips: DeepSpeed fails where gradients are left out.
+        "gradient_clipping": config.optim.clip_norm if stage else 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         # DeepSpeed's own optimiser for offloaded states would be compiled at run time.

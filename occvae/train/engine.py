@@ -50,6 +50,7 @@ class Engine:
         self.dtype = autocast_dtype(config.precision, device.type)
         shares = world_size() > 1 or config.offload_optimizer
         self._stage = config.zero_stage if shares else 0
+        self._clip_norm = config.optim.clip_norm
         self.skipped = False
         # Under ZeRO-3 a rank holds its share of the weights only; whole ones go here.
         self._whole = copy.deepcopy(model).to(device) if self._stage == 3 else None
@@ -122,7 +123,7 @@ class Engine:
         self._scheduler.step()
 
     def _prepare_gradients(self) -> None:
-        """Their norm, without the loss scale, and whether they are fit: ZeRO does that itself."""
+        """Norm, clipping, and whether they are fit to be used: what ZeRO does itself."""
         trained = [p for p in self._engine.module.parameters() if p.requires_grad]
         for parameter in trained:
             # What a batch does not use has gradient 0, as under ZeRO, and decays like the rest.
@@ -135,6 +136,8 @@ class Engine:
         if self.skipped:
             for parameter in trained:
                 parameter.grad = None  # AdamW passes over it
+        elif self._clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(trained, self._clip_norm, self._grad_norm)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         return self._engine(*inputs)

@@ -127,9 +127,7 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(samples, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards.os, "replace", full)
-    with pytest.raises(
-        UserError, match="cannot be written .No space left on device.; run"
-    ):
+    with pytest.raises(UserError, match="cannot be written .No space left on device.; run"):
         write_shard(tmp_path / "train-00000.h5", samples)
     assert not list(tmp_path.iterdir())
 

@@ -100,7 +100,7 @@ def run(case: dict, kept: dict) -> dict:
 
 
 def main(cases: Path, results: Path) -> None:
-    with parallel.distributed():
+    with parallel.distributed(timeout=60):
         kept: dict = {}
         found = {}
         for case in json.loads(cases.read_text()):
