@@ -83,7 +83,7 @@ class TrainConfig:
     validate_shapes: int = 256
     """Shapes of the validation split looked at during training."""
     validate_points: int = 16_384
-    """Points of each."""
+    """Points of each, or as many as there are."""
     save_every: int = 2000
     keep_checkpoints: int = 2
     """The newest ones; the exports best/ and last/ are kept beside them."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from occvae.contact_sheet import write_contact_sheet, write_prior_sheet
-from occvae.data.dataset import ShapeDataset, StepSampler, make_loader
+from occvae.data.dataset import ShapeDataset, StepSampler, make_loader, stored_points
 from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
 from occvae.models.registry import create_model
@@ -295,10 +295,11 @@ class Trainer:
         parallel.from_first_rank(write)
 
     def _datasets(self) -> tuple[ShapeDataset, ShapeDataset]:
-        config = self.config
+        data = self.config.data
+        validate_points = stored_points(data.root, "val", self.config.validate_points)
         return (
-            self._dataset("train", config.data.num_points, config.data.num_views),
-            self._dataset("val", config.validate_points, config.data.num_views),
+            self._dataset("train", data.num_points, data.num_views),
+            self._dataset("val", validate_points, data.num_views),
         )
 
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:

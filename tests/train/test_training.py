@@ -184,6 +184,7 @@ def test_a_failure_ends_the_run_and_its_loaders(tiny_dataset, tmp_path):
 
 def test_torchrun_with_its_default_of_one_process(tiny_dataset, tmp_path):
     torchrun = str(Path(sys.executable).parent / "torchrun")
-    arguments = command(tiny_dataset, tmp_path / "run", *TINY_RUN, "optim.steps=2")[1:]
+    more = "validate_points=100000"  # than are stored: then those
+    arguments = command(tiny_dataset, tmp_path / "run", *TINY_RUN, more, "optim.steps=2")[1:]
     result = subprocess.run([torchrun, *arguments], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
