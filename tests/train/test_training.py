@@ -61,7 +61,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tiny_dataset, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "trained"
-    steps = ["optim.steps=200", "validate_every=100", "save_every=200"]
+    steps = ["optim.steps=400", "validate_every=200", "save_every=400"]
     succeed(tiny_dataset, out, *TINY_RUN, *steps)
     return out
 
@@ -79,11 +79,11 @@ def test_a_run_leaves_its_records(trained):
     lines = metrics(trained)
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert losses[-1] < losses[0]
-    assert [line["step"] for line in lines if "val/iou" in line] == [100, 200]
-    assert json.loads((trained / "train_config.json").read_text())["optim"]["steps"] == 200
+    assert [line["step"] for line in lines if "val/iou" in line] == [200, 400]
+    assert json.loads((trained / "train_config.json").read_text())["optim"]["steps"] == 400
     assert list((trained / "tensorboard").iterdir())
-    assert (trained / "samples" / "step-0000200.png").stat().st_size > 1000
-    assert [folder.name for folder in list_checkpoints(trained)] == ["step-0", "step-200"]
+    assert (trained / "samples" / "step-0000400.png").stat().st_size > 1000
+    assert [folder.name for folder in list_checkpoints(trained)] == ["step-0", "step-400"]
 
 
 def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
@@ -118,7 +118,7 @@ def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused(trained):
     copy = Path(shutil.copytree(trained, trained.parent / "copy"))
-    state = copy / "checkpoints" / "step-200" / "state.json"
+    state = copy / "checkpoints" / "step-400" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "global_batch": 3}))
     command = [LAUNCHER, "--num_gpus", "2", "--master_port", "29871", str(TRAIN), "--resume"]
     result = subprocess.run(
