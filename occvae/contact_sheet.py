@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from occvae.data.dataset import ShapeDataset
 from occvae.data.images import load_image
-from occvae.data.rendering import grid_mesh, orbit_extrinsics, render_views
+from occvae.data.rendering import PREDICTION_ALBEDO, grid_mesh, orbit_extrinsics, render_views
 
 TILE = 160
 HEADINGS = ("input", "truth", "prediction", "truth, behind", "prediction, behind")
@@ -49,9 +49,8 @@ def write_prior_sheet(path: Path, model, device: torch.device, num_shapes: int =
     generator = torch.Generator(device).manual_seed(0)
     volumes = model.sample(num_shapes, resolution=48, generator=generator).float().cpu().numpy()
     camera = orbit_extrinsics([35.0], [30.0], [1.8])
-    colour = (0.45, 0.62, 0.80)
     tiles = [
-        render_views(*grid_mesh(volume, model.threshold), camera, TILE, colour)[0]
+        render_views(*grid_mesh(volume, model.threshold), camera, TILE, PREDICTION_ALBEDO)[0]
         for volume in volumes
     ]
     rows = [np.concatenate(tiles[start : start + 4], axis=1) for start in range(0, len(tiles), 4)]
@@ -65,7 +64,7 @@ def _row(dataset: ShapeDataset, index: int, prediction: np.ndarray, threshold: f
         [shard.extrinsics(local, 0)[None], orbit_extrinsics([215.0], [30.0], [1.8])]
     )
     truth = render_views(*grid_mesh(shard.voxels(local), 0.5), cameras, TILE)
-    guess = render_views(*grid_mesh(prediction, threshold), cameras, TILE, (0.45, 0.62, 0.80))
+    guess = render_views(*grid_mesh(prediction, threshold), cameras, TILE, PREDICTION_ALBEDO)
     seen = load_image(shard.image(local, 0), TILE)
     return np.concatenate([seen, truth[0], guess[0], truth[1], guess[1]], axis=1)
 

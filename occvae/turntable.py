@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from occvae.data.rendering import orbit_extrinsics, render_views
+from occvae.data.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.errors import UserError
 
 # Frames of each kind.
@@ -13,7 +13,6 @@ KINDS = {"gif": 36, "png": 12}
 # So far away that the unit cube is in the frame from all sides.
 _ELEVATION, _DISTANCE = 25.0, 2.2
 _MILLISECONDS = 90  # a frame, so that a turn takes about three seconds
-_ALBEDO = (0.45, 0.62, 0.80)
 
 
 def turntable_frames(mesh, num_frames: int, size: int = 224) -> np.ndarray:
@@ -30,7 +29,7 @@ def turntable_frames(mesh, num_frames: int, size: int = 224) -> np.ndarray:
     azimuths = np.arange(num_frames) * (360.0 / num_frames)
     heights, distances = np.full(num_frames, _ELEVATION), np.full(num_frames, _DISTANCE)
     cameras = orbit_extrinsics(azimuths, heights, distances)
-    return render_views(mesh.vertices, mesh.faces, cameras, size, _ALBEDO)
+    return render_views(mesh.vertices, mesh.faces, cameras, size, PREDICTION_ALBEDO)
 
 
 def write_turntable(path: str | Path, mesh, size: int = 224) -> None:

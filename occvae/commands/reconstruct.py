@@ -112,13 +112,13 @@ def _pictures(options: argparse.Namespace) -> list[Path]:
 def _take_picture(options: argparse.Namespace) -> Path:
     """The file of a still from the camera: beside the mesh, so that it can be used again."""
     from occvae.reconstruction import output_paths
-    from occvae.reconstruction.files import write_whole
+    from occvae.reconstruction.files import write_output
     from occvae.reconstruction.paths import check_writable
     from occvae.webcam import capture_still
 
     [mesh] = output_paths(["webcam"], options.output, options.format)
     path = mesh.with_suffix(".webcam.png") if mesh.stem != "webcam" else mesh.with_suffix(".png")
     check_writable(path)
-    write_whole(path, capture_still(options.webcam).save)
+    write_output(path, capture_still(options.webcam).save)
     print(f"camera {options.webcam} -> {path}")
     return path

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.manifest import Manifest, ShardEntry, sole_writer
 from occvae.data.sample import Sample
-from occvae.data.shards import Shard, file_sha256, write_shard
+from occvae.data.shards import REPAIR, Shard, file_sha256, write_shard
 from occvae.data.sources import Item, Source
 from occvae.errors import UserError
 
@@ -90,10 +90,7 @@ def _verify_shard(root: Path, entry: ShardEntry) -> Shard:
     path = root / entry.file
     # Before HDF5 looks inside: what it does with damaged structures is anybody's guess.
     if path.is_file() and file_sha256(path) != entry.sha256:
-        raise UserError(
-            f"{path}: SHA-256 differs from the manifest (damaged); delete it and "
-            "run the same `occvae data` command again"
-        )
+        raise UserError(f"{path}: SHA-256 differs from the manifest (damaged); {REPAIR}")
     shard = Shard(root, entry)
     if len(shard) != entry.num_shapes:
         raise UserError(f"{path}: not the {entry.num_shapes} shapes of the manifest")

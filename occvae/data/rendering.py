@@ -14,6 +14,9 @@ FOCAL_RATIO = 35.0 / 32.0
 ELEVATION_DEGREES = (25.0, 30.0)
 DISTANCE = (1.6, 2.0)
 
+# What models make is blue, beside the grey of the truth.
+PREDICTION_ALBEDO = (0.45, 0.62, 0.80)
+
 _AMBIENT, _KEY, _HEAD = 0.30, 0.50, 0.25
 _KEY_DIRECTION = np.array([-0.5, -0.7, -0.5]) / np.linalg.norm([-0.5, -0.7, -0.5])
 

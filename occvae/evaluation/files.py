@@ -2,34 +2,26 @@
 
 import csv
 import json
-import os
 from pathlib import Path
+
+from occvae.whole_files import write_whole
 
 
 def write_json(path: Path, report: dict) -> None:
-    _replace(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write_text(text, "utf-8"))
 
 
 def write_csv(path: Path, report: dict) -> None:
     """Columns `number` in the split, `id`, `category` and the metrics, to the last digit."""
-    rows = report["shapes"]
+    write_whole(path, lambda file: _write_rows(file, report["shapes"]))
+
+
+def _write_rows(path: Path, rows: list[dict]) -> None:
     metrics = list(rows[0]["metrics"])
-    temporary = _temporary(path)
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["number", "id", "category", *metrics])
         for row in rows:
             values = (repr(row["metrics"][name]) for name in metrics)
             writer.writerow([row["number"], row["id"], row["category"], *values])
-    os.replace(temporary, path)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = _temporary(path)
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
-
-
-def _temporary(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + ".tmp")

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from occvae.errors import UserError
+from occvae.train.parallel import local_device, share_cores
 
 _TIMEOUT = timedelta(hours=2)  # the slowest rank keeps the others waiting
 _Result = TypeVar("_Result")
@@ -24,16 +25,16 @@ _Result = TypeVar("_Result")
 def processes() -> Iterator[torch.device]:
     """Meets the other processes, if a launcher announced any; yields the device of this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield _device()
+        yield local_device()
         return
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
-    torch.set_num_threads(max(1, _num_cores() // local_ranks))
+    share_cores(local_ranks)
     try:
         dist.init_process_group("gloo", timeout=_TIMEOUT)
     except (dist.DistError, ValueError) as error:
         raise UserError(f"the ranks cannot meet: {str(error).splitlines()[0]}") from None
     try:
-        yield _device()
+        yield local_device()
         _leave_together()
     finally:
         dist.destroy_process_group()
@@ -95,17 +96,3 @@ def _leave_together() -> None:
         dist.barrier()
     except RuntimeError:  # the first rank has failed in what it does alone, and told why
         raise SystemExit(2) from None
-
-
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device(
-        "cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-    )
-    torch.cuda.set_device(device)
-    return device
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

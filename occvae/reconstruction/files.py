@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from occvae.data.rendering import orbit_extrinsics, render_views
+from occvae.data.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.errors import UserError
 from occvae.turntable import write_turntable
+from occvae.whole_files import write_whole
 
 if TYPE_CHECKING:
     import trimesh
 
 _TILE = 224
 _MOST_SEEN, _MOST_ROWS = 4, 8
-_ALBEDO = (0.45, 0.62, 0.80)
 
 
 class OutputError(UserError):
@@ -35,7 +34,7 @@ def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
 
 def write_mesh(path: Path, mesh: trimesh.Trimesh) -> None:
     """In the format of the suffix."""
-    write_whole(path, mesh.export)
+    write_output(path, mesh.export)
 
 
 def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Path:
@@ -48,7 +47,7 @@ def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimes
     """
     # Not merely .png: that may be the very picture.
     path = output.with_suffix(".preview.png")
-    write_whole(path, preview_picture(pixels, meshes).save)
+    write_output(path, preview_picture(pixels, meshes).save)
     return path
 
 
@@ -56,25 +55,20 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
     """One beside each mesh, a gif or png; see `occvae.turntable`."""
     turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
     for turntable, mesh in zip(turntables, meshes, strict=True):
-        write_whole(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
+        write_output(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
     return turntables
 
 
-def write_whole(path: Path, save: Callable[[Path], object]) -> None:
+def write_output(path: Path, save: Callable[[Path], object]) -> None:
     """Saves a file whole or, whatever interrupts it, not at all; `save` goes by the suffix.
 
     Raises:
         OutputError: the system refuses, for want of space or permission.
     """
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-        os.replace(temporary, path)
+        write_whole(path, save)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        _remove(temporary)
 
 
 def preview_picture(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
@@ -87,17 +81,12 @@ def preview_picture(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.
         np.array([30.0, 120.0, 210.0, 300.0]), np.full(4, 27.5), np.full(4, 1.8)
     )
     rows = [
-        np.concatenate(render_views(mesh.vertices, mesh.faces, cameras, _TILE, _ALBEDO), axis=1)
+        np.concatenate(
+            render_views(mesh.vertices, mesh.faces, cameras, _TILE, PREDICTION_ALBEDO), axis=1
+        )
         for mesh in meshes[:_MOST_ROWS]
     ]
     views = np.concatenate(rows)
     left = np.full((len(views), len(seen) * _TILE, 3), 255, np.uint8)
     left[:_TILE] = np.concatenate(seen, axis=1)
     return Image.fromarray(np.concatenate([left, views], axis=1))
-
-
-def _remove(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        pass  # where its folder is a file, or cannot be written: then there is nothing to remove

@@ -1,6 +1,5 @@
 """The report of an evaluation: tables, histograms, and cases to look at, in one file."""
 
-import os
 from html import escape
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from occvae.report.document import document
 from occvae.report.metric_names import EDGE_NOTE, is_number, label
 from occvae.report.tables import evaluation_tables, table
 from occvae.report.viewer import Viewer
+from occvae.whole_files import write_whole
 
 _MAX_ROWS = 500
 
@@ -38,11 +38,8 @@ def write_report(path: str | Path, evaluation: dict, cases: list[Case]) -> None:
         f"{evaluation_tables(evaluation, level=3)}</section>"
         f"{shown}{_shapes_section(rows)}</main>"
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(document(title, body, viewer=viewer.scripts()), "utf-8")
-    os.replace(unfinished, path)
+    page = document(title, body, viewer=viewer.scripts())
+    write_whole(Path(path), lambda file: file.write_text(page, "utf-8"))
 
 
 def _title(evaluation: dict) -> str:

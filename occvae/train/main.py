@@ -28,6 +28,7 @@ from occvae.train.failures import (
 from occvae.train.launch import complete_environment
 from occvae.train.presets import PRESETS, make_preset
 from occvae.train.run_lock import lock_run
+from occvae.whole_files import write_whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,9 +110,8 @@ def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
     if not options.resume:
         run.mkdir(parents=True, exist_ok=True)
         lock_run(run)
-    temporary = run / (TRAIN_CONFIG + ".tmp")
-    temporary.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
-    os.replace(temporary, run / TRAIN_CONFIG)
+    text = json.dumps(config.to_dict(), indent=1) + "\n"
+    write_whole(run / TRAIN_CONFIG, lambda file: file.write_text(text))
     return config, run
 
 

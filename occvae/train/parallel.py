@@ -49,8 +49,8 @@ def distributed(timeout: float) -> Iterator[torch.device]:
         # Nobody else must find it, and the launchers' usual port may be another run's. torchrun,
         # though, serves the port itself.
         env["MASTER_PORT"] = str(_free_port())
-    device = _local_device()
-    _share_cores(int(env["LOCAL_WORLD_SIZE"]))
+    device = local_device()
+    share_cores(int(env["LOCAL_WORLD_SIZE"]))
     deepspeed = _import_deepspeed(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if backend == "gloo":
@@ -168,15 +168,18 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _local_device() -> torch.device:
+def local_device() -> torch.device:
+    """Of this rank on its node."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    device = torch.device(
+        "cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+    )
     torch.cuda.set_device(device)
     return device
 
 
-def _share_cores(num_local_ranks: int) -> None:
+def share_cores(num_local_ranks: int) -> None:
     """Each rank taking all cores makes two ranks on two cores a hundred times slower."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(max(1, cores // num_local_ranks))
