@@ -1,7 +1,10 @@
 """What a run tells: a progress bar, metrics.jsonl and TensorBoard, from the first rank only."""
 
+import contextlib
 import json
 import math
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -32,6 +35,7 @@ class RunLogger:
             return
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _without_what_is_raised_again
         path = folder / "metrics.jsonl"
         kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first_step]
         path.write_text("".join(kept))
@@ -45,13 +49,14 @@ class RunLogger:
         self._bar.update()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Appends metrics to the files."""
+        """Appends metrics to the files; OSError where it cannot."""
         if self._folder is None:
             return
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+        with self._named_failures():
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
         if self._mirror is not None:
             self._mirror.write(step, metrics)
 
@@ -63,10 +68,24 @@ class RunLogger:
     def close(self) -> None:
         self._bar.close()
         if self._folder is not None:
-            self._writer.close()
-            self._file.close()
+            with self._named_failures():
+                self._writer.close()
+                self._file.close()
         if self._mirror is not None:
             self._mirror.close()
+
+    @contextlib.contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"{self._folder}: no metrics can be written: {error}") from None
+
+
+def _without_what_is_raised_again(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread keeps what it met, a full disk say; the next write raises it."""
+    if getattr(failure.thread, "exception", None) is not failure.exc_value:
+        threading.__excepthook__(failure)
 
 
 def _complete_lines(path: Path) -> list[str]:

@@ -1,0 +1,37 @@
+import errno
+import threading
+
+import pytest
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from occvae.train.logging import RunLogger
+
+
+def test_a_full_disk_is_one_error(tmp_path, monkeypatch, capfd):
+    """TensorBoard meets it in a thread of its own, whose stack nobody asked for."""
+
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    logger = RunLogger(tmp_path, 0, 2)
+    monkeypatch.setattr(RecordWriter, "write", fill)
+    with pytest.raises(OSError, match=f"{tmp_path}: no metrics .*No space left"):
+        for step in range(1000):
+            logger.write(step, {"loss": 1.0})
+    with pytest.raises(OSError, match=f"{tmp_path}: no metrics"):
+        logger.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_stacks_of_other_threads_are_told(tmp_path, monkeypatch, capfd):
+    def fail():
+        raise OSError("unexpected")
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    logger = RunLogger(tmp_path, 0, 2)
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    logger.close()
+    assert "OSError: unexpected" in capfd.readouterr().err
