@@ -31,7 +31,7 @@ def make_config(options: argparse.Namespace) -> TrainConfig:
 def time_steps(trainer: Trainer, clock: StepClock, steps: int) -> dict:
     """Medians of the seconds of a step and its phases, on this rank."""
     config, engine, objective = trainer.config, trainer.engine, trainer.objective
-    batches = iter(trainer._train_loader(0, WARMUP_STEPS + steps))
+    batches = trainer._train_batches(0, WARMUP_STEPS + steps)
     trainer._train_mode()
     rows = []
     for step in range(WARMUP_STEPS + steps):
@@ -68,7 +68,7 @@ def measure_cost(trainer: Trainer) -> dict:
     for name in config.frozen:
         model.get_submodule(name).requires_grad_(False).eval()
     taken = []
-    batches = iter(trainer._train_loader(0, config.optim.steps))
+    batches = trainer._train_batches(0, config.optim.steps)
     seconds = [
         timing._time_cpu(lambda: taken.append(next(batches))) for _ in range(config.optim.steps)
     ]

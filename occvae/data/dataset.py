@@ -1,14 +1,13 @@
-"""Training reads: which samples a step sees, and what a sample is."""
+"""What a training sample is."""
 
 import functools
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from occvae.data.decoding import decode_picture
 from occvae.data.manifest import Manifest
@@ -16,6 +15,9 @@ from occvae.data.points import HALF_EXTENT
 from occvae.data.shards import REPAIR, Shard
 from occvae.errors import UserError
 from occvae.voxelisation import occupancies_from_voxels
+
+Batch = dict[str, torch.Tensor]
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
 def stored_points(root: str | Path, split: str, wanted: int) -> int:
@@ -90,6 +92,19 @@ class ShapeDataset(Dataset):
             return self._sample(epoch, index, shard, local, *views)
         except OSError as error:
             raise UserError(f"{shard.path}: shape {shard.ids[local]}: {error}; {REPAIR}") from None
+
+    def batch_layout(self, keys: list[tuple[int, ...]]) -> Layout:
+        """Shape and dtype of all that a batch of these keys has; as many views in each."""
+        count, (_, _, *views) = len(keys), keys[0]
+        pictures = (*views, self.num_views)[0], 3, self.image_size, self.image_size
+        layout = {"index": ((count,), torch.int64), "images": ((count, *pictures), torch.uint8)}
+        if self.target == "voxels":
+            return layout | {"voxels": ((count, *3 * (self.voxel_resolution,)), torch.bool)}
+        points = (count, self.num_points)
+        return layout | {
+            "points": ((*points, 3), torch.float32),
+            "occupancies": (points, torch.float32),
+        }
 
     def _sample(
         self, epoch: int, index: int, shard: Shard, local: int, views: int | None = None
@@ -188,83 +203,3 @@ def _augmentation() -> Callable[[torch.Tensor, list[int]], torch.Tensor]:
     from occvae.data.augmentation import apply_seeded, view_augmentation
 
     return functools.partial(apply_seeded, view_augmentation())
-
-
-class StepSampler(Sampler):
-    """Batches of keys of `ShapeDataset` for a range of steps; a pure function of the step.
-
-    A run sees one endless sequence: a fresh permutation of all samples for each epoch, one after
-    the other. Each step takes the next global batch and shares it out among the ranks, so every
-    sample comes exactly once an epoch on any number of ranks; a batch may end one epoch and begin
-    the next, or pass over a small dataset several times. A resume only needs the step, also on
-    another number of ranks that share the batch.
-
-    Args:
-        num_samples: of the dataset.
-        batch_size: of one rank.
-        rank, world_size: of this process.
-        seed: of the run.
-        steps: the steps to run.
-        random_views: None, or N for 1 to N pictures of a shape, as many for a whole global batch.
-    """
-
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        *,
-        rank: int,
-        world_size: int,
-        seed: int,
-        steps: range,
-        random_views: int | None = None,
-    ):
-        self.global_batch = batch_size * world_size
-        self.num_samples, self.batch_size = num_samples, batch_size
-        self.rank, self.seed, self.steps = rank, seed, steps
-        self.random_views = random_views
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
-        order_epoch, order = -1, np.empty(0, np.int64)
-        first = self.steps.start * self.global_batch + self.rank * self.batch_size
-        for step in self.steps:
-            views = self._views(step)
-            keys = []
-            for position in range(first, first + self.batch_size):
-                epoch, place = divmod(position, self.num_samples)
-                if epoch != order_epoch:
-                    order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-                    order_epoch = epoch
-                keys.append((epoch, int(order[place]), *views))
-            yield keys
-            first += self.global_batch
-
-    def _views(self, step: int) -> tuple[int, ...]:
-        if self.random_views is None:
-            return ()
-        # One more number than an epoch's seed has, so that the streams differ.
-        rng = np.random.default_rng([self.seed, step, 0])
-        return (int(rng.integers(1, self.random_views + 1)),)
-
-
-def make_loader(
-    dataset: ShapeDataset, sampler: Sampler | None, *, num_workers: int, pin_memory: bool
-) -> DataLoader:
-    """A loader over a batch sampler."""
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_leave_signals_to_the_trainer,
-    )
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Terminals and launchers signal every process; a loader that died would abort the save."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

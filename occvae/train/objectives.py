@@ -5,11 +5,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from occvae.data.dataset import Batch
 from occvae.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
 from occvae.models.pix2vox.voxel_model import VoxelOutput
 from occvae.train.config import OptimConfig
-
-Batch = dict[str, Tensor]
 
 # Nats from which a latent dimension counts as used.
 ACTIVE_NATS = 0.01

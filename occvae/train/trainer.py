@@ -4,12 +4,15 @@ import contextlib
 import multiprocessing
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.utils.data import default_collate
 
 from occvae.contact_sheet import write_contact_sheet, write_prior_sheet
-from occvae.data.dataset import ShapeDataset, StepSampler, make_loader, stored_points
+from occvae.data.dataset import Batch, ShapeDataset, stored_points
+from occvae.data.loader import StepSampler, load_batches
 from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
 from occvae.models.registry import create_model
@@ -20,7 +23,7 @@ from occvae.train.config import TrainConfig
 from occvae.train.engine import Engine
 from occvae.train.failures import ToldElsewhere, lost_loader
 from occvae.train.logging import RunLogger
-from occvae.train.objectives import Batch, create_objective, to_device
+from occvae.train.objectives import create_objective, to_device
 from occvae.train.schedule import create_schedule
 from occvae.train.usage import create_profiler, peak_memory
 from occvae.train.wandb_mirror import open_wandb
@@ -103,7 +106,7 @@ class Trainer:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
-            batches = iter(self._train_loader(first, last))
+            batches = self._train_batches(first, last)
             # Otherwise torch raises wherever the trainer is when a loader process dies; that no
             # more batches come is noticed between steps, where the ranks can agree on it.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -118,7 +121,7 @@ class Trainer:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
-    def _run(self, batches, last: int, logger: RunLogger) -> bool:
+    def _run(self, batches: Iterator[Batch], last: int, logger: RunLogger) -> bool:
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
         self._train_mode()
         parallel.begin_time_limits()
@@ -132,7 +135,7 @@ class Trainer:
             return contextlib.nullcontext()
         return create_profiler(self.run, num_steps, self.device)
 
-    def _run_to(self, last: int, batches, logger: RunLogger, profiler) -> bool:
+    def _run_to(self, last: int, batches: Iterator[Batch], logger: RunLogger, profiler) -> bool:
         while self.progress.step < last:
             micro_batches = self._fetch(batches)
             if signal_number := self._agree():
@@ -152,7 +155,7 @@ class Trainer:
                 self.save()
         return True
 
-    def _fetch(self, batches) -> list[Batch]:
+    def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
         """The micro batches of a step; what prevents it is kept for `_agree`."""
         try:
             return [next(batches) for _ in range(self.config.optim.accumulation_steps)]
@@ -256,13 +259,13 @@ class Trainer:
         mine = range(parallel.rank(), count, parallel.world_size())
         # Every k-th shape, so that all categories are seen.
         stride = len(self.validation_set) / count
-        batches = [[(0, int(number * stride))] for number in mine]
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.engine.eval()
         model = self.engine.whole_model()
         with torch.no_grad():  # and without autocast: by the numbers that `occvae evaluate` prints
-            for batch in make_loader(self.validation_set, batches, num_workers=0, pin_memory=False):
-                batch = to_device(batch, self.device)
+            for number in mine:
+                sample = self.validation_set[0, int(number * stride)]
+                batch = to_device(default_collate([sample]), self.device)
                 iou = self._iou(self.objective.predict(model, batch), batch)
                 total += torch.tensor([iou.sum(), iou.numel()], device=self.device)
         self._finish_validation(model, logger, *parallel.sum_over_ranks(total).tolist())
@@ -318,7 +321,7 @@ class Trainer:
             seed=self.config.seed,
         )
 
-    def _train_loader(self, first: int, last: int):
+    def _train_batches(self, first: int, last: int) -> Iterator[Batch]:
         accumulation = self.config.optim.accumulation_steps
         sampler = StepSampler(
             len(self.train_set),
@@ -329,7 +332,7 @@ class Trainer:
             steps=range(first * accumulation, last * accumulation),
             random_views=self.config.data.num_views if self.config.data.random_views else None,
         )
-        return make_loader(
+        return load_batches(
             self.train_set,
             sampler,
             num_workers=self.config.data.num_workers,

@@ -1,15 +1,18 @@
 """A sample follows from (seed, epoch, index); the sampler from the step. Nothing else decides."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from occvae.data.build import build_dataset
-from occvae.data.dataset import ShapeDataset, StepSampler, make_loader
+from occvae.data.dataset import ShapeDataset
 from occvae.data.formats.voxels import VoxelArchiveSource
 from occvae.data.images import encode_png, load_image
+from occvae.data.loader import StepSampler, load_batches
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings
 from occvae.data.sources import Item
@@ -190,15 +193,26 @@ def test_a_resume_on_other_ranks_neither_repeats_nor_skips(ranks, steps):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_any_number_of_workers_gives_the_batches_of_the_sampler(lopsided, workers):
-    dataset = open_set(lopsided)
-    sampler = StepSampler(len(dataset), 3, rank=1, world_size=2, seed=5, steps=range(2, 7))
-    loader = make_loader(dataset, sampler, num_workers=workers, pin_memory=False)
-    for keys, batch in zip(sampler, loader, strict=True):
-        assert batch["index"].tolist() == [index for _, index in keys]
-        for number, key in enumerate(keys):
-            assert same(dataset[key], {name: value[number] for name, value in batch.items()})
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("target", ["points", "voxels"])
+@pytest.mark.parametrize("views", [None, 2])
+def test_any_number_of_workers_gives_the_batches_of_the_sampler(lopsided, workers, target, views):
+    """More batches than are under way at a time, some read at once and some when all wait."""
+    dataset = open_set(lopsided, target=target)
+    sampler = StepSampler(
+        len(dataset), 3, rank=1, world_size=2, seed=5, steps=range(2, 30), random_views=views
+    )
+    loader = load_batches(dataset, sampler, num_workers=workers, pin_memory=False)
+    taken = []
+    for batch in loader:
+        taken.append(batch)
+        if len(taken) in (1, 15):
+            time.sleep(0.5)
+    for keys, batch in zip(sampler, taken, strict=True):
+        assert batch["index"].tolist() == [key[1] for key in keys]
+        expected = default_collate([dataset[key] for key in keys])
+        assert same(expected, batch)
+        assert {n: t.dtype for n, t in expected.items()} == {n: t.dtype for n, t in batch.items()}
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 5])
