@@ -4,8 +4,8 @@ python benchmarks/loader_bench.py [DATASET] [--workers 0 1 2 4] [--simulate] [--
 
 Both hold the same shapes on the same disk, and give batches of 2,048 points and one picture of 224
 pixels. Without a dataset, procedural shapes are made. Files are in the page cache but for --cold,
-which drops them before each run. --simulate starves, or not, a consumer that takes a batch at a
-fixed pace, eight tenths of what eight workers can deliver.
+which drops them before each run. --simulate starves, or not, a GPU of a fixed pace, eight tenths of
+what eight workers can deliver.
 
 Wall time is also that of other jobs; the CPU time of a sample without workers is not.
 """
@@ -30,22 +30,21 @@ from occvae.data.loader import StepSampler, load_batches
 
 OURS, PUBLISHED, NO_NOISE = "shards", "npz folder", "npz folder, no noise"
 PACE = 0.8  # of what the workers can deliver, in the simulation
-LATE = 0.1  # of its period: a consumer that waits longer was starved
 
 
 def batches_of(dataset, args, workers: int, count: int) -> Iterator[dict[str, torch.Tensor]]:
     """So many batches: by our loader, or by PyTorch's as the published code does."""
     keys = StepSampler(len(dataset), args.batch, rank=0, world_size=1, seed=0, steps=range(count))
-    if isinstance(dataset, ShapeDataset):
-        return load_batches(dataset, keys, num_workers=workers, pin_memory=False)
     with warnings.catch_warnings():  # of more processes than cores, which is on purpose
         warnings.simplefilter("ignore", UserWarning)
+        if isinstance(dataset, ShapeDataset):
+            return load_batches(dataset, keys, num_workers=workers, pin_memory=False)
         return iter(DataLoader(dataset, batch_sampler=keys, num_workers=workers))
 
 
 def time_run(dataset, args, workers: int) -> tuple[float, float]:
-    """Wall and CPU seconds a sample, once the workers have started."""
-    warmup = max(workers, 1)
+    """Wall and CPU seconds a sample, once the workers have started and touched their memory."""
+    warmup = 6 * max(workers, 1)
     count = args.batches * warmup
     batches = batches_of(dataset, args, workers, warmup + count)
     for _ in range(warmup):
@@ -114,27 +113,31 @@ def show(rows: list[dict]) -> None:
 
 
 def simulate(dataset, args, workers: int = 8) -> dict:
-    """How late batches come to a consumer that takes one at fixed times, as a GPU would."""
+    """How long a GPU of a fixed pace would idle for want of a batch.
+
+    Its steps are queued: the batch of the next one is asked for when the one before it begins, and
+    is late when it comes after that one's end.
+    """
     rate = 1 / float(np.median([time_run(dataset, args, workers)[0] for _ in range(3)]))
     period = args.batch / (PACE * rate)
-    count = 2 * args.batches * workers
-    batches = batches_of(dataset, args, workers, workers + count)
-    for _ in range(workers):
+    warmup, count = 6 * workers, 2 * args.batches * workers
+    batches = batches_of(dataset, args, workers, warmup + count)
+    for _ in range(warmup):
         next(batches)
-    start, delays = time.perf_counter(), []
-    for number in range(1, count + 1):
-        due = start + number * period
-        time.sleep(max(0.0, due - time.perf_counter()))
-        next(batches)
-        delays.append(time.perf_counter() - due)
-    late = sum(delay > LATE * period for delay in delays) / count
+    free, waits = time.perf_counter() + period, []
+    for _ in batches:
+        begin = max(free, time.perf_counter())
+        waits.append(begin - free)
+        free = begin + period
+        time.sleep(max(0.0, begin - time.perf_counter()))
     return dict(
-        candidate="simulated consumer",
+        candidate="simulated GPU",
         workers=workers,
         samples_per_s=PACE * rate,
-        late=late,
-        longest_delay=max(delays),
-        **summarise(delays),
+        late=sum(wait > 0 for wait in waits) / count,
+        idle=sum(waits) / (count * period),
+        longest_wait=max(waits),
+        **summarise(waits),
     )
 
 
@@ -204,8 +207,8 @@ def main() -> None:
     options.add_argument("--batches", type=int, default=8, help="of a worker in a timed run")
     options.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
     options.add_argument("--cold", action="store_true", help="also with nothing in the page cache")
-    options.add_argument("--simulate", action="store_true", help="also a consumer of fixed pace")
-    options.set_defaults(repeats=5)
+    options.add_argument("--simulate", action="store_true", help="also a GPU of a fixed pace")
+    options.set_defaults(repeats=3)
     args = options.parse_args()
     torch.set_num_threads(args.threads or 1)  # as in the workers
     facts = environment()
@@ -239,9 +242,9 @@ def main() -> None:
         if args.simulate:
             row = simulate(shards, args)
             print(
-                f"a consumer of {row['samples_per_s']:.0f} samples/s, 8 workers: "
-                f"{100 * row['late']:.1f} % of batches late by more than a tenth of their period, "
-                f"at most {1e3 * row['longest_delay']:.1f} ms"
+                f"a GPU of {row['samples_per_s']:.0f} samples/s, 8 workers: "
+                f"{100 * row['late']:.1f} % of batches late, by {1e3 * row['longest_wait']:.1f} ms "
+                f"at most; idle for {100 * row['idle']:.1f} % of the time"
             )
             rows.append(row)
         if args.json:
