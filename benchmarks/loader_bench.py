@@ -30,6 +30,7 @@ from occvae.data.loader import StepSampler, load_batches
 
 OURS, PUBLISHED, NO_NOISE = "shards", "npz folder", "npz folder, no noise"
 PACE = 0.8  # of what the workers can deliver, in the simulation
+FIRST_STEP = 5.0  # seconds
 
 
 def batches_of(dataset, args, workers: int, count: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -116,14 +117,14 @@ def simulate(dataset, args, workers: int = 8) -> dict:
     """How long a GPU of a fixed pace would idle for want of a batch.
 
     Its steps are queued: the batch of the next one is asked for when the one before it begins, and
-    is late when it comes after that one's end.
+    is late when it comes after that one's end. The workers get ahead during a slow first step.
     """
     rate = 1 / float(np.median([time_run(dataset, args, workers)[0] for _ in range(3)]))
     period = args.batch / (PACE * rate)
-    warmup, count = 6 * workers, 2 * args.batches * workers
-    batches = batches_of(dataset, args, workers, warmup + count)
-    for _ in range(warmup):
-        next(batches)
+    count = 4 * args.batches * workers
+    batches = batches_of(dataset, args, workers, 1 + count)
+    next(batches)
+    time.sleep(FIRST_STEP)
     free, waits = time.perf_counter() + period, []
     for _ in batches:
         begin = max(free, time.perf_counter())
@@ -205,7 +206,7 @@ def main() -> None:
     options.add_argument("--image-size", type=int, default=224)
     options.add_argument("--batch", type=int, default=64)
     options.add_argument("--batches", type=int, default=8, help="of a worker in a timed run")
-    options.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
+    options.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2, 4])
     options.add_argument("--cold", action="store_true", help="also with nothing in the page cache")
     options.add_argument("--simulate", action="store_true", help="also a GPU of a fixed pace")
     options.set_defaults(repeats=3)
