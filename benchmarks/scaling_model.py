@@ -21,7 +21,7 @@ class TrainingCost:
     loader_seconds_per_sample: float
     """Of one core, for reading, decoding and augmenting."""
     norm_layers: int
-    """Batch norms whose statistics span the ranks: four all-reduces each in a step."""
+    """Batch norms whose statistics span the ranks: two all-reduces each in a step."""
     norm_channels: int
     """Of all of them together."""
 
@@ -106,11 +106,11 @@ def _norm_seconds(cost: TrainingCost, machine: Machine, gpus: int) -> float:
         return 0.0
     nodes, _ = _nodes(machine, gpus)
     latency = machine.node_latency + machine.hop_latency * math.ceil(math.log2(nodes))
-    # Sums and counts, then squares, in float32; and their gradients on the way back.
-    num_bytes = 4 * (4 * cost.norm_channels + 2 * cost.norm_layers)
+    # Means, squares and counts in float64; two sums of gradients in float32 on the way back.
+    num_bytes = 8 * (2 * cost.norm_channels + cost.norm_layers) + 4 * 2 * cost.norm_channels
     slowest = machine.nvlink_bytes if nodes == 1 else machine.network_bytes
     transfer = _ring(num_bytes, gpus, slowest * machine.link_efficiency)
-    return 4 * cost.norm_layers * latency + transfer
+    return 2 * cost.norm_layers * latency + transfer
 
 
 def _nodes(machine: Machine, gpus: int) -> tuple[int, int]:

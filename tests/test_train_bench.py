@@ -67,7 +67,8 @@ def test_the_gradients_of_two_nodes_by_hand():
     inside = 2 * 7 / 8 * 1e8 / 1e9  # every GPU of a node has all gradients, 25 M of 4 bytes
     across = 2 * 1 / 2 * (1e8 / 8) / 1e8  # an eighth of them goes through each port
     assert project(COST, machine, 16, 64).all_reduce == pytest.approx(inside + across)
-    norms = 4 * 11 * (20e-6 + 8e-6) + 2 * 15 / 16 * 4 * (4 * 11 * 256 + 2 * 11) / 1e8
+    there, back = 8 * (2 * 11 * 256 + 11), 4 * (2 * 11 * 256)  # bytes of the statistics
+    norms = 2 * 11 * (20e-6 + 8e-6) + 2 * 15 / 16 * (there + back) / 1e8
     assert project(COST, machine, 16, 64).norm_sync == pytest.approx(norms)
 
 
