@@ -12,7 +12,7 @@ from occvae.convert.checkpoint import holds_tensors, read_checkpoint
 from occvae.errors import UserError
 from occvae.models.pretrained import save_pretrained
 
-# Each has WEIGHTS, TRAINING_STATE, recognise(checkpoint) and convert(checkpoint).
+# Each has WEIGHTS, TRAINING_STATE, SPLITS, recognise(checkpoint) and convert(checkpoint).
 SOURCES = (occupancy_networks, pix2vox)
 
 
@@ -22,6 +22,8 @@ class Conversion(NamedTuple):
     model: nn.Module
     origin: str
     """The system and layout that it came from."""
+    splits: str
+    """The division of ShapeNet that it was trained by, see `Manifest`."""
     ignored: list[str]
     """Entries beside the weights, such as the optimiser's state."""
 
@@ -49,7 +51,7 @@ def convert_checkpoint(source: str | Path) -> Conversion:
         model, origin = module.convert(checkpoint)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    return Conversion(model.eval(), origin, ignored)
+    return Conversion(model.eval(), origin, module.SPLITS, ignored)
 
 
 def _beside_the_weights(checkpoint: dict, module: ModuleType) -> list[str]:
@@ -73,5 +75,5 @@ def convert_file(source: str | Path, folder: str | Path) -> Conversion:
     with open(source, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {"file": Path(source).name, "sha256": digest, "system": conversion.origin}
-    save_pretrained(conversion.model, folder, converted_from=origin)
+    save_pretrained(conversion.model, folder, splits=conversion.splits, converted_from=origin)
     return conversion

@@ -15,6 +15,7 @@ from occvae.models.registry import create_model
 THRESHOLD = 0.2  # the published one
 WEIGHTS = ("model",)
 TRAINING_STATE = ("optimizer",)
+SPLITS = "onet"
 
 _RULES: Rules = (
     (r"encoder\.features\.(.+)", r"encoder.backbone.\1"),

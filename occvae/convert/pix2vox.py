@@ -18,6 +18,7 @@ OPTIONS = {"normalisation": "symmetric"}
 _PARTS = ("encoder", "decoder", "merger", "refiner")
 WEIGHTS = tuple(f"{part}_state_dict" for part in _PARTS)
 TRAINING_STATE = tuple(f"{part}_solver_state_dict" for part in _PARTS)
+SPLITS = "pix2vox"
 
 _VGG: Rules = ((r"encoder\.vgg\.(.+)", r"encoder.backbone.backbone.\1"),)
 _RESNET: Rules = tuple(

@@ -20,7 +20,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, **metadata) -> None:
     Args:
         model: from `create_model`.
         folder: made if absent; an export in it is replaced.
-        **metadata: JSON values kept in config.json, e.g. the step and the metrics.
+        **metadata: JSON values kept in config.json, e.g. the step, and the splits of the dataset.
     """
     from safetensors.torch import save_file
 

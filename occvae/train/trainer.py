@@ -205,9 +205,13 @@ class Trainer:
             keep = self.config.keep_checkpoints
             save_checkpoint(self.run, self.progress, {**weights, **moments}, keep)
             if self.progress.step:
-                save_pretrained(model, self.run / "last", step=self.progress.step)
+                self._export(model, "last")
 
         parallel.from_first_rank(write)
+
+    def _export(self, model: torch.nn.Module, name: str, **metrics: float) -> None:
+        splits = self.train_set.manifest.splits
+        save_pretrained(model, self.run / name, step=self.progress.step, splits=splits, **metrics)
 
     def _step(self, micro_batches: list[Batch], logger: RunLogger) -> None:
         self._loss, self._indices = torch.zeros((), device=self.device), []
@@ -293,7 +297,7 @@ class Trainer:
             if hasattr(model, "sample"):
                 write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), model, self.device)
             if best:
-                save_pretrained(model, self.run / "best", step=step, val_iou=iou)
+                self._export(model, "best", val_iou=iou)
 
         parallel.from_first_rank(write)
 

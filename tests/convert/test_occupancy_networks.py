@@ -63,7 +63,7 @@ def test_published_model(tmp_path, capsys, inputs, legacy, prefix):
     model = from_pretrained(tmp_path / "model")
     assert (model.arch, model.threshold, model.image_size) == ("onet", 0.2, 224)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["converted_from"]["file"] == "onet.pt"
+    assert (config["converted_from"]["file"], config["splits"]) == ("onet.pt", "onet")
     assert_same_logits(model, state, inputs)
 
 

@@ -1,5 +1,7 @@
 """Checkpoints of Pix2Vox and Pix2Vox++ give the published forward pass."""
 
+import json
+
 import pytest
 import torch
 
@@ -90,6 +92,8 @@ def test_as_a_file(tmp_path, capsys, pictures, prefix):
     assert f"({SMALLEST}) -> {tmp_path / 'model'} ({SMALLEST}): " in said
     assert "left out, as only training needs it: best_epoch, best_iou, decoder_solver_st" in said
     assert_same_volumes(from_pretrained(tmp_path / "model"), SMALLEST, states, pictures)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert (config["converted_from"]["system"], config["splits"]) == (SMALLEST, "pix2vox")
 
 
 @needs_model(SMALLEST)

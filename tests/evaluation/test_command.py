@@ -112,7 +112,7 @@ def test_processes_share_the_shapes(arguments, tmp_path, restored_threads):
 def test_splits_of_others_are_refused(tiny_dataset, tmp_path, capsys):
     root = copy_shapes(tiny_dataset, tmp_path / "data", 1, splits="onet")
     folder = tmp_path / "official"
-    save_pretrained(octahedron_model(), folder, converted_from={"system": "pix2vox-a"})
+    save_pretrained(octahedron_model(), folder, splits="pix2vox")
     assert main(["evaluate", "--model", str(folder), "--data", str(root), "--split", "test"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {root}: follows the splits of Occupancy Networks, but {folder}")

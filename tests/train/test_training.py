@@ -75,6 +75,12 @@ def test_training_learns_from_the_picture(trained, tiny_dataset):
     assert found > controls["shuffled_images"]["micro"]["mean"] + 0.1, report
 
 
+def test_exports_say_what_they_were_trained_on(trained):
+    for name, step in (("best", 200), ("last", 400)):
+        config = json.loads((trained / name / "config.json").read_text())
+        assert config["splits"] == "own" and config["step"] >= step
+
+
 def test_a_run_leaves_its_records(trained):
     lines = metrics(trained)
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
