@@ -1,5 +1,6 @@
 """The command as a user meets it: what it writes, and one line for every mistake."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 
 from occvae.cli import main
 from occvae.data.manifest import Manifest
+from occvae.data.shards import Shard
 from occvae.errors import UserError
 from occvae.models import save_pretrained
 from occvae.models.decoders import CbnDecoder
@@ -113,6 +115,16 @@ def test_images_stay_in_their_folder(here, capsys):
     assert not Path("up.png").exists()
     message = "set: has no shapes in split 'val'"
     assert_refused(capsys, "data", "images", "set", "out", message=message)
+
+
+def test_images_are_named_by_what_they_are(here, monkeypatch):
+    np.savez("solid.npz", voxels=np.ones((1, 4, 4, 4), bool), id=["solid"], split=["train"])
+    assert run("data", "import", "voxels", "solid.npz", "set", *SMALL) == 0
+    photograph = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(photograph, "JPEG")
+    monkeypatch.setattr(Shard, "image", lambda *_: photograph.getvalue())
+    assert run("data", "images", "set", "out", "--split", "train") == 0
+    assert [path.name for path in Path("out").iterdir()] == ["solid.jpeg"]
 
 
 def test_build_procedural(here, capsys):

@@ -1,6 +1,7 @@
 """occvae data: datasets in, out and looked into."""
 
 import argparse
+import io
 import json
 from pathlib import Path
 
@@ -261,6 +262,7 @@ def _info(options: argparse.Namespace) -> None:
 def _export_images(options: argparse.Namespace) -> None:
     """The first view of shapes spread evenly over a split: pictures to try `reconstruct` on."""
     import numpy as np
+    from PIL import Image
 
     from occvae.data.dataset import ShapeDataset
 
@@ -272,7 +274,10 @@ def _export_images(options: argparse.Namespace) -> None:
     for index in np.linspace(0, len(dataset) - 1, count).round().astype(int):
         shard, local = dataset.locate(index)
         name = dataset.ids[index].replace("/", "_")  # ids come from archives, not from this folder
-        (folder / f"{name}.png").write_bytes(shard.image(local, 0))
+        content = shard.image(local, 0)
+        with Image.open(io.BytesIO(content)) as picture:
+            suffix = picture.format.lower()
+        (folder / f"{name}.{suffix}").write_bytes(content)
     print(f"{count} pictures in {folder}")
 
 

@@ -63,7 +63,7 @@ class VoxelArchiveSource:
         self.settings = {"archives": archives, "up": up, **shape_settings.to_dict()}
         self.skipped: dict[str, str] = {}
         self.items: list[Item] = []
-        self._grids: list[np.ndarray] = []
+        self._grids: list[tuple[np.ndarray, int]] = []  # packed bits and edge
         for path in paths:
             try:
                 self._add_archive(path)
@@ -75,7 +75,8 @@ class VoxelArchiveSource:
 
     def shape(self, index: int) -> VoxelShape:
         """The solid of an item."""
-        grid = self._grids[index].astype(bool)
+        bits, edge = self._grids[index]
+        grid = np.unpackbits(bits, count=edge**3).reshape(edge, edge, edge).view(bool)
         if self.up == "z":
             grid = np.flip(grid.transpose(0, 2, 1), axis=2)
         return VoxelShape(grid)
@@ -87,12 +88,12 @@ class VoxelArchiveSource:
         )
 
     def _add_archive(self, path: Path) -> None:
-        grids, columns = _read_archive(path)
+        grids, edge, columns = _read_archive(path)
         for split in columns["split"]:
             if split not in SPLITS:
                 raise UserError(f"{path}: split {split!r} is none of {', '.join(SPLITS)}")
         self.items += map(Item, columns["id"], columns["category"], columns["split"])
-        self._grids += list(grids)
+        self._grids += [(bits, edge) for bits in grids]
 
 
 # What numpy.load is known to raise on files that are not, or no longer, an .npz archive.
@@ -112,7 +113,8 @@ def _digest(path: Path) -> str | None:
     return file_sha256(path) if path.is_file() else None
 
 
-def _read_archive(path: Path) -> tuple[np.ndarray, dict[str, list[str]]]:
+def _read_archive(path: Path) -> tuple[np.ndarray, int, dict[str, list[str]]]:
+    """Packed bits (N, R^3/8), R, and the columns."""
     try:
         with np.load(path) as archive:
             content = {key: archive[key] for key in archive.files}
@@ -122,7 +124,7 @@ def _read_archive(path: Path) -> tuple[np.ndarray, dict[str, list[str]]]:
         raise UserError(f"{path}: not a readable .npz archive ({error})") from None
     if "voxels" not in content:
         raise UserError(f"{path}: has no 'voxels' array (found {', '.join(sorted(content))})")
-    grids = _unpack_grids(path, content)
+    grids, edge = _pack_grids(path, content)
     count = len(grids)
     columns = {
         "category": content.get("category", np.full(count, "object")),
@@ -132,22 +134,23 @@ def _read_archive(path: Path) -> tuple[np.ndarray, dict[str, list[str]]]:
     for key, values in columns.items():
         if values.shape != (count,):
             raise UserError(f"{path}: '{key}' has shape {values.shape}, expected ({count},)")
-    return grids, {key: values.astype(str).tolist() for key, values in columns.items()}
+    return grids, edge, {key: values.astype(str).tolist() for key, values in columns.items()}
 
 
-def _unpack_grids(path: Path, content: dict[str, np.ndarray]) -> np.ndarray:
-    """(N, R, R, R) bool."""
+def _pack_grids(path: Path, content: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
+    """(N, R^3/8) uint8 bits, an eighth of what bytes would take, and R."""
     voxels = content["voxels"]
     if voxels.dtype.kind not in "biuf":
         raise UserError(f"{path}: 'voxels' is {voxels.dtype}, expected bool or numbers")
     if voxels.ndim == 4 and voxels.shape[1] == voxels.shape[2] == voxels.shape[3]:
-        return voxels if voxels.dtype == bool else voxels >= 0.5
+        count, edge = voxels.shape[:2]
+        solid = voxels if voxels.dtype == bool else voxels >= 0.5
+        return np.packbits(solid.reshape(count, edge**3), axis=1), edge
     resolution = content.get("resolution", np.empty(0))
     if voxels.ndim == 2 and voxels.dtype == np.uint8 and resolution.shape == ():
         edge = int(resolution) if resolution.dtype.kind in "iu" else 0
         if edge > 0 and voxels.shape[1] == (edge**3 + 7) // 8:
-            bits = np.unpackbits(voxels, axis=1, count=edge**3)
-            return bits.reshape(-1, edge, edge, edge).astype(bool)
+            return voxels, edge
     raise UserError(
         f"{path}: 'voxels' is {voxels.dtype} {voxels.shape}; expected (N, R, R, R), or packed "
         "uint8 (N, R^3/8) with an integer 'resolution'"
