@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from occvae.errors import UserError
+from occvae.whole_files import write_whole
 
 FORMAT_VERSION = 2
 MANIFEST = "dataset.json"
@@ -60,12 +61,8 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def save(self, root: Path) -> None:
-        temporary = root / (MANIFEST + ".tmp")
-        try:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
-            os.replace(temporary, root / MANIFEST)
-        finally:
-            temporary.unlink(missing_ok=True)
+        text = json.dumps(asdict(self), indent=1) + "\n"
+        write_whole(root / MANIFEST, lambda path: path.write_text(text))
 
     @classmethod
     def load(cls, root: str | Path) -> "Manifest":

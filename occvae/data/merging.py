@@ -1,6 +1,5 @@
 """Several datasets into one."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from occvae.data.manifest import SPLITS, Manifest, ShardEntry, sole_writer
 from occvae.data.shards import Shard, file_sha256
 from occvae.data.splitting import fingerprint
 from occvae.errors import UserError
+from occvae.whole_files import write_whole
 
 
 def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest:
@@ -123,13 +123,10 @@ def _plan(roots: list[Path], manifests: list[Manifest]) -> list[tuple[Path, Shar
 
 
 def _copy(root: Path, entry: ShardEntry, destination: Path, file: str) -> ShardEntry:
-    path = destination / file
-    temporary = path.with_suffix(".tmp")
-    try:
-        shutil.copyfile(root / entry.file, temporary)
-        if file_sha256(temporary) != entry.sha256:
+    def copy(path: Path) -> None:
+        shutil.copyfile(root / entry.file, path)
+        if file_sha256(path) != entry.sha256:
             raise UserError(f"{root / entry.file}: SHA-256 differs from the manifest (damaged)")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_whole(destination / file, copy)
     return ShardEntry(file, entry.split, entry.num_shapes, entry.num_bytes, entry.sha256)

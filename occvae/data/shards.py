@@ -35,6 +35,7 @@ from occvae.data.manifest import FORMAT_VERSION, ShardEntry, check_version
 from occvae.data.points import decode_points
 from occvae.data.sample import Sample
 from occvae.errors import UserError
+from occvae.whole_files import write_whole
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
@@ -43,28 +44,26 @@ def write_shard(path: Path, samples: list[Sample]) -> None:
     Raises:
         UserError: it cannot be written, the disk being full, for example.
     """
-    temporary = path.with_suffix(".tmp")
     try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["format_version"] = FORMAT_VERSION
-            for name, array in _arrays(samples).items():
-                file.create_dataset(name, data=array)
-            for name in ("id", "category"):
-                texts = [getattr(sample, name) for sample in samples]
-                file.create_dataset(
-                    {"id": "ids", "category": "categories"}[name],
-                    data=texts,
-                    dtype=h5py.string_dtype(),
-                )
-        os.replace(temporary, path)
+        write_whole(path, lambda temporary: _save(temporary, samples))
     except OSError as error:  # HDF5 tells of a full disk in three lines
         reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
         raise UserError(
             f"{path}: cannot be written ({reason}); run the same command again when that is "
             "mended: it continues where it stopped"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _save(path: Path, samples: list[Sample]) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["format_version"] = FORMAT_VERSION
+        for name, array in _arrays(samples).items():
+            file.create_dataset(name, data=array)
+        for name, texts in (
+            ("ids", [sample.id for sample in samples]),
+            ("categories", [sample.category for sample in samples]),
+        ):
+            file.create_dataset(name, data=texts, dtype=h5py.string_dtype())
 
 
 def _arrays(samples: list[Sample]) -> dict[str, np.ndarray]:

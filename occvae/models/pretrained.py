@@ -1,13 +1,13 @@
 """Models as folders: config.json (architecture and options) beside model.safetensors."""
 
 import json
-import os
 from pathlib import Path
 
 from torch import nn
 
 from occvae.errors import UserError
 from occvae.models.registry import create_model
+from occvae.whole_files import write_whole
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # Where a training run keeps its exports, in the order they are looked for.
@@ -25,7 +25,6 @@ def save_pretrained(model: nn.Module, folder: str | Path, **metadata) -> None:
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     # Weights come from this export, not from the hub, when the model is made again.
     options = {
         key: value
@@ -34,10 +33,9 @@ def save_pretrained(model: nn.Module, folder: str | Path, **metadata) -> None:
     }
     config = {"arch": model.arch, "options": options, **metadata}
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    save_file(state, folder / (WEIGHTS + ".tmp"), metadata={"format": "pt"})
-    (folder / (CONFIG + ".tmp")).write_text(json.dumps(config, indent=1) + "\n")
-    os.replace(folder / (WEIGHTS + ".tmp"), folder / WEIGHTS)
-    os.replace(folder / (CONFIG + ".tmp"), folder / CONFIG)
+    text = json.dumps(config, indent=1) + "\n"
+    write_whole(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    write_whole(folder / CONFIG, lambda path: path.write_text(text))
 
 
 def from_pretrained(path: str | Path) -> nn.Module:

@@ -85,7 +85,7 @@ def test_an_interrupted_build_continues(source, straight, tmp_path, monkeypatch,
 
     def interrupt(root, file, *arguments):
         if len(finished) == after:
-            (root / Path(file).with_suffix(".tmp")).write_bytes(b"half a shard")
+            (root / f".{Path(file).stem}.partial.h5").write_bytes(b"half a shard")
             raise KeyboardInterrupt
         finished.append(file)
         finish(root, file, *arguments)

@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_a_merge_that_says_so_and_continues(
     merge_datasets([first, second], tmp_path)
     assert shapes(tmp_path).keys() == (shapes(first) | shapes(second)).keys()
     assert verify_dataset(tmp_path).complete
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob("*.partial*"))
 
 
 def test_a_damaged_source_stops_a_merge(first, second, tmp_path):
