@@ -1,8 +1,10 @@
 """Batches for training: which samples a step sees, and how they come from worker processes."""
 
+import atexit
 import math
 import mmap
 import signal
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +16,7 @@ from occvae.data.dataset import Batch, Layout, ShapeDataset
 
 _PREFETCHED = 4  # batches of each worker
 _ALIGNMENT = 64
+_under_way: weakref.WeakSet[Iterator] = weakref.WeakSet()
 
 
 class StepSampler:
@@ -106,10 +109,19 @@ def load_batches(
         multiprocessing_context="fork",  # so that the processes have the ring, too
         worker_init_fn=_leave_signals_to_the_trainer,
     )
+    numbered = iter(loader)  # the processes start here, not at the first batch
+    _under_way.add(numbered)
     return (
         {name: keep(tensor) for name, tensor in ring.tensors(number, layout).items()}
-        for number, layout in iter(loader)  # the processes start here, not at the first batch
+        for number, layout in numbered
     )
+
+
+@atexit.register  # later than torch and multiprocessing do, and so called before them
+def _end_loaders() -> None:
+    """Python would end these processes by a signal that they ignore, and wait for them for ever."""
+    for numbered in list(_under_way):
+        numbered._shutdown_workers()
 
 
 class _Ring(Dataset):

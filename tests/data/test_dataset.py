@@ -1,5 +1,7 @@
 """A sample follows from (seed, epoch, index); the sampler from the step. Nothing else decides."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -213,6 +215,27 @@ def test_any_number_of_workers_gives_the_batches_of_the_sampler(lopsided, worker
         expected = default_collate([dataset[key] for key in keys])
         assert same(expected, batch)
         assert {n: t.dtype for n, t in expected.items()} == {n: t.dtype for n, t in batch.items()}
+
+
+LEFT_OPEN = """
+import sys
+from occvae.data.dataset import ShapeDataset
+from occvae.data.loader import StepSampler, load_batches
+
+dataset = ShapeDataset(sys.argv[1], "train", image_size=8, num_points=8)
+sampler = StepSampler(len(dataset) + 1, 3, rank=0, world_size=1, seed=5, steps=range(1000))
+begun, fresh = (load_batches(dataset, sampler, num_workers=1, pin_memory=False) for _ in "ab")
+while True:
+    next(begun)
+"""
+
+
+def test_python_ends_with_batches_left(lopsided):
+    """Also where the stack of an error keeps the loader."""
+    command = [sys.executable, "-W", "ignore", "-c", LEFT_OPEN, str(lopsided)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.strip().endswith("IndexError: shape 8 of a dataset of 8")
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 5])
