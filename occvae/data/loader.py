@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from occvae.data.dataset import Batch, Layout, ShapeDataset
+from occvae.errors import UserError
 
 _PREFETCHED = 4  # batches of each worker
 _ALIGNMENT = 64
@@ -137,7 +138,14 @@ class _Ring(Dataset):
         *_, (_, end) = _spans(dataset.batch_layout([(0, 0)] * batch_size))
         self._slot_bytes = _aligned(end)
         # Anonymous, because /dev/shm is small in many containers.
-        memory = mmap.mmap(-1, num_slots * self._slot_bytes)
+        size = num_slots * self._slot_bytes
+        try:
+            memory = mmap.mmap(-1, size)
+        except OSError as error:
+            raise UserError(
+                f"{num_slots} batches of {batch_size} under way take {size / 1e9:.1f} GB "
+                f"({error.strerror}); lower data.num_workers or optim.batch_size"
+            ) from None
         self._memory = torch.frombuffer(memory, dtype=torch.uint8)
 
     def __getitem__(self, numbered: tuple[int, list[tuple[int, ...]]]) -> tuple[int, Layout]:

@@ -1,5 +1,7 @@
 """A sample follows from (seed, epoch, index); the sampler from the step. Nothing else decides."""
 
+import errno
+import mmap
 import subprocess
 import sys
 import time
@@ -215,6 +217,16 @@ def test_any_number_of_workers_gives_the_batches_of_the_sampler(lopsided, worker
         expected = default_collate([dataset[key] for key in keys])
         assert same(expected, batch)
         assert {n: t.dtype for n, t in expected.items()} == {n: t.dtype for n, t in batch.items()}
+
+
+def test_batches_beyond_the_memory_are_refused(lopsided, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    sampler = StepSampler(9, 3, rank=0, world_size=1, seed=5, steps=range(1))
+    with pytest.raises(UserError, match=r"5 batches of 3 .* memory\); lower data.num_workers"):
+        load_batches(open_set(lopsided), sampler, num_workers=1, pin_memory=False)
 
 
 LEFT_OPEN = """
