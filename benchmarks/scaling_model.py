@@ -78,9 +78,9 @@ def project(cost: TrainingCost, machine: Machine, gpus: int, batch_size: int) ->
         cost.loader_seconds_per_sample / machine.loader_cores,
         cost.sample_bytes / machine.host_bytes,
     )
-    step = max(data, compute + all_reduce + norm_sync)
-    waits = {"data": data - compute, "all-reduce": all_reduce, "batch norm sync": norm_sync}
-    first, second, _ = sorted(waits, key=waits.get, reverse=True)
+    waits = {"data": data, "all-reduce": all_reduce, "batch norm sync": norm_sync}
+    step = _step_seconds(compute, waits)
+    first = _binding(compute, waits)
     return Projection(
         gpus=gpus,
         compute=compute,
@@ -90,8 +90,17 @@ def project(cost: TrainingCost, machine: Machine, gpus: int, batch_size: int) ->
         samples_per_second=gpus * batch_size / step,
         efficiency=compute / step,
         binds_first=first if step > 1.05 * compute else "arithmetic",
-        binds_next=second,
+        binds_next=_binding(compute, {**waits, first: 0.0}),
     )
+
+
+def _step_seconds(compute: float, waits: dict[str, float]) -> float:
+    return max(waits["data"], compute + waits["all-reduce"] + waits["batch norm sync"])
+
+
+def _binding(compute: float, waits: dict[str, float]) -> str:
+    """That without which a step would be shortest."""
+    return min(waits, key=lambda name: _step_seconds(compute, {**waits, name: 0.0}))
 
 
 def _gradient_seconds(cost: TrainingCost, machine: Machine, gpus: int) -> float:

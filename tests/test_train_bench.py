@@ -62,6 +62,22 @@ def test_what_binds_first():
     assert project(COST, Machine(loader_cores=0.1), 64, 64).binds_first == "data"
 
 
+def test_data_that_come_before_the_ranks_are_done_do_not_bind():
+    machine = Machine(
+        peak_flops=64 * 75e9,
+        utilisation=1,
+        nvlink_bytes=2 * 7 / 8 * 50e6 / 0.4,
+        link_efficiency=1,
+        node_latency=0.3 / 22,
+        loader_cores=64 * 2e-3 / 1.5,
+    )
+    row = project(COST, machine, gpus=8, batch_size=64)
+    assert row.data == pytest.approx(1.5)
+    seconds = row.compute, row.all_reduce, row.norm_sync
+    assert seconds == pytest.approx((1, 0.4, 0.3), abs=1e-3)
+    assert (row.binds_first, row.binds_next) == ("all-reduce", "data")
+
+
 def test_the_gradients_of_two_nodes_by_hand():
     machine = Machine(nvlink_bytes=1e9, network_bytes=1e8, link_efficiency=1, gradient_bytes=4)
     inside = 2 * 7 / 8 * 1e8 / 1e9  # every GPU of a node has all gradients, 25 M of 4 bytes
