@@ -136,7 +136,7 @@ def simulate(dataset, args, workers: int = 8) -> dict:
         workers=workers,
         samples_per_s=PACE * rate,
         late=sum(wait > 0 for wait in waits) / count,
-        idle=sum(waits) / (count * period),
+        idle=sum(waits) / (count * period + sum(waits)),
         longest_wait=max(waits),
         **summarise(waits),
     )

@@ -1,9 +1,13 @@
-"""The benchmark's folder of .npz files holds the shapes of the shards that it is compared with."""
+"""The benchmark compares the same shapes, and its simulated GPU keeps time."""
+
+import argparse
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import loader_bench
 from npz_folder import NOISE, NpzFolder, write_npz_folder
 from occvae.data.dataset import ShapeDataset
 from occvae.data.images import load_image
@@ -27,3 +31,18 @@ def test_the_folder_gives_the_points_and_pictures_of_the_shards(tiny_dataset, tm
     assert min(np.abs(found - picture).mean() for picture in stored) < 4  # JPEG
     with Image.open(folders[3] / "img_choy2016" / "000.jpg") as picture:
         assert picture.format == "JPEG"
+
+
+def test_a_gpu_that_gets_half_of_what_it_could_take_idles_half_the_time(monkeypatch):
+    period = 0.02
+    monkeypatch.setattr(loader_bench, "FIRST_STEP", 0.0)
+    monkeypatch.setattr(loader_bench, "time_run", lambda *_: (loader_bench.PACE * period, 0.0))
+
+    def slow(dataset, args, workers, count):
+        return (time.sleep(2 * period) for _ in range(count))
+
+    monkeypatch.setattr(loader_bench, "batches_of", slow)
+    row = loader_bench.simulate(None, argparse.Namespace(batch=1, batches=3), workers=2)
+    assert row["samples_per_s"] == pytest.approx(1 / period)
+    assert row["late"] > 0.9
+    assert 0.4 < row["idle"] < 0.7
