@@ -1,6 +1,7 @@
 """Batches for training: which samples a step sees, and how they come from worker processes."""
 
 import atexit
+import contextlib
 import math
 import mmap
 import signal
@@ -108,9 +109,9 @@ def load_batches(
         num_workers=num_workers,
         prefetch_factor=_PREFETCHED,
         multiprocessing_context="fork",  # so that the processes have the ring, too
-        worker_init_fn=_leave_signals_to_the_trainer,
     )
-    numbered = iter(loader)  # the processes start here, not at the first batch
+    with _deaf_to_signals():
+        numbered = iter(loader)  # the processes start here, not at the first batch
     _under_way.add(numbered)
     return (
         {name: keep(tensor) for name, tensor in ring.tensors(number, layout).items()}
@@ -120,7 +121,7 @@ def load_batches(
 
 @atexit.register  # later than torch and multiprocessing do, and so called before them
 def _end_loaders() -> None:
-    """Python would end these processes by a signal that they ignore, and wait for them for ever."""
+    """Python would end these processes by a signal that they do not hear, and wait for ever."""
     for numbered in list(_under_way):
         numbered._shutdown_workers()
 
@@ -183,7 +184,14 @@ def _aligned(offset: int) -> int:
     return -(-offset // _ALIGNMENT) * _ALIGNMENT
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Terminals and launchers signal every process; a loader that died would abort the save."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@contextlib.contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """Processes begun here are so for life, and from their first moment on.
+
+    Terminals and launchers signal every process; a loader that died would abort the save.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,6 +2,9 @@
 
 import errno
 import mmap
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -227,6 +230,18 @@ def test_batches_beyond_the_memory_are_refused(lopsided, monkeypatch):
     sampler = StepSampler(9, 3, rank=0, world_size=1, seed=5, steps=range(1))
     with pytest.raises(UserError, match=r"5 batches of 3 .* memory\); lower data.num_workers"):
         load_batches(open_set(lopsided), sampler, num_workers=1, pin_memory=False)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_to_all_processes_end_no_loader(lopsided, number):
+    """From the first moment on."""
+    sampler = StepSampler(8, 3, rank=0, world_size=1, seed=5, steps=range(3))
+    for _ in range(5):
+        loader = load_batches(open_set(lopsided), sampler, num_workers=2, pin_memory=False)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, number)
+        assert len(list(loader)) == 3
 
 
 LEFT_OPEN = """
