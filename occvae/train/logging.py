@@ -1,10 +1,11 @@
 """What a run tells: a progress bar, metrics.jsonl and TensorBoard, from the first rank only."""
 
 import contextlib
+import functools
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -35,7 +36,7 @@ class RunLogger:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        threading.excepthook = _without_what_is_raised_again
+        threading.excepthook = functools.partial(_unless_raised_again, threading.excepthook)
         path = folder / "metrics.jsonl"
         kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first_step]
         path.write_text("".join(kept))
@@ -82,10 +83,12 @@ class RunLogger:
             raise OSError(f"{self._folder}: no metrics can be written: {error}") from None
 
 
-def _without_what_is_raised_again(failure: threading.ExceptHookArgs) -> None:
+def _unless_raised_again(
+    tell: Callable[[threading.ExceptHookArgs], object], failure: threading.ExceptHookArgs
+) -> None:
     """TensorBoard's thread keeps what it met, a full disk say; the next write raises it."""
     if getattr(failure.thread, "exception", None) is not failure.exc_value:
-        threading.__excepthook__(failure)
+        tell(failure)
 
 
 def _complete_lines(path: Path) -> list[str]:
