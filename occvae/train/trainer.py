@@ -112,7 +112,7 @@ class Trainer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             return self._run(batches, last, logger)
         except BaseException:
-            # Loader processes ignore the signal by which Python would end them, and it would wait.
+            # A failed rank leaves without Python's exit; its loader processes would notice late.
             for process in multiprocessing.active_children():
                 process.kill()
             raise
