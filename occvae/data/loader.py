@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from occvae.data.dataset import Batch, Layout, ShapeDataset
@@ -96,10 +95,9 @@ def load_batches(
         num_workers: processes that read ahead; 0 to read in this one.
         pin_memory: whether batches come page-locked, for copies to a GPU beside its work.
     """
-    keep = Tensor.pin_memory if pin_memory else Tensor.clone
     if num_workers == 0:
         stacked = (default_collate([dataset[key] for key in keys]) for keys in batches)
-        return ({name: keep(tensor) for name, tensor in batch.items()} for batch in stacked)
+        return map(_pinned, stacked) if pin_memory else stacked
     # As many batches are under way as are prefetched, and one is being copied.
     ring = _Ring(dataset, batches.batch_size, num_slots=_PREFETCHED * num_workers + 1)
     loader = DataLoader(
@@ -113,10 +111,16 @@ def load_batches(
     with _deaf_to_signals():
         numbered = iter(loader)  # the processes start here, not at the first batch
     _under_way.add(numbered)
-    return (
-        {name: keep(tensor) for name, tensor in ring.tensors(number, layout).items()}
-        for number, layout in numbered
-    )
+    keep = _pinned if pin_memory else _copied
+    return (keep(ring.tensors(number, layout)) for number, layout in numbered)
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {name: tensor.pin_memory() for name, tensor in batch.items()}
+
+
+def _copied(batch: Batch) -> Batch:
+    return {name: tensor.clone() for name, tensor in batch.items()}
 
 
 @atexit.register  # later than torch and multiprocessing do, and so called before them
