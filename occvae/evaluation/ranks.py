@@ -15,24 +15,30 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from occvae.errors import UserError
-from occvae.train.parallel import local_device, share_cores
+from occvae.train.parallel import local_device, set_time_limit, share_cores
 
-_TIMEOUT = timedelta(hours=2)  # the slowest rank keeps the others waiting
+_MEETING = timedelta(minutes=10)  # nodes do not start at the same time
+_PATIENCE = timedelta(hours=2)  # the slowest rank keeps the others waiting
 _Result = TypeVar("_Result")
 
 
 @contextmanager
 def processes() -> Iterator[torch.device]:
-    """Meets the other processes, if a launcher announced any; yields the device of this one."""
+    """Meets the other processes, if a launcher announced any; yields the device of this one.
+
+    Once in the life of a process: under torchrun a second meeting would find the addresses of the
+    first, which nobody answers any more.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield local_device()
         return
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
     share_cores(local_ranks)
     try:
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
-    except (dist.DistError, ValueError) as error:
+        dist.init_process_group("gloo", timeout=_MEETING)
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"the ranks cannot meet: {str(error).splitlines()[0]}") from None
+    set_time_limit(_PATIENCE, dist.group.WORLD)
     try:
         yield local_device()
         _leave_together()

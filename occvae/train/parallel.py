@@ -88,14 +88,17 @@ def begin_time_limits() -> None:
     For all groups, those that DeepSpeed has made for gradients included: they would wait for half
     an hour.
     """
-    private = dist.distributed_c10d
-    for group in list(private._world.pg_map):
-        if group is _Waiting.patient_group and rank() != 0:
-            continue
-        if hasattr(dist, "set_timeout"):
-            dist.set_timeout(_Waiting.step, group)
-        else:  # what it was called before
-            private._set_pg_timeout(_Waiting.step, group)
+    for group in list(dist.distributed_c10d._world.pg_map):
+        if group is not _Waiting.patient_group or rank() == 0:
+            set_time_limit(_Waiting.step, group)
+
+
+def set_time_limit(limit: timedelta, group: dist.ProcessGroup) -> None:
+    """How long this rank waits for the others of the group from here on."""
+    if hasattr(dist, "set_timeout"):
+        dist.set_timeout(limit, group)
+    else:  # what it was called before
+        dist.distributed_c10d._set_pg_timeout(limit, group)
 
 
 def rank() -> int:

@@ -19,6 +19,8 @@ from occvae.models import save_pretrained
 from tests.evaluation.datasets import copy_shapes
 from tests.fakes import CENTRE, RADIUS, octahedron_model
 
+LAUNCHER = Path(__file__).parents[2] / "launchers" / "evaluate.py"
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
@@ -78,35 +80,30 @@ def test_mistakes_are_told_before_anything_is_evaluated(
     assert not list(tmp_path.glob("*.csv"))
 
 
-# A mistake first, because starting processes takes longer than what they do here.
-SCRIPT = """
-import sys
-from occvae.cli import main
-try:
-    status = main([*sys.argv[1:], "--split", "test"])
-except SystemExit as exit:
-    status = exit.code
-assert status == 2
-sys.exit(main(sys.argv[1:]))
-"""
+def on_two_ranks(*arguments: str) -> subprocess.CompletedProcess:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(LAUNCHER), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
 def test_processes_share_the_shapes(arguments, tmp_path, restored_threads):
-    """What two processes write is what one does, to the last digit; one of them tells mistakes."""
+    """What two processes write is what one does, to the last digit."""
     # As many threads as each of two ranks has: sums of networks are rounded by their number.
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
     assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
-    (tmp_path / "script.py").write_text(SCRIPT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, "script.py", "evaluate", *arguments, "--json", "two.json"]
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    finished = on_two_ranks(*arguments, "--json", str(tmp_path / "two.json"))
     assert finished.returncode == 0, finished.stderr
-    errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "has no shapes in split 'test'" in errors[0]
-    assert finished.stdout.count("report: two.json") == 1
+    assert finished.stdout.count(f"report: {tmp_path / 'two.json'}") == 1
     for suffix in (".json", ".csv"):
         one, two = (tmp_path / f"{name}{suffix}" for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+
+
+def test_one_process_tells_a_mistake(arguments):
+    finished = on_two_ranks(*arguments, "--split", "test")
+    assert finished.returncode != 0
+    [line] = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert "has no shapes in split 'test'" in line
 
 
 def test_splits_of_others_are_refused(tiny_dataset, tmp_path, capsys):
