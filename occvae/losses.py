@@ -57,6 +57,7 @@ def kl_loss(kl: Tensor, free_nats: float) -> Tensor:
     """KL (B, D) of a batch as one term: the mean over the batch, the sum over the dimensions.
 
     A dimension whose mean is below `free_nats` nats costs that much and has no gradient, so that
-    the first ones are for free (Kingma et al. 2016).
+    the first ones are for free (Kingma et al. 2016). The mean is that of a rank's micro step, so
+    that what is for free depends a little on how a batch is divided; without free nats nothing does.
     """
     return kl.mean(dim=0).clamp_min(free_nats).sum()

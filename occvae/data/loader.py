@@ -35,7 +35,8 @@ class StepSampler:
         rank, world_size: of this process.
         seed: of the run.
         steps: the steps to run.
-        random_views: None, or N for 1 to N pictures of a shape, as many for a whole global batch.
+        random_views: None, or the least and the most pictures of a shape, as many for all of a
+            global batch.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class StepSampler:
         world_size: int,
         seed: int,
         steps: range,
-        random_views: int | None = None,
+        random_views: tuple[int, int] | None = None,
     ):
         self.global_batch = batch_size * world_size
         self.num_samples, self.batch_size = num_samples, batch_size
@@ -77,7 +78,7 @@ class StepSampler:
             return ()
         # One more number than an epoch's seed has, so that the streams differ.
         rng = np.random.default_rng([self.seed, step, 0])
-        return (int(rng.integers(1, self.random_views + 1)),)
+        return (int(rng.integers(*self.random_views, endpoint=True)),)
 
 
 def load_batches(

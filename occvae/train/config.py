@@ -22,8 +22,8 @@ class DataConfig:
     """How many of them lie near the surface, of datasets that have such points."""
     num_views: int = 1
     """Pictures of a shape in a step."""
-    random_views: bool = False
-    """From 1 to num_views pictures, as many for all shapes of a step."""
+    min_views: int | None = None
+    """Draws from so many to num_views pictures, as many for all shapes of a step."""
     augment: bool = False
     """Random backgrounds, colours and noise of the training pictures."""
     num_workers: int = 4
@@ -126,6 +126,11 @@ class TrainConfig:
         for name, value in not_negative.items():
             if not 0 <= value < math.inf:
                 raise UserError(f"{name} must not be negative, got {value}")
+        if self.data.min_views is not None and not 1 <= self.data.min_views <= self.data.num_views:
+            raise UserError(
+                f"data.min_views must be from 1 to data.num_views={self.data.num_views}, "
+                f"got {self.data.min_views}"
+            )
         if self.offload_optimizer and self.zero_stage == 0:
             raise UserError("offload_optimizer needs zero_stage=1, 2 or 3, got 0")
 

@@ -10,8 +10,8 @@ from occvae.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
 from occvae.models.pix2vox.voxel_model import VoxelOutput
 from occvae.train.config import OptimConfig
 
-# Nats from which a latent dimension counts as used.
-ACTIVE_NATS = 0.01
+# Variance of a latent's mean among pictures from which it counts as used (Burda et al. 2016).
+ACTIVE_VARIANCE = 0.01
 
 
 class Objective(Protocol):
@@ -74,10 +74,10 @@ class VoxelObjective:
         # The seed's sum over the batch makes the weight depend on how many shapes are in it.
         term = kl.sum() if self.parity else kl_loss(kl, self.optim.free_nats)
         warmth = min(1.0, (step + 1) / max(1, self.optim.kl_warmup_steps))
-        per_dimension = kl.detach().mean(dim=0)
+        spread = output.mean.detach().float().var(dim=0, correction=0)
         figures = {
-            "kl": per_dimension.sum(),
-            "active_units": (per_dimension > ACTIVE_NATS).sum(),
+            "kl": kl.detach().mean(dim=0).sum(),
+            "active_units": (spread > ACTIVE_VARIANCE).sum(),
         }
         return loss + warmth * self.optim.kl_weight * term, figures
 

@@ -10,6 +10,7 @@ from occvae.models.registry import list_models
 from occvae.train.config import DataConfig, OptimConfig, TrainConfig
 
 _FUSION_VIEWS = 5
+_VAE = "pix2vox-vae"
 
 
 def default(arch: str) -> TrainConfig:
@@ -47,14 +48,9 @@ def cpu_small(arch: str) -> TrainConfig:
 
 
 def _voxel_cpu_small(arch: str) -> TrainConfig:
-    model = {"backbone": "resnet18", "image_size": 128, "width": 0.25}
-    if arch == "pix2vox-vae":
-        # On a CPU a merger takes three quarters of a step of several views; the product of their
-        # posteriors costs nothing.
-        model["merger"] = "none"
     config = TrainConfig(
         arch=arch,
-        model=model,
+        model={"backbone": "resnet18", "image_size": 128, "width": 0.25},
         data=DataConfig(num_workers=1),
         optim=OptimConfig(steps=3000, batch_size=32, lr=1e-3, warmup_steps=100, dice_weight=0.5),
         validate_every=1000,
@@ -69,14 +65,14 @@ def _stage_1(config: TrainConfig) -> TrainConfig:
 
     Its posteriors learn from the start to be multiplied.
     """
-    if config.arch == "pix2vox-vae":
-        return _all_views(config)
+    if config.arch == _VAE:
+        return _random_views(config, least=1)
     return dataclasses.replace(config, frozen=("merger",))
 
 
-def _all_views(config: TrainConfig) -> TrainConfig:
+def _random_views(config: TrainConfig, least: int) -> TrainConfig:
     """A random number of views in each step."""
-    data = dataclasses.replace(config.data, num_views=_FUSION_VIEWS, random_views=True)
+    data = dataclasses.replace(config.data, num_views=_FUSION_VIEWS, min_views=least)
     return dataclasses.replace(config, data=data)
 
 
@@ -87,7 +83,12 @@ def _fusion(stage_1: Callable[[str], TrainConfig], batch_size: int) -> Callable:
     """
 
     def stage_2(arch: str) -> TrainConfig:
-        config = _all_views(stage_1(arch))
+        if arch not in list_models("pix2vox*") or arch == _VAE:
+            raise UserError(
+                f"{arch} has no merger to train; the fusion presets are for pix2vox and pix2voxpp"
+            )
+        # Of one view the merger takes all: without a refiner there would be nothing to learn.
+        config = _random_views(stage_1(arch), least=2 if arch.endswith("-f") else 1)
         # 250 and 100 epochs in the original.
         optim = dataclasses.replace(
             config.optim, steps=config.optim.steps * 2 // 5, batch_size=batch_size

@@ -230,7 +230,8 @@ class Trainer:
         if self.progress.step % self.config.log_every:
             logger.advance()
         else:
-            figures = {"loss": loss.detach(), "iou": self._iou(output, batch).mean(), **figures}
+            mean_loss = self._loss / len(micro_batches)
+            figures = {"loss": mean_loss, "iou": self._iou(output, batch).mean(), **figures}
             self._log(logger, figures)
 
     @torch.no_grad()
@@ -326,7 +327,7 @@ class Trainer:
         )
 
     def _train_batches(self, first: int, last: int) -> Iterator[Batch]:
-        accumulation = self.config.optim.accumulation_steps
+        data, accumulation = self.config.data, self.config.optim.accumulation_steps
         sampler = StepSampler(
             len(self.train_set),
             self.config.optim.batch_size,
@@ -334,12 +335,12 @@ class Trainer:
             world_size=parallel.world_size(),
             seed=self.config.seed,
             steps=range(first * accumulation, last * accumulation),
-            random_views=self.config.data.num_views if self.config.data.random_views else None,
+            random_views=data.min_views and (data.min_views, data.num_views),
         )
         return load_batches(
             self.train_set,
             sampler,
-            num_workers=self.config.data.num_workers,
+            num_workers=data.num_workers,
             pin_memory=self.device.type == "cuda",
         )
 
@@ -361,6 +362,8 @@ def _freeze(model: torch.nn.Module, names: tuple[str, ...]) -> list[torch.nn.Mod
             known = ", ".join(child for child, _ in model.named_children())
             raise UserError(f"frozen: the model has no part {name!r}; its parts are {known}")
         parts[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("frozen: leaves no part of the model to be trained")
     return [parts[name] for name in names]
 
 

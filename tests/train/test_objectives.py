@@ -84,11 +84,18 @@ def test_the_kl_term_warms_up():
         assert found == pytest.approx(share * full, rel=1e-3)
 
 
-def test_used_dimensions_are_counted():
+def test_dimensions_that_tell_pictures_apart_are_counted():
+    """However narrow a posterior is: it says nothing where it is the same of all pictures."""
     objective = VoxelObjective(OptimConfig(), parity=False)
-    _, figures = objective.loss(output(2, **gaussians(2)), batch(), 0)
-    assert figures["active_units"] == 1  # 0.05^2 / 2 nats are less than 0.01
+    posterior = gaussians(2)
+    _, figures = objective.loss(output(2, **posterior), batch(), 0)
+    assert figures["active_units"] == 0
     assert figures["kl"].item() == pytest.approx(2.18519, abs=1e-4)
+    posterior["mean"] = posterior["mean"] + torch.tensor([[0.0, 0.11, 0.09], [0.0, -0.11, -0.09]])
+    _, figures = objective.loss(output(2, **posterior), batch(), 0)
+    assert figures["active_units"] == 1  # variances 0, 0.0121 and 0.0081
+    _, figures = objective.loss(output(1, **gaussians(1)), batch(1), 0)
+    assert figures["active_units"] == 0
 
 
 def test_points_have_no_figures():

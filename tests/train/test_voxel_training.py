@@ -41,7 +41,7 @@ def test_a_run_leaves_its_records(trained):
     lines = metrics(trained)
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert losses[-1] < losses[0]
-    assert all(0 <= line["train/active_units"] <= 64 for line in lines if "train/kl" in line)
+    assert lines[-2]["train/active_units"] > 0 and lines[-2]["train/kl"] > 1, lines
     for name in ("step-0000080.png", "prior-0000080.png"):
         assert (trained / "samples" / name).stat().st_size > 1000
 
@@ -70,7 +70,7 @@ def test_two_stages(tiny_voxel_dataset, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     steps = ["optim.steps=4", "validate_every=4"]
     succeed(tiny_voxel_dataset, first, *arguments("pix2voxpp-a", *steps))
-    fusion = ["data.num_views=3", "data.random_views=true", f"initial_weights={first}"]
+    fusion = ["data.num_views=3", "data.min_views=1", f"initial_weights={first}"]
     frozen = 'frozen=["encoder","decoder"]'
     succeed(tiny_voxel_dataset, second, *arguments("pix2voxpp-a", *steps, *fusion, frozen))
     before, after = (load_file(run / "last" / "model.safetensors") for run in (first, second))
@@ -81,7 +81,7 @@ def test_two_stages(tiny_voxel_dataset, tmp_path):
 
 def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
     """Noise of the latents, numbers of views and augmentations included."""
-    options = ["validate_every=4", "save_every=2", "data.num_views=2", "data.random_views=true"]
+    options = ["validate_every=4", "save_every=2", "data.num_views=2", "data.min_views=1"]
     options += ["data.augment=true", "optim.steps=4"]
     succeed(tiny_voxel_dataset, tmp_path / "straight", *arguments("pix2vox-vae", *options))
     out = tmp_path / "resumed"

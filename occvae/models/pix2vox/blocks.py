@@ -68,6 +68,7 @@ class VolumeDecoder(nn.Module):
 
     def __init__(self, num_features: int, channels: tuple[int, ...], resolution: int):
         super().__init__()
+        check_resolution(resolution)
         self.start_channels = num_features // START**3
         doublings = int(math.log2(resolution // START))
         channels = (*channels, *[MAP_CHANNELS] * (doublings - len(channels)))

@@ -1,7 +1,10 @@
 """Pix2Vox (Xie et al., ICCV 2019) and Pix2Vox++ (Xie et al., IJCV 2020)."""
 
+import math
+
 from torch import Tensor, nn
 
+from occvae.errors import UserError
 from occvae.models.pix2vox.blocks import (
     ContextMerger,
     MultiScaleMerger,
@@ -53,6 +56,8 @@ def build_encoder(
     width: float,
     normalisation: str = "imagenet",
 ) -> ViewEncoder:
+    if not 0.0 < width < math.inf:
+        raise UserError(f"width must be a positive factor, got {width}")
     network, channels = create_backbone(backbone, pretrained, encoder_weights, normalisation)
     return ViewEncoder(network, channels, layers, activation, image_size, width)
 
@@ -116,6 +121,8 @@ def pix2vox_a(
         width: factor of all channels but the backbone's and the merger's.
         threshold: probability from which a voxel counts as occupied.
         legacy_init: as the original does, overwrite the pretrained backbone with random weights.
+        normalisation: of pictures, `imagenet` or `symmetric`, to [-1, 1] as in the original; timm's
+            networks have their own.
     """
     return _pix2vox(
         LAYERS_A, CHANNELS_A, activation=nn.ELU, merger=ContextMerger(), refined=True, **locals()

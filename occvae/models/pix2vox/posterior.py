@@ -7,16 +7,12 @@ from torch import Tensor
 
 
 class Posterior(NamedTuple):
-    """q(z | views) of B objects, and what each of their M views says by itself."""
+    """q(z | views) of B objects."""
 
     mean: Tensor
     """(B, D)"""
     log_variance: Tensor
     """(B, D)"""
-    view_means: Tensor
-    """(M, D)"""
-    mask: Tensor
-    """(B, V) bool with M true entries, which views there are."""
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """(B, D), differentiable in mean and variance (Kingma and Welling 2014)."""
@@ -24,11 +20,6 @@ class Posterior(NamedTuple):
             self.mean.shape, device=self.mean.device, dtype=self.mean.dtype, generator=generator
         )
         return self.mean + (0.5 * self.log_variance).exp() * noise
-
-
-def item_of_view(mask: Tensor) -> Tensor:
-    """(M,) int64: the item that each view belongs to, of a mask (B, V) with M true entries."""
-    return mask.nonzero()[:, 0]
 
 
 def mean_of_views(means: Tensor, log_variances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,5 +43,6 @@ def product_of_experts(means: Tensor, log_variances: Tensor, mask: Tensor) -> tu
 
 
 def _sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Over the views of each item: (M, D), of a mask (B, V) with M true entries, to (B, D)."""
     total = values.new_zeros(len(mask), values.shape[1])
-    return total.index_add(0, item_of_view(mask), values)
+    return total.index_add(0, mask.nonzero()[:, 0], values)

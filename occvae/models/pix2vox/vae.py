@@ -5,16 +5,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from occvae.arguments import check_count
 from occvae.errors import UserError
 from occvae.models.inference import evaluation_mode
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
-from occvae.models.pix2vox.posterior import (
-    Posterior,
-    item_of_view,
-    mean_of_views,
-    product_of_experts,
-)
+from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
 from occvae.models.pix2vox.voxel_model import VoxelModel, VoxelOutput, resample
 from occvae.models.registry import register_model
 
@@ -24,69 +20,56 @@ if TYPE_CHECKING:
     from occvae.ops.evaluator import Progress
 
 FUSIONS = {"poe": product_of_experts, "mean": mean_of_views}
-# What the merger is given: the object as each view drew it, or the same volume once for each view.
-MERGERS = ("views", "copies", "none")
 _FIRST_LOG_VARIANCE = -4.0
+# Of a view: what is beyond it cannot be told apart in float32, and its exponential overflows.
+_LARGEST_LOG_VARIANCE = 20.0
 
 
 class Pix2VoxVae(VoxelModel):
     """Views to a Gaussian over latent vectors, and a latent vector to a volume.
 
-    The views meet twice. Their posteriors become one, from which z is drawn. Then each view draws
-    the object from z moved towards its own mean, by a learnt gate for each dimension, and the
-    merger takes from each drawing what it did best.
+    The views meet in the latent space, where their posteriors become one; z is the only way from
+    pictures to volumes, so that what the KL term weighs is all that is known of the pictures.
 
     Args:
         fusion: of the posteriors: `poe`, the product of experts, or `mean`.
-        merger_input: `views`; `copies` of one volume, whose merger is an identity as in the seed;
-            or `none` for no merger at all.
-        parity: as the seed: KL summed over the batch and z drawn at random in evaluation too.
+        parity: as the seed: a merger of as many copies of the volume as there are views, which is
+            an identity; KL summed over the batch; z drawn at random in evaluation too.
         **parts: see `VoxelModel`.
     """
 
-    def __init__(self, *, latent_size: int, fusion: str, merger_input: str, parity: bool, **parts):
+    def __init__(self, *, latent_size: int, fusion: str, parity: bool, **parts):
         super().__init__(**parts)
         num_features = self.encoder.num_features
         self.to_mean = nn.Linear(num_features, latent_size)
         self.to_log_variance = nn.Linear(num_features, latent_size)
         self.from_latent = nn.Linear(latent_size, num_features)
-        # Latents that begin as noise are soon ignored: the first posteriors differ from picture to
-        # picture and are narrow, and the KL term widens them.
-        nn.init.zeros_(self.to_log_variance.weight)
-        nn.init.constant_(self.to_log_variance.bias, _FIRST_LOG_VARIANCE)
-        if merger_input == "views":
-            self.view_gate = nn.Parameter(torch.full((latent_size,), 0.5))
-        self.latent_size, self.fusion, self.merger_input = latent_size, fusion, merger_input
-        self.parity = parity
+        if not parity:
+            # Latents that begin as noise are soon ignored: the first posteriors differ from picture
+            # to picture and are narrow, and the KL term widens them.
+            nn.init.zeros_(self.to_log_variance.weight)
+            nn.init.constant_(self.to_log_variance.bias, _FIRST_LOG_VARIANCE)
+        self.latent_size, self.fusion, self.parity = latent_size, fusion, parity
 
     def encode(self, images: Tensor, view_mask: Tensor | None = None) -> Posterior:
         """RGB images (B, V, 3, H, W) in [0, 1], and which views are there, to q(z | views)."""
         features, mask = self.encode_views(images, view_mask)
         means = self.to_mean(features).float()
         log_variances = self.to_log_variance(features).float()
-        mean, log_variance = FUSIONS[self.fusion](means, log_variances, mask)
-        return Posterior(mean, log_variance, means, mask)
+        log_variances = log_variances.clamp(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE)
+        return Posterior(*FUSIONS[self.fusion](means, log_variances, mask))
 
-    def decode(self, latents: Tensor, posterior: Posterior | None = None) -> VoxelOutput:
-        """Latent vectors (B, D) to volumes.
-
-        Args:
-            posterior: whose views draw the object; None where nothing is seen, as in `sample`.
-        """
-        if posterior is None or self.merger_input == "none":
-            mask = torch.ones(len(latents), 1, dtype=torch.bool, device=latents.device)
-            return self.decode_views(self.from_latent(latents), mask)
-        item = item_of_view(posterior.mask)
-        drawn = latents[item]
-        if self.merger_input == "views":
-            drawn = drawn + self.view_gate * (posterior.view_means - posterior.mean[item])
-        return self.decode_views(self.from_latent(drawn), posterior.mask)
+    def decode(self, latents: Tensor, num_copies: int = 1) -> VoxelOutput:
+        """Latent vectors (B, D) to volumes; the merger of the seed is given copies of each."""
+        mask = torch.ones(len(latents), num_copies, dtype=torch.bool, device=latents.device)
+        features = self.from_latent(latents)
+        return self.decode_views(features.repeat_interleave(num_copies, dim=0), mask)
 
     def forward(self, images: Tensor, view_mask: Tensor | None = None) -> VoxelOutput:
         """Images (B, V, 3, H, W) to volumes, from a random z in training, else from its mean."""
         posterior = self.encode(images, view_mask)
-        random = self.training or self.parity
-        output = self.decode(posterior.sample() if random else posterior.mean, posterior)
+        latents = posterior.sample() if self.training or self.parity else posterior.mean
+        output = self.decode(latents, images.shape[1] if self.parity else 1)
         return output._replace(mean=posterior.mean, log_variance=posterior.log_variance)
 
     @torch.no_grad()
@@ -94,6 +77,7 @@ class Pix2VoxVae(VoxelModel):
         self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Objects nobody has seen: probabilities (count, R, R, R) of latents from the prior."""
+        check_count("count", count)
         device = self.to_mean.weight.device
         with evaluation_mode(self):
             latents = torch.randn(count, self.latent_size, generator=generator, device=device)
@@ -109,10 +93,11 @@ class Pix2VoxVae(VoxelModel):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Hypotheses (B, num_samples, R, R, R) of what images (B, V, 3, H, W) show."""
+        check_count("num_samples", num_samples)
         with evaluation_mode(self):
             posterior = self.encode(images, view_mask)
             volumes = [
-                self.decode(posterior.sample(generator), posterior).refined
+                self.decode(posterior.sample(generator)).refined
                 for _ in range(num_samples)
             ]
         return torch.stack(volumes, dim=1)
@@ -139,6 +124,9 @@ class Pix2VoxVae(VoxelModel):
         Args:
             first, second: (B, V, 3, H, W); their numbers of views may differ.
         """
+        check_count("steps", steps)
+        if len(first) != len(second):
+            raise ValueError(f"first and second must be as many, got {len(first)}, {len(second)}")
         with evaluation_mode(self):
             start, end = self.encode(first).mean, self.encode(second).mean
             weights = torch.linspace(0.0, 1.0, steps, device=start.device)
@@ -186,7 +174,6 @@ def pix2vox_vae(
     width: float = 1.0,
     latent_size: int = 64,
     fusion: Literal["poe", "mean"] = "poe",
-    merger: Literal["views", "copies", "none"] = "views",
     parity: bool = False,
     threshold: float = 0.3,
 ) -> Pix2VoxVae:
@@ -197,17 +184,15 @@ def pix2vox_vae(
             `occvae.models.pix2vox.pix2vox.pix2vox_a`.
         latent_size: D.
         fusion: `poe`, product of experts, or `mean`, over the views as the seed.
-        merger: `views`, each drawn from its own latent; `copies` of one volume, as the seed, which
-            makes the merger an identity; `none`.
-        parity: the seed with its defects: fusion `mean`, merger `copies`, KL summed over the batch
-            and so dependent on its size, and a random z in evaluation.
+        parity: the seed with its defects: fusion `mean`, a merger of copies, which is an identity,
+            KL summed over the batch and so dependent on its size, and a random z in evaluation,
+            whose figures then differ from time to time. It was trained with `optim.lr=1e-4
+            optim.kl_weight=1e-4 optim.dice_weight=0 frozen=["encoder.backbone"]`.
     """
-    if parity:
-        fusion, merger = "mean", "copies"
     if fusion not in FUSIONS:
         raise UserError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}")
-    if merger not in MERGERS:
-        raise UserError(f"unknown merger {merger!r}; choose from {', '.join(MERGERS)}")
+    if latent_size < 1:
+        raise UserError(f"latent_size must be positive, got {latent_size}")
     encoder = build_encoder(
         LAYERS_A,
         nn.ELU,
@@ -216,17 +201,17 @@ def pix2vox_vae(
         encoder_weights=encoder_weights,
         image_size=image_size,
         width=width,
+        normalisation="symmetric" if parity else "imagenet",
     )
     return Pix2VoxVae(
         encoder=encoder,
         decoder=build_decoder(encoder.num_features, CHANNELS_A, resolution, width),
-        merger=None if merger == "none" else ContextMerger(),
+        merger=ContextMerger() if parity else None,
         refiner=Refiner(resolution, width),
         image_size=image_size,
         resolution=resolution,
         threshold=threshold,
         latent_size=latent_size,
-        fusion=fusion,
-        merger_input=merger,
+        fusion="mean" if parity else fusion,
         parity=parity,
     )

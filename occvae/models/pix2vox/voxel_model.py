@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from occvae.arguments import check_count
 from occvae.models.inference import (
     cell_centres,
     check_images,
@@ -12,7 +13,7 @@ from occvae.models.inference import (
     evaluation_mode,
     resize_pictures,
 )
-from occvae.models.pix2vox.blocks import check_resolution, merge, sample_volume
+from occvae.models.pix2vox.blocks import merge, sample_volume
 
 if TYPE_CHECKING:
     import trimesh
@@ -44,7 +45,7 @@ class VoxelModel(nn.Module):
     Args:
         encoder: see `ViewEncoder`.
         decoder: see `VolumeDecoder`.
-        merger: see `ContextMerger`.
+        merger: see `ContextMerger`; None where there is one volume of each object.
         refiner: see `Refiner`, or None.
         image_size: edge in pixels that pictures are resized to.
         resolution: R, of the grid: 32, 64 or 128.
@@ -60,7 +61,7 @@ class VoxelModel(nn.Module):
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        merger: nn.Module,
+        merger: nn.Module | None,
         refiner: nn.Module | None,
         *,
         image_size: int,
@@ -69,7 +70,6 @@ class VoxelModel(nn.Module):
     ):
         super().__init__()
         check_threshold(threshold)
-        check_resolution(resolution)
         self.encoder, self.decoder = encoder, decoder
         self.merger, self.refiner = merger, refiner
         self.image_size, self.resolution, self.threshold = image_size, resolution, threshold
@@ -178,6 +178,7 @@ def resample(volumes: Tensor, resolution: int | None) -> Tensor:
     """(B, R, R, R) at the cell centres of another resolution, trilinear; None leaves it."""
     if resolution is None or resolution == volumes.shape[-1]:
         return volumes
+    check_count("resolution", resolution)
     values = sample_volume(volumes, cell_centres(resolution, volumes.device)[None])
     return values.view(len(volumes), resolution, resolution, resolution)
 
@@ -186,6 +187,8 @@ def _check_mask(view_mask: Tensor | None, images: Tensor) -> Tensor:
     shape = images.shape[:2]
     if view_mask is None:
         return torch.ones(shape, dtype=torch.bool, device=images.device)
+    if not isinstance(view_mask, Tensor):
+        raise TypeError(f"view_mask must be a tensor, got {type(view_mask).__name__}")
     if view_mask.shape != shape or view_mask.dtype != torch.bool:
         raise ValueError(
             f"view_mask must be bool {tuple(shape)}, got {view_mask.dtype} {tuple(view_mask.shape)}"

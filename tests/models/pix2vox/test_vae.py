@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from occvae.errors import UserError
+from occvae.losses import kl_divergence
 from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
 from tests.fakes import tiny_voxel_model
 
@@ -75,45 +77,57 @@ def test_the_mean_over_views_is_that_of_the_features_before_the_linear_layers():
 
 def test_the_variance_of_samples_is_that_of_the_posterior():
     mean, log_variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -3.0]])
-    posterior = Posterior(mean.expand(20_000, 2), log_variance.expand(20_000, 2), mean, MASK)
+    posterior = Posterior(mean.expand(20_000, 2), log_variance.expand(20_000, 2))
     drawn = posterior.sample(torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.mean(dim=0), mean[0], atol=0.03, rtol=0.0)
     torch.testing.assert_close(drawn.var(dim=0), log_variance[0].exp(), rtol=0.05, atol=0.0)
 
 
-def merged_and_single(model) -> tuple[torch.Tensor, torch.Tensor]:
-    """The volume that the merger made, and the one of the posterior's mean without any merger."""
-    posterior = model.encode(views())
-    merged = model.decode(posterior.mean, posterior).merged
-    return merged, model.decode(posterior.mean).merged
-
-
 def test_the_merger_of_the_seed_is_an_identity():
     model = vae(parity=True)
     with torch.no_grad():
-        merged, single = merged_and_single(model)
-        torch.testing.assert_close(merged, single, rtol=0.0, atol=1e-6)
-        for parameter in model.merger.parameters():
-            parameter.normal_()  # whatever it has learnt
-        merged, single = merged_and_single(model)
-    torch.testing.assert_close(merged, single, rtol=0.0, atol=1e-6)
+        latents = model.encode(views()).mean
+        single = model.decode(latents).merged
+        for _ in range(2):
+            merged = model.decode(latents, num_copies=3).merged
+            torch.testing.assert_close(merged, single, rtol=0.0, atol=1e-6)
+            for parameter in model.merger.parameters():
+                parameter.normal_()  # whatever it has learnt
 
 
-def test_the_merger_is_none_by_default():
-    with torch.no_grad():
+def test_by_default_nothing_is_trained_that_changes_nothing():
+    """No merger, and gradients of all that is there, from one view and from several."""
+    for count in (1, 3):
+        model = vae().train()
+        assert model.merger is None
+        posterior = model.encode(views(count))
+        output = model(views(count))
+        kl = posterior.mean.square().sum() + posterior.log_variance.sum()
+        (output.refined.sum() + output.merged.square().sum() + kl).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_z_is_the_only_way_from_pictures_to_volumes():
+    """Otherwise a model could see past the KL term, and latents of the prior would mean little."""
+    model = vae().train()
+    nn.init.constant_(model.to_log_variance.weight, 0.0)
+    nn.init.constant_(model.to_mean.weight, 0.0)
+    nn.init.constant_(model.to_mean.bias, 0.3)
+    volumes = []
+    for pictures in (views(), 1.0 - views()):
+        torch.manual_seed(0)
+        volumes.append(model.train()(pictures).refined)
+    assert torch.equal(*volumes)
+
+
+def test_posteriors_stay_finite_however_sure_or_unsure():
+    for bias in (-1e4, 1e4):
         model = vae()
-        merged, single = merged_and_single(model)
-        assert (merged - single).abs().max() > 1e-3
-        for parameter in model.merger.parameters():
-            parameter.normal_()
-        again, _ = merged_and_single(model)
-    assert (again - merged).abs().max() > 1e-3
-
-
-def test_without_a_merger_there_are_none_of_its_weights():
-    model = vae(merger="none")
-    assert not [name for name, _ in model.named_parameters() if "merger" in name or "gate" in name]
-    assert model(views()).refined.shape == (2, 32, 32, 32)
+        nn.init.constant_(model.to_log_variance.bias, bias)
+        posterior = model.encode(views())
+        assert posterior.mean.isfinite().all()
+        assert kl_divergence(posterior.mean, posterior.log_variance).isfinite().all()
 
 
 def test_evaluation_takes_the_mean_unless_parity_is_wanted():
@@ -155,7 +169,7 @@ def test_hypotheses_become_meshes():
 
 
 def test_interpolation_runs_from_one_object_to_the_other():
-    model = vae(merger="none")
+    model = vae()
     first, second = views(2), 1.0 - views(3)
     path = model.interpolate(first, second, steps=3)
     assert path.shape == (2, 3, 32, 32, 32)
@@ -164,11 +178,34 @@ def test_interpolation_runs_from_one_object_to_the_other():
     assert not torch.allclose(path[:, 1], path[:, 0])
 
 
+def test_senseless_numbers_are_refused():
+    model = vae()
+    with pytest.raises(ValueError, match="steps must be at least 1; got 0"):
+        model.interpolate(views(), views(), steps=0)
+    with pytest.raises(ValueError, match="first and second must be as many, got 2, 1"):
+        model.interpolate(views(), views(batch=1))
+    with pytest.raises(ValueError, match="count must be at least 1; got -1"):
+        model.sample(-1)
+    with pytest.raises(ValueError, match="num_samples must be at least 1; got 0"):
+        model.predict_samples(views(), 0)
+    with pytest.raises(ValueError, match="resolution must be at least 1; got 0"):
+        model.predict_voxels(views(), resolution=0)
+    with pytest.raises(TypeError, match="view_mask must be a tensor, got list"):
+        model.encode(views(), [[True] * 3] * 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"fusion": "sum"}, "unknown fusion 'sum'; choose from poe, mean"),
-        ({"merger": "best"}, "unknown merger 'best'; choose from views, copies, none"),
+        ({"fusion": "sum", "parity": True}, "unknown fusion 'sum'; choose from poe, mean"),
+        ({"latent_size": 0}, "latent_size must be positive, got 0"),
+        ({"width": float("nan")}, "width must be a positive factor, got nan"),
+        ({"width": 0.0}, "width must be a positive factor, got 0.0"),
+        *[
+            ({"resolution": wrong}, f"resolution must be 32, 64 or 128, got {wrong}")
+            for wrong in (-32, 0, 1, 4, 48)
+        ],
     ],
 )
 def test_mistakes_are_one_line(options, message):
