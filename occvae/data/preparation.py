@@ -20,6 +20,9 @@ USUAL_SHARES = (0.52, 0.90)
 USUAL_OFFSET = 0.11
 # What is fainter than this is no part of the object.
 _OPAQUE = 32
+# An object that is cut out has at least this share of the picture transparent around it. Rounded
+# corners or a soft edge are no cut-out.
+_LEAST_TRANSPARENT = 0.05
 
 
 class PreparedPicture(NamedTuple):
@@ -36,14 +39,15 @@ def prepare_picture(
 
     An object that is cut out, by the picture's own transparency or here, is laid on white and
     framed so that its longer edge takes `OBJECT_SHARE` of the frame, unless it stands in the frame
-    as training views do anyway. Other pictures are only made square, as by `load_image`.
+    as training views do anyway. Other pictures are only made square, as by `load_image`. Where
+    little is transparent, or little of the border, that is no cut-out and is laid on white first.
 
     Args:
         source: path or encoded bytes.
         image_size: S, edge of the result in pixels.
         background: `keep` leaves the picture as it is; `auto` cuts the object out where the picture
-            has no transparency and its border is plain; `remove` refuses other borders; `rembg`
-            cuts it out with the library of that name.
+            has not done so and its border is plain; `remove` refuses other borders; `rembg` cuts
+            it out with the library of that name.
 
     Raises:
         UserError: no picture, or no object in it; with `remove` a border that is not plain; with
@@ -105,9 +109,9 @@ def _stands_as_usual(box: tuple[int, int, int, int], size: tuple[int, int]) -> b
 
 def _cut_out(picture: Image.Image, background: str) -> tuple[Image.Image | None, str]:
     """The object with transparency around it, or None where it stays as it is; and a note."""
-    if picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] < 255:
+    if picture.mode == "RGBA" and _is_cut_out(np.asarray(picture.getchannel("A"))):
         return picture, ""
-    picture = picture.convert("RGB")
+    picture = over_white(picture)
     if background == "rembg":
         return remove_with_rembg(picture), "background removed"
     try:
@@ -116,3 +120,11 @@ def _cut_out(picture: Image.Image, background: str) -> tuple[Image.Image | None,
         if background == "remove":
             raise UserError(f"{error}; choose keep or rembg") from None
         return None, str(error)
+
+
+def _is_cut_out(alpha: np.ndarray) -> bool:
+    """Whether a real share of (H, W) uint8 is transparent, and most of its border."""
+    transparent = alpha < _OPAQUE
+    sides = (transparent[0], transparent[-1], transparent[:, 0], transparent[:, -1])
+    border = np.concatenate(sides)
+    return transparent.mean() >= _LEAST_TRANSPARENT and border.mean() > 0.5

@@ -105,6 +105,48 @@ def test_a_phone_picture_of_4000_pixels_is_turned_upright():
     assert np.abs(found.pixels.astype(int) - expected.pixels).mean() < 2
 
 
+def rounded(height: int, width: int, radius: int) -> np.ndarray:
+    """Alpha of a screenshot of a window with rounded corners."""
+    y, x = np.ogrid[:height, :width]
+    beyond = [
+        np.maximum(radius - place, place - (size - 1 - radius)).clip(min=0)
+        for place, size in ((y, height), (x, width))
+    ]
+    return np.where(np.hypot(*beyond) > radius, 0, 255).astype(np.uint8)
+
+
+def one_corner(height: int, width: int) -> np.ndarray:
+    alpha = np.full((height, width), 255, np.uint8)
+    alpha[0, -1] = 0
+    return alpha
+
+
+@pytest.mark.parametrize(
+    "alpha",
+    [one_corner(400, 500), np.full((400, 500), 254, np.uint8), rounded(400, 500, 20)],
+    ids=["one corner", "hardly", "rounded"],
+)
+def test_a_little_transparency_is_no_cut_out(alpha):
+    """Otherwise the whole rectangle would be framed as the object."""
+    mask = ellipse(500, (0.45, 0.6), (0.15, 0.1))[:400]
+    opaque = photograph(mask)
+    transparent = opaque.copy()
+    transparent.putalpha(Image.fromarray(alpha))
+    prepared = prepare_picture(encode(transparent), EDGE)
+    expected = prepare_picture(encode(opaque), EDGE)
+    assert prepared.note == expected.note == "background removed, framed anew"
+    assert np.abs(prepared.pixels.astype(int) - expected.pixels).mean() < 1
+
+
+def test_transparency_that_is_no_cut_out_becomes_white():
+    noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    picture.putalpha(Image.fromarray(rounded(90, 120, 8)))
+    prepared = prepare_picture(encode(picture), EDGE)
+    np.testing.assert_array_equal(prepared.pixels, load_image(encode(picture), EDGE))
+    assert prepared.note.startswith("background not removed")
+
+
 def test_backgrounds_that_are_not_plain():
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     picture = encode(Image.fromarray(noise))
