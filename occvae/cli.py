@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from occvae.commands import convert, data, evaluate, info, reconstruct, view
+from occvae.console import escape_what_cannot_be_written, one_line
 from occvae.errors import UserError
 
 # Each with `add_arguments(parser)` and `run(options)`.
@@ -23,11 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (command, summary) in _COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=summary))
+    escape_what_cannot_be_written()
     options = parser.parse_args(arguments)
     try:
         _COMMANDS[options.command][0].run(options)
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 import argparse
 
+from occvae.console import one_line
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="checkpoint of occupancy_networks, Pix2Vox or Pix2Vox++")
@@ -13,9 +15,11 @@ def run(options: argparse.Namespace) -> None:
 
     conversion = convert_file(options.source, options.output)
     state = conversion.model.state_dict()
-    print(
+    lines = [
         f"{options.source} ({conversion.origin}) -> {options.output} ({conversion.model.arch}): "
         f"{len(state)} tensors, {sum(tensor.numel() for tensor in state.values()):,} numbers"
-    )
+    ]
     if conversion.ignored:
-        print(f"left out, as only training needs it: {', '.join(conversion.ignored)}")
+        lines.append(f"left out, as only training needs it: {', '.join(conversion.ignored)}")
+    for line in lines:
+        print(one_line(line))

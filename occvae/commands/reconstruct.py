@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from occvae.commands.model import add_precision, default_device, load_model, set_precision
+from occvae.console import one_line
 from occvae.errors import UserError
 
 
@@ -120,5 +121,5 @@ def _take_picture(options: argparse.Namespace) -> Path:
     path = mesh.with_suffix(".webcam.png") if mesh.stem != "webcam" else mesh.with_suffix(".png")
     check_writable(path)
     write_output(path, capture_still(options.webcam).save)
-    print(f"camera {options.webcam} -> {path}")
+    print(one_line(f"camera {options.webcam} -> {path}"))
     return path

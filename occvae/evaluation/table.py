@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from occvae.console import one_line
 from occvae.metrics.surface import EMPTY_COSINE, EMPTY_DISTANCE
 
 _MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
@@ -53,7 +54,7 @@ def _heading(report: dict) -> str:
     count = f"{data['num_shapes']} shapes"
     if data["num_shapes"] < data["num_stored"]:
         count = f"{data['num_shapes']} of {data['num_stored']} shapes"
-    parts = [f"{count} of {data['root']} ({data['split']})"]
+    parts = [f"{count} of {one_line(data['root'])} ({data['split']})"]
     if options["num_points"]:
         parts.append(f"{options['num_points']} points")
     if data["voxel_resolution"]:
@@ -129,6 +130,7 @@ def _published(published: dict) -> str:
 
 def _aligned(rows: list[tuple[str, list[str]]]) -> list[str]:
     """The first column to the left, the others to the right."""
+    rows = [(one_line(name), cells) for name, cells in rows]
     first = max(len(name) for name, _ in rows)
     widths = [max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True)]
     return [

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from occvae.console import one_line
 from occvae.data.preparation import prepare_picture
 from occvae.errors import UserError
 from occvae.mesh_checks import check_mesh
@@ -98,7 +99,7 @@ class _Run:
                 self._fail(error, item.name)
             else:
                 self.done += 1
-                print(line, flush=True)
+                print(one_line(line), flush=True)
 
     def finish(self) -> None:
         """Says how it went, where there were several objects."""
@@ -129,7 +130,9 @@ class _Run:
             return []
         pixels = torch.from_numpy(np.stack([item.pixels for item in objects]))
         images = pixels.to(self.device).permute(0, 1, 4, 2, 3).float() / 255.0
-        bar = ProgressBar(objects[0].name if len(objects) == 1 else f"{len(objects)} objects")
+        bar = ProgressBar(
+            one_line(objects[0].name) if len(objects) == 1 else f"{len(objects)} objects"
+        )
         try:
             return predict_meshes(self.model, images, self.settings, progress=bar)
         finally:
@@ -138,7 +141,7 @@ class _Run:
     def _fail(self, error: UserError, name: str | Path) -> None:
         if self.total == 1:
             raise error
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         self.failed.append(name)
 
 

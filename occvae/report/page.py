@@ -39,7 +39,8 @@ def write_report(path: str | Path, evaluation: dict, cases: list[Case]) -> None:
         f"{shown}{_shapes_section(rows)}</main>"
     )
     page = document(title, body, viewer=viewer.scripts())
-    write_whole(Path(path), lambda file: file.write_text(page, "utf-8"))
+    # Names of files need be no text.
+    write_whole(Path(path), lambda file: file.write_text(page, "utf-8", "backslashreplace"))
 
 
 def _title(evaluation: dict) -> str:

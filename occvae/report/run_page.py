@@ -69,9 +69,14 @@ def index_page(links: dict[str, str]) -> str:
 
 def _load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import trimesh
+    from trimesh.resolvers import FilePathResolver
 
+    kind = path.suffix[1:].lower()
     try:
-        mesh = trimesh.load(path, file_type=path.suffix[1:].lower(), force="mesh")
+        # Opened here, as trimesh refuses names that are no text.
+        with path.open("rb") as file:
+            others = FilePathResolver(str(path))
+            mesh = trimesh.load(file, file_type=kind, force="mesh", resolver=others)
     except Exception as error:  # each reader has exceptions of its own
         raise UserError(f"{path}: cannot be read as a mesh: {error}") from None
     if not len(getattr(mesh, "faces", ())):

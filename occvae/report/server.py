@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from occvae.console import one_line
 from occvae.errors import UserError
 
 ADDRESS = "127.0.0.1"
@@ -54,7 +55,7 @@ class _Server(ThreadingHTTPServer):
         """A browser that closes early is no event; anything else is one line."""
         error = sys.exception()
         if not isinstance(error, ConnectionError):
-            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"error: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -87,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 500, f"not to be shown: {type(error).__name__}: {error}\n"
 
     def _answer(self, status: int, text: str) -> None:
-        body = text.encode()
+        body = text.encode(errors="backslashreplace")  # names of files need be no text
         self.send_response(status)
         for name, value in _HEADERS.items():
             self.send_header(
