@@ -101,14 +101,19 @@ def _prepare(options: argparse.Namespace) -> tuple:
 
 
 def _output(options: argparse.Namespace, folder: Path) -> Path:
-    """The report's file; all that go with it can be written too."""
+    """The report's file; all that go with it are others, and can be written too."""
     from occvae.reconstruction.paths import check_writable
 
     path = Path(options.json or folder / "evaluation.json")
-    if path.suffix.lower() == ".csv":
-        raise UserError(f"--json {path}: that is where the table of all shapes goes; end in .json")
-    page = [] if options.html is None else [Path(options.html)]
-    for file in (path, path.with_suffix(".csv"), *page):
+    files = {"the report": path, "the table of all shapes": path.with_suffix(".csv")}
+    if options.html is not None:
+        files["the page"] = Path(options.html)
+    kinds = {}
+    for kind, file in files.items():
+        # Capitals make no difference to some file systems.
+        first = kinds.setdefault(str(file.resolve()).lower(), kind)
+        if first != kind:
+            raise UserError(f"{file}: cannot be {first} and {kind}; change --json or --html")
         check_writable(file)
     return path
 
