@@ -11,6 +11,8 @@ _WIDTH, _HEIGHT = 360, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 10, 30
 _MAX_POINTS = 300
 _NUM_BINS = 20
+# Of values, as a share of them: numbers that differ by less are the same but for rounding.
+_LEAST_SPREAD = 1e-9
 
 
 def histogram(name: str, values: Sequence[float]) -> str:
@@ -19,9 +21,7 @@ def histogram(name: str, values: Sequence[float]) -> str:
     values = values[np.isfinite(values)]
     if not len(values):
         return ""
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        low, high = low - 0.5, high + 0.5
+    low, high = _widened(values.min(), values.max())
     counts, edges = np.histogram(values, _NUM_BINS, (low, high))
     frame = _Frame((low, high), (0, max(1, int(counts.max()))))
     bars = "".join(
@@ -122,7 +122,13 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
+    """Two numbers that lie apart, by more than rounding."""
+    low, high = float(low), float(high)
+    size = max(abs(low), abs(high))
+    if high - low > _LEAST_SPREAD * size:
+        return low, high
+    margin = max(0.5, 0.5 * size)
+    return low - margin, high + margin
 
 
 def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

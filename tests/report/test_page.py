@@ -150,6 +150,14 @@ def test_the_median_and_counts_of_a_histogram():
     assert histogram("iou", []) == "" and "of 2 shapes" in histogram("iou", [0.3, 0.3])
 
 
+def test_values_that_are_equal_but_for_rounding_have_a_histogram():
+    for value in (0.15, 1.0, 1e-12, -3e20):
+        values = [value, np.nextafter(value, 2 * value), value]
+        chart = histogram("f_score_1_percent", values)
+        assert "3 shapes" in chart and "nan" not in chart, value
+        assert histogram("loss", [value] * 3) and curves("loss", {"train": ([1, 2, 3], values)})
+
+
 def test_long_curves_are_thinned_but_end_where_they_end():
     steps = np.arange(10_000)
     html = curves("loss", {"train": (steps, 1.0 / (1 + steps)), HOSTILE: ([5], [0.5])})
