@@ -11,6 +11,7 @@ from occvae.evaluation.shapes import StoredShapes
 from occvae.metrics import PIX2VOX_THRESHOLDS, measure_mesh, occupancy_iou, what3d_f_score
 from occvae.ops.inside_mesh import inside_mesh
 from occvae.ops.voxel_iou import voxel_iou
+from occvae.predictions import check_probabilities
 
 # The metrics of `conv_onet` include those of `onet`.
 MESH_PROTOCOL = "conv_onet"
@@ -56,7 +57,7 @@ def score_shape(model, shapes: StoredShapes, number: int, settings: Settings) ->
         metrics |= _point_metrics(model, images, points, occupied, settings)
     if shapes.voxel_resolution:
         truth = shapes.voxels(number)
-        predicted = model.predict_voxels(images, len(truth))
+        predicted = check_probabilities(model.predict_voxels(images, len(truth)))
         metrics |= voxel_metrics(predicted, truth, settings, number)
         grid = np.packbits((predicted[0] >= settings.threshold).cpu().numpy())
     if settings.mesh_resolution is not None:
@@ -90,8 +91,9 @@ def _point_metrics(
     model, images: Tensor, points: np.ndarray, occupied: np.ndarray, settings: Settings
 ) -> dict[str, float]:
     logits = model.predict_points(images, torch.from_numpy(points)[None].to(settings.device))
+    predicted = check_probabilities(logits.sigmoid())
     target = torch.from_numpy(occupied)[None].to(settings.device)
-    return _at_thresholds("iou_points", logits.sigmoid(), target, settings.threshold)
+    return _at_thresholds("iou_points", predicted, target, settings.threshold)
 
 
 def _at_thresholds(

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from occvae.console import one_line
+from occvae.evaluation.scores import MESH_PROTOCOL
+from occvae.metrics import PROTOCOLS
 from occvae.metrics.surface import EMPTY_COSINE, EMPTY_DISTANCE
 
 _MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
@@ -28,6 +30,7 @@ _CONTROLS = (
     ("mean shape", "mean_shape", 4),
     ("category mean", "category_mean_shape", 4),
 )
+_SURFACE_POINTS = PROTOCOLS[MESH_PROTOCOL].num_samples
 _UNITS = (
     "Chamfer-L1 in tenths of an object's longest edge; accuracy and completeness in edges, "
     "Chamfer-L2 in edges squared; below each mean its 95 % interval by bootstrap over shapes"
@@ -111,6 +114,12 @@ def _notes(report: dict) -> str:
     if report["options"]["mesh_resolution"] and not data["num_surface_points"]:
         lines.append(
             "the dataset has no points on the surfaces: no Chamfer distance, normals or F-score"
+        )
+    if report["options"]["mesh_resolution"] and 0 < data["num_surface_points"] < _SURFACE_POINTS:
+        lines.append(
+            f"the dataset has {data['num_surface_points']} points on each surface: fewer than the "
+            f"{_SURFACE_POINTS} of the protocols make distances larger and F-scores lower, of a "
+            "perfect mesh too"
         )
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from occvae.evaluation.ranks import share, together
 from occvae.evaluation.shapes import StoredShapes
 from occvae.metrics import best_threshold
 from occvae.ops.voxel_iou import voxel_iou
+from occvae.predictions import check_probabilities
 
 CANDIDATES = tuple(round(0.05 * k, 2) for k in range(1, 20))
 
@@ -44,10 +45,10 @@ def choose_threshold(
 def _compare_points(model, shapes: StoredShapes, number: int, device) -> list[float]:
     points, occupied = (torch.from_numpy(side)[None].to(device) for side in shapes.points(number))
     logits = model.predict_points(shapes.images(number).to(device), points)
-    return voxel_iou(logits.sigmoid(), occupied, CANDIDATES)[0].tolist()
+    return voxel_iou(check_probabilities(logits.sigmoid()), occupied, CANDIDATES)[0].tolist()
 
 
 def _compare_voxels(model, shapes: StoredShapes, number: int, device) -> list[float]:
     truth = torch.from_numpy(shapes.voxels(number))[None].to(device)
     predicted = model.predict_voxels(shapes.images(number).to(device), truth.shape[-1])
-    return voxel_iou(predicted, truth, CANDIDATES)[0].tolist()
+    return voxel_iou(check_probabilities(predicted), truth, CANDIDATES)[0].tolist()

@@ -15,6 +15,7 @@ from occvae.evaluation.scores import Settings, voxel_metrics
 from occvae.evaluation.shapes import StoredShapes
 from occvae.metrics import PIX2VOX_THRESHOLDS, summarise
 from occvae.metrics.published import VIEW_COUNTS, published_by_views
+from occvae.predictions import check_probabilities
 
 # Published rows to print: ShapeNet, 13 categories, 32^3, thresholds chosen on the test set.
 _PUBLISHED_METHODS = ("Pix2Vox++/A", "LRGT+")
@@ -91,10 +92,11 @@ def _score(
     """Metrics of one shape for each number of views."""
     images = shapes.images(number).to(settings.device)
     truth = shapes.voxels(number)
-    return [
-        voxel_metrics(model.predict_voxels(images[:, :count], len(truth)), truth, settings, number)
-        for count in view_counts
-    ]
+    scores = []
+    for count in view_counts:
+        predicted = check_probabilities(model.predict_voxels(images[:, :count], len(truth)))
+        scores.append(voxel_metrics(predicted, truth, settings, number))
+    return scores
 
 
 def format_views_table(report: dict, *, published: bool) -> str:

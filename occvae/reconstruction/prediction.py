@@ -10,6 +10,7 @@ from torch import Tensor
 
 from occvae.mesh_processing import process_mesh
 from occvae.models.pix2vox.blocks import sample_volume
+from occvae.predictions import check_probabilities
 from occvae.reconstruction.settings import ReconstructionSettings
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def predict_meshes(
         **({"blocks": True} if settings.blocks else {}),
     )
     surface = (settings.resolution, settings.threshold)
-    if settings.num_samples is None:
+    if settings.blocks and settings.num_samples is None:
+        volumes = check_probabilities(model.predict_voxels(images))
+        found = [[mesh] for mesh in model.mesh(volumes, *surface, **options)]
+    elif settings.num_samples is None:
         found = [[mesh] for mesh in model.reconstruct(images, *surface, **options)]
     else:
         found = [
@@ -93,7 +97,8 @@ def paint_uncertainty(mesh: trimesh.Trimesh, deviations: Tensor) -> np.ndarray:
 
 def _sample(model, item: Tensor, settings: ReconstructionSettings) -> Tensor:
     generator = torch.Generator(item.device).manual_seed(settings.seed)
-    return model.predict_samples(item, settings.num_samples, generator=generator)[0]
+    samples = model.predict_samples(item, settings.num_samples, generator=generator)
+    return check_probabilities(samples)[0]
 
 
 def _process(mesh: trimesh.Trimesh, settings: ReconstructionSettings) -> trimesh.Trimesh:

@@ -215,6 +215,20 @@ def test_table_names_every_number(noisy, truth):
     assert "not comparable with published tables: the splits of the data (own)" in text
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_predictions_that_are_no_numbers_are_no_zeros(noisy, truth, tiny_dataset, which):
+    answers = [noisy[0].copy(), noisy[1].copy()]
+    answers[which][3].flat[:7] = np.nan
+    model = truth.predictor(*answers)
+    size = answers[which][3].size
+    message = f"^the model predicts NaN at 7 of {size} places: its training has diverged, or "
+    with pytest.raises(UserError, match=message):
+        evaluate(model, tiny_dataset)
+    model.target = ("points", "voxels")[which]
+    with pytest.raises(UserError, match=message):
+        choose_threshold(model, tiny_dataset, device="cpu")
+
+
 def test_unknown_split(truth, tiny_dataset):
     model = truth.predictor(truth.occupancies, truth.voxels)
     with pytest.raises(UserError, match="has no shapes in split 'test'"):

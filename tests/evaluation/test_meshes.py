@@ -8,7 +8,7 @@ from occvae.evaluation import evaluate, format_table
 from occvae.evaluation.shapes import StoredShapes
 from tests.evaluation.datasets import copy_shapes
 from tests.fakes import CENTRE, RADIUS, octahedron_model
-from tests.tiny import RESOLUTION
+from tests.tiny import RESOLUTION, SETTINGS
 
 SHARPNESS = 20.0
 # Probability 0.3 lies a little outside the radius of probability 0.5.
@@ -68,6 +68,15 @@ def test_distances_are_those_of_the_stored_surface(report, shapes):
         expected = 2.0 * precision * recall / (precision + recall)
         assert metrics["f_score_2_percent"] == pytest.approx(expected, abs=0.02)
         assert metrics["empty_mesh"] == 0.0
+
+
+def test_few_points_on_surfaces_are_noted(report):
+    note = f"the dataset has {SETTINGS.num_surface_points} points on each surface: fewer than the "
+    assert note in format_table(report)
+    dense = report | {"data": report["data"] | {"num_surface_points": 100_000}}
+    assert "on each surface" not in format_table(dense)
+    points_only = report | {"options": report["options"] | {"mesh_resolution": None}}
+    assert "on each surface" not in format_table(points_only)
 
 
 def test_two_runs_agree_to_the_last_digit(model, report, tiny_dataset):

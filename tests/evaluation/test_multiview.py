@@ -74,6 +74,14 @@ def test_the_table_shows_published_figures_of_the_same_numbers_of_views(report):
     assert elsewhere.splitlines()[1].split() == ["views", "1", "2", "4"]
 
 
+def test_predictions_that_are_no_numbers_are_refused(tiny_dataset):
+    model = Growing(ShapeDataset(tiny_dataset, "val", image_size=8, num_points=8))
+    for grid in model.grids.values():
+        grid.fill_(torch.nan)
+    with pytest.raises(UserError, match="^the model predicts NaN at"):
+        evaluate_views(model, tiny_dataset, (1,))
+
+
 def test_more_views_than_stored_are_refused(tiny_dataset):
     dataset = ShapeDataset(tiny_dataset, "val", image_size=8, num_points=8)
     with pytest.raises(UserError, match="num_views must be between 1 and the 4 stored, got 5"):

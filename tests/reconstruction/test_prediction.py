@@ -117,6 +117,15 @@ def test_colours_are_those_of_the_deviation_at_the_vertex():
         assert (np.asarray(flat.visual.vertex_colors)[:, :3] == colour).all()
 
 
+@pytest.mark.parametrize("options", [{"blocks": True}, {"num_samples": 2, "blocks": True}, {}])
+def test_predictions_that_are_no_numbers_are_refused(options):
+    model = variational_model()
+    model.refiner.to_volume.weight.data.fill_(torch.nan)
+    settings = ReconstructionSettings(resolution=32, **options)
+    with pytest.raises(ValueError, match="NaN"):
+        predict_meshes(model, views(), settings)
+
+
 def test_meshes_are_processed():
     settings = ReconstructionSettings(resolution=32, largest=True, smooth=3)
     [[mesh], _] = predict_meshes(ball_model(), pictures(0.1), settings)[0]
