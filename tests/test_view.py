@@ -20,7 +20,7 @@ from occvae.commands.view import _pages
 from occvae.errors import UserError
 from occvae.report import write_report
 from occvae.report.server import create_server
-from tests.report.browser import Browser, find_browser
+from tests.report.browser import Browser, needs_browser
 from tests.report.builders import evaluation
 
 
@@ -221,7 +221,7 @@ def test_as_a_process_until_interrupted(run_folder):
             process.kill()
 
 
-@pytest.mark.skipif(find_browser() is None, reason="no browser; apt-get install chromium")
+@needs_browser
 def test_a_mesh_in_the_browser(serve, mesh_file):
     url = f"http://127.0.0.1:{serve(mesh_file)}/"
     drawn = """(() => {

@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _FLAGS = (
     "--headless=new",
@@ -31,10 +33,19 @@ def find_browser() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
+# A mark of tests; OCCVAE_REQUIRE_BROWSER=1 makes the skip a failure.
+needs_browser = pytest.mark.skipif(
+    find_browser() is None and os.environ.get("OCCVAE_REQUIRE_BROWSER") != "1",
+    reason="no browser; apt-get install chromium",
+)
+
+
 class Browser:
     """One tab. `requests`, `problems` and `dialogs` grow while messages are read."""
 
     def __init__(self, width: int = 1200, height: int = 900, *, dark: bool = False):
+        executable = find_browser()
+        assert executable, "OCCVAE_REQUIRE_BROWSER=1, but no browser"
         self.requests: list[str] = []
         self.problems: list[str] = []
         self._sent, self._buffer = 0, b""
@@ -45,7 +56,7 @@ class Browser:
         command = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         profile = f"--user-data-dir={self._profile.name}"
         self._process = subprocess.Popen(
-            ["bash", "-c", command, "bash", find_browser(), *_FLAGS, profile, "about:blank"],
+            ["bash", "-c", command, "bash", executable, *_FLAGS, profile, "about:blank"],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -7,29 +7,12 @@ import numpy as np
 import pytest
 
 from occvae.report import write_report
-from tests.report.browser import Browser, find_browser
+from tests.report.browser import Browser, needs_browser
 from tests.report.builders import HOSTILE, case, evaluation, sphere
+from tests.report.canvas import Picture, frames, settle
 
-pytestmark = pytest.mark.skipif(
-    find_browser() is None, reason="no browser; apt-get install chromium"
-)
+pytestmark = needs_browser
 NUM_CASES = 14  # 28 views, more than the WebGL contexts of a page
-# Of the canvas with an index: width, height, and what is drawn: count, sums of x, y, r, g, b.
-DRAWN = """(index) => {
-  const canvas = document.querySelectorAll("canvas")[index];
-  const { width, height } = canvas;
-  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  copy.drawImage(canvas, 0, 0);
-  const pixels = copy.getImageData(0, 0, width, height).data;
-  let [count, x, y, r, g, b] = [0, 0, 0, 0, 0, 0];
-  for (let i = 0; i < pixels.length; i += 4) {
-    if (pixels[i + 3] < 128) continue;
-    count++; x += i / 4 % width; y += Math.floor(i / 4 / width);
-    r += pixels[i]; g += pixels[i + 1]; b += pixels[i + 2];
-  }
-  return [width, height, count, x, y, r, g, b];
-}"""
-
 # Before the page's own script: remembers the contexts, for the test that loses one.
 WATCH = """
   window.contexts = [];
@@ -39,17 +22,6 @@ WATCH = """
     if (kind.startsWith("webgl")) window.contexts.push(context);
     return context;
   };"""
-
-
-class Picture:
-    """What one canvas shows: share of its area, middle in [0, 1], mean colour."""
-
-    def __init__(self, browser: Browser, index: int):
-        width, height, count, x, y, *colour = browser.evaluate(f"({DRAWN})({index})")
-        self.share = count / (width * height)
-        self.pixels, self.height = count, height
-        self.middle = (x / max(count, 1) / width, y / max(count, 1) / height)
-        self.colour = np.array(colour) / max(count, 1)
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +48,6 @@ def browser(report):
         browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
         browser.open(report.as_uri())
         yield browser
-
-
-def settle(browser: Browser, index: int = 0) -> None:
-    """Scrolls to a canvas and waits until it has been drawn."""
-    browser.evaluate(
-        f"document.querySelectorAll('canvas')[{index}].scrollIntoView({{block: 'center'}})"
-    )
-    browser.wait_for(f"({DRAWN})({index})[2] > 0")
-    frames(browser)
-
-
-def frames(browser: Browser) -> None:
-    browser.evaluate(
-        "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-    )
 
 
 def centre(browser: Browser, index: int) -> tuple[float, float]:

@@ -1,0 +1,64 @@
+"""The page of an evaluation, from the command to the browser with nothing replaced."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from occvae.cli import main
+from occvae.models import save_pretrained
+from occvae.report.metric_names import decimal, label
+from tests.fakes import octahedron_model
+from tests.report.browser import Browser, needs_browser
+from tests.report.canvas import Picture, settle
+
+pytestmark = needs_browser
+ROWS = "[...document.querySelectorAll('#tables table')[0].rows].map(r => r.innerText.split('\\t'))"
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_dataset, tmp_path_factory) -> Path:
+    """A model beside what `occvae evaluate` wrote of it."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    save_pretrained(octahedron_model(), folder)
+    arguments = ["--model", str(folder), "--data", str(tiny_dataset), "--shapes", "6"]
+    page = ["--html", str(folder / "page.html")]
+    assert main(["evaluate", *arguments, "--resolution", "32", *page]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(folder):
+    with Browser(1200, 900) as browser:
+        browser.open((folder / "page.html").as_uri())
+        yield browser
+
+
+def test_every_shape_is_drawn_beside_its_truth(folder, browser):
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    count = sum(map(len, evaluation["examples"].values()))
+    assert count == 6
+    assert browser.evaluate("document.querySelectorAll('canvas').length") == 2 * count
+    pictures = browser.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
+    assert pictures == [32] * count
+    for index in range(2 * count):
+        settle(browser, index)
+        assert Picture(browser, index).share > 0.02, index
+
+
+def test_figures_are_those_of_the_report(folder, browser):
+    metrics = json.loads((folder / "evaluation.json").read_text())["metrics"]
+    rows = {cells[0].strip(): cells[1:] for cells in browser.evaluate(ROWS)[1:]}
+    assert rows.keys() == {label(name) for name in metrics}
+    for name, metric in metrics.items():
+        macro, micro, *categories = (cell.split()[0] for cell in rows[label(name)])
+        assert macro == decimal(metric["macro"]["mean"]), name
+        assert micro == decimal(metric["micro"]["mean"]), name
+        means = [entry["mean"] for entry in metric["per_category"].values()]
+        assert categories == list(map(decimal, means)), name
+
+
+def test_nothing_is_wrong_and_no_request_leaves_the_page(folder, browser):
+    others = [url for url in browser.requests if not url.startswith("data:image/png;base64,")]
+    assert others == [(folder / "page.html").as_uri()]
+    assert browser.problems == []
