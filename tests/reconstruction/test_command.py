@@ -82,6 +82,45 @@ def test_a_folder_with_a_broken_picture(here, model, capsys):
     assert len(list(Path("out").glob("*.glb"))) == 4
 
 
+def extent(tile: np.ndarray) -> tuple[int, int]:
+    """Height and width of what is not white."""
+    seen = (tile < 200).any(axis=-1)
+    return int(seen.any(1).sum()), int(seen.any(0).sum())
+
+
+def test_a_folder_as_people_have_it(tmp_path, model, monkeypatch, capsys):
+    """From a camera, cut out, grey, held upright, and broken, in one run."""
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    wide = ellipse(300, (0.4, 0.5), (0.12, 0.24))  # twice as wide as high
+    photo = photograph(wide, shadow=0.2)
+    photo.save("in/a photo.JPG", quality=88)
+    cut_out = photo.copy()
+    cut_out.putalpha(Image.fromarray(wide.astype(np.uint8) * 255))
+    cut_out.save("in/cut out.png")
+    photo.convert("L").save("in/grey.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn: the object is then much higher than wide
+    photo.resize((4000, 3000)).save("in/phone.jpg", exif=exif, quality=88)
+    Path("in/broken.jpg").write_bytes(Path("in/phone.jpg").read_bytes()[:5000])
+    assert run(model, "in", "-o", "out") == 2
+    captured = capsys.readouterr()
+    first, last = captured.err.splitlines()
+    assert first.startswith("error: in/broken.jpg: cannot be read as a picture (")
+    assert last == "error: 1 of 5 objects have no mesh: in/broken.jpg"
+    done = {line.split(" -> ")[0] for line in captured.out.splitlines()}
+    assert done == {
+        f"in/{name}" for name in ("a photo.JPG", "cut out.png", "grey.png", "phone.jpg")
+    }
+    for stem, ratio in (("a photo", 2), ("cut out", 2), ("grey", 2), ("phone", 0.75 / 2)):
+        mesh = trimesh.load(f"out/{stem}.glb", force="mesh")
+        assert mesh.is_watertight and len(mesh.faces) > 500
+        seen = np.asarray(Image.open(f"out/{stem}.preview.png"))[:, :224]
+        height, width = extent(seen)
+        assert width / height == pytest.approx(ratio, rel=0.15), stem
+        assert max(height, width) == pytest.approx(0.7 * 224, rel=0.1), stem
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_everything_at_once(here, model, suffix):
     pytest.importorskip("fast_simplification")
