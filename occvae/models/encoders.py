@@ -77,12 +77,9 @@ def timm_encoder(
             "embedding_size or pretrained instead"
         )
     arguments = {"num_classes": embedding_size, "pretrained": pretrained, **options}
-    if weights_file is not None:
-        state = read_weights(weights_file)  # a clear message for a bad file before timm sees it
-        # A head size that no file has makes timm drop the file's head instead of refusing it.
-        overlay = {"file": str(weights_file), "num_classes": -1}
-        arguments |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
+        if weights_file is not None:
+            arguments |= timm_weights(name, weights_file, **options)
         backbone = _create_timm(name, image_size, arguments)
     except (TypeError, AssertionError) as error:
         raise UserError(f"timm model {name!r} refuses encoder_options {options}: {error}") from None
@@ -92,13 +89,25 @@ def timm_encoder(
         if not pretrained:
             raise UserError(f"timm model {name!r} cannot be made: {error}") from None
         raise no_weights(name, error) from None
-    if weights_file is not None:
-        # timm leaves out what it does not find, and says nothing when that is all of it.
-        wanted = {key for key, _ in backbone.named_parameters()}
-        if len(wanted & state.keys()) < len(wanted) / 2:
-            raise UserError(f"{weights_file}: not the weights of {name}")
     data = timm.data.resolve_model_data_config(backbone)
     return ImageEncoder(backbone, data["mean"], data["std"])
+
+
+def timm_weights(name: str, weights_file: str, **options) -> dict:
+    """Arguments of `timm.create_model` for weights from a file, which is seen to be of the model.
+
+    timm leaves out what it does not find, and says nothing when that is all of it.
+    """
+    import timm
+
+    state = read_weights(weights_file)
+    with torch.device("meta"):
+        wanted = {key for key, _ in timm.create_model(name, **options).named_parameters()}
+    if len(wanted & state.keys()) < len(wanted) / 2:
+        raise UserError(f"{weights_file}: not the weights of {name}")
+    # A head size that no file has makes timm drop the file's head instead of refusing it.
+    overlay = {"file": str(weights_file), "num_classes": -1}
+    return {"pretrained": True, "pretrained_cfg_overlay": overlay}
 
 
 def _create_timm(name: str, image_size: int, arguments: dict) -> nn.Module:

@@ -13,6 +13,7 @@ from occvae.models.encoders import (
     ImageEncoder,
     no_weights,
     read_weights,
+    timm_weights,
     wrong_weights,
 )
 from occvae.models.pix2vox.blocks import initialise, scaled
@@ -104,7 +105,7 @@ def create_backbone(
     """
     if name == "vgg16_bn":
         layers, prefix, channels = _vgg_layers(), "features.", 512
-    elif name.startswith("resnet") and "." not in name:
+    elif name in _torchvision_resnets():
         layers, prefix = _resnet_layers(name), ""
         channels = 512 if hasattr(layers.layer1[0], "conv3") else 128
     else:
@@ -129,11 +130,15 @@ def _vgg_layers() -> nn.Sequential:
     return vgg.make_layers(vgg.cfgs["D"], batch_norm=True)[:27]
 
 
-def _resnet_layers(name: str) -> nn.Sequential:
-    from torchvision.models import get_model, list_models
+def _torchvision_resnets() -> list[str]:
+    from torchvision.models import list_models, resnet
 
-    if name not in list_models():
-        raise UserError(f"unknown ResNet {name!r}; choose e.g. resnet18, resnet34, resnet50")
+    return list_models(module=resnet)
+
+
+def _resnet_layers(name: str) -> nn.Sequential:
+    from torchvision.models import get_model
+
     network = get_model(name)
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
     return nn.Sequential(OrderedDict((part, getattr(network, part)) for part in names))
@@ -166,8 +171,7 @@ def _timm_backbone(
         )
     options = {"features_only": True, "pretrained": pretrained}
     if weights_file is not None:
-        read_weights(weights_file)  # a clear message for a bad file before timm sees it
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(weights_file)}}
+        options |= timm_weights(name, weights_file)
     try:
         with torch.device("meta"):
             reductions = timm.create_model(name, features_only=True).feature_info.reduction()
@@ -175,6 +179,8 @@ def _timm_backbone(
             raise UserError(f"backbone {name!r} has no feature map of stride 8 (of {reductions})")
         network = timm.create_model(name, out_indices=(reductions.index(STRIDE),), **options)
     except (OSError, RuntimeError) as error:
+        if weights_file is not None:
+            raise wrong_weights(weights_file, name, error) from None
         raise no_weights(name, error) from None
     data = timm.data.resolve_model_data_config(network)
     [channels] = network.feature_info.channels()

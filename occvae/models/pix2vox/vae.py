@@ -96,10 +96,7 @@ class Pix2VoxVae(VoxelModel):
         check_count("num_samples", num_samples)
         with evaluation_mode(self):
             posterior = self.encode(images, view_mask)
-            volumes = [
-                self.decode(posterior.sample(generator)).refined
-                for _ in range(num_samples)
-            ]
+            volumes = [self.decode(posterior.sample(generator)).refined for _ in range(num_samples)]
         return torch.stack(volumes, dim=1)
 
     def predict_uncertainty(

@@ -1,6 +1,7 @@
 """Layer by layer as published: parameter counts, shapes, pretrained backbones."""
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -100,7 +101,7 @@ def test_128_cubed():
         ({"image_size": 16}, "image_size must be a multiple of 8 and not so small, got 16"),
         ({"threshold": 0.0}, "threshold must be a probability"),
         ({"backbone": "vgg99"}, "unknown backbone 'vgg99'"),
-        ({"backbone": "resnet19"}, "unknown ResNet 'resnet19'"),
+        ({"backbone": "resnet19"}, "unknown backbone 'resnet19'"),
         ({"backbone": "vit_tiny_patch16_224"}, "no feature map of stride 8"),
         ({"encoder_weights": "nowhere.pth"}, "nowhere.pth: no such weights file"),
     ],
@@ -131,6 +132,9 @@ def test_the_pretrained_backbone_is_kept_unless_parity_is_wanted(resnet_file):
 def test_weights_of_another_network_are_refused(resnet_file):
     with pytest.raises(UserError, match="resnet18.pth: not the weights of resnet50"):
         tiny_voxel_model(backbone="resnet50", encoder_weights=resnet_file)
+    for other in ("vgg11_bn", "convnext_atto", "mobilenetv3_small_050"):
+        with pytest.raises(UserError, match=f"resnet18.pth: not the weights of {other}"):
+            tiny_voxel_model(backbone=other, encoder_weights=resnet_file)
     with pytest.raises(UserError, match="resnet18.pth: not the weights of vgg16_bn"):
         tiny_voxel_model(backbone="vgg16_bn", encoder_weights=resnet_file)
 
@@ -146,6 +150,16 @@ def test_a_backbone_is_the_beginning_of_its_network(resnet_file):
     network((pictures - backbone.mean) / backbone.std)
     assert channels == seen[0].shape[1] == 128
     torch.testing.assert_close(backbone.eval()(pictures), seen[0])
+
+
+def test_weights_of_a_timm_network_from_a_file(tmp_path):
+    network = timm.create_model("mobilenetv3_small_050")
+    torch.save(network.state_dict(), tmp_path / "network.pth")
+    model = tiny_voxel_model(
+        backbone="mobilenetv3_small_050", encoder_weights=str(tmp_path / "network.pth")
+    )
+    loaded = model.encoder.backbone.backbone.network.conv_stem.weight
+    assert torch.equal(loaded, network.conv_stem.weight)
 
 
 def test_any_network_of_timm_with_stride_8():
