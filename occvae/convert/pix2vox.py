@@ -19,6 +19,10 @@ _PARTS = ("encoder", "decoder", "merger", "refiner")
 WEIGHTS = tuple(f"{part}_state_dict" for part in _PARTS)
 TRAINING_STATE = tuple(f"{part}_solver_state_dict" for part in _PARTS)
 SPLITS = "pix2vox"
+PICTURES = (
+    "the model was trained and measured on the middle 128 of 137 pixels, on grey 240; here it sees "
+    "whole pictures on white"
+)
 
 _VGG: Rules = ((r"encoder\.vgg\.(.+)", r"encoder.backbone.backbone.\1"),)
 _RESNET: Rules = tuple(

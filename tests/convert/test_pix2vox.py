@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from occvae.cli import main
+from occvae.commands.model import unlike_pictures
 from occvae.convert import pix2vox
 from occvae.convert.checkpoint import places
 from occvae.errors import UserError
@@ -94,6 +95,9 @@ def test_as_a_file(tmp_path, capsys, pictures, prefix):
     assert_same_volumes(from_pretrained(tmp_path / "model"), SMALLEST, states, pictures)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert (config["converted_from"]["system"], config["splits"]) == (SMALLEST, "pix2vox")
+    pictures = config["converted_from"]["pictures"]
+    assert pictures == unlike_pictures(tmp_path / "model") == pix2vox.PICTURES
+    assert f"figures will differ from the published ones: {pictures}\n" in said
 
 
 @needs_model(SMALLEST)
