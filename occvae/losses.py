@@ -58,6 +58,6 @@ def kl_loss(kl: Tensor, free_nats: float) -> Tensor:
 
     A dimension whose mean is below `free_nats` nats costs that much and has no gradient, so that
     the first ones are for free (Kingma et al. 2016). The mean is that of a rank's micro step, so
-    that what is for free depends a little on how a batch is divided; without free nats nothing does.
+    what is for free depends a little on how a batch is divided; without free nats nothing does.
     """
     return kl.mean(dim=0).clamp_min(free_nats).sum()

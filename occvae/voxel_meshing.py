@@ -56,7 +56,10 @@ def smooth_meshes(
 
 
 def _coarse_resolution(resolution: int, voxels: int) -> int:
-    """Lets no voxel slip between the first lattice points: two of them a voxel, where there are."""
+    """About two lattice points a voxel, where there are so many.
+
+    A lone voxel only just above the threshold may still slip between them.
+    """
     coarse = resolution
     while coarse % 2 == 0 and coarse // 2 >= max(32, 2 * voxels):
         coarse //= 2

@@ -19,9 +19,20 @@ def write_whole(path: Path, save: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save(temporary)
+        to_disk(temporary)
         os.replace(temporary, path)
+        to_disk(path.parent)
     finally:
         _remove(temporary)
+
+
+def to_disk(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, would survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(temporary: Path) -> None:

@@ -17,6 +17,8 @@ from occvae.errors import UserError
 
 _PREFETCHED = 4  # batches of each worker
 _ALIGNMENT = 64
+# Streams of random numbers beside those of a shape, [seed, epoch, shape], which end in 0 and 1.
+_ORDER, _VIEWS = 2, 3
 _under_way: weakref.WeakSet[Iterator] = weakref.WeakSet()
 
 
@@ -27,7 +29,7 @@ class StepSampler:
     the other. Each step takes the next global batch and shares it out among the ranks, so every
     sample comes exactly once an epoch on any number of ranks; a batch may end one epoch and begin
     the next, or pass over a small dataset several times. A resume only needs the step, also on
-    another number of ranks that share the batch.
+    another number of ranks that share the batch; with another batch, the position too.
 
     Args:
         num_samples: of the dataset.
@@ -35,6 +37,7 @@ class StepSampler:
         rank, world_size: of this process.
         seed: of the run.
         steps: the steps to run.
+        position: samples that the steps before have taken; None if they had batches like these.
         random_views: None, or the least and the most pictures of a shape, as many for all of a
             global batch.
     """
@@ -48,11 +51,13 @@ class StepSampler:
         world_size: int,
         seed: int,
         steps: range,
+        position: int | None = None,
         random_views: tuple[int, int] | None = None,
     ):
         self.global_batch = batch_size * world_size
         self.num_samples, self.batch_size = num_samples, batch_size
         self.rank, self.seed, self.steps = rank, seed, steps
+        self.position = steps.start * self.global_batch if position is None else position
         self.random_views = random_views
 
     def __len__(self) -> int:
@@ -60,24 +65,26 @@ class StepSampler:
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order_epoch, order = -1, np.empty(0, np.int64)
-        first = self.steps.start * self.global_batch + self.rank * self.batch_size
+        first = self.position + self.rank * self.batch_size
         for step in self.steps:
             views = self._views(step)
             keys = []
             for position in range(first, first + self.batch_size):
                 epoch, place = divmod(position, self.num_samples)
                 if epoch != order_epoch:
-                    order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-                    order_epoch = epoch
+                    order, order_epoch = self._order(epoch), epoch
                 keys.append((epoch, int(order[place]), *views))
             yield keys
             first += self.global_batch
 
+    def _order(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch, 0, _ORDER])
+        return rng.permutation(self.num_samples)
+
     def _views(self, step: int) -> tuple[int, ...]:
         if self.random_views is None:
             return ()
-        # One more number than an epoch's seed has, so that the streams differ.
-        rng = np.random.default_rng([self.seed, step, 0])
+        rng = np.random.default_rng([self.seed, step, 0, _VIEWS])
         return (int(rng.integers(*self.random_views, endpoint=True)),)
 
 

@@ -1,14 +1,16 @@
 """`dataset.json`: what a dataset holds, how it was made, and what was left out and why."""
 
 import fcntl
+import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from occvae.data.sources import CONTINUES
 from occvae.errors import UserError
 from occvae.whole_files import write_whole
 
@@ -30,6 +32,11 @@ class ShardEntry:
     num_shapes: int
     num_bytes: int
     sha256: str
+
+    def is_whole(self, root: Path) -> bool:
+        """Whether the file is there, of the size that it should have."""
+        path = root / self.file
+        return path.is_file() and path.stat().st_size == self.num_bytes
 
 
 @dataclass
@@ -62,7 +69,11 @@ class Manifest:
 
     def save(self, root: Path) -> None:
         text = json.dumps(asdict(self), indent=1) + "\n"
-        write_whole(root / MANIFEST, lambda path: path.write_text(text))
+        write_file(root / MANIFEST, lambda path: path.write_text(text))
+
+    def digest(self) -> str:
+        """The same of equal datasets only, wherever they lie."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def load(cls, root: str | Path) -> "Manifest":
@@ -99,7 +110,7 @@ class Manifest:
                 f"{root}: holds a dataset built with other settings or from other files; choose "
                 "another folder"
             )
-        manifest.shards = [entry for entry in manifest.shards if (root / entry.file).exists()]
+        manifest.shards = [entry for entry in manifest.shards if entry.is_whole(root)]
         manifest.complete = False
         return manifest
 
@@ -109,6 +120,18 @@ class Manifest:
         for entry in self.shards:
             counts[entry.split] += entry.num_shapes
         return {split: count for split, count in counts.items() if count}
+
+
+def write_file(path: Path, save: Callable[[Path], object]) -> None:
+    """Writes a file of a dataset whole or not at all, see `write_whole`.
+
+    Raises:
+        UserError: it cannot be written, the disk being full, for example.
+    """
+    try:
+        write_whole(path, save)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {CONTINUES}") from None
 
 
 @contextmanager

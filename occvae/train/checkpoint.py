@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 
 from occvae.errors import UserError
+from occvae.whole_files import to_disk
 
 TRAIN_CONFIG = "train_config.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _FOLDER = "checkpoints"
 _TENSORS, _STATE = "state.safetensors", "state.json"
 
@@ -37,12 +38,14 @@ class Progress:
     Args:
         arch: of the model.
         step: optimiser steps done.
+        samples: taken so far, by all ranks together.
         best_iou: of the validations so far.
         global_batch: shapes of a micro step, of all ranks together.
     """
 
     arch: str
     step: int
+    samples: int
     best_iou: float
     global_batch: int
 
@@ -97,15 +100,15 @@ def save_checkpoint(
         content = {"format_version": FORMAT_VERSION, **asdict(progress)}
         (partial / _STATE).write_text(json.dumps(content) + "\n")
         for path in (partial / _TENSORS, partial / _STATE, partial):
-            _to_disk(path)
+            to_disk(path)
         os.rename(partial, folder)
-        _to_disk(folder.parent)
+        to_disk(folder.parent)
     except SafetensorError as error:  # which says in words of its own that the disk is full
         raise OSError(f"{partial}: {error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)  # a network file system may still hold a file
 
 
 def read_progress(run: Path, arch: str) -> Progress:
@@ -121,6 +124,8 @@ def read_progress(run: Path, arch: str) -> Progress:
         if version != FORMAT_VERSION:
             raise UserError(f"{folder}: is of format {version}, this occvae reads {FORMAT_VERSION}")
         progress = Progress(**content)
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(run, error) from None
     if progress.arch != arch:
@@ -150,11 +155,3 @@ def _damaged(run: Path, error: Exception) -> UserError:
     *before, folder = list_checkpoints(run)
     instead = f", to resume from {before[-1].name}" if before else ""
     return UserError(f"{folder}: damaged ({error!r}); delete it{instead}")
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -71,6 +71,8 @@ class TrainConfig:
     """auto: bf16 autocast where the hardware multiplies bf16, otherwise fp32. fp16: on GPUs."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """What is shared out among ranks: nothing, optimiser states, gradients too, weights too."""
+    sync_batch_norm: bool = True
+    """Statistics of all ranks; otherwise each has its own, and those of the first are kept."""
     offload_optimizer: bool = False
     """The optimiser's states in the CPU's memory, and its arithmetic there."""
     activation_checkpointing: bool = False

@@ -37,6 +37,13 @@ _ADVICE = {
     "torch_autocast": "set precision",
     "wandb": "set wandb_project",
 }
+_BATCH = {
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+}
+_COMMUNICATION = ("fp32", "fp16", "bf16")
 _OFFLOAD_OPTIONS = {"device", "pin_memory"}
 
 
@@ -53,8 +60,17 @@ def resolve_deepspeed(config: TrainConfig, world_size: int, device_type: str) ->
     own = _without_auto(_read(own) if isinstance(own, str) else own)
     _check_batch(own, config, world_size)
     _check_blocks(own, device_type)
-    _check_zero(own.get("zero_optimization", {}), config)
-    return dataclasses.replace(config, deepspeed_config=own)
+    _check_zero(own.get("zero_optimization", {}), config, device_type)
+    return dataclasses.replace(config, deepspeed_config=_beside_ours(own))
+
+
+def _beside_ours(own: Config) -> Config:
+    """Without what has been seen to agree: a resume may set it otherwise."""
+    kept = {name: value for name, value in own.items() if name not in _BATCH}
+    if "zero_optimization" in kept:
+        zero = {k: v for k, v in kept["zero_optimization"].items() if k != "stage"}
+        kept["zero_optimization"] = zero
+    return kept
 
 
 def make_deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | None) -> Config:
@@ -127,9 +143,13 @@ def _check_batch(own: Config, config: TrainConfig, world_size: int) -> None:
 
 
 def _check_blocks(own: Config, device_type: str) -> None:
-    settings = {"train_batch_size", "train_micro_batch_size_per_gpu"}
-    settings |= {"gradient_accumulation_steps", "gradient_clipping"}
-    for name in own.keys() - settings - set(_PASSED_ON):
+    communication = own.get("communication_data_type", "fp32")
+    if communication not in _COMMUNICATION:
+        raise UserError(
+            f"deepspeed_config: communication_data_type is {communication!r}; "
+            f"choose from {', '.join(_COMMUNICATION)}"
+        )
+    for name in own.keys() - _BATCH - set(_PASSED_ON):
         if name in ("fp16", "bf16"):
             if isinstance(own[name], dict) and not own[name].get("enabled", False):
                 continue
@@ -141,7 +161,7 @@ def _check_blocks(own: Config, device_type: str) -> None:
         raise UserError(f"deepspeed_config: leave out {name}: {advice}")
 
 
-def _check_zero(zero: Config, config: TrainConfig) -> None:
+def _check_zero(zero: Config, config: TrainConfig, device_type: str) -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
 
@@ -154,6 +174,9 @@ def _check_zero(zero: Config, config: TrainConfig) -> None:
             f"deepspeed_config: leave out {name}.{unsupported}: what can be offloaded are the "
             "optimiser's states, by offload_optimizer=true"
         )
+    for quantized in zero:
+        if quantized.startswith("zero_quantized") and zero[quantized] and device_type == "cpu":
+            raise UserError(f"deepspeed_config: leave out {name}.{quantized}: it needs a GPU")
     offload = zero.get("offload_optimizer") or {}
     if unsupported := offload.keys() - _OFFLOAD_OPTIONS:
         named = ", ".join(sorted(unsupported))

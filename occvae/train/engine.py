@@ -3,7 +3,6 @@
 Nothing is compiled at run time: the optimiser is torch's own AdamW handed over by us.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +32,7 @@ class Engine:
 
     Attributes:
         skipped: whether the last step left the weights alone, because gradients were not finite.
+        gradients_failed: whether they were so for another reason than the loss scale of fp16.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Engine:
         shares = world_size() > 1 or config.offload_optimizer
         self._stage = config.zero_stage if shares else 0
         self._clip_norm = config.optim.clip_norm
-        self.skipped = False
-        # Under ZeRO-3 a rank holds its share of the weights only; whole ones go here.
-        self._whole = copy.deepcopy(model).to(device) if self._stage == 3 else None
-        if world_size() > 1:
+        self.skipped = self.gradients_failed = False
+        # Under ZeRO-3 a rank holds its share of the weights only; whole ones go into copies of it.
+        self._hollow = zero_state.hollow_copy(model) if self._stage == 3 else None
+        if world_size() > 1 and config.sync_batch_norm:
             synchronise_batch_norm(model)
         if config.activation_checkpointing:
             recompute_activations(model)
@@ -114,6 +114,7 @@ class Engine:
         if self._stage:
             self.skipped = bool(self._engine.optimizer.overflow)
             self._grad_norm = self._engine.get_global_grad_norm()
+        self.gradients_failed = self.skipped and (self._scale is None or self._scale.value == 1.0)
         if self._scale is not None:
             self._scale.update(self.skipped)
             if self._stage:
@@ -161,11 +162,14 @@ class Engine:
         return float(self._engine.get_lr()[0])
 
     def whole_model(self) -> nn.Module:
-        """Collective: the model with all its weights, to predict with and to export."""
-        if self._whole is None:
-            return self._engine.module
-        zero_state.copy_whole(self._engine.module, self._whole)
-        return self._whole.train(self._engine.module.training)
+        """Collective: the model with all its weights, to predict with and to export.
+
+        Under ZeRO-3 a copy, which takes memory for as long as it is kept.
+        """
+        module = self._engine.module
+        if self._hollow is None:
+            return module
+        return zero_state.whole_copy(module, self._hollow).train(module.training)
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Collective: the optimiser's moments by name of moment and parameter, on the CPU.

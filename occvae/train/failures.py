@@ -12,17 +12,24 @@ class MachineFailure(UserError):
 
 
 class ToldElsewhere(UserError):
-    """What another rank has named already."""
+    """What another rank names, with the exit status that it has."""
+
+    def __init__(self, where: str, status: int = 2):
+        super().__init__(where)
+        self.status = status
 
 
 def exit_status(error: Exception) -> int:
     """1: resume it as it is. 2: something must be corrected first."""
+    if isinstance(error, ToldElsewhere):
+        return error.status
     return 1 if isinstance(error, MachineFailure) else 2
 
 
 def one_line(error: Exception) -> str:
     """A loader process wraps its traceback around the message; the last line is ours."""
-    return str(error).splitlines()[-1].removeprefix("occvae.errors.UserError: ")
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[-1].removeprefix("occvae.errors.UserError: ")
 
 
 def place(rank: int | str) -> str:

@@ -131,6 +131,17 @@ def _incomplete(message: str, rank: str) -> UserError:
     return UserError(message) if rank == "0" else ToldElsewhere(message)
 
 
+def check_address(env: Environment) -> None:
+    """Before ranks wait for each other in vain."""
+    address = env.get("MASTER_ADDR", "127.0.0.1")
+    try:
+        socket.getaddrinfo(address, None)
+    except (OSError, UnicodeError) as error:
+        message = f"MASTER_ADDR={address}: no such host ({getattr(error, 'strerror', error)})"
+        first = env["LOCAL_RANK"] == "0"
+        raise UserError(message) if first else ToldElsewhere(message) from None
+
+
 def choose_interface(env: Environment) -> None:
     """Sets GLOO_SOCKET_IFNAME where gloo would hand out an address that other nodes cannot reach.
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from occvae.whole_files import write_whole
+
 
 class RunLogger:
     """Progress and metrics of one run.
@@ -23,6 +25,9 @@ class RunLogger:
 
     def __init__(self, folder: Path | None, first_step: int, last_step: int, mirror=None):
         self._folder, self._mirror = folder, mirror
+        if folder is not None:
+            with self._named_failures():
+                self._open(folder, first_step)
         self._bar = tqdm(
             total=last_step,
             initial=first_step,
@@ -32,14 +37,14 @@ class RunLogger:
             dynamic_ncols=True,
             bar_format="{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )
-        if folder is None:
-            return
+
+    def _open(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         threading.excepthook = functools.partial(_unless_raised_again, threading.excepthook)
         path = folder / "metrics.jsonl"
         kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first_step]
-        path.write_text("".join(kept))
+        write_whole(path, lambda file: file.write_text("".join(kept)))
         self._file = path.open("a", buffering=1)
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
@@ -67,6 +72,7 @@ class RunLogger:
             self._bar.write(line)
 
     def close(self) -> None:
+        """May be slow: TensorBoard and the mirror send what they still hold."""
         self._bar.close()
         if self._folder is not None:
             with self._named_failures():

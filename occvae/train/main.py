@@ -13,7 +13,13 @@ from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
 from occvae.models.registry import list_models, model_options
 from occvae.train import parallel
-from occvae.train.checkpoint import TRAIN_CONFIG, Progress, choose_run_folder, read_progress
+from occvae.train.checkpoint import (
+    TRAIN_CONFIG,
+    Progress,
+    choose_run_folder,
+    list_checkpoints,
+    read_progress,
+)
 from occvae.train.config import DataConfig, TrainConfig, apply_overrides, from_dict
 from occvae.train.deepspeed_config import resolve_deepspeed
 from occvae.train.failures import (
@@ -29,6 +35,9 @@ from occvae.train.launch import complete_environment
 from occvae.train.presets import PRESETS, make_preset
 from occvae.train.run_lock import lock_run
 from occvae.whole_files import write_whole
+
+# Of a rank, whose own batch norm statistics would be poor.
+_FEW_SAMPLES = 16
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,9 +119,22 @@ def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
     if not options.resume:
         run.mkdir(parents=True, exist_ok=True)
         lock_run(run)
+        if list_checkpoints(run):
+            raise UserError(f"{run}: another run has just begun here; choose another --out")
+    _warn(config)
     text = json.dumps(config.to_dict(), indent=1) + "\n"
     write_whole(run / TRAIN_CONFIG, lambda file: file.write_text(text))
     return config, run
+
+
+def _warn(config: TrainConfig) -> None:
+    few = parallel.world_size() > 1 and config.optim.batch_size < _FEW_SAMPLES
+    if few and not config.sync_batch_norm:
+        print(
+            f"warning: sync_batch_norm=false with {config.optim.batch_size} shapes a rank: "
+            "statistics of so few are poor, and differ from rank to rank",
+            file=sys.stderr,
+        )
 
 
 def _configure(options: argparse.Namespace) -> TrainConfig:

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,21 +13,21 @@ import torch
 import torch.distributed as dist
 
 from occvae.errors import UserError
-from occvae.train.failures import MachineFailure, ToldElsewhere
-from occvae.train.launch import choose_interface
+from occvae.train.failures import MachineFailure, ToldElsewhere, exit_status
+from occvae.train.launch import check_address, choose_interface
 from occvae.train.watch import watch_launchers
 
-# For the ranks that wait while the first one writes, reads or builds a dataset.
-_PATIENCE = timedelta(minutes=30)
+# Seconds between the first rank's signs of life while it writes, reads or builds alone.
+_BEAT = 1.0
 # Nodes do not start at the same time: how much longer ranks wait for each other then.
 _STARTING = 10
 
 
 class _Waiting:
-    """How long the ranks wait for each other: in a step, and for the first one alone."""
+    """How long the ranks wait for each other, and where they hear from the first one."""
 
     step = timedelta(seconds=60)
-    patient_group: dist.ProcessGroup | None = None
+    first_rank: dist.ProcessGroup | None = None
 
 
 @contextmanager
@@ -49,17 +50,18 @@ def distributed(timeout: float) -> Iterator[torch.device]:
         # Nobody else must find it, and the launchers' usual port may be another run's. torchrun,
         # though, serves the port itself.
         env["MASTER_PORT"] = str(_free_port())
+    check_address(env)
     device = local_device()
     share_cores(int(env["LOCAL_WORLD_SIZE"]))
     deepspeed = _import_deepspeed(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if backend == "gloo":
-        choose_interface(env)
+    choose_interface(env)
     _Waiting.step = timedelta(seconds=timeout)
     try:
         starting = _STARTING * _Waiting.step
         deepspeed.init_distributed(dist_backend=backend, timeout=starting, verbose=False)
-        _Waiting.patient_group = dist.new_group(timeout=_PATIENCE) if world_size() > 1 else None
+        # Of gloo on GPUs, too: who waits for the first rank must hear signals, and not spin.
+        _Waiting.first_rank = dist.new_group(timeout=starting, backend="gloo")
     except RuntimeError as error:
         raise _not_met(error, starting) from None
     yield device
@@ -89,8 +91,7 @@ def begin_time_limits() -> None:
     an hour.
     """
     for group in list(dist.distributed_c10d._world.pg_map):
-        if group is not _Waiting.patient_group or rank() == 0:
-            set_time_limit(_Waiting.step, group)
+        set_time_limit(_Waiting.step, group)
 
 
 def set_time_limit(limit: timedelta, group: dist.ProcessGroup) -> None:
@@ -112,6 +113,14 @@ def world_size() -> int:
 def largest(number: int | torch.Tensor, device: torch.device) -> int:
     """Of the ranks' numbers: ranks must take branches together."""
     return int(max_over_ranks(torch.as_tensor(number, device=device)).item())
+
+
+def all_numbers(mine: list[int], device: torch.device) -> list[int]:
+    """Those of all ranks, each of which has as many."""
+    numbers = torch.tensor(mine, dtype=torch.int64, device=device)
+    gathered = [torch.empty_like(numbers) for _ in range(world_size())]
+    dist.all_gather(gathered, numbers)
+    return torch.cat(gathered).tolist()
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
@@ -138,30 +147,73 @@ def from_first_rank(function: Callable[[], Any]) -> Any:
     """The result of a function that only rank 0 runs.
 
     Its mistakes of the user end every rank: as `UserError` on rank 0, which tells them, and as
-    `ToldElsewhere` on the others, which wait for it longer than for a step.
+    `ToldElsewhere` on the others, which wait for it for as long as it gives signs of life.
     """
-    outcome, failure = [None, False], None
+    outcome, failure = [None, 0], None  # a result, or the exit status
     if rank() == 0:
-        try:
-            outcome[0] = function()
-        except (UserError, OSError) as error:
-            outcome[1], failure = True, UserError(str(error))
+        with _signs_of_life():
+            try:
+                outcome[0] = function()
+            except (UserError, OSError) as error:
+                outcome[1], failure = exit_status(error), error
+    else:
+        _wait_for_first_rank()
     if world_size() > 1:
-        dist.broadcast_object_list(outcome, group=_Waiting.patient_group)
+        dist.broadcast_object_list(outcome, group=_Waiting.first_rank)
     if outcome[1]:
-        raise failure or ToldElsewhere("see rank 0")
+        raise failure or ToldElsewhere("see rank 0", outcome[1])
     return outcome[0]
 
 
+@contextmanager
+def _signs_of_life() -> Iterator[None]:
+    """Of the first rank, for `_wait_for_first_rank` of the others."""
+    if world_size() == 1:
+        yield
+        return
+    done, failures = threading.Event(), []
+
+    def beat() -> None:
+        try:
+            while not done.wait(_BEAT):
+                dist.broadcast(torch.zeros(1), 0, _Waiting.first_rank)
+        except RuntimeError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+    dist.broadcast(torch.ones(1), 0, _Waiting.first_rank)
+
+
+def _wait_for_first_rank() -> None:
+    """A rank in a collective is deaf to signals; this one comes up with every sign of life."""
+    done = torch.zeros(1)
+    while not done:
+        dist.broadcast(done, 0, _Waiting.first_rank)
+
+
 def on_every_rank(function: Callable[[], Any], device: torch.device) -> Any:
-    """The result of a function that may fail on some ranks: then it ends the others, too."""
+    """The result of a function that may fail on some ranks: then it ends the others, too.
+
+    The first rank it fails on tells why, and all have its exit status.
+    """
     result, failure = None, None
     try:
         result = function()
     except (UserError, OSError) as error:
         failure = error
-    if largest(int(failure is not None), device):
-        raise failure or ToldElsewhere("see the other ranks")
+    status = 0 if failure is None else exit_status(failure)
+    statuses = all_numbers([status], device)
+    if any(statuses):
+        first = next(rank for rank, status in enumerate(statuses) if status)
+        raise failure if rank() == first else ToldElsewhere(f"see rank {first}", statuses[first])
     return result
 
 

@@ -21,7 +21,7 @@ from occvae.train import parallel
 from occvae.train.checkpoint import Progress, read_progress, read_tensors, save_checkpoint
 from occvae.train.config import TrainConfig
 from occvae.train.engine import Engine
-from occvae.train.failures import ToldElsewhere, lost_loader
+from occvae.train.failures import ToldElsewhere, exit_status, lost_loader
 from occvae.train.logging import RunLogger
 from occvae.train.objectives import create_objective, to_device
 from occvae.train.schedule import create_schedule
@@ -31,8 +31,8 @@ from occvae.train.zero_state import moment_names
 
 # Before the names of weights in a checkpoint.
 _MODEL = "model."
-# What ranks agree on besides the numbers of signals; the gravest wins.
-_FAILED, _NOT_FINITE = 1000, 1001
+# What ranks agree on besides the numbers of signals, the exit status added; the gravest wins.
+_FAILED, _NOT_FINITE = 1000, 1010
 
 
 class Trainer:
@@ -49,8 +49,7 @@ class Trainer:
         self.config, self.run, self.device = config, run, device
         self.stop_signal: int | None = None
         torch.manual_seed(config.seed)
-        self.model = create_model(config.arch, **config.model)
-        self.frozen = _freeze(self.model, config.frozen)
+        self.model, self.frozen = parallel.on_every_rank(self._create_model, device)
         moments: dict[str, torch.Tensor] = {}
         self.progress = parallel.from_first_rank(
             lambda: self._restore(moments) if resume else self._start()
@@ -58,6 +57,8 @@ class Trainer:
         parallel.broadcast_model(self.model, device)
         self.objective = create_objective(self.model, config.optim)
         self.train_set, self.validation_set = parallel.on_every_rank(self._datasets, device)
+        digest = parallel.from_first_rank(self.train_set.manifest.digest)
+        parallel.on_every_rank(lambda: self._check_same_data(digest), device)
         optim = config.optim
         schedule = create_schedule(optim.schedule, optim.warmup_steps, optim.steps)
         self.engine = Engine(self.model, config, schedule, device, self.progress.step, moments)
@@ -66,11 +67,17 @@ class Trainer:
         self._loss: torch.Tensor | None = None
         self._indices: list[int] = []
 
+    def _create_model(self) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
+        """And its frozen parts."""
+        model = create_model(self.config.arch, **self.config.model)
+        return model, _freeze(model, self.config.frozen)
+
     def _start(self) -> Progress:
         """On the first rank: the weights to start from, if any are given."""
         if self.config.initial_weights is not None:
             load_weights(self.model, self.config.initial_weights)
-        return Progress(self.config.arch, 0, best_iou=-1.0, global_batch=self._global_batch())
+        batch = self._global_batch()
+        return Progress(self.config.arch, 0, samples=0, best_iou=-1.0, global_batch=batch)
 
     def _restore(self, moments: dict[str, torch.Tensor]) -> Progress:
         """On the first rank: weights into the model, the rest into `moments`."""
@@ -95,12 +102,12 @@ class Trainer:
     def fit(self) -> bool:
         """Trains to the last step; False when a signal ended it early, after saving."""
         first, last = self.progress.step, self.config.optim.steps
-        if first == 0:
-            # From here on the run can be resumed, and there is room for what it will save.
+        parallel.begin_time_limits()
+        if not 0 < first < last:
+            # From here on the run can be resumed, and there is room for what it will save. One that
+            # was killed after its last checkpoint may lack the export.
             self.save()
-        leader = parallel.rank() == 0
-        mirror = open_wandb(self.config, self.run)
-        logger = RunLogger(self.run if leader else None, first, last, mirror)
+        logger = parallel.on_every_rank(lambda: self._open_logger(first, last), self.device)
         handlers = {
             number: signal.signal(number, self._request_stop)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -110,21 +117,27 @@ class Trainer:
             # Otherwise torch raises wherever the trainer is when a loader process dies; that no
             # more batches come is noticed between steps, where the ranks can agree on it.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            return self._run(batches, last, logger)
+            complete = self._run(batches, last, logger)
+            parallel.from_first_rank(logger.close)  # which may take a while
+            return complete
         except BaseException:
             # A failed rank leaves without Python's exit; its loader processes would notice late.
             for process in multiprocessing.active_children():
                 process.kill()
+            logger.close()
             raise
         finally:
-            logger.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def _open_logger(self, first: int, last: int) -> RunLogger:
+        """Silent but on the first rank."""
+        mirror = open_wandb(self.config, self.run)
+        return RunLogger(None if parallel.rank() else self.run, first, last, mirror)
 
     def _run(self, batches: Iterator[Batch], last: int, logger: RunLogger) -> bool:
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
         self._train_mode()
-        parallel.begin_time_limits()
         with self._profiler() as profiler:
             return self._run_to(last, batches, logger, profiler)
 
@@ -148,7 +161,8 @@ class Trainer:
             if profiler is not None:
                 profiler.step()
             if step % self.config.validate_every == 0 or step == last:
-                self._agree()
+                if self._agree() and step < last:
+                    continue  # a signal: time may be short
                 self._validate(logger)
             if step % self.config.save_every == 0 or step == last:
                 self._agree()
@@ -172,23 +186,31 @@ class Trainer:
 
         Raises on every rank when one has failed, after saving where the weights are sound.
         """
-        verdict = _FAILED if self._failure is not None else self.stop_signal or 0
+        verdict = self.stop_signal or 0
+        if self._failure is not None:
+            verdict = _FAILED + exit_status(self._failure)
         if self._loss is not None:
-            verdict = torch.where(self._loss.isfinite(), verdict, _NOT_FINITE)
+            finite = self._loss.isfinite() & (not self.engine.gradients_failed)
+            verdict = torch.where(finite, verdict, _NOT_FINITE)
         verdict = parallel.largest(verdict, self.device)
-        if verdict == _NOT_FINITE:
+        if verdict >= _NOT_FINITE:
             raise self._not_finite()
-        if verdict == _FAILED:
+        if verdict >= _FAILED:
             self.save()
-            raise self._failure or ToldElsewhere("see the other ranks")
+            raise self._failure or ToldElsewhere("see the other ranks", verdict - _FAILED)
         return verdict
 
     def _not_finite(self) -> Exception:
-        if self._loss.isfinite():
+        """Each rank tells of its own loss; of gradients, which are of all ranks, the first."""
+        what, indices, told_here = "loss", self._indices, not self._loss.isfinite()
+        if self.engine.gradients_failed and parallel.largest(int(told_here), self.device) == 0:
+            what, told_here = "gradient", parallel.rank() == 0
+            indices = parallel.all_numbers(indices, self.device)
+        if not told_here:
             return ToldElsewhere("see the other ranks")
-        names = ", ".join(self.train_set.ids[index] for index in self._indices)
+        names = ", ".join(self.train_set.ids[index] for index in indices)
         return UserError(
-            f"the loss of step {self.progress.step} is not finite, of the shapes {names}; "
+            f"the {what} of step {self.progress.step} is not finite, of the shapes {names}; "
             "continue from the last checkpoint with --resume and a lower optim.lr"
         )
 
@@ -227,6 +249,7 @@ class Trainer:
             self._loss += loss.detach()
             self._indices += stored["index"].tolist()
         self.progress.step += 1
+        self.progress.samples += self._samples_per_step()
         if self.progress.step % self.config.log_every:
             logger.advance()
         else:
@@ -267,15 +290,22 @@ class Trainer:
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.engine.eval()
         model = self.engine.whole_model()
-        with torch.no_grad():  # and without autocast: by the numbers that `occvae evaluate` prints
+        try:
             for number in mine:
-                sample = self.validation_set[0, int(number * stride)]
-                batch = to_device(default_collate([sample]), self.device)
-                iou = self._iou(self.objective.predict(model, batch), batch)
-                total += torch.tensor([iou.sum(), iou.numel()], device=self.device)
+                total += self._validate_shape(model, int(number * stride))
+        except (UserError, OSError) as error:
+            self._failure = error
+        self._agree()
         self._finish_validation(model, logger, *parallel.sum_over_ranks(total).tolist())
         self._train_mode()
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
+
+    @torch.no_grad()
+    def _validate_shape(self, model: torch.nn.Module, number: int) -> torch.Tensor:
+        """Sum and count of IoUs; without autocast, by the numbers that `occvae evaluate` prints."""
+        batch = to_device(default_collate([self.validation_set[0, number]]), self.device)
+        iou = self._iou(self.objective.predict(model, batch), batch)
+        return torch.tensor([iou.sum(), iou.numel()], device=self.device)
 
     def _train_mode(self) -> None:
         """Batch norm statistics of what is frozen stay as they are, too."""
@@ -301,6 +331,14 @@ class Trainer:
                 self._export(model, "best", val_iou=iou)
 
         parallel.from_first_rank(write)
+
+    def _check_same_data(self, digest: str) -> None:
+        manifest = self.train_set.manifest
+        if manifest.digest() != digest:
+            raise UserError(
+                f"{self.config.data.root}: is not the dataset of the first rank; "
+                "every node needs the same one under this path"
+            )
 
     def _datasets(self) -> tuple[ShapeDataset, ShapeDataset]:
         data = self.config.data
@@ -335,6 +373,7 @@ class Trainer:
             world_size=parallel.world_size(),
             seed=self.config.seed,
             steps=range(first * accumulation, last * accumulation),
+            position=self.progress.samples,
             random_views=data.min_views and (data.min_views, data.num_views),
         )
         return load_batches(

@@ -5,6 +5,7 @@ number of ranks or the ZeRO stage. Weights are loaded into the model before Deep
 moments exist inside its optimiser only.
 """
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -79,20 +80,26 @@ def set_moments(engine, moments: dict[str, torch.Tensor]) -> None:
                 engine.optimizer.state[parameter][moment].copy_(whole)
 
 
-def copy_whole(source: nn.Module, target: nn.Module) -> None:
-    """Collective: the weights of a model under ZeRO-3 into one that has them whole."""
+def hollow_copy(module: nn.Module) -> nn.Module:
+    """A copy for `whole_copy`, made before DeepSpeed shares out the weights; it has none itself."""
+    hollow = copy.deepcopy(module).cpu()
+    for parameter in hollow.parameters():
+        parameter.data = parameter.data.new_empty(0)
+    return hollow
+
+
+@torch.no_grad()
+def whole_copy(module: nn.Module, hollow: nn.Module) -> nn.Module:
+    """Collective: a model under ZeRO-3 with all its weights, on its device."""
     import deepspeed
 
-    with torch.no_grad():
-        for (_, shared), (_, whole) in _pairs(source.named_parameters(), target.named_parameters()):
-            with deepspeed.zero.GatheredParameters([shared]):
-                whole.copy_(shared)
-        for (_, here), (_, there) in _pairs(source.named_buffers(), target.named_buffers()):
-            there.copy_(here)
-
-
-def _pairs(source: Iterator, target: Iterator) -> Iterator:
-    return zip(source, target, strict=True)
+    whole = copy.deepcopy(hollow)
+    for shared, parameter in zip(module.parameters(), whole.parameters(), strict=True):
+        with deepspeed.zero.GatheredParameters([shared]):
+            parameter.data = shared.detach().clone()
+    for here, there in zip(module.buffers(), whole.buffers(), strict=True):
+        there.copy_(here)
+    return whole.to(next(module.parameters()).device)
 
 
 def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -188,6 +188,13 @@ def test_every_sample_comes_once_an_epoch_on_any_number_of_ranks(samples, batch,
     assert keys[: 3 * samples] == one  # the same order on any number of ranks
 
 
+def test_a_resume_with_another_batch_goes_on_where_the_run_was():
+    seen = global_sequence(range(5), 1, samples=13, batch=8)
+    sampler = StepSampler(13, 3, rank=0, world_size=1, seed=5, steps=range(5, 9), position=40)
+    keys = seen + [key for batch in sampler for key in batch]
+    assert keys == global_sequence(range(52), 1, samples=13, batch=1)
+
+
 @pytest.mark.parametrize("ranks", [(1, 3), (3, 1), (2, 3), (3, 2)])
 @pytest.mark.parametrize("steps", [0, 1, 2, 7])
 def test_a_resume_on_other_ranks_neither_repeats_nor_skips(ranks, steps):

@@ -23,7 +23,7 @@ TENSORS = {"model.weight": torch.arange(6.0).reshape(2, 3), "exp_avg.weight": to
 
 
 def save(run: Path, step: int, keep: int = 2) -> None:
-    save_checkpoint(run, Progress("onet", step, 0.25, 8), TENSORS, keep)
+    save_checkpoint(run, Progress("onet", step, 80, 0.25, 8), TENSORS, keep)
 
 
 def names(run: Path) -> list[str]:
@@ -32,7 +32,7 @@ def names(run: Path) -> list[str]:
 
 def test_round_trip(tmp_path):
     save(tmp_path, 7)
-    assert read_progress(tmp_path, "onet") == Progress("onet", 7, 0.25, 8)
+    assert read_progress(tmp_path, "onet") == Progress("onet", 7, 80, 0.25, 8)
     found = read_tensors(tmp_path)
     assert found.keys() == TENSORS.keys()
     assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
@@ -46,7 +46,7 @@ def test_the_newest_are_kept(tmp_path):
     assert names(tmp_path) == ["step-101"]
 
 
-@pytest.mark.parametrize("call", ["save_file", "_to_disk", "os.rename"])
+@pytest.mark.parametrize("call", ["save_file", "to_disk", "os.rename"])
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch, call):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
@@ -54,7 +54,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
     save(tmp_path, 1)
     owner = {
         "save_file": "safetensors.torch.save_file",
-        "_to_disk": "occvae.train.checkpoint._to_disk",
+        "to_disk": "occvae.train.checkpoint.to_disk",
         "os.rename": "occvae.train.checkpoint.os.rename",
     }
     with monkeypatch.context() as patched:
@@ -71,12 +71,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 def test_a_process_killed_while_it_writes_leaves_the_one_before(tmp_path, monkeypatch):
     """At every call that touches the disk, in a child process that dies there."""
     save(tmp_path, 1)
-    for call in ("save_file", "_to_disk", "os.rename", "shutil.rmtree"):
+    for call in ("save_file", "to_disk", "os.rename", "shutil.rmtree"):
         child = os.fork()
         if child == 0:
             target = {
                 "save_file": "safetensors.torch.save_file",
-                "_to_disk": "occvae.train.checkpoint._to_disk",
+                "to_disk": "occvae.train.checkpoint.to_disk",
             }.get(call, f"occvae.train.checkpoint.{call}")
             monkeypatch.setattr(target, lambda *a, **k: os._exit(9))
             save(tmp_path, 2)
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         read_progress(tmp_path, "vitocc")
     path = tmp_path / "checkpoints" / "step-3" / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 9}))
-    with pytest.raises(UserError, match="is of format 9, this occvae reads 2"):
+    with pytest.raises(UserError, match="step-3: is of format 9, this occvae reads 3$"):
         read_progress(tmp_path, "onet")
 
 
@@ -136,3 +136,15 @@ def test_other_files_are_no_checkpoints(tmp_path):
         (tmp_path / "checkpoints" / name).mkdir()
     assert names(tmp_path) == ["step-1"]
     assert checkpoint.read_progress(tmp_path, "onet").step == 1
+
+
+def test_clocks_decide_nothing_about_checkpoints(tmp_path):
+    """Nodes disagree on the time, and a run may go on on another: the highest step counts."""
+    for step in (1, 2, 3):
+        save(tmp_path, step, keep=3)
+        folder = tmp_path / "checkpoints" / f"step-{step}"
+        for path in (folder, *folder.iterdir()):
+            os.utime(path, (10**9 - step, 10**9 - step))
+    assert read_progress(tmp_path, "onet").step == 3
+    save(tmp_path, 4, keep=2)
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step-3", "step-4"]

@@ -43,6 +43,13 @@ def test_it_is_merged_and_goes_into_the_run(tmp_path):
     assert not {"train_batch_size", "optimizer", "fp16"} & made.keys()
 
 
+def test_a_resume_may_share_the_batch_otherwise(tmp_path):
+    own = {"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 1}}
+    config = resolve_deepspeed(config_with(own, tmp_path), world_size=1, device_type="cpu")
+    resumed = apply_overrides(config, ["optim.batch_size=4", "zero_stage=2"])
+    assert resolve_deepspeed(resumed, 2, "cpu").deepspeed_config == {"zero_optimization": {}}
+
+
 def test_offloading(tmp_path):
     own = {"zero_optimization": {"offload_optimizer": {"device": "cpu", "pin_memory": False}}}
     config = config_with(own, tmp_path, "offload_optimizer=true")
@@ -66,6 +73,11 @@ def test_offloading(tmp_path):
         ({"zero_optimization": {"offload_param": {"device": "cpu"}}}, "leave out .*offload_param"),
         ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "'nvme', but offload_o"),
         ({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}}, "offload_optimizer.ratio"),
+        (
+            {"zero_optimization": {"zero_quantized_weights": True}},
+            "quantized_weights: it needs a GPU",
+        ),
+        ({"communication_data_type": "fp99"}, "is 'fp99'; choose from fp32, fp16, bf16"),
         ({"optimizer": {"type": "Lamb"}}, "leave out optimizer: the optimiser is AdamW"),
         ({"scheduler": {"type": "WarmupLR"}}, "leave out scheduler: set optim.schedule"),
         ({"fp16": {"enabled": True}}, "leave out fp16: it needs a GPU"),

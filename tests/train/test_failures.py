@@ -164,3 +164,151 @@ def test_ranks_that_do_not_meet(tiny_dataset, tmp_path):
     assert f"only 1 of 2 ranks came to 127.0.0.1:{port} within 2 s" in line
     [line] = lost.errors()
     assert line.startswith(f"error: rank 1 on {HOST}: the ranks cannot meet at 127.0.0.2:")
+
+
+def spoil_gradients() -> None:
+    """Losses stay finite, and their gradients are not: the root of 0."""
+    from occvae.train.objectives import PointObjective
+
+    sound = PointObjective.loss
+
+    def spoilt(self, output, batch, step):
+        loss, figures = sound(self, output, batch, step)
+        return loss + (0.0 * output).square().sum().sqrt(), figures
+
+    PointObjective.loss = spoilt
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_gradients_that_are_not_finite_end_the_run(tiny_dataset, tmp_path, ranks):
+    run = tmp_path / "run"
+    arguments = ["--out", run, "--data", tiny_dataset, *FRESH]
+    started = start(tmp_path, arguments, ranks=ranks, prepare=spoil_gradients)
+    assert [rank.status() for rank in started] == [2] * ranks
+    [line] = [line for rank in started for line in rank.errors()]
+    assert line.startswith("error: the gradient of step 1 is not finite, of the shapes boxes-")
+    assert line.count("boxes-") == 4 * ranks
+    assert [folder.name for folder in list_checkpoints(run)] == ["step-0"]
+
+
+def use_own_folder() -> None:
+    os.chdir(Path(os.environ["NODES"]) / os.environ["RANK"])
+
+
+def test_nodes_with_different_data_do_not_train(tiny_dataset, tiny_voxel_dataset, tmp_path):
+    for rank, data in enumerate((tiny_dataset, tiny_voxel_dataset)):
+        (tmp_path / str(rank)).mkdir()
+        (tmp_path / str(rank) / "data").symlink_to(data)
+    arguments = ["--out", tmp_path / "run", "--data", "data", *FRESH]
+    ranks = start(tmp_path, arguments, ranks=2, prepare=use_own_folder, NODES=str(tmp_path))
+    assert [rank.status() for rank in ranks] == [2, 2]
+    [line] = [line for rank in ranks for line in rank.errors()]
+    assert line.startswith(f"error: rank 1 on {HOST}: data: is not the dataset of the first rank")
+
+
+def test_a_loader_killed_on_one_rank_has_one_exit_status(tiny_dataset, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["--out", run, "--data", tiny_dataset, *FRESH, "data.num_workers=1"]
+    ranks = start(tmp_path, arguments, ranks=2)
+    lives(run, ranks[0])
+    psutil.Process(ranks[1].pid).children()[0].kill()
+    assert [rank.status() for rank in ranks] == [1, 1]
+    [line] = [line for rank in ranks for line in rank.errors()]
+    assert line.startswith(f"error: rank 1 on {HOST}: a data loader process was killed")
+
+
+def test_validation_shapes_that_cannot_be_read(tiny_dataset, tmp_path):
+    """What was learnt until then is saved."""
+    data, run = Path(shutil.copytree(tiny_dataset, tmp_path / "data")), tmp_path / "run"
+    with h5py.File(data / "val-00000.h5", "r+") as file:
+        file["image_bytes"][:] = 0
+    arguments = ["--out", run, "--data", data, *FRESH, "validate_every=3"]
+    ranks = start(tmp_path, arguments, ranks=2)
+    assert [rank.status() for rank in ranks] == [2, 2]
+    assert all("val-00000.h5: view " in line for rank in ranks for line in rank.errors())
+    assert [folder.name for folder in list_checkpoints(run)] == ["step-0", "step-3"]
+
+
+def test_a_mistake_that_all_ranks_make_is_told_once(tiny_dataset, tmp_path):
+    arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, 'frozen=["encode"]']
+    ranks = start(tmp_path, arguments, ranks=2)
+    assert [rank.status() for rank in ranks] == [2, 2]
+    [line] = [line for rank in ranks for line in rank.errors()]
+    assert line.startswith("error: frozen: the model has no part 'encode'")
+
+
+def test_records_that_cannot_be_written_end_the_run_before_it_trains(tiny_dataset, tmp_path):
+    run = tmp_path / "run"
+    (run / "metrics.jsonl").mkdir(parents=True)
+    ranks = start(tmp_path, ["--out", run, "--data", tiny_dataset, *FRESH], ranks=2)
+    assert [rank.status() for rank in ranks] == [2, 2]
+    [line] = [line for rank in ranks for line in rank.errors()]
+    assert line.startswith(f"error: {run}: no metrics can be written: ")
+
+
+def stand_still_in_checkpoints() -> None:
+    from occvae.train import trainer
+
+    save = trainer.save_checkpoint
+
+    def stop(*arguments):
+        save(*arguments)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    trainer.save_checkpoint = stop
+
+
+def test_a_first_rank_that_stands_still_while_it_saves(tiny_dataset, tmp_path):
+    """It may take its time, as long as it gives signs of life."""
+    arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, "--timeout", "5", *FRESH]
+    first, second = start(tmp_path, arguments, ranks=2, prepare=stand_still_in_checkpoints)
+    begin = time.monotonic()
+    assert second.status(timeout=60) == 1, second.text()
+    [line] = second.errors()
+    assert line.startswith(f"error: rank 1 on {HOST}: lost contact with other ranks")
+    assert time.monotonic() - begin < 45
+    first.process.kill()
+
+
+def take_time_over_checkpoints() -> None:
+    from occvae.train import trainer
+
+    save = trainer.save_checkpoint
+    trainer.save_checkpoint = lambda *arguments: (time.sleep(8), save(*arguments))
+
+
+def test_a_first_rank_that_is_slow_is_waited_for(tiny_dataset, tmp_path):
+    short = ["--timeout", "3", "optim.steps=2"]
+    arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, *short]
+    ranks = start(tmp_path, arguments, ranks=2, prepare=take_time_over_checkpoints)
+    assert [rank.status() for rank in ranks] == [0, 0], ranks[1].text()
+
+
+def test_a_finished_run_gets_the_export_it_lacks(tiny_dataset, tmp_path):
+    """It was killed between its last checkpoint and the export, say."""
+    run = tmp_path / "run"
+    [rank] = start(tmp_path, ["--out", run, "--data", tiny_dataset, *FRESH, "optim.steps=2"])
+    assert rank.status() == 0, rank.text()
+    weights = (run / "last" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "last")
+    [rank] = start(tmp_path, ["--out", run, "--resume"])
+    assert rank.status() == 0, rank.text()
+    assert (run / "last" / "model.safetensors").read_bytes() == weights
+
+
+def test_statistics_of_a_few_samples_are_warned_of(tiny_dataset, tmp_path):
+    own = ["optim.steps=2", "sync_batch_norm=false"]
+    arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, *own]
+    first, second = start(tmp_path, arguments, ranks=2)
+    assert (first.status(), second.status()) == (0, 0), first.text()
+    assert "warning: sync_batch_norm=false with 4 shapes a rank" in first.text()
+    assert "warning: sync_batch_norm" not in second.text()
+
+
+def test_an_unknown_host(tiny_dataset, tmp_path):
+    arguments = ["--data", tiny_dataset, *FRESH]
+    unknown = {"WORLD_SIZE": "2", "MASTER_ADDR": "nowhere.invalid"}
+    [rank] = start(tmp_path, arguments, **unknown)
+    assert rank.status() == 2
+    [line] = rank.errors()
+    assert line.startswith("error: MASTER_ADDR=nowhere.invalid: no such host")

@@ -17,6 +17,7 @@ import occvae
 from occvae.evaluation import evaluate
 from occvae.train.checkpoint import list_checkpoints
 from tests.tiny import TINY_RUN
+from tests.train.ranks import free_port
 
 TRAIN = Path(__file__).parents[2] / "launchers" / "train.py"
 LAUNCHER = str(Path(sys.executable).parent / "deepspeed")
@@ -24,7 +25,7 @@ LAUNCHER = str(Path(sys.executable).parent / "deepspeed")
 
 def command(data: Path, out: Path, *arguments: str, ranks: int = 0) -> list[str]:
     """Plain python, or the deepspeed launcher for ranks > 0."""
-    port = str(29000 + os.getpid() % 1000)
+    port = str(free_port())
     start = (
         [LAUNCHER, "--num_gpus", str(ranks), "--master_port", port] if ranks else [sys.executable]
     )
@@ -101,7 +102,7 @@ def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
         stderr=subprocess.DEVNULL,
     )
     resumed = tmp_path / "resumed"
-    wait_for(lambda: list_checkpoints(resumed), process)
+    wait_for(lambda: len(list_checkpoints(resumed)) > 1, process)  # and so not from step 0
     process.kill()
     process.wait()
     assert list_checkpoints(resumed)[-1].name != "step-120"
@@ -126,7 +127,15 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(trained):
     copy = Path(shutil.copytree(trained, trained.parent / "copy"))
     state = copy / "checkpoints" / "step-400" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "global_batch": 3}))
-    command = [LAUNCHER, "--num_gpus", "2", "--master_port", "29871", str(TRAIN), "--resume"]
+    command = [
+        LAUNCHER,
+        "--num_gpus",
+        "2",
+        "--master_port",
+        str(free_port()),
+        str(TRAIN),
+        "--resume",
+    ]
     result = subprocess.run(
         [*command, "--out", str(copy)], capture_output=True, text=True, timeout=240
     )
@@ -148,7 +157,10 @@ def test_a_signal_to_the_whole_job_saves_and_says_so(number, tiny_dataset, tmp_p
     records = out / "metrics.jsonl"
     wait_for(lambda: records.exists() and records.stat().st_size, process)
     os.killpg(process.pid, number)
-    output, _ = process.communicate(timeout=60)
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number, output
     assert "saved; continue with --resume" in output
     assert list_checkpoints(out)
