@@ -1,5 +1,6 @@
 """Builds a dataset from a source: in parallel, seeded, resumable, bad shapes named and skipped."""
 
+import collections
 import itertools
 import multiprocessing.connection
 import os
@@ -12,14 +13,20 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from occvae.console import one_line
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.manifest import Manifest, ShardEntry, sole_writer
 from occvae.data.sample import Sample
 from occvae.data.shards import REPAIR, Shard, file_sha256, write_shard
-from occvae.data.sources import Item, Source
+from occvae.data.sources import CONTINUES, BuildError, Source, skip_reason
 from occvae.errors import UserError
 
 SHAPES_PER_SHARD = 64
+# Of the shapes of a split, that may be left out because others are laid out differently.
+_MOST_UNLIKE = 0.05
+_UNLIKE = "where most shapes of the split have"
+
+_KILLED = "killed, perhaps for want of memory"
 
 _source: Source  # of a worker process, set once by _start_worker
 
@@ -40,8 +47,9 @@ def build_dataset(
         num_workers: processes; default one a core.
 
     Raises:
-        UserError: the folder holds a dataset of other settings, another build is writing to it, or
-            no shape is usable.
+        UserError: the folder holds a dataset of other settings, another build is writing to it,
+            the machine has failed, no shape is usable, or the shapes of a split are not laid out
+            alike: the dataset is then complete, but for those that differ from most.
     """
     num_workers = os.cpu_count() if num_workers is None else num_workers
     if num_workers < 1:
@@ -58,6 +66,7 @@ def build_dataset(
             raise UserError(f"{root}: no shape is usable; {id}: {reason}")
         manifest.complete = True
         manifest.save(root)
+    _check_layouts(source, root, manifest)
     return manifest
 
 
@@ -104,34 +113,60 @@ def _build_shards(
     plan = _plan_shards(source, shapes_per_shard)
     finished = {entry.file for entry in manifest.shards}
     todo = [(file, indices) for file, indices in plan if file not in finished]
-    left = sum(len(indices) for _, indices in todo)
-    if not left:
+    if not todo:
         return
-    progress = tqdm(
-        total=len(source.items),
-        initial=len(source.items) - left,
-        desc=f"build {root}",
-        unit="shape",
-        mininterval=0.5,
-    )
-    # All workers are started at once, and no more of them have work at a time.
-    with progress, _worker_pool(min(num_workers, left, 2 * shapes_per_shard), source) as pool:
+    with tqdm(
+        total=len(source.items), desc=f"build {root}", unit="shape", mininterval=0.5
+    ) as progress:
+        while todo:
+            left = sum(len(indices) for _, indices in todo)
+            progress.n = progress.initial = len(source.items) - left
+            # All workers are started at once, and no more of them have work at a time.
+            workers = min(num_workers, left, 2 * shapes_per_shard)
+            try:
+                _build_together(source, root, manifest, todo, workers, progress)
+            except BrokenProcessPool:
+                file, indices = todo.pop(0)
+                outcomes = _try_one_by_one(source, root, indices)
+                samples = _collect_samples(source, indices, outcomes, manifest, progress)
+                _finish_shard(root, file, samples, manifest)
+
+
+def _build_together(
+    source: Source,
+    root: Path,
+    manifest: Manifest,
+    todo: list[tuple[str, list[int]]],
+    num_workers: int,
+    progress: tqdm,
+) -> None:
+    """Takes from `todo` what is finished; raises BrokenProcessPool where a worker was killed."""
+    with _worker_pool(num_workers, source) as pool:
         try:
             # The workers begin a shard while the one before is written.
             for file, indices, outcomes in _one_ahead(
-                (file, indices, pool.map(_try_sample, indices)) for file, indices in todo
+                (file, indices, pool.map(_try_sample, indices)) for file, indices in todo[:]
             ):
-                items = [source.items[index] for index in indices]
-                samples = _collect_samples(items, outcomes, manifest, progress)
+                samples = _collect_samples(source, indices, outcomes, manifest, progress)
                 _finish_shard(root, file, samples, manifest)
-        except BrokenProcessPool:
-            raise UserError(
-                f"{root}: a build process was killed, perhaps for want of memory; run the same "
-                "command again with fewer --workers: it continues where it stopped"
-            ) from None
+                todo.pop(0)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _try_one_by_one(source: Source, root: Path, indices: list[int]) -> list[Sample | str]:
+    """The same in a process for each shape, to learn which of them kills its own."""
+    outcomes = []
+    for index in indices:
+        with _worker_pool(1, source) as pool:
+            try:
+                outcomes.append(pool.submit(_try_sample, index).result())
+            except BrokenProcessPool:
+                outcomes.append(_KILLED)
+    if len(outcomes) > 1 and all(outcome == _KILLED for outcome in outcomes):
+        raise BuildError(f"{root}: its build processes are all {_KILLED}; {CONTINUES}")
+    return outcomes
 
 
 def _one_ahead(values: Iterable) -> Iterator:
@@ -191,20 +226,32 @@ def _plan_shards(source: Source, shapes_per_shard: int) -> list[tuple[str, list[
 
 
 def _collect_samples(
-    items: list[Item], outcomes: Iterable[Sample | str], manifest: Manifest, progress: tqdm
+    source: Source,
+    indices: list[int],
+    outcomes: Iterable[Sample | str],
+    manifest: Manifest,
+    progress: tqdm,
 ) -> list[Sample]:
-    samples = []
+    """The usable ones of a shard; of the others the manifest says why they are not."""
+    items = [source.items[index] for index in indices]
+    found: dict[str, Sample] = {}
+    problems: dict[str, str] = {}
     for item, outcome in zip(items, outcomes, strict=True):
-        problem = outcome if isinstance(outcome, str) else _unlike(outcome, item, manifest)
-        if problem is None:
-            samples.append(outcome)
-            manifest.skipped.pop(item.id, None)  # an earlier run may have failed on it
-            if outcome.note:
-                manifest.notes[item.id] = outcome.note
-        else:
-            manifest.skipped[item.id] = problem
-            progress.write(f"skipped {item.id}: {problem}")
+        (problems if isinstance(outcome, str) else found)[item.id] = outcome
         progress.update()
+    if found:
+        layout = manifest.layouts.setdefault(items[0].split, _usual_layout(found.values()))
+        for id, sample in found.items():
+            if difference := _differences(sample.layout(), layout):
+                problems[id] = difference
+    for id, problem in problems.items():
+        manifest.skipped[id] = problem
+        progress.write(f"skipped {one_line(id)}: {one_line(problem)}")
+    samples = [sample for id, sample in found.items() if id not in problems]
+    for sample in samples:
+        manifest.skipped.pop(sample.id, None)  # an earlier run may have failed on it
+        if sample.note:
+            manifest.notes[sample.id] = sample.note
     return samples
 
 
@@ -214,22 +261,38 @@ def _try_sample(index: int) -> Sample | str:
         sample = _source.sample(index)
         sample.check()
         return sample
-    except UserError as error:
-        return str(error)
     except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return skip_reason(_source.items[index].id, error)
 
 
-def _unlike(sample: Sample, item: Item, manifest: Manifest) -> str | None:
-    """How a sample differs from the first of its split, whose layout all others must have."""
-    layout = sample.layout()
-    expected = manifest.layouts.setdefault(item.split, layout)
-    differences = [
-        f"{name} {layout[name]} where the first shape of the split has {expected[name]}"
+def _usual_layout(samples: Iterable[Sample]) -> dict:
+    """Of most of the samples of a split's first shard; all its others must have it, too."""
+    layouts = [sample.layout() for sample in samples]
+    return max(layouts, key=layouts.count)
+
+
+def _differences(layout: dict, usual: dict) -> str:
+    return "; ".join(
+        f"{name} {layout[name]} {_UNLIKE} {usual[name]}"
         for name in layout
-        if layout[name] != expected[name]
-    ]
-    return "; ".join(differences) or None
+        if layout[name] != usual[name]
+    )
+
+
+def _check_layouts(source: Source, root: Path, manifest: Manifest) -> None:
+    """A few shapes may be odd; when they are many, something else is wrong."""
+    total = collections.Counter(item.split for item in source.items)
+    odd = collections.defaultdict(list)
+    for item in source.items:
+        if _UNLIKE in manifest.skipped.get(item.id, ""):
+            odd[item.split].append(item.id)
+    for split, ids in odd.items():
+        if len(ids) > max(1, _MOST_UNLIKE * total[split]):
+            raise UserError(
+                f"{root}: {len(ids)} of {total[split]} {split} shapes are left out, for they are "
+                f"not like most ({ids[0]}: {manifest.skipped[ids[0]]}); if that is not what you "
+                "want, mend them and make the dataset again, in another folder"
+            )
 
 
 def _finish_shard(root: Path, file: str, samples: list[Sample], manifest: Manifest) -> None:

@@ -63,7 +63,7 @@ class ShapeDataset(Dataset):
         seed: int = 0,
     ):
         self.root = Path(root)
-        self.manifest = Manifest.load(root)
+        self.manifest = Manifest.load_complete(root)
         self.shards = [Shard(root, entry) for entry in self.manifest.shards if entry.split == split]
         if not self.shards:
             raise UserError(f"{root}: has no shapes in split {split!r}")
@@ -91,7 +91,7 @@ class ShapeDataset(Dataset):
         try:
             return self._sample(epoch, index, shard, local, *views)
         except OSError as error:
-            raise UserError(f"{shard.path}: shape {shard.ids[local]}: {error}; {REPAIR}") from None
+            raise UserError(f"{shard.path}: shape {shard.ids[local]}: {error}") from None
 
     def batch_layout(self, keys: list[tuple[int, ...]]) -> Layout:
         """Shape and dtype of all that a batch of these keys has; as many views in each."""
@@ -152,8 +152,9 @@ class ShapeDataset(Dataset):
         return 8 * int(rng.integers((stored - count) // 8 + 1)) if self.train else 0
 
     def _picture(self, shard: Shard, local: int, view: int, mirrored: bool) -> torch.Tensor:
+        content = shard.image(local, view)
         try:
-            return decode_picture(shard.image(local, view), self.image_size, mirrored=mirrored)
+            return decode_picture(content, self.image_size, mirrored=mirrored)
         except UserError as error:
             raise UserError(
                 f"{shard.path}: view {view} of {shard.ids[local]}: {error}; {REPAIR}"

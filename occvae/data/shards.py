@@ -24,6 +24,8 @@ is whole.
 import hashlib
 import math
 import os
+import weakref
+from collections import deque
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -31,11 +33,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from occvae.data.manifest import FORMAT_VERSION, ShardEntry, check_version
+from occvae.data.manifest import FORMAT_VERSION, ShardEntry, check_version, write_file
 from occvae.data.points import decode_points
 from occvae.data.sample import Sample
+from occvae.data.sources import CONTINUES, machine_failure
 from occvae.errors import UserError
-from occvae.whole_files import write_whole
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
@@ -45,17 +47,15 @@ def write_shard(path: Path, samples: list[Sample]) -> None:
         UserError: it cannot be written, the disk being full, for example.
     """
     try:
-        write_whole(path, lambda temporary: _save(temporary, samples))
-    except OSError as error:  # HDF5 tells of a full disk in three lines
-        reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
-        raise UserError(
-            f"{path}: cannot be written ({reason}); run the same command again when that is "
-            "mended: it continues where it stopped"
-        ) from None
+        content = _encode(samples)
+    except MemoryError:
+        raise UserError(f"{path}: out of memory; {CONTINUES}") from None
+    write_file(path, lambda temporary: temporary.write_bytes(content))
 
 
-def _save(path: Path, samples: list[Sample]) -> None:
-    with h5py.File(path, "w") as file:
+def _encode(samples: list[Sample]) -> bytes:
+    """The file, made in memory: where a disk is full, HDF5 would end the process."""
+    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
         file.attrs["format_version"] = FORMAT_VERSION
         for name, array in _arrays(samples).items():
             file.create_dataset(name, data=array)
@@ -64,6 +64,8 @@ def _save(path: Path, samples: list[Sample]) -> None:
             ("categories", [sample.category for sample in samples]),
         ):
             file.create_dataset(name, data=texts, dtype=h5py.string_dtype())
+        file.flush()
+        return file.id.get_file_image()
 
 
 def _arrays(samples: list[Sample]) -> dict[str, np.ndarray]:
@@ -106,6 +108,9 @@ def file_sha256(path: Path) -> str:
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
 REPAIR = "delete it and run the same `occvae data` command again"
 
+# Shards with an open file, of this process: a dataset may have more than that may have open files.
+_opened: deque["weakref.ref[Shard]"] = deque()
+_MOST_OPEN = 64
 
 # Arrays of the names of the fields of a sample, that are absent where it has no such thing.
 _OPTIONAL = (
@@ -148,7 +153,7 @@ class Shard:
             with h5py.File(self.path, "r", locking=False) as file:
                 self._read_layout(file, entry.num_bytes)
         except _DAMAGE as error:
-            raise self._damaged(error) from None
+            raise self._unreadable(error) from None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -247,17 +252,24 @@ class Shard:
         array = self._arrays[name]
         content = np.empty(count, array.dtype)
         try:
-            if self._file is None:
-                self._file = FileIO(self.path)
             # At a given place, so that processes may share the open file.
-            size = os.preadv(
-                self._file.fileno(), [content], array.offset + first * array.dtype.itemsize
-            )
+            file = self._open()
+            size = os.preadv(file.fileno(), [content], array.offset + first * array.dtype.itemsize)
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be read ({error})") from None
+            raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
         if size < content.nbytes:
             raise self._damaged(f"{name} ends at {size} of {content.nbytes} bytes")
         return content
+
+    def _open(self) -> FileIO:
+        """The file, open; that of the shard opened longest ago is closed where they are many."""
+        file = self._file
+        if file is None:
+            file = self._file = FileIO(self.path)
+            _opened.append(weakref.ref(self))
+            if len(_opened) > _MOST_OPEN and (oldest := _opened.popleft()()) is not None:
+                oldest._file = None  # which closes it, once no other thread reads from it
+        return file
 
     def _check_size(self, entry: ShardEntry) -> None:
         if not self.path.is_file():
@@ -289,6 +301,11 @@ class Shard:
             for name, dataset in file.items()
             if name not in ("ids", "categories")
         }
+
+    def _unreadable(self, error: Exception) -> UserError:
+        if failure := machine_failure(error):
+            return UserError(f"{self.path}: cannot be read ({failure})")
+        return self._damaged(error)
 
     def _damaged(self, error: Exception | str) -> UserError:
         return UserError(

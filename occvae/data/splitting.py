@@ -10,7 +10,7 @@ from occvae.data.build import verify_dataset
 from occvae.data.manifest import OWN_SPLITS, Manifest
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard
-from occvae.data.sources import Item
+from occvae.data.sources import BuildError, Item
 from occvae.errors import UserError
 
 
@@ -74,7 +74,11 @@ class SplitSource:
 
     def sample(self, index: int) -> Sample:
         shard, local = self._places[index]
-        sample = shard.sample(local)
+        try:
+            sample = shard.sample(local)
+            sample.check()
+        except UserError as error:  # all of them were fit to be stored
+            raise BuildError(str(error)) from None
         sample.note = self._notes.get(sample.id)
         for name in self.dropped:
             _drop(sample, name)

@@ -1,8 +1,10 @@
 """Builds are deterministic, continue where they stopped, and name what they leave out."""
 
+import errno
 import json
 import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +131,14 @@ def test_a_finished_build_does_nothing(source, straight, monkeypatch):
     before = files(straight)
     make(source, straight)
     assert files(straight) == before
+
+
+def test_truncated_shards_are_made_again(source, straight, tmp_path):
+    make(source, tmp_path)
+    path = tmp_path / "train-00001.h5"
+    path.write_bytes(path.read_bytes()[:-1])
+    make(source, tmp_path)
+    assert files(tmp_path) == files(straight)
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"num_points": 72}, {"num_views": 3}])
@@ -271,8 +281,8 @@ def small_sample() -> Sample:
         ({"voxels": {8: np.zeros((8, 8, 8), bool)}}, "shape is empty"),
         ({"voxels": {}, "points": None}, "has neither points nor voxels"),
         ({"voxels": {4: np.ones((8, 8, 8), bool)}}, r"voxels of 4\^3 are bool \(8, 8, 8\)"),
-        ({"voxels": {4: np.ones((4, 4, 4), bool)}}, r"voxels \[4\] where the first .* has \[8\]"),
-        ({"near_points": None}, r"near_points None where the first shape of the split has"),
+        ({"voxels": {4: np.ones((4, 4, 4), bool)}}, r"voxels \[4\] where most .* have \[8\]"),
+        ({"near_points": None}, r"near_points None where most shapes of the split have"),
     ],
 )
 def test_samples_that_cannot_be_used_are_skipped_by_name(tmp_path, changes, reason):
@@ -297,11 +307,87 @@ def test_ids_must_differ(tmp_path):
         make(source, tmp_path)
 
 
-def test_a_killed_worker_is_one_line(tmp_path, monkeypatch):
-    source = ListSource([small_sample()])
-    monkeypatch.setattr(ListSource, "sample", lambda self, index: os._exit(9))
-    with pytest.raises(UserError, match="a build process was killed"):
-        make(source, tmp_path)
+class Killing(ListSource):
+    """Samples of this text kill their process."""
+
+    def sample(self, index: int) -> Sample:
+        if self.samples[index] == "huge":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().sample(index)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_shape_that_kills_its_process_is_skipped_by_name(tmp_path, workers):
+    good = small_sample()
+    source = Killing([good, good, good, good, "huge", good, good])
+    manifest = make(source, tmp_path, workers)
+    assert manifest.skipped == {"s4": "killed, perhaps for want of memory"}
+    assert manifest.complete and manifest.count_shapes() == {"train": 6}
+
+
+def test_where_all_processes_are_killed_nothing_is_skipped(tmp_path):
+    with pytest.raises(UserError, match="build processes are all killed, .*; run the same command"):
+        make(Killing(["huge", "huge"]), tmp_path)
+    assert not (tmp_path / "dataset.json").exists()
+
+
+class Failing(ListSource):
+    """Raises the errors among its samples as readers of files do."""
+
+    def sample(self, index: int) -> Sample:
+        try:
+            if isinstance(self.samples[index], Exception):
+                raise self.samples[index]
+        except OSError as error:
+            raise UserError(f"points.npz: cannot be read ({error})") from None
+        return super().sample(index)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EMFILE, "?"), "Too many open files"),
+        (PermissionError(errno.EACCES, "?"), "Permission denied"),
+        (OSError(errno.EIO, "?"), "Input/output error"),
+        (MemoryError("Unable to allocate 9 TiB"), "out of memory"),
+    ],
+)
+def test_failures_of_the_machine_end_the_build_and_leave_no_shape_out(tmp_path, error, reason):
+    good = small_sample()
+    with pytest.raises(UserError, match=f"^s2: {reason}; run the same command again") as caught:
+        make(Failing([good, good, error, good]), tmp_path, shapes_per_shard=2)
+    assert "\n" not in str(caught.value)
+    manifest = Manifest.load(tmp_path)
+    assert manifest.skipped == {} and not manifest.complete
+    mended = make(Failing([good] * 4), tmp_path, shapes_per_shard=2)
+    assert mended.count_shapes() == {"train": 4} and mended.skipped == {}
+
+
+def test_files_that_are_missing_are_skipped(tmp_path):
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    manifest = make(Failing([small_sample(), missing]), tmp_path)
+    assert manifest.skipped == {
+        "s1": "points.npz: cannot be read ([Errno 2] No such file or directory)"
+    }
+
+
+def test_the_first_shape_does_not_decide_for_all(tmp_path):
+    good = small_sample()
+    odd = replace(good, near_points=None, near_occupancies=None)
+    manifest = make(ListSource([odd, good, good, good]), tmp_path)
+    assert manifest.count_shapes() == {"train": 3} and set(manifest.skipped) == {"s0"}
+    assert manifest.layouts["train"]["near_points"] == [8, "uint16"]
+
+
+def test_many_shapes_unlike_the_others_are_an_error(tmp_path):
+    good = small_sample()
+    odd = replace(good, near_points=None, near_occupancies=None)
+    source = ListSource([good, good, odd, odd, good])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"2 of 5 train shapes are left out.*\(s2: near_points"):
+            make(source, tmp_path)
+    assert Manifest.load(tmp_path).complete
+    assert Manifest.load(tmp_path).count_shapes() == {"train": 3}
 
 
 def test_verify_refuses_an_interrupted_build(source, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import os
 import select
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from PIL import Image
 from occvae.cli import main
 from occvae.data import build, merging
 from occvae.data.build import build_dataset, verify_dataset
+from occvae.data.dataset import ShapeDataset
 from occvae.data.inspection import inspect_dataset
 from occvae.data.manifest import Manifest
 from occvae.data.merging import merge_datasets
@@ -211,7 +214,7 @@ def test_a_full_disk_leaves_a_merge_that_says_so_and_continues(
 
     with monkeypatch.context() as patched:
         patched.setattr(merging.shutil, "copyfile", copy)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(UserError, match=r"train-00002.h5: cannot be written .No space left"):
             merge_datasets([first, second], tmp_path)
     with pytest.raises(UserError, match="its build was interrupted"):
         verify_dataset(tmp_path)
@@ -383,6 +386,38 @@ def test_merge_keeps_what_both_say_of_files_of_one_name(tmp_path):
         build_dataset(source, tmp_path / str(number), num_workers=1)
     merged = merge_datasets([tmp_path / "0", tmp_path / "1"], tmp_path / "both")
     assert merged.skipped == {"*.fbx": "3 files; 5 files"}
+
+
+def test_training_and_evaluation_refuse_an_interrupted_dataset(first, tmp_path, capsys):
+    root = Path(shutil.copytree(first, tmp_path / "copy"))
+    replace(Manifest.load(root), complete=False).save(root)
+    with pytest.raises(UserError, match="its build was interrupted; run the same"):
+        ShapeDataset(root, "val", image_size=8, num_points=8)
+    assert main(["data", "info", str(root)]) == 0
+    assert "INCOMPLETE: run the same command again" in capsys.readouterr().out
+
+
+def test_dividing_leaves_no_shape_out(first, tmp_path, monkeypatch):
+    def fail(self, index):
+        raise UserError("train-00000.h5: damaged")
+
+    source = SplitSource(first, val=0.1, test=0.1, seed=0, by_category=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(Shard, "sample", fail)
+        with pytest.raises(UserError, match=r"^train-00000\.h5: damaged$"):
+            build_dataset(source, tmp_path, num_workers=1)
+    assert build_dataset(source, tmp_path, num_workers=1).skipped == {"lost": "is empty"}
+
+
+def test_more_shards_than_open_files_are_divided(tmp_path):
+    source = Listed([f"s{index}" for index in range(140)])
+    build_dataset(source, tmp_path / "in", shapes_per_shard=1, num_workers=1)
+    command = [sys.executable, "-m", "occvae.cli", "data", "split", tmp_path / "in"]
+    limited = ["bash", "-c", 'ulimit -n 100; exec "$@"', "bash", *command]
+    arguments = [tmp_path / "out", "--workers", "1"]
+    done = subprocess.run([*limited, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sum(Manifest.load(tmp_path / "out").count_shapes().values()) == 140
 
 
 def test_a_damaged_source_is_not_divided(first, tmp_path):

@@ -6,7 +6,10 @@ import json
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,17 +305,60 @@ def test_verify_names_lost_and_truncated_shards(copy):
         verify_dataset(copy)
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(samples, tmp_path, monkeypatch):
-    def create(*arguments, **options):
-        raise OSError(errno.ENOSPC, "Can't write data (file write failed:\n, filename = 'x')")
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small file system is not permitted")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
-    monkeypatch.setattr(shards.h5py.File, "create_dataset", create)
-    with pytest.raises(UserError) as caught:
-        write_shard(tmp_path / "train-00000.h5", samples)
-    assert str(caught.value).startswith(
-        f"{tmp_path}/train-00000.h5: cannot be written (No space left on device); run the same"
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):
+    """In a process of its own, which HDF5 may end."""
+    path = small_disk / "train-00000.h5"
+    program = (
+        "from pathlib import Path\n"
+        "from tests.data.test_shards import random_sample, write_shard\n"
+        f"write_shard(Path({str(path)!r}), [random_sample(seed) for seed in range(99)])"
     )
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    line = f"UserError: {path}: cannot be written (No space left on device); run the same"
+    assert ended.returncode == 1 and line in ended.stderr.splitlines()[-1]
+    assert list(small_disk.iterdir()) == []
+
+
+def test_more_shards_than_a_process_may_have_open(path, samples):
+    """None is called damaged, whatever is read, and those read no more are closed."""
+    many = [Shard(path.parent, entry_of(path)) for _ in range(2 * shards._MOST_OPEN)]
+    for _ in range(2):
+        for shard in many:
+            np.testing.assert_array_equal(shard.voxels(1), samples[1].voxels[3])
+    assert sum(shard._file is not None for shard in many) <= shards._MOST_OPEN
+
+
+def test_failures_of_the_machine_are_no_damage(path, monkeypatch):
+    entry = entry_of(path)
+    shard = Shard(path.parent, entry)
+    opened = [os.open(path, os.O_RDONLY)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened[0] + 1, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            while True:
+                opened.append(os.open(path, os.O_RDONLY))
+        for read in (lambda: shard.voxels(0), lambda: Shard(path.parent, entry)):
+            with pytest.raises(UserError) as caught:
+                read()
+            assert str(caught.value) == f"{path}: cannot be read (Too many open files)"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in opened:
+            os.close(file)
 
 
 def test_a_manifest_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch):
@@ -320,6 +366,6 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("occvae.data.manifest.os.replace", replace)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"dataset.json: cannot be written .No space left"):
         Manifest("list", "own", {}, []).save(tmp_path)
     assert list(tmp_path.iterdir()) == []
