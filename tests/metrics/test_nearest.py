@@ -1,5 +1,7 @@
 """Both searches against all distances in float64."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,21 @@ def test_points_much_nearer_than_their_distance_from_the_origin(search):
     distances, indices = search(queries, references, "cpu")
     assert indices.tolist() == [0, 1]
     np.testing.assert_allclose(distances, 3**0.5 * 1e-5, rtol=1e-9)
+
+
+def test_equal_references():
+    """Each with a row of all, these would take more than a minute; the first is named."""
+    rng = np.random.default_rng(0)
+    places = rng.random((3, 3))
+    number = rng.integers(0, 3, 100_000)
+    queries = rng.random((100_000, 3))
+    start = time.monotonic()
+    distances, indices = nearest.nearest_neighbours(queries, places[number])
+    assert time.monotonic() - start < 10.0
+    expected, chosen = nearest.nearest_neighbours(queries, places)
+    np.testing.assert_array_equal(distances, expected)
+    firsts = np.array([np.flatnonzero(number == place)[0] for place in range(3)])
+    np.testing.assert_array_equal(indices, firsts[chosen])
 
 
 @pytest.mark.parametrize("search", SEARCHES)
