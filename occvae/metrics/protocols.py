@@ -209,6 +209,10 @@ def what3d_f_score(
     Points are drawn independently on the two surfaces, so that grids which differ little score
     what the density of the points allows. Equal grids score 1: what is right is not a draw.
     """
+    if np.shape(predicted) != np.shape(truth):
+        raise ValueError(
+            f"grids must be of one size, got {np.shape(predicted)} and {np.shape(truth)}"
+        )
     # Of one seed would draw the same points wherever the surfaces begin alike.
     seeds = np.random.SeedSequence(seed).spawn(2)
     surfaces = [

@@ -173,3 +173,5 @@ def test_what3d_of_nothing():
     assert what3d_f_score(empty, full, seed=0) == 0.0 == what3d_f_score(full, empty, seed=0)
     with pytest.raises(ValueError, match="expected a bool grid"):
         what3d_f_score(full.astype(float), full, seed=0)
+    with pytest.raises(ValueError, match=r"one size, got \(32, 32, 32\) and \(16, 16, 16\)"):
+        what3d_f_score(full, box(4, 4, 4, resolution=16), seed=0)
