@@ -10,7 +10,8 @@ from torch import nn
 from occvae.convert import occupancy_networks, pix2vox
 from occvae.convert.checkpoint import holds_tensors, read_checkpoint
 from occvae.errors import UserError
-from occvae.models.pretrained import save_pretrained
+from occvae.models.pretrained import CONFIG, save_pretrained
+from occvae.reconstruction.paths import check_writable
 
 # Each has WEIGHTS, TRAINING_STATE, SPLITS, PICTURES, recognise(checkpoint) and convert(checkpoint).
 SOURCES = (occupancy_networks, pix2vox)
@@ -73,6 +74,9 @@ def _beside_the_weights(checkpoint: dict, module: ModuleType) -> list[str]:
 
 def convert_file(source: str | Path, folder: str | Path) -> Conversion:
     """Writes the converted model to a folder that `from_pretrained` loads."""
+    if not str(folder):
+        raise UserError("the name of the model's folder is empty")
+    check_writable(Path(folder) / CONFIG)
     conversion = convert_checkpoint(source)
     with open(source, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -51,8 +51,10 @@ def output_paths(images: list[str | Path], output: str | Path, format: str | Non
         A Path for each object, no two alike.
 
     Raises:
-        UserError: an unknown format, two formats, or one file for several objects.
+        UserError: an unknown format, two formats, one file for several objects, or no name.
     """
+    if not str(output):
+        raise UserError("the name of the output is empty; give a file or a folder")
     path = Path(output)
     suffix = path.suffix.lower().lstrip(".")
     if format is not None and format not in FORMATS:

@@ -234,6 +234,24 @@ def test_other_files_are_refused(tmp_path, content, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("", "the name of the model's folder is empty"),
+        ("file", "file/config.json: cannot be written, {here}/file is no folder"),
+        ("file/model", "file/model/config.json: cannot be written, {here}/file is no folder"),
+    ],
+)
+def test_folders_are_refused_before_anything_is_converted(
+    tmp_path, monkeypatch, capsys, folder, message
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    monkeypatch.setattr("occvae.convert.convert_checkpoint", lambda _: pytest.fail("too late"))
+    assert main(["convert", "a.pt", "-o", folder]) == 2
+    assert capsys.readouterr().err == f"error: {message.format(here=tmp_path)}\n"
+
+
 def test_missing_file(capsys):
     assert main(["convert", "nowhere.pt", "-o", "model"]) == 2
     assert capsys.readouterr().err == "error: nowhere.pt: no such file\n"

@@ -179,6 +179,7 @@ def test_a_still_of_the_camera_is_kept(here, model, monkeypatch, capsys):
         (["empty"], "empty: no pictures in this folder"),
         (["in", "--webcam"], "--webcam takes the picture"),
         (["--webcam"], "pip install opencv-python-headless"),
+        (["in/photo.jpg", "-o", ""], "the name of the output is empty; give a file or a folder"),
         (["in/photo.jpg", "--format", "fbx"], "unknown mesh format 'fbx'"),
         (["in/photo.jpg", "--format", "ply"], "out.glb: is no .ply file"),
         (["in/photo.jpg", "--threshold", "nan"], "threshold must be a probability"),
