@@ -108,6 +108,17 @@ def test_several_have_an_index(serve, run_folder, mesh_file, tmp_path):
     assert second == report.read_text("utf-8") and "Run a&lt;b&gt;" in third
 
 
+def test_what_is_no_mesh_is_left_out(serve, mesh_file, tmp_path, capsys):
+    (tmp_path / "x.glb").mkdir()
+    (tmp_path / "good.off").write_bytes(mesh_file.read_bytes())
+    (tmp_path / "<bad>.ply").write_text("no mesh")
+    page = get(serve(tmp_path))[2]
+    assert "good.off: 8 vertices, 12 faces" in page and page.count(" vertices, ") == 1
+    assert f"<p>left out: {tmp_path}/&lt;bad&gt;.ply: cannot be read as a mesh" in page
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"left out: {tmp_path}/<bad>.ply: cannot be read as a mesh: ")
+
+
 @pytest.mark.parametrize(
     "path",
     [

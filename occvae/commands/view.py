@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+from occvae.console import one_line
 from occvae.errors import UserError
 
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _pages(paths: list[Path]) -> dict:
     """What makes a page, by address; runs are read anew for each visit, as they may go on."""
-    from occvae.report.run_page import index_page, is_run, mesh_page, run_page
+    from occvae.report.run_page import index_page, is_run, run_page
 
     meshes, found = [], []
     for path in paths:
@@ -53,7 +54,7 @@ def _pages(paths: list[Path]) -> dict:
         else:
             meshes.append(path)
     if meshes:
-        views = mesh_page(meshes)
+        views = _mesh_views(meshes)
         found.insert(0, (", ".join(path.name for path in meshes), lambda: views))
     if len(found) == 1:
         return {"/": found[0][1]}
@@ -62,10 +63,28 @@ def _pages(paths: list[Path]) -> dict:
     return {"/": lambda: index} | dict(zip(addresses, (page for _, page in found), strict=True))
 
 
+def _mesh_views(paths: list[Path]) -> str:
+    """A page of those that can be shown, if there are any; the others are named."""
+    from occvae.report.run_page import load_mesh, mesh_page
+
+    meshes, left_out = [], []
+    for path in paths:
+        try:
+            meshes.append((path.name, load_mesh(path)))
+        except UserError as error:
+            left_out.append(str(error))
+    if not meshes:
+        raise UserError(left_out[0])
+    for note in left_out:
+        print(f"left out: {one_line(note)}", file=sys.stderr)
+    return mesh_page(meshes, left_out)
+
+
 def _meshes_in(folder: Path) -> list[Path]:
     from occvae.reconstruction import FORMATS
 
-    meshes = sorted(path for path in folder.iterdir() if path.suffix[1:].lower() in FORMATS)
+    files = (path for path in folder.iterdir() if path.suffix[1:].lower() in FORMATS)
+    meshes = sorted(path for path in files if path.is_file())
     if not meshes:
         raise UserError(f"{folder}: holds neither a run (metrics.jsonl) nor mesh files")
     return meshes

@@ -3,6 +3,7 @@
 import io
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from occvae.report.metric_names import EDGE_NOTE, is_number
 from occvae.report.tables import evaluation_tables
 from occvae.report.viewer import Viewer, frame_of
 
+Mesh = tuple[np.ndarray, np.ndarray]
+"""Vertices (V, 3) and faces (F, 3)."""
 _METRICS, _EVALUATION = "metrics.jsonl", "evaluation.json"
 _MAX_SHEETS = 12
 
@@ -41,18 +44,22 @@ def run_page(folder: Path) -> str:
     )
 
 
-def mesh_page(paths: list[Path]) -> str:
-    """Mesh files as interactive views, each with a camera of its own."""
+def mesh_page(meshes: list[tuple[str, Mesh]], left_out: Sequence[str] = ()) -> str:
+    """Meshes by name as interactive views, each with a camera of its own.
+
+    Args:
+        meshes: see `load_mesh`.
+        left_out: which files are not among them, and why.
+    """
     viewer = Viewer(("wireframe", "z-up"))
     scenes = []
-    for path in paths:
-        mesh = _load_mesh(path)
-        caption = f"{path.name}: {len(mesh[0])} vertices, {len(mesh[1])} faces"
-        view = viewer.view(caption, path.name, mesh)
-        scenes.append(viewer.scene([view], frame_of(mesh)))
-    title = paths[0].name if len(paths) == 1 else f"{len(paths)} meshes"
+    for name, mesh in meshes:
+        caption = f"{name}: {len(mesh[0])} vertices, {len(mesh[1])} faces"
+        scenes.append(viewer.scene([viewer.view(caption, name, mesh)], frame_of(mesh)))
+    title = meshes[0][0] if len(meshes) == 1 else f"{len(meshes)} meshes"
+    notes = "".join(f"<p>left out: {escape(note)}</p>" for note in left_out)
     body = (
-        f"<header><h1>{escape(title)}</h1>{viewer.controls()}</header>"
+        f"<header><h1>{escape(title)}</h1>{notes}{viewer.controls()}</header>"
         f'<main class="meshes">{"".join(scenes)}</main>'
     )
     return document(title, body, viewer=viewer.scripts())
@@ -67,7 +74,8 @@ def index_page(links: dict[str, str]) -> str:
     return document("occvae view", f"<h1>occvae view</h1><ul>{entries}</ul>")
 
 
-def _load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def load_mesh(path: Path) -> Mesh:
+    """UserError where the file is no mesh, or one without faces."""
     import trimesh
     from trimesh.resolvers import FilePathResolver
 
