@@ -1,12 +1,18 @@
 """Reading pictures: any file a person has becomes a square RGB picture on white."""
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from occvae.errors import UserError
+
+# Phones take pictures of 200 million pixels. Pillow takes half of that for an attack, wherever a
+# picture is opened or cropped.
+MOST_PIXELS = 300_000_000
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 
 def load_image(source: str | Path | bytes, image_size: int) -> np.ndarray:
@@ -38,17 +44,20 @@ def open_picture(source: str | Path | bytes) -> Image.Image:
         source: path or encoded bytes.
 
     Raises:
-        UserError: the file is missing or is not a picture.
+        UserError: the file is missing, is not a picture, or has more than `MOST_PIXELS`.
     """
     name = "picture" if isinstance(source, bytes) else str(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        with _open(source) as picture:
             picture.load()
             return _to_rgb(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
         raise UserError(f"{name}: no such file") from None
     except UnidentifiedImageError:
         raise UserError(f"{name}: not a picture (expected PNG, JPEG, WebP, ...)") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = f"{MOST_PIXELS // 1_000_000} million pixels"
+        raise UserError(f"{name}: has more than {most}; make it smaller") from None
     except Exception as error:  # decoders raise all sorts of things on damaged files
         raise UserError(f"{name}: cannot be read as a picture ({error})") from None
 
@@ -78,6 +87,12 @@ def encode_png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()
+
+
+def _open(source: str | Path | bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -93,6 +93,21 @@ def test_a_long_panorama_needs_little_memory():
     assert (loaded == 0).all(axis=(1, 2)).sum() == 1  # as a square it would take 10 GB
 
 
+@pytest.mark.filterwarnings("error")
+def test_pictures_of_the_largest_cameras(tmp_path):
+    """Pillow itself would warn from 89 million pixels on."""
+    path = tmp_path / "large.pbm"
+    path.write_bytes(b"P4 10000 10000\n" + bytes(10_000 // 8 * 10_000))  # a bit a pixel, all white
+    loaded = load_image(path, 8)
+    assert (loaded == 255).all()
+    for height in (15_001, 100_000):
+        path.write_bytes(b"P4 20000 %d\n" % height)
+        with pytest.raises(UserError) as caught:
+            load_image(path, 8)
+        message = f"{path}: has more than 300 million pixels; make it smaller"
+        assert str(caught.value) == message
+
+
 def test_resizing_is_antialiased():
     checkers = np.indices((64, 64)).sum(axis=0) % 2 * 255
     loaded = load_image(encode(Image.fromarray(checkers.astype(np.uint8))), 8)
