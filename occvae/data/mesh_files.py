@@ -34,6 +34,21 @@ def mesh_endings() -> set[str]:
     return {f".{ending}" for ending in set(mesh_formats()) - point_clouds}
 
 
+def missing_packages() -> dict[str, str]:
+    """Endings that trimesh reads only with other packages, and which of them are not installed."""
+    from trimesh.exceptions import ExceptionWrapper
+    from trimesh.exchange.load import mesh_loaders
+
+    missing = {}
+    for ending, loader in mesh_loaders.items():
+        if isinstance(loader, ExceptionWrapper):
+            try:
+                loader()
+            except ImportError as error:
+                missing[f".{ending}"] = str(error)
+    return missing
+
+
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (V, 3) float64 and faces (F, 3) int64 of all parts of a file, moved to their places.
 

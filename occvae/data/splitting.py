@@ -41,7 +41,7 @@ class SplitSource:
     """
 
     def __init__(self, root: str | Path, *, val: float, test: float, seed: int, by_category: bool):
-        if min(val, test) < 0 or val + test >= 1:
+        if not (val >= 0 and test >= 0 and val + test < 1):  # nor NaN
             raise UserError(f"val {val} and test {test} must be shares that leave some")
         if seed < 0:
             raise UserError(f"seed must be at least 0, got {seed}")

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import trimesh
 
-from occvae.data.mesh_files import mesh_endings, normalise_mesh, read_mesh
+from occvae.data.mesh_files import (
+    mesh_endings,
+    missing_packages,
+    normalise_mesh,
+    read_mesh,
+)
 from occvae.errors import UserError
 from tests.mesh_builders import box, join, sphere
 
@@ -58,6 +63,13 @@ def shift(*offset):
     matrix = np.zeros((4, 4))
     matrix[:3, 3] = offset
     return matrix
+
+
+def test_what_other_packages_would_read(tmp_path):
+    missing = missing_packages()
+    assert not missing.keys() & mesh_endings()
+    assert missing.keys() | mesh_endings() >= {".3mf", ".dae", ".stl"}
+    assert all(" " in reason for reason in missing.values())
 
 
 @pytest.mark.parametrize("name, content, message", [

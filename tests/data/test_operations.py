@@ -420,6 +420,13 @@ def test_more_shards_than_open_files_are_divided(tmp_path):
     assert sum(Manifest.load(tmp_path / "out").count_shapes().values()) == 140
 
 
+@pytest.mark.parametrize("shares", [(np.nan, 0.1), (0.1, np.nan), (-0.1, 0.2), (0.6, 0.4)])
+def test_shares_that_make_no_sense(first, shares):
+    val, test = shares
+    with pytest.raises(UserError, match="must be shares that leave some"):
+        SplitSource(first, val=val, test=test, seed=0, by_category=False)
+
+
 def test_a_damaged_source_is_not_divided(first, tmp_path):
     """Its shapes would come with checksums that agree with the damage."""
     root = Path(shutil.copytree(first, tmp_path / "copy"))

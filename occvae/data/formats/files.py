@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 from pathlib import Path
 
@@ -22,11 +23,27 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
         with np.load(path) as archive:
             missing = [name for name in names if name not in archive.files]
             if not missing:
-                return [archive[name] for name in names]
+                return [read_member(archive, name) for name in names]
             found = ", ".join(archive.files[:8])
     except Exception as error:  # numpy and zipfile raise all sorts of things on damaged files
         raise _unreadable(path, ".npz archive", error) from None
     raise UserError(f"{path.name} has no '{missing[0]}' (found {found})")
+
+
+def read_member(archive, name: str) -> np.ndarray:
+    """An array of an open .npz archive; refused where its header promises more than is there."""
+    info = archive.zip.getinfo(f"{name}.npy")
+    with archive.zip.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(file)
+    if math.prod(shape) * dtype.itemsize > info.file_size:  # else numpy asks for the memory first
+        raise ValueError(f"{name} is {shape} by its header, but has {info.file_size} bytes")
+    return archive[name]
 
 
 def read_mat_grid(path: Path, name: str) -> np.ndarray:

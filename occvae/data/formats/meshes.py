@@ -11,22 +11,28 @@ from pathlib import Path
 import numpy as np
 
 from occvae.data.manifest import OWN_SPLITS, SPLITS
-from occvae.data.mesh_files import UnitMesh, mesh_endings, normalise_mesh, read_mesh
+from occvae.data.mesh_files import (
+    UnitMesh,
+    mesh_endings,
+    missing_packages,
+    normalise_mesh,
+    read_mesh,
+)
 from occvae.data.mesh_solids import solid_of_mesh
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
-from occvae.data.sources import Item, own_split
+from occvae.data.sources import Item, own_split, skip_reason
 from occvae.errors import UserError
 
 # Up to as many files, each is read before shapes are divided: every one counts, and they are few.
 _FEW = 8
 _CATEGORY = "object"
 _AGAIN = " (again)"  # in the id of a training shape that is there for validation as well
-# Kinds of meshes that trimesh does not read, or only with other packages: to be told of.
+# Kinds of meshes, and of what they are packed in, that trimesh does not read: to be told of.
 _OTHER_KINDS = set(
-    ".3ds .3mf .7z .abc .blend .bz2 .ctm .dae .dwg .fbx .gz .iges .igs .ma .max .mb .rar .step "
-    ".stp .usd .usda .usdc .usdz .vrml .vtk .wrl .x3d .xz .zae .zip".split()
+    ".3ds .7z .abc .blend .bz2 .dwg .dxf .fbx .gz .iges .igs .ma .max .mb .rar .tar .tgz .usd "
+    ".usda .usdc .usdz .vrml .vtk .wrl .x3d .xyz .xz .zip".split()
 )
 
 
@@ -104,7 +110,7 @@ class MeshSource:
                 self._load(self.root / file)
                 readable.append(file)
             except UserError as error:
-                self.skipped[file.as_posix()] = str(error)
+                self.skipped[file.as_posix()] = skip_reason(file.as_posix(), error)
         self._files = readable
         if not readable:
             raise UserError(f"no mesh could be read: {'; '.join(self.skipped.values())}")
@@ -123,12 +129,14 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
         ending = path.suffix.lower()
         if ending not in endings:
             others[ending] += 1
-        elif path.exists():
+        elif path.is_file():
             files.append(path.relative_to(root))
         else:
-            skipped[path.relative_to(root).as_posix()] = "is a link to nowhere"
-    for ending in sorted(others.keys() & _OTHER_KINDS):
-        skipped[f"*{ending}"] = f"{others[ending]} files of a kind that trimesh does not read here"
+            reason = "is no regular file" if path.exists() else "is a link to nowhere"
+            skipped[path.relative_to(root).as_posix()] = reason
+    _name_other_kinds(others, skipped)
+    if not files and "." in skipped:
+        raise UserError(f"{root}: {skipped['.']}")
     if not files:
         found = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         raise UserError(
@@ -138,8 +146,17 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
     return root, files
 
 
+def _name_other_kinds(others: Counter, skipped: dict[str, str]) -> None:
+    missing = missing_packages()
+    for ending in sorted(others.keys() & (_OTHER_KINDS | missing.keys())):
+        reason = f"{others[ending]} files of a kind that trimesh does not read"
+        if ending in missing:
+            reason += f" here ({missing[ending]})"
+        skipped[f"*{ending}"] = reason
+
+
 def _walk(root: Path, skipped: dict[str, str]) -> Iterator[Path]:
-    """The files below a folder, each once however links lead to it; pipes and devices are none."""
+    """The files below a folder, each once however links lead to it; pipes and devices as well."""
 
     def skip(error: OSError) -> None:
         skipped[os.path.relpath(error.filename, root)] = f"cannot be listed ({error.strerror})"
@@ -157,7 +174,7 @@ def _walk(root: Path, skipped: dict[str, str]) -> Iterator[Path]:
             relative = os.path.relpath(path, root)
             if not relative.isprintable():
                 skipped[ascii(relative)] = "has a name that cannot be printed"
-            elif path.is_file() or path.is_symlink():
+            else:
                 yield path
 
 

@@ -21,7 +21,7 @@ from occvae.data.formats.files import (
 from occvae.data.manifest import SPLITS
 from occvae.data.points import decode_points
 from occvae.data.sample import Sample
-from occvae.data.sources import Item
+from occvae.data.sources import Item, skip_reason
 from occvae.errors import UserError
 
 _POINTS, _SURFACE, _VOXELS = "points.npz", "pointcloud.npz", "model.binvox"
@@ -109,7 +109,8 @@ class OccupancyNetworksSource:
             try:
                 lines = path.read_text().splitlines()
             except (OSError, ValueError) as error:
-                self.skipped[f"{name}/{path.name}"] = f"cannot be read ({one_line(error)})"
+                reason = skip_reason(str(path), error)
+                self.skipped[f"{name}/{path.name}"] = f"cannot be read ({reason})"
                 continue
             for model in filter(None, map(str.strip, lines)):
                 if model in listed:

@@ -1,18 +1,17 @@
 """Voxel grids of .npz archives."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from occvae.data.formats.files import one_line, read_member
 from occvae.data.manifest import OWN_SPLITS, SPLITS
 from occvae.data.rendering import grid_mesh
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
-from occvae.data.sources import Item, own_split
+from occvae.data.sources import Item, own_split, skip_reason
 from occvae.errors import UserError
 from occvae.voxelisation import occupancies_from_voxels
 
@@ -68,7 +67,7 @@ class VoxelArchiveSource:
             try:
                 self._add_archive(path)
             except UserError as error:
-                self.skipped[str(path)] = str(error)
+                self.skipped[str(path)] = skip_reason(str(path), error)
         if not self.items:
             reasons = "; ".join(self.skipped.values()) or "the archives hold no shapes"
             raise UserError(f"no voxel archive could be read: {reasons}")
@@ -88,7 +87,7 @@ class VoxelArchiveSource:
         )
 
     def _add_archive(self, path: Path) -> None:
-        grids, edge, columns = _read_archive(path)
+        grids, edge, columns = _read_archive(path, len(self.items))
         for split in columns["split"]:
             if split not in SPLITS:
                 raise UserError(f"{path}: split {split!r} is none of {', '.join(SPLITS)}")
@@ -96,16 +95,7 @@ class VoxelArchiveSource:
         self._grids += [(bits, edge) for bits in grids]
 
 
-# What numpy.load is known to raise on files that are not, or no longer, an .npz archive.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_KEYS = {"voxels", "resolution", "id", "category", "split"}
 
 
 def _digest(path: Path) -> str | None:
@@ -113,28 +103,33 @@ def _digest(path: Path) -> str | None:
     return file_sha256(path) if path.is_file() else None
 
 
-def _read_archive(path: Path) -> tuple[np.ndarray, int, dict[str, list[str]]]:
-    """Packed bits (N, R^3/8), R, and the columns."""
+def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, list[str]]]:
+    """Packed bits (N, R^3/8), R, and the columns; `before` shapes are of other archives."""
     try:
         with np.load(path) as archive:
-            content = {key: archive[key] for key in archive.files}
+            found = sorted(archive.files)
+            content = {key: read_member(archive, key) for key in _KEYS.intersection(found)}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except _DAMAGE as error:
-        raise UserError(f"{path}: not a readable .npz archive ({error})") from None
+    except Exception as error:  # numpy and zipfile raise all sorts of things on damaged files
+        raise UserError(f"{path}: not a readable .npz archive ({one_line(error)})") from None
     if "voxels" not in content:
-        raise UserError(f"{path}: has no 'voxels' array (found {', '.join(sorted(content))})")
+        raise UserError(f"{path}: has no 'voxels' array (found {', '.join(found)})")
     grids, edge = _pack_grids(path, content)
     count = len(grids)
+    splits = [own_split(before + index) for index in range(count)]
     columns = {
         "category": content.get("category", np.full(count, "object")),
-        "split": content.get("split", np.array([own_split(index) for index in range(count)])),
+        "split": content.get("split", np.array(splits)),
         "id": content.get("id", np.array([f"{path.stem}-{index:05d}" for index in range(count)])),
     }
     for key, values in columns.items():
         if values.shape != (count,):
             raise UserError(f"{path}: '{key}' has shape {values.shape}, expected ({count},)")
-    return grids, edge, {key: values.astype(str).tolist() for key, values in columns.items()}
+    try:
+        return grids, edge, {key: values.astype(str).tolist() for key, values in columns.items()}
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: has names that are no text ({error})") from None
 
 
 def _pack_grids(path: Path, content: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:

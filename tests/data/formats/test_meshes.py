@@ -1,5 +1,6 @@
 """Folders of meshes: how they are divided, and what becomes of a mesh."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import trimesh
 
 from occvae import cli
 from occvae.data.build import build_dataset, verify_dataset
+from occvae.data.formats import meshes
 from occvae.data.formats.meshes import MeshSource
 from occvae.data.images import load_image
 from occvae.data.points import dequantise_points
@@ -164,7 +166,7 @@ def test_bad_files_are_skipped_by_name_and_never_all_that_is_held_out(tmp_path):
     assert splits(source) == {"a.off": "train", "b.off": "val"}
     assert source.skipped.keys() == {"c.off", "d.obj", "*.fbx"}
     assert "1 of 3 vertices are not finite" in source.skipped["c.off"]
-    assert source.skipped["*.fbx"] == "1 files of a kind that trimesh does not read here"
+    assert source.skipped["*.fbx"] == "1 files of a kind that trimesh does not read"
 
 
 def test_bad_files_among_many_are_skipped_by_the_build(tmp_path):
@@ -228,9 +230,14 @@ def test_links_are_followed_once_and_those_to_nowhere_named(tmp_path):
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "gone.off").symlink_to(tmp_path / "nowhere.off")
     os.mkfifo(tmp_path / "in" / "pipe.off")
+    (tmp_path / "in" / "linked.off").symlink_to(tmp_path / "in" / "pipe.off")
     source = MeshSource(tmp_path / "in", SETTINGS)
     assert {item.id for item in source.items} == {"a.off", "linked/far.off"}
-    assert source.skipped == {"gone.off": "is a link to nowhere"}
+    assert source.skipped == {
+        "gone.off": "is a link to nowhere",
+        "linked.off": "is no regular file",
+        "pipe.off": "is no regular file",
+    }
 
 
 def test_names_that_are_no_text_and_packed_files_are_skipped_by_name(tmp_path):
@@ -254,6 +261,34 @@ def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     source = MeshSource(tmp_path, SETTINGS)
     assert source.skipped == {"locked": "cannot be listed (Permission denied)"}
+    with pytest.raises(UserError, match=r"locked: cannot be listed \(Permission denied\)$"):
+        MeshSource(tmp_path / "locked", SETTINGS)
+
+
+def test_kinds_that_need_other_packages_name_them(tmp_path, monkeypatch):
+    write(tmp_path / "a.off")
+    for name in ("b.dae", "c.dae", "d.zip", "e.txt"):
+        (tmp_path / name).write_bytes(b"")
+    wanting = {".dae": "missing `pip install pycollada`"}
+    monkeypatch.setattr(meshes, "mesh_endings", lambda: {".off"})
+    monkeypatch.setattr(meshes, "missing_packages", lambda: wanting)
+    assert MeshSource(tmp_path, SETTINGS).skipped == {
+        "*.dae": "2 files of a kind that trimesh does not read here "
+        "(missing `pip install pycollada`)",
+        "*.zip": "1 files of a kind that trimesh does not read",
+    }
+
+
+def test_a_file_that_may_not_be_read_ends_the_import(tmp_path, monkeypatch):
+    for name in ("a.off", "b.off"):
+        write(tmp_path / name)
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(trimesh, "load_scene", refuse)
+    with pytest.raises(UserError, match="^a.off: Permission denied; run the same command again"):
+        MeshSource(tmp_path, SETTINGS)
 
 
 def test_an_import_that_leaves_none_to_validate_with_says_so(tmp_path, capsys):

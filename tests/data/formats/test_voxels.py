@@ -1,5 +1,8 @@
 """Voxel archives in every form that is promised, and the ones that are refused."""
 
+import errno
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -91,6 +94,7 @@ def test_columns_are_taken_from_the_archive(tmp_path):
             {"voxels": GRIDS, "split": ["val"] * 8 + ["tset"]},
             "split 'tset' is none of train",
         ),
+        ({"voxels": GRIDS, "id": np.array([b"\xff"] * 9)}, "names that are no text"),
         ({"voxels": GRIDS[:0]}, "the archives hold no shapes"),
     ],
 )
@@ -116,6 +120,41 @@ def test_other_files_are_no_archives(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"other\.npz: not a readable \.npz archive"):
         VoxelArchiveSource([path])
+
+
+def write_raw(path, header: bytes) -> str:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("voxels.npy", header)
+    return str(path)
+
+
+def test_headers_that_lie_stop_no_other_archive(tmp_path):
+    good = archive(tmp_path, "good", voxels=GRIDS)
+    text = "{'descr': '|b1', 'fortran_order': False, 'shape': (900000000, 64, 64, 64), }"
+    huge = b"\x93NUMPY\x01\x00v\x00" + text.ljust(117).encode() + b"\n"
+    bad = [
+        write_raw(tmp_path / "huge.npz", huge + b"1234"),
+        write_raw(tmp_path / "open.npz", huge.replace(b"}", b"(") + b"1234"),
+    ]
+    source = VoxelArchiveSource([*bad, good])
+    assert len(source.items) == 9 and source.skipped.keys() == set(bad)
+    assert "by its header, but has 132 bytes" in source.skipped[bad[0]]
+
+
+def test_an_archive_that_may_not_be_read_ends_the_import(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    paths = [archive(tmp_path, name, voxels=GRIDS) for name in ("a", "b")]
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(UserError, match=r"a\.npz: Permission denied; run the same command again"):
+        VoxelArchiveSource(paths)
+
+
+def test_every_eighth_shape_of_many_archives_is_held_out(tmp_path):
+    paths = [archive(tmp_path, name, voxels=GRIDS[:3]) for name in "abcdef"]
+    held_out = [item.id for item in VoxelArchiveSource(paths).items if item.split == "val"]
+    assert held_out == ["c-00001", "f-00000"]
 
 
 def test_arrays_and_folders_are_no_archives(tmp_path):
