@@ -105,7 +105,7 @@ def create_backbone(
     """
     if name == "vgg16_bn":
         layers, prefix, channels = _vgg_layers(), "features.", 512
-    elif name in _torchvision_resnets():
+    elif _is_of_torchvision(name):
         layers, prefix = _resnet_layers(name), ""
         channels = 512 if hasattr(layers.layer1[0], "conv3") else 128
     else:
@@ -130,10 +130,10 @@ def _vgg_layers() -> nn.Sequential:
     return vgg.make_layers(vgg.cfgs["D"], batch_norm=True)[:27]
 
 
-def _torchvision_resnets() -> list[str]:
-    from torchvision.models import list_models, resnet
+def _is_of_torchvision(name: str) -> bool:
+    from torchvision.models import list_models
 
-    return list_models(module=resnet)
+    return name.startswith("resnet") and name in list_models()
 
 
 def _resnet_layers(name: str) -> nn.Sequential:
