@@ -84,6 +84,8 @@ def verify_dataset(root: str | Path) -> Manifest:
     """
     root = Path(root)
     manifest = Manifest.load_complete(root)
+    if not manifest.shards:
+        raise UserError(f"{root}: has no shapes")
     seen: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves Python to the others
         shards = pool.map(lambda entry: _verify_shard(root, entry), manifest.shards)

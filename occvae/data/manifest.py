@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 from occvae.data.sources import CONTINUES
 from occvae.errors import UserError
@@ -86,8 +87,12 @@ class Manifest:
             content = json.loads(path.read_text())
             check_version(path, content["format_version"])
             content["shards"] = [ShardEntry(**entry) for entry in content["shards"]]
-            return cls(**content)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            manifest = cls(**content)
+            _check_types(manifest)
+            return manifest
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: not a dataset manifest ({error!r})") from None
 
     @classmethod
@@ -132,6 +137,25 @@ def write_file(path: Path, save: Callable[[Path], object]) -> None:
         write_whole(path, save)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); {CONTINUES}") from None
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raises TypeError where a field holds something else than its annotation says."""
+    for record in (manifest, *manifest.shards):
+        for name, kind in get_type_hints(type(record)).items():
+            if not _is_of(kind, getattr(record, name)):
+                raise TypeError(f"{name} is not {kind}")
+    for entry in manifest.shards:
+        if entry.split not in SPLITS or Path(entry.file).name != entry.file:
+            raise TypeError(f"a shard {entry.file!r} of split {entry.split!r}")
+
+
+def _is_of(kind, value) -> bool:
+    outer, inner = get_origin(kind) or kind, get_args(kind)
+    if not isinstance(value, outer):
+        return False
+    parts = value.values() if outer is dict else value if outer is list else ()
+    return not inner or all(_is_of(inner[-1], part) for part in parts)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from occvae.data.shards import Shard, write_shard
 from occvae.errors import UserError
 
 POINTS, NEAR, VIEWS = 64, 24, 3
+SHARD = vars(ShardEntry("train-00000.h5", "train", 3, 10, "ab"))
 RESOLUTIONS = (3, 6)  # 3^3 bits fill no whole bytes, 6^3 do
 
 
@@ -269,6 +270,7 @@ def test_manifest_round_trip(tmp_path):
         (b"{", "not a dataset manifest"),
         (b"\xff\xfe\x00", "not a dataset manifest"),
         (b"[]", "not a dataset manifest"),
+        (b"[" * 100_000, "not a dataset manifest"),
         (b"3", "not a dataset manifest"),
         (b"{}", "not a dataset manifest"),
         (b'{"format_version": 2, "shards": [{"file": "x"}]}', "not a dataset manifest"),
@@ -282,6 +284,40 @@ def test_corrupt_manifests_are_named(tmp_path, content, message):
     with pytest.raises(UserError, match=rf"dataset\.json: {message}") as caught:
         Manifest.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layouts": None},
+        {"layouts": {"train": 3}},
+        {"notes": None},
+        {"notes": {"a": 1}},
+        {"skipped": ["a"]},
+        {"categories": [1]},
+        {"complete": "yes"},
+        {"shards": [{**SHARD, "split": "banana"}]},
+        {"shards": [{**SHARD, "file": 5}]},
+        {"shards": [{**SHARD, "file": "../x.h5"}]},
+        {"shards": [{**SHARD, "num_shapes": None}]},
+        {"settings": "x"},
+    ],
+)
+def test_manifests_of_other_types_are_named(tmp_path, change):
+    layouts = {"train": {"voxels": [32]}}
+    manifest = Manifest("voxels", "own", {}, ["a"], layouts, [ShardEntry(**SHARD)], complete=True)
+    manifest.save(tmp_path)
+    content = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**content, **change}))
+    with pytest.raises(UserError, match=r"dataset\.json: not a dataset manifest \(") as caught:
+        Manifest.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_verify_refuses_a_dataset_without_shapes(tmp_path):
+    Manifest("voxels", "own", {}, [], complete=True).save(tmp_path)
+    with pytest.raises(UserError, match="has no shapes"):
+        verify_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 1.0])
