@@ -1,10 +1,15 @@
 """Voxels of meshes against analytic shapes and against points sampled on faces."""
 
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
+from occvae import voxelisation
 from occvae.voxelisation import (
+    _touch,
     cell_centres,
     fill_voxels,
     occupancies_from_voxels,
@@ -56,6 +61,42 @@ def test_a_face_touches_the_cells_of_its_points_and_no_others():
         centres = (missed + 0.5) / 16 - 0.5
         near = np.abs(centres[:, None] - weights[None, ::50] @ vertices).max(2).min(1)
         assert (near < 0.5 / 16 + 0.01).all()
+
+
+def every_cell(vertices, faces, resolution):
+    """The rule: each cell of a face's bounding box is tested, in the same arithmetic."""
+    grid = np.zeros((resolution,) * 3, bool)
+    for triangle in (vertices[faces] + 0.5) * resolution:
+        low = np.clip(np.ceil(triangle.min(0)) - 1, 0, resolution).astype(int)
+        high = np.clip(np.floor(triangle.max(0)), -1, resolution - 1).astype(int)
+        cells = np.indices(np.maximum(high - low + 1, 0)).reshape(3, -1).T + low
+        touched = cells[_touch(np.broadcast_to(triangle, (len(cells), 3, 3)), cells, 1)]
+        grid[tuple(touched.T)] = True
+    return grid
+
+
+@pytest.mark.parametrize("size", [0.05, 0.3, 1.0, 4.0])
+@pytest.mark.parametrize("step", [0, 1 / 32, 1 / 7])
+def test_large_faces_touch_what_a_test_of_every_cell_finds(size, step, monkeypatch):
+    """`step` puts corners on sides and corners of cells, and makes faces thin or flat."""
+    monkeypatch.setattr(voxelisation, "_PAIRS", 50)
+    generator = np.random.default_rng(0)
+    for _ in range(8):
+        corners = generator.uniform(-0.5, 0.5, (1, 3)) + generator.uniform(-size, size, (12, 3)) / 2
+        vertices = np.round(corners / step) * step if step else corners
+        faces = generator.integers(0, 12, (5, 3))
+        expected = every_cell(vertices, faces, 32)
+        assert np.array_equal(surface_voxels(vertices, faces, 32), expected)
+
+
+def test_a_large_oblique_face_takes_little_time_and_memory():
+    vertices = np.array([[-0.5, -0.5, -0.5], [0.5, 0.4, 0.5], [-0.4, 0.5, 0.45]])
+    tracemalloc.start()
+    began = time.process_time()
+    grid = surface_voxels(vertices, np.array([[0, 1, 2]] * 4), 128)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grid.any() and time.process_time() - began < 30 and peak < 500e6
 
 
 def test_faces_on_the_sides_of_cells_touch_both():
