@@ -66,8 +66,8 @@ def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
     return path
 
 
-def build_tiny_dataset(root: Path, voxel_resolution: int = RESOLUTION) -> Manifest:
+def build_tiny_dataset(root: Path, voxel_resolution: int = RESOLUTION, count: int = 96) -> Manifest:
     root.mkdir(parents=True, exist_ok=True)
     settings = dataclasses.replace(SETTINGS, voxel_resolutions=(voxel_resolution,))
-    source = VoxelArchiveSource([write_archive(root / "boxes.npz")], settings, up="y")
+    source = VoxelArchiveSource([write_archive(root / "boxes.npz", count)], settings, up="y")
     return build_dataset(source, root / "data", shapes_per_shard=10, num_workers=1)

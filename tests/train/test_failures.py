@@ -274,11 +274,11 @@ def take_time_over_checkpoints() -> None:
     from occvae.train import trainer
 
     save = trainer.save_checkpoint
-    trainer.save_checkpoint = lambda *arguments: (time.sleep(8), save(*arguments))
+    trainer.save_checkpoint = lambda *arguments: (time.sleep(7), save(*arguments))
 
 
 def test_a_first_rank_that_is_slow_is_waited_for(tiny_dataset, tmp_path):
-    short = ["--timeout", "3", "optim.steps=2"]
+    short = ["--timeout", "3", "optim.steps=1"]
     arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, *short]
     ranks = start(tmp_path, arguments, ranks=2, prepare=take_time_over_checkpoints)
     assert [rank.status() for rank in ranks] == [0, 0], ranks[1].text()

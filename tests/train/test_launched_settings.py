@@ -14,7 +14,8 @@ def test_own_deepspeed_json_offload_recomputation_and_profile(tiny_dataset, tmp_
     settings += ["offload_optimizer=true", "activation_checkpointing=true", "profile_steps=2"]
     steps = ["optim.steps=8", "validate_every=8"]
     succeed(tiny_dataset, out, *TINY_RUN, *settings, *steps)
-    assert json.loads((out / "train_config.json").read_text())["deepspeed_config"] == own
+    kept = json.loads((out / "train_config.json").read_text())["deepspeed_config"]
+    assert kept == {"zero_optimization": {"reduce_bucket_size": 50000}}  # the rest is in settings
     lines = [line for line in metrics(out) if "train/loss" in line]
     assert lines[-1]["step"] == 8 and lines[-1]["train/loss"] < lines[0]["train/loss"]
     assert all(0.1 < line["memory/peak_rss_gib"] < 100 for line in lines)

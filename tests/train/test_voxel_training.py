@@ -11,7 +11,7 @@ import occvae
 from occvae.cli import main
 from occvae.evaluation import evaluate
 from occvae.train.checkpoint import list_checkpoints
-from tests.tiny import TINY_VOXEL_RUN
+from tests.tiny import TINY_VOXEL_RUN, build_tiny_dataset
 from tests.train.test_training import assert_refused, assert_same_weights, metrics, run, succeed
 
 
@@ -77,6 +77,22 @@ def test_two_stages(tiny_voxel_dataset, tmp_path):
     for name in before:
         changed = not torch.equal(before[name], after[name])
         assert changed == name.startswith(("merger", "refiner")), name
+
+
+@pytest.mark.parametrize(("arch", "resolution"), [("pix2vox-vae", 64), ("pix2voxpp-f", 128)])
+def test_finer_grids_are_trained_and_become_meshes(arch, resolution, tmp_path):
+    build_tiny_dataset(tmp_path, voxel_resolution=resolution, count=6)
+    steps = ["optim.steps=2", "validate_every=2", "validate_shapes=1", "optim.batch_size=2"]
+    finer = [*arguments(arch, *steps), f"model.resolution={resolution}", "data.num_views=1"]
+    run_folder = tmp_path / "run"
+    succeed(tmp_path / "data", run_folder, *finer, "data.min_views=null")
+    assert metrics(run_folder)[0]["train/loss"] > 0
+    model = occvae.from_pretrained(run_folder / "last")
+    volume = model.predict_voxels(torch.rand(1, 1, 3, 64, 64))
+    assert volume.shape == (1, resolution, resolution, resolution)
+    pictures, middle = torch.rand(1, 1, 3, 64, 64), volume.median().item()
+    [mesh] = model.reconstruct(pictures, 2 * resolution, threshold=middle)
+    assert len(mesh.faces) and mesh.is_watertight
 
 
 def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
