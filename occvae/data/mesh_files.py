@@ -9,6 +9,8 @@ import numpy as np
 from occvae.errors import UserError
 from occvae.ops.inside_mesh import GREATEST_COORDINATE
 
+_MOST_COPIES = 64  # of a vertex on average: more are no copies, and would fill the memory
+
 
 @dataclass(frozen=True)
 class UnitMesh:
@@ -120,3 +122,28 @@ def normalise_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:
         (vertices - location) / scale + 0.0, axis=0, return_inverse=True
     )  # adding 0 makes -0 and 0 one position
     return UnitMesh(positions, merged.reshape(-1)[faces.reshape(-1, 3)], location, scale)
+
+
+def weld(
+    vertices: np.ndarray, faces: np.ndarray, distance: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The mesh with vertices that are at most so far apart made one; faces that vanish left out.
+
+    Arguments and results are as those of a `UnitMesh`. None where there are so many vertices within
+    the distance of each that they are no copies of one another.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    tree = KDTree(vertices)
+    if tree.count_neighbors(tree, distance) > _MOST_COPIES * len(vertices):
+        return None
+    pairs = tree.query_pairs(distance, output_type="ndarray")
+    links = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), (len(vertices),) * 2)
+    _, labels = connected_components(links, directed=False)
+    _, first, merged = np.unique(labels, return_index=True, return_inverse=True)
+    corners = merged.reshape(-1)[faces]
+    distinct = (corners != np.roll(corners, 1, axis=1)).all(1)
+    used, corners = np.unique(corners[distinct], return_inverse=True)
+    return vertices[first[used]], corners.reshape(-1, 3)

@@ -7,7 +7,8 @@ Three ways are tried in turn, and the first with a solid that has the mesh as it
     voxels    the cells that the surface touches and all they close off, for sheets that bound
               nothing
 
-Nothing is repaired: the solid is defined for the mesh as it is.
+Nothing is repaired: the solid is defined for the mesh as it is, but for corners that rounding has
+parted, as in files of triangles without shared corners.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from occvae.data.mesh_files import UnitMesh
+from occvae.data.mesh_files import UnitMesh, weld
 from occvae.mesh_checks import MeshReport, check_mesh
 from occvae.metrics.surface import sample_surface
 from occvae.ops.inside_mesh import inside_mesh, winding_number
@@ -28,6 +29,7 @@ from occvae.voxelisation import (
 
 VOXEL_RESOLUTION = 128  # of sheets
 _WOUND_RESOLUTION = 64  # of the cells that share a winding number
+_WELDED = 1e-6  # ten roundings of coordinates in single precision
 # On either side of a face, a point this far away must tell inside from outside.
 _STEP = 1e-5
 # Next to a face that bounds a solid |winding| is about 1 on one side; next to a sheet, 0.5 on both.
@@ -85,6 +87,11 @@ def solid_of_mesh(mesh: UnitMesh) -> MeshSolid:
     vertices, faces = mesh.vertices, mesh.faces
     report = check_mesh(vertices, faces)
     phrases = [str(report)]
+    if report.open_edges and (welded := weld(vertices, faces, _WELDED)) is not None:
+        welded_report = check_mesh(*welded)
+        if welded_report.num_faces and not welded_report.open_edges:
+            (vertices, faces), report = welded, welded_report
+            phrases.append(f"with corners up to {_WELDED:g} apart made one {report}")
     solid = _closed_solid(vertices, faces, report, phrases)
     if solid is None and report.duplicate_faces:
         # Sheets with a face for either side: one of them may be the surface of a solid.

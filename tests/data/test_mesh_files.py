@@ -9,6 +9,7 @@ from occvae.data.mesh_files import (
     missing_packages,
     normalise_mesh,
     read_mesh,
+    weld,
 )
 from occvae.errors import UserError
 from tests.mesh_builders import box, join, sphere
@@ -63,6 +64,19 @@ def shift(*offset):
     matrix = np.zeros((4, 4))
     matrix[:3, 3] = offset
     return matrix
+
+
+def test_welding_joins_copies_and_drops_faces_that_vanish():
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1e-7, 0, 0], [0, 1, 1e-7], [5, 5, 5.0]])
+    faces = np.array([[0, 1, 2], [3, 4, 1], [0, 3, 1]])
+    welded, corners = weld(vertices, faces, 1e-6)
+    np.testing.assert_array_equal(welded, vertices[:3])
+    assert corners.tolist() == [[0, 1, 2], [0, 2, 1]]
+
+
+def test_many_vertices_at_almost_one_place_are_no_copies():
+    vertices = np.random.default_rng(0).uniform(0, 1e-7, (1000, 3))
+    assert weld(vertices, np.array([[0, 1, 2]]), 1e-6) is None
 
 
 def test_what_other_packages_would_read(tmp_path):

@@ -54,6 +54,35 @@ def test_a_closed_mesh(turn):
     assert (np.einsum("fi,fi->f", normals, corners.mean(1)) > 0).all()  # outwards in either case
 
 
+def soup(mesh, noise):
+    """Faces that share no corner, whose copies lie a little apart."""
+    vertices, faces = (np.asarray(x) for x in mesh)
+    corners = vertices[faces.reshape(-1)]
+    rng = np.random.default_rng(0)
+    return corners + rng.uniform(-noise, noise, corners.shape), np.arange(len(corners)).reshape(
+        -1, 3
+    )
+
+
+def test_corners_that_rounding_has_parted_are_one():
+    solid = solid_of_mesh(normalise_mesh(*soup(sphere(4), 1e-7)))
+    assert solid.method == "parity" and solid.faces.shape == (2048, 3)
+    assert solid.verdict == (
+        "not watertight: 6144 open edges; with corners up to 1e-06 apart made one watertight; "
+        "inside by crossing parity"
+    )
+    radius = np.linalg.norm(POINTS, axis=1)
+    assert differences(solid, radius < 0.5, abs(radius - 0.5) > 5e-3) == 0
+
+
+@pytest.mark.parametrize("noise, missing", [(1e-4, 0), (1e-7, 1)], ids=["far apart", "a hole"])
+def test_what_welding_does_not_close_stays_as_it_is(noise, missing):
+    vertices, faces = soup(sphere(3), noise)
+    solid = solid_of_mesh(normalise_mesh(vertices, faces[missing:]))
+    assert solid.method == "winding" and "made one" not in solid.verdict
+    assert len(solid.vertices) == 3 * len(solid.faces)
+
+
 def test_faces_of_random_orientation_are_no_matter_to_parity():
     vertices, faces = sphere(4)
     flip = np.random.default_rng(1).random(len(faces)) < 0.5
