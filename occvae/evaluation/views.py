@@ -19,6 +19,7 @@ from occvae.predictions import check_probabilities
 
 # Published rows to print: ShapeNet, 13 categories, 32^3, thresholds chosen on the test set.
 _PUBLISHED_METHODS = ("Pix2Vox++/A", "LRGT+")
+_PER_CATEGORY = {"IoU": "iou_voxels", "F@1%": "voxel_f_score_1_percent"}
 _PUBLISHED_METRICS = {"IoU": "iou", "F@1%": "f_score_1_percent"}
 
 
@@ -122,8 +123,9 @@ def format_views_table(report: dict, *, published: bool) -> str:
         "F@1%, mean of shapes": means("voxel_f_score_1_percent", "micro"),
         "F@1%, mean of categories": means("voxel_f_score_1_percent", "macro"),
         **{
-            f"IoU, {name}": [row["iou_voxels"]["per_category"][name]["mean"] for row in rows]
-            for name in rows[0]["iou_voxels"]["per_category"]
+            f"{title}, {name}": [row[metric]["per_category"][name]["mean"] for row in rows]
+            for title, metric in _PER_CATEGORY.items()
+            for name in rows[0][metric]["per_category"]
         },
     }
     others = {
@@ -134,8 +136,8 @@ def format_views_table(report: dict, *, published: bool) -> str:
     others = others if published else {}
     width = max(map(len, [*lines, *others])) + 2
     text = [
-        f"by number of views, the first ones; occupied from probability {report['threshold']} "
-        "unless said",
+        "by number of views, the first ones; IoU of protocol pix2vox, F-score of what3d",
+        f"occupied from probability {report['threshold']} unless said",
         f"{'views':<{width}}" + "".join(f"{count:>8}" for count in counts),
         *(_table_row(name, values, width) for name, values in lines.items()),
     ]
