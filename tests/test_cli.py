@@ -117,6 +117,29 @@ def test_images_stay_in_their_folder(here, capsys):
     assert_refused(capsys, "data", "images", "set", "out", message=message)
 
 
+def test_images_of_ids_that_make_one_name_or_a_long_one(here, capsys):
+    ids = ["a/b_c", "a_b/c", "\u6f22" * 100, "two\nlines"]
+    np.savez("odd.npz", voxels=np.ones((4, 4, 4, 4), bool), id=ids, split=["train"] * 4)
+    assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
+    assert run("data", "images", "set", "out", "--split", "train") == 0
+    names = {path.name for path in Path("out").iterdir()}
+    assert names == {"a_b_c.png", "a_b_c_.png", "two_lines.png", "\u6f22" * 66 + ".png"}
+
+
+def test_too_few_voxels_to_hold_some_out(here, capsys):
+    np.savez("few.npz", voxels=np.ones((3, 4, 4, 4), bool))
+    assert run("data", "import", "voxels", "few.npz", "set", *SMALL) == 0
+    message = "warning: no val shapes: there are too few to hold some out; `occvae data split`"
+    assert message in capsys.readouterr().out
+
+
+def test_what_files_say_is_printed_on_one_line(here, capsys):
+    np.savez("odd.npz", voxels=np.zeros((2, 4, 4, 4)) + [[[[1]]], [[[0]]]], id=["a", "b\n\x1b[2J"])
+    assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
+    text = "".join(capsys.readouterr())
+    assert r"  skipped b\n\x1b[2J: shape is empty" in text.splitlines() and "\x1b[2J" not in text
+
+
 def test_images_are_named_by_what_they_are(here, monkeypatch):
     np.savez("solid.npz", voxels=np.ones((1, 4, 4, 4), bool), id=["solid"], split=["train"])
     assert run("data", "import", "voxels", "solid.npz", "set", *SMALL) == 0

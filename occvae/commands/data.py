@@ -5,9 +5,11 @@ import io
 import json
 from pathlib import Path
 
+from occvae.console import one_line
 from occvae.errors import UserError
 
 _POINTS, _SURFACE_POINTS = 100_000, 100_000
+_LONGEST_NAME = 200  # bytes; with what is added file systems have 255
 _LINES = 20  # of what there is to say of single shapes
 
 
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
-    parser.add_argument("--picture", metavar="FILE", help="write a PNG of random shapes")
+    parser.add_argument("--picture", metavar="FILE", help="write a picture of random shapes")
     parser.add_argument(
         "--count", type=_positive, default=12, help="shapes of the picture (default 12)"
     )
@@ -129,15 +131,32 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from occvae.data.build import build_dataset
+    from occvae.data.build import build_dataset, shards_to_try_again
 
     source = _SOURCES[options.format](options)
     manifest = build_dataset(source, options.destination, num_workers=options.workers)
     _print_manifest(manifest)
-    for split in sorted({item.split for item in source.items} - manifest.count_shapes().keys()):
+    _print_lacking_splits(source, manifest)
+    again = shards_to_try_again(source, manifest)
+    if again:
         print(
-            f"no {split} shapes: all were skipped; `occvae data split` divides the others anew, "
-            "where nobody has published how"
+            "once files are mended: delete the shards of shapes that were skipped "
+            f"({', '.join(again[:_LINES])}{', ...' * (len(again) > _LINES)}) and run the same "
+            "command again"
+        )
+
+
+def _print_lacking_splits(source, manifest) -> None:
+    from occvae.data.manifest import OWN_SPLITS
+
+    listed = {item.split for item in source.items}
+    own = manifest.splits == OWN_SPLITS
+    wanted = listed | {"train", "val"} if own else listed
+    for split in sorted(wanted - manifest.count_shapes().keys()):
+        reason = "all were skipped" if split in listed else "there are too few to hold some out"
+        print(
+            f"warning: no {split} shapes: {reason}"
+            + "; `occvae data split` divides the others anew" * own
         )
 
 
@@ -219,7 +238,7 @@ def _verify(options: argparse.Namespace) -> None:
 
         problems = inspect_dataset(options.root)
         for id, problem in problems.items():
-            print(f"  {id}: {problem}")
+            print(f"  {one_line(id)}: {one_line(problem)}")
         if problems:
             raise UserError(f"{options.root}: {len(problems)} shapes are not fit to learn from")
     _print_manifest(manifest)
@@ -270,15 +289,25 @@ def _export_images(options: argparse.Namespace) -> None:
     folder = Path(options.destination)
     folder.mkdir(parents=True, exist_ok=True)
     count = min(options.count, len(dataset))
+    written: set[str] = set()
     # Rounded positions, because a stride that divides the number of categories meets only one.
     for index in np.linspace(0, len(dataset) - 1, count).round().astype(int):
         shard, local = dataset.locate(index)
-        name = dataset.ids[index].replace("/", "_")  # ids come from archives, not from this folder
+        name = _file_name(dataset.ids[index])
+        while name in written:
+            name += "_"
+        written.add(name)
         content = shard.image(local, 0)
         with Image.open(io.BytesIO(content)) as picture:
             suffix = picture.format.lower()
         (folder / f"{name}.{suffix}").write_bytes(content)
     print(f"{count} pictures in {folder}")
+
+
+def _file_name(id: str) -> str:
+    """Of an id, which comes from an archive and may be anything; without a suffix."""
+    name = "".join(letter if letter.isprintable() and letter != "/" else "_" for letter in id)
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def _print_manifest(manifest) -> None:
@@ -294,6 +323,6 @@ def _print_manifest(manifest) -> None:
 
 def _print_some(lines: list[str]) -> None:
     for line in lines[:_LINES]:
-        print(f"  {line}")
+        print(f"  {one_line(line)}")
     if len(lines) > _LINES:
         print(f"  and {len(lines) - _LINES} more, all in dataset.json")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from occvae.console import one_line
 from occvae.data.formats.procedural import ProceduralSource
-from occvae.data.manifest import Manifest, ShardEntry, sole_writer
+from occvae.data.manifest import OWN_SPLITS, Manifest, ShardEntry, sole_writer
 from occvae.data.sample import Sample
 from occvae.data.shards import REPAIR, Shard, file_sha256, write_shard
 from occvae.data.sources import CONTINUES, BuildError, Source, skip_reason
@@ -73,6 +73,21 @@ def build_dataset(
 def build_default(destination: str | Path) -> Manifest:
     """The embedded default dataset: what `occvae data build procedural` makes without options."""
     return build_dataset(ProceduralSource(), destination)
+
+
+def shards_to_try_again(source: Source, manifest: Manifest) -> list[str]:
+    """Files without which a build would try shapes again that it has skipped.
+
+    None of sources that are their files' content: with mended files, those are another dataset.
+    """
+    if manifest.splits == OWN_SPLITS:
+        return []
+    there = {entry.file for entry in manifest.shards}
+    return [
+        file
+        for file, indices in _plan_shards(source, manifest.settings["shapes_per_shard"])
+        if file in there and any(source.items[index].id in manifest.skipped for index in indices)
+    ]
 
 
 def verify_dataset(root: str | Path) -> Manifest:

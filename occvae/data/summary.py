@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from occvae.console import one_line
 from occvae.data.images import load_image
 from occvae.data.manifest import Manifest
 from occvae.data.rendering import grid_mesh, orbit_extrinsics, render_views
@@ -13,9 +14,11 @@ from occvae.data.shards import Shard
 from occvae.errors import UserError
 
 TILE = 160
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 # Shapes of a category that its mean occupancy is taken from, at most.
 SHAPES_PER_MEAN = 32
 _SHAPES_A_ROW = 2
+_REASONS = 20  # why shapes were skipped, of the most frequent ones
 
 
 def open_shards(root: str | Path, manifest: Manifest) -> list[tuple[str, Shard]]:
@@ -93,8 +96,11 @@ def format_summary(summary: dict) -> str:
     lines += [f"setting {name}: {value}" for name, value in summary["settings"].items()]
     if summary["notes"]:
         lines.append(f"{summary['notes']} shapes have notes, see `occvae data verify`")
-    lines += [f"{count} skipped: {reason}" for reason, count in summary["skipped"].items()]
-    return "\n".join(lines)
+    reasons = [f"{count} skipped: {reason}" for reason, count in summary["skipped"].items()]
+    lines += reasons[:_REASONS]
+    if len(reasons) > _REASONS:
+        lines.append(f"and {len(reasons) - _REASONS} more reasons, all in dataset.json")
+    return "\n".join(map(one_line, lines))
 
 
 def _describe(layout: dict) -> str:
@@ -111,17 +117,19 @@ def _describe(layout: dict) -> str:
 def write_sample_sheet(
     path: str | Path, root: str | Path, *, num_shapes: int = 12, seed: int = 0
 ) -> None:
-    """A PNG of random shapes: a picture, the solid from its camera, and from behind.
+    """A sheet of random shapes: a picture, the solid from its camera, and from behind.
 
     Args:
-        path: of the PNG; its folder is made if absent.
+        path: of the sheet, whose ending says of what kind it is; its folder is made if absent.
         root: of the dataset.
         num_shapes: at most.
         seed: of the choice of shapes and views.
 
     Raises:
-        UserError: there are no shapes yet.
+        UserError: there are no shapes yet, or no pictures of this kind.
     """
+    if Path(path).suffix.lower() not in _PICTURES:
+        raise UserError(f"{path}: its ending must be one of {' '.join(_PICTURES)}")
     places = [
         (split, shard, local)
         for split, shard in open_shards(root, Manifest.load(root))
@@ -138,7 +146,7 @@ def write_sample_sheet(
         row, column = divmod(number, _SHAPES_A_ROW)
         sheet.paste(strip, (column * strip.width, row * TILE))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    sheet.save(path)
 
 
 def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> Image.Image:

@@ -320,6 +320,43 @@ def test_the_sheet_shows_what_is_stored(tiny_dataset, tmp_path):
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "new/sheet.png").read_bytes()
 
 
+def test_a_sheet_is_of_the_kind_its_name_says(first, tmp_path, capsys):
+    for name, kind in (("a.jpg", "JPEG"), ("b.PNG", "PNG"), ("c.webp", "WEBP")):
+        write_sample_sheet(tmp_path / name, first, num_shapes=1)
+        with Image.open(tmp_path / name) as sheet:
+            assert sheet.format == kind
+    for name in ("d.off", "e"):
+        with pytest.raises(UserError, match=f"{name}: its ending must be one of .png .jpg"):
+            write_sample_sheet(tmp_path / name, first)
+        assert not (tmp_path / name).exists()
+
+
+def test_info_tells_some_reasons_of_many(first, tmp_path, capsys):
+    root = Path(shutil.copytree(first, tmp_path / "copy"))
+    skipped = {f"s{number}": f"file {number} is\nlost" for number in range(100)}
+    replace(Manifest.load(root), skipped=skipped).save(root)
+    assert main(["data", "info", str(root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        r"1 skipped: file 19 is\nlost",
+        "and 80 more reasons, all in dataset.json",
+    ]
+
+
+def test_shards_of_skipped_shapes_are_named_where_mended_files_continue_them(tmp_path):
+    class Gappy(Listed):
+        def sample(self, index: int) -> Sample:
+            if index == 9:
+                raise UserError("points.npz is missing")
+            return super().sample(index)
+
+    for splits, expected in (("onet", ["train-00001.h5"]), ("own", [])):
+        source = Gappy([f"s{index}" for index in range(12)], splits=splits)
+        manifest = build_dataset(source, tmp_path / splits, shapes_per_shard=5, num_workers=1)
+        assert set(manifest.skipped) == {"lost", "s9"}
+        assert build.shards_to_try_again(source, manifest) == expected
+
+
 @pytest.mark.parametrize(
     ("array", "value", "problem"),
     [

@@ -299,4 +299,5 @@ def test_an_import_that_leaves_none_to_validate_with_says_so(tmp_path, capsys):
     options = "--points 8 --near-points 8 --surface-points 8 --voxels 8 --views 1 --workers 1"
     arguments = [str(tmp_path / "in"), str(tmp_path / "out"), *options.split()]
     assert not cli.main(["data", "import", "meshes", *arguments, "--image-size", "8"])
-    assert "no val shapes: all were skipped; `occvae data split`" in capsys.readouterr().out
+    message = "warning: no val shapes: all were skipped; `occvae data split`"
+    assert message in capsys.readouterr().out
