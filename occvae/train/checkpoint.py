@@ -39,6 +39,7 @@ class Progress:
         arch: of the model.
         step: optimiser steps done.
         samples: taken so far, by all ranks together.
+        engine: see `Engine.state`; None before the first step.
         best_iou: of the validations so far.
         global_batch: shapes of a micro step, of all ranks together.
     """
@@ -46,6 +47,7 @@ class Progress:
     arch: str
     step: int
     samples: int
+    engine: dict | None
     best_iou: float
     global_batch: int
 

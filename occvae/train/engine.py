@@ -29,6 +29,7 @@ class Engine:
         step: that the weights are of.
         moments: of the optimiser at that step, as `moments()` gives them; None on ranks other than
             the first, which hands them out.
+        state: what else there was at that step, as `state()` gives it, on every rank.
 
     Attributes:
         skipped: whether the last step left the weights alone, because gradients were not finite.
@@ -43,6 +44,7 @@ class Engine:
         device: torch.device,
         step: int = 0,
         moments: dict[str, torch.Tensor] | None = None,
+        state: dict[str, Any] | None = None,
     ):
         import deepspeed
 
@@ -72,19 +74,22 @@ class Engine:
             optimizer=optimizer,
             config=make_deepspeed_config(config, self._stage, self.dtype),
         )
-        self._scale = self._own_loss_scale() if self.dtype == torch.float16 else None
-        zero_state.create_moments(self._engine, step)
+        state = state or {"updates": step, "loss_scale": []}
+        self._updates = state["updates"]
+        self._scale = None
+        if self.dtype == torch.float16:
+            self._scale = self._own_loss_scale(LossScale(*state["loss_scale"]))
+        zero_state.create_moments(self._engine, self._updates)
         if step:
             zero_state.set_moments(self._engine, moments)
 
-    def _own_loss_scale(self) -> LossScale:
+    def _own_loss_scale(self, scale: LossScale) -> LossScale:
         """In place of DeepSpeed's for autocast, which clips gradients that are still scaled.
 
         Under ZeRO each rank would also decide alone whether its share has overflowed.
         """
         self._engine.torch_autocast_z0_gradscaler = None
         self._engine.optimizer.torch_autocast_gradscaler = None
-        scale = LossScale()
         if self._stage:
             self._engine.optimizer.override_loss_scale(scale.value)
         return scale
@@ -115,6 +120,7 @@ class Engine:
             self.skipped = bool(self._engine.optimizer.overflow)
             self._grad_norm = self._engine.get_global_grad_norm()
         self.gradients_failed = self.skipped and (self._scale is None or self._scale.value == 1.0)
+        self._updates += not self.skipped
         if self._scale is not None:
             self._scale.update(self.skipped)
             if self._stage:
@@ -170,6 +176,11 @@ class Engine:
         if self._hollow is None:
             return module
         return zero_state.whole_copy(module, self._hollow).train(module.training)
+
+    def state(self) -> dict[str, Any]:
+        """JSON values: the steps in which weights moved, and of fp16 the loss scale."""
+        scale = [] if self._scale is None else [self._scale.value, self._scale.steps]
+        return {"updates": self._updates, "loss_scale": scale}
 
     def moments(self) -> dict[str, torch.Tensor]:
         """Collective: the optimiser's moments by name of moment and parameter, on the CPU.

@@ -26,7 +26,7 @@ def exit_status(error: Exception) -> int:
     return 1 if isinstance(error, MachineFailure) else 2
 
 
-def one_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     """A loader process wraps its traceback around the message; the last line is ours."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[-1].removeprefix("occvae.errors.UserError: ")
@@ -55,5 +55,5 @@ def lost_loader(error: RuntimeError) -> MachineFailure | None:
         return None
     return MachineFailure(
         "a data loader process was killed, as happens when memory runs out "
-        f"({one_line(error)}); lower data.num_workers and continue with --resume"
+        f"({last_line(error)}); lower data.num_workers and continue with --resume"
     )

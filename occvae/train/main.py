@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from occvae import console
 from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
 from occvae.models.registry import list_models, model_options
@@ -26,9 +27,9 @@ from occvae.train.failures import (
     MachineFailure,
     ToldElsewhere,
     exit_status,
+    last_line,
     lost_contact,
     lost_loader,
-    one_line,
     place,
 )
 from occvae.train.launch import complete_environment
@@ -88,7 +89,7 @@ def _fail(error: Exception) -> int:
         where = ""
         if rank != "0" or (size != "1" and isinstance(error, MachineFailure)):
             where = f"{place(rank)}: "
-        print(f"error: {where}{one_line(error)}", file=sys.stderr, flush=True)
+        print(f"error: {where}{console.one_line(last_line(error))}", file=sys.stderr, flush=True)
     return exit_status(error)
 
 

@@ -50,19 +50,21 @@ class LossScale:
     """A factor that lifts small gradients above what fp16 rounds to zero.
 
     Halved when gradients overflow, doubled after 2,000 steps in which they did not. All ranks see
-    the same overflows, so all have the same factor. A resumed run starts from the first one.
+    the same overflows, so all have the same factor.
+
+    Args:
+        value, steps: of a run that is resumed: the factor, and the steps since it overflowed.
     """
 
     FIRST, LARGEST, STEPS = 2.0**16, 2.0**24, 2000
 
-    def __init__(self):
-        self.value = self.FIRST
-        self._steps = 0
+    def __init__(self, value: float = FIRST, steps: int = 0):
+        self.value, self.steps = value, steps
 
     def update(self, overflow: bool) -> None:
         """After a step."""
-        self._steps = 0 if overflow else self._steps + 1
+        self.steps = 0 if overflow else self.steps + 1
         if overflow:
             self.value = max(1.0, self.value / 2)
-        elif self._steps % self.STEPS == 0:
+        elif self.steps % self.STEPS == 0:
             self.value = min(self.LARGEST, self.value * 2)

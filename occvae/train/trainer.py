@@ -61,7 +61,10 @@ class Trainer:
         parallel.on_every_rank(lambda: self._check_same_data(digest), device)
         optim = config.optim
         schedule = create_schedule(optim.schedule, optim.warmup_steps, optim.steps)
-        self.engine = Engine(self.model, config, schedule, device, self.progress.step, moments)
+        progress = self.progress
+        self.engine = Engine(
+            self.model, config, schedule, device, progress.step, moments, progress.engine
+        )
         self._failure: Exception | None = None
         # Of the last step, on this rank.
         self._loss: torch.Tensor | None = None
@@ -77,7 +80,7 @@ class Trainer:
         if self.config.initial_weights is not None:
             load_weights(self.model, self.config.initial_weights)
         batch = self._global_batch()
-        return Progress(self.config.arch, 0, samples=0, best_iou=-1.0, global_batch=batch)
+        return Progress(self.config.arch, 0, 0, engine=None, best_iou=-1.0, global_batch=batch)
 
     def _restore(self, moments: dict[str, torch.Tensor]) -> Progress:
         """On the first rank: weights into the model, the rest into `moments`."""
@@ -217,6 +220,7 @@ class Trainer:
     def save(self) -> None:
         """Collective: a resumable checkpoint, and the export of the last weights."""
         model, moments = self.engine.whole_model(), self.engine.moments()
+        self.progress.engine = self.engine.state()
 
         def write() -> None:
             state = model.state_dict()

@@ -77,22 +77,22 @@ def train(engine: engines.Engine, steps: range) -> list[float]:
 
 
 def run(case: dict, kept: dict) -> dict:
-    """The losses of a case; its weights and moments at half time go into `kept`."""
+    """The losses of a case; what a resume takes goes into `kept` at half time."""
     batch_size = GLOBAL_BATCH // MICRO_STEPS // parallel.world_size()
     config = make_config([*case["overrides"], f"optim.batch_size={batch_size}"])
     model = make_model(config)
     half = STEPS // 2
-    first, moments = 0, None
+    first, moments, state = 0, None, None
     if case.get("from") is not None:
-        first, (weights, moments) = half, kept[case["from"]]
+        first, (weights, moments, state) = half, kept[case["from"]]
         model.load_state_dict(weights)
     device = torch.device("cpu")
-    engine = engines.Engine(model, config, make_schedule(config), device, first, moments)
+    engine = engines.Engine(model, config, make_schedule(config), device, first, moments, state)
     losses = []
     if not first:
         losses = train(engine, range(half))
         weights = {k: v.clone() for k, v in engine.whole_model().state_dict().items()}
-        kept[case["name"]] = weights, engine.moments()
+        kept[case["name"]] = weights, engine.moments(), engine.state()
     losses += train(engine, range(half, STEPS))
     buffers = engine.whole_model().named_buffers()
     counts = [buffer.item() for name, buffer in buffers if name.endswith("num_batches_tracked")]

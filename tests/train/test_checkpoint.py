@@ -23,7 +23,7 @@ TENSORS = {"model.weight": torch.arange(6.0).reshape(2, 3), "exp_avg.weight": to
 
 
 def save(run: Path, step: int, keep: int = 2) -> None:
-    save_checkpoint(run, Progress("onet", step, 80, 0.25, 8), TENSORS, keep)
+    save_checkpoint(run, Progress("onet", step, 80, None, 0.25, 8), TENSORS, keep)
 
 
 def names(run: Path) -> list[str]:
@@ -32,7 +32,7 @@ def names(run: Path) -> list[str]:
 
 def test_round_trip(tmp_path):
     save(tmp_path, 7)
-    assert read_progress(tmp_path, "onet") == Progress("onet", 7, 80, 0.25, 8)
+    assert read_progress(tmp_path, "onet") == Progress("onet", 7, 80, None, 0.25, 8)
     found = read_tensors(tmp_path)
     assert found.keys() == TENSORS.keys()
     assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)

@@ -38,6 +38,9 @@ FP16 = [
     {"name": f"fp16 {stage}", "overrides": [f"zero_stage={stage}"], "fp16": True}
     for stage in (0, 2)
 ]
+RESUMED_FP16 = [
+    {"name": "fp16 2, from 0", "overrides": ["zero_stage=2"], "fp16": True, "from": "fp16 0"}
+]
 
 
 def plain_pytorch() -> tuple[list[float], float]:
@@ -72,7 +75,7 @@ def plain_pytorch() -> tuple[list[float], float]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("engines")
-    cases = PLAIN + OFFLOADED + FROM_OFFLOADED + RECOMPUTED + FP16
+    cases = PLAIN + OFFLOADED + FROM_OFFLOADED + RECOMPUTED + FP16 + RESUMED_FP16
     (folder / "cases.json").write_text(json.dumps(cases))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -122,3 +125,11 @@ def test_fp16_learns_with_scaled_losses(found):
         assert mine["losses"][0] == pytest.approx(expected["losses"][0], rel=1e-2)
         assert mine["losses"][-1] == pytest.approx(expected["losses"][-1], rel=0.2)
         assert 0.2 < mine["grad_norm"] / expected["grad_norm"] < 5  # unscaled
+
+
+def test_a_resume_in_fp16_goes_on_with_its_loss_scale(found):
+    """From the first one, gradients would overflow again and steps be lost."""
+    [case] = RESUMED_FP16
+    mine, expected = found[case["name"]]["losses"], found[case["from"]]["losses"]
+    assert len(mine) == engine_ranks.STEPS // 2
+    assert mine == pytest.approx(expected[-len(mine) :], abs=1e-4)
