@@ -105,6 +105,8 @@ def _digest(path: Path) -> str | None:
 
 def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, list[str]]]:
     """Packed bits (N, R^3/8), R, and the columns; `before` shapes are of other archives."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: not a readable .npz archive (it is no regular file)")
     try:
         with np.load(path) as archive:
             found = sorted(archive.files)

@@ -1,6 +1,7 @@
 """Voxel archives in every form that is promised, and the ones that are refused."""
 
 import errno
+import os
 import zipfile
 
 import numpy as np
@@ -157,9 +158,10 @@ def test_every_eighth_shape_of_many_archives_is_held_out(tmp_path):
     assert held_out == ["c-00001", "f-00000"]
 
 
-def test_arrays_and_folders_are_no_archives(tmp_path):
+def test_arrays_folders_and_pipes_are_no_archives(tmp_path):
     np.save(tmp_path / "array.npy", GRIDS)
-    for path in (tmp_path / "array.npy", tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path / "array.npy", tmp_path, tmp_path / "pipe.npz"):
         with pytest.raises(UserError, match="not a readable"):
             VoxelArchiveSource([path])
 
