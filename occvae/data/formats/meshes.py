@@ -76,8 +76,10 @@ class MeshSource:
             **shape_settings.to_dict(),
         }
         if len(self._files) <= _FEW:
-            self._leave_out_unreadable()
-        self.items = _divide(self._files)
+            self._files = [file for file in self._files if self._can_be_read(file)]
+            if not self._files:
+                raise UserError(f"no mesh could be read: {'; '.join(self.skipped.values())}")
+        self.items = self._divide_readable()
         if not any(item.split == "train" for item in self.items):
             raise UserError(f"{root}: no shapes to train with: all are in folders of other splits")
         if all(item.split != "val" for item in self.items):
@@ -103,17 +105,22 @@ class MeshSource:
             vertices = vertices[:, [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
         return normalise_mesh(vertices, faces)
 
-    def _leave_out_unreadable(self) -> None:
-        readable = []
-        for file in self._files:
-            try:
-                self._load(self.root / file)
-                readable.append(file)
-            except UserError as error:
-                self.skipped[file.as_posix()] = skip_reason(file.as_posix(), error)
-        self._files = readable
-        if not readable:
-            raise UserError(f"no mesh could be read: {'; '.join(self.skipped.values())}")
+    def _can_be_read(self, file: Path) -> bool:
+        try:
+            self._load(self.root / file)
+            return True
+        except UserError as error:
+            self.skipped[file.as_posix()] = skip_reason(file.as_posix(), error)
+            return False
+
+    def _divide_readable(self) -> list[Item]:
+        """Divides the files; again without those held out, should none of them be readable."""
+        while True:
+            items = _divide(self._files)
+            held_out = [Path(item.id) for item in items if item.split == "val"]
+            if not held_out or any(map(self._can_be_read, held_out)):
+                return items
+            self._files = [file for file in self._files if file not in held_out]
 
 
 def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]:

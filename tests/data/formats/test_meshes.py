@@ -178,6 +178,17 @@ def test_bad_files_among_many_are_skipped_by_the_build(tmp_path):
     assert "not a mesh that trimesh can read" in manifest.skipped["3.off"]
 
 
+def test_others_are_held_out_where_none_of_those_can_be_read(tmp_path):
+    for number in range(20):
+        write(tmp_path / f"{number:02d}.off")
+    for number in (7, 15):
+        (tmp_path / f"{number:02d}.off").write_text("OFF\n")
+    source = MeshSource(tmp_path, SETTINGS)
+    assert set(source.skipped) == {"07.off", "15.off"}
+    held_out = [id for id, split in splits(source).items() if split == "val"]
+    assert held_out == ["08.off", "17.off"]
+
+
 def test_nothing_to_train_with(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder or file"):
         MeshSource(tmp_path / "nowhere", SETTINGS)
