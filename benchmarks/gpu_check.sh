@@ -5,12 +5,17 @@
 #
 # builds the kernels, runs the CUDA tests, measures the machine's ceilings, runs every benchmark and
 # compute-sanitizer. Needs torch of CUDA, nvcc, pytest, setuptools and ninja. Each part has a time
-# limit; one that fails is named, and the next goes on.
+# limit; one that fails is named, and the next goes on. With deepspeed and a dataset at hand,
+#
+#     PARTS="build training" DATA=data/mine bash benchmarks/gpu_check.sh
+#
+# times training steps of three architectures and spends what is left on a real training of one.
 #
 #   OUT      folder of log.txt, results.jsonl and summary.txt   (default out/gpu_check)
 #   PYTHON   (default python3)
 #   PARTS    (default "machine build tests ceilings benchmarks sanitizers")
 #   DEVICE   cpu tries the benchmarks where there is no GPU     (default cuda)
+#   DATA     dataset of the part training                       (default data/procedural, built if absent)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +23,7 @@ OUT=${OUT:-out/gpu_check}
 PYTHON=${PYTHON:-python3}
 PARTS=${PARTS:-machine build tests ceilings benchmarks sanitizers}
 DEVICE=${DEVICE:-cuda}
+DATA=${DATA:-data/procedural}
 LAST_SECOND=520 # of the script; what still runs then is ended
 
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 OCCVAE_REQUIRE_CUDA=1
@@ -104,6 +110,24 @@ sanitizers() {
       --tool "$tool" --kernel-name kns=occvae --error-exitcode 9 --print-limit 10 \
       "$PYTHON" benchmarks/cuda_smoke.py --device "$DEVICE"
   done
+}
+
+# Its presets are those of the device.
+training() {
+  local arch steps
+  [[ -e $DATA/dataset.json ]] ||
+    run "build data" 100 "$PYTHON" -m occvae.cli data build procedural "$DATA"
+  for arch in onet pix2vox-vae vitocc; do
+    run "train_bench $arch" 70 "$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick \
+      --arch "$arch" --data "$DATA" --json "$OUT/results.jsonl"
+  done
+  steps=$("$PYTHON" benchmarks/affordable_steps.py "$OUT/results.jsonl" \
+    --arch vitocc --seconds $((LAST_SECOND - SECONDS - 90))) || return
+  run "training, $steps steps" $((LAST_SECOND - SECONDS - 60)) "$PYTHON" launchers/train.py \
+    --arch vitocc --data "$DATA" --out "$OUT/vitocc" "optim.steps=$steps" \
+    "optim.warmup_steps=$((steps / 20))" "validate_every=$(((steps + 3) / 4))"
+  run evaluation 60 "$PYTHON" launchers/evaluate.py --model "$OUT/vitocc" --data "$DATA" \
+    --html "$OUT/vitocc.html"
 }
 
 for part in $PARTS; do
