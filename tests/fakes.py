@@ -80,7 +80,7 @@ class LookUp(nn.Module):
         voxels: (S, R, R, R) probabilities.
     """
 
-    threshold = 0.5
+    threshold, backdrop = 0.5, 255
 
     def __init__(self, dataset: ShapeDataset, logits: Tensor, voxels: Tensor):
         super().__init__()

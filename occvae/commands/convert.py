@@ -21,7 +21,5 @@ def run(options: argparse.Namespace) -> None:
     ]
     if conversion.ignored:
         lines.append(f"left out, as only training needs it: {', '.join(conversion.ignored)}")
-    if conversion.pictures:
-        lines.append(f"figures will differ from the published ones: {conversion.pictures}")
     for line in lines:
         print(one_line(line))

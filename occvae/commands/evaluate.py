@@ -3,13 +3,7 @@
 import argparse
 from pathlib import Path
 
-from occvae.commands.model import (
-    add_precision,
-    load_model,
-    set_precision,
-    trained_on,
-    unlike_pictures,
-)
+from occvae.commands.model import add_precision, load_model, set_precision, trained_on
 from occvae.errors import UserError
 
 
@@ -63,11 +57,8 @@ def run(options: argparse.Namespace) -> None:
                 "threshold_origin": f"chosen on val{same}",
             }
         shared |= {"split": options.split, "seed": options.seed}
-        asked = {
-            "mesh_resolution": None if options.no_meshes else options.resolution,
-            "unlike_pictures": unlike_pictures(folder),
-        }
-        report = evaluate(model, data, **asked, **chosen, **shared)
+        resolution = None if options.no_meshes else options.resolution
+        report = evaluate(model, data, mesh_resolution=resolution, **chosen, **shared)
         views = counts and evaluate_views(
             model, data, counts, threshold=chosen["threshold"], **shared
         )

@@ -37,14 +37,6 @@ def trained_on(export: Path) -> str:
     return json.loads(config.read_text())["data"]["root"]
 
 
-def unlike_pictures(export: Path) -> str:
-    """How pictures of the figures published of a converted model differ from ours, "" if not."""
-    from occvae.models.pretrained import CONFIG
-
-    origin = json.loads((export / CONFIG).read_text()).get("converted_from", {})
-    return origin.get("pictures", "")
-
-
 def set_precision(model, precision: str | None) -> None:
     from occvae.ops.query_occupancy import PRECISIONS
 

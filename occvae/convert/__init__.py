@@ -13,7 +13,7 @@ from occvae.errors import UserError
 from occvae.models.pretrained import CONFIG, save_pretrained
 from occvae.reconstruction.paths import check_writable
 
-# Each has WEIGHTS, TRAINING_STATE, SPLITS, PICTURES, recognise(checkpoint) and convert(checkpoint).
+# Each has WEIGHTS, TRAINING_STATE, SPLITS, recognise(checkpoint) and convert(checkpoint).
 SOURCES = (occupancy_networks, pix2vox)
 
 
@@ -25,8 +25,6 @@ class Conversion(NamedTuple):
     """The system and layout that it came from."""
     splits: str
     """The division of ShapeNet that it was trained by, see `Manifest`."""
-    pictures: str
-    """How the pictures that it was measured on differ from those it sees here, if they do."""
     ignored: list[str]
     """Entries beside the weights, such as the optimiser's state."""
 
@@ -54,7 +52,7 @@ def convert_checkpoint(source: str | Path) -> Conversion:
         model, origin = module.convert(checkpoint)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    return Conversion(model.eval(), origin, module.SPLITS, module.PICTURES, ignored)
+    return Conversion(model.eval(), origin, module.SPLITS, ignored)
 
 
 def _beside_the_weights(checkpoint: dict, module: ModuleType) -> list[str]:
@@ -80,11 +78,6 @@ def convert_file(source: str | Path, folder: str | Path) -> Conversion:
     conversion = convert_checkpoint(source)
     with open(source, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = {
-        "file": Path(source).name,
-        "sha256": digest,
-        "system": conversion.origin,
-        "pictures": conversion.pictures,
-    }
+    origin = {"file": Path(source).name, "sha256": digest, "system": conversion.origin}
     save_pretrained(conversion.model, folder, splits=conversion.splits, converted_from=origin)
     return conversion

@@ -16,7 +16,6 @@ THRESHOLD = 0.2  # the published one
 WEIGHTS = ("model",)
 TRAINING_STATE = ("optimizer",)
 SPLITS = "onet"
-PICTURES = ""  # whole and on white, as here
 
 _RULES: Rules = (
     (r"encoder\.features\.(.+)", r"encoder.backbone.\1"),

@@ -3,6 +3,10 @@
 Their pictures are BGR, normalised to [-1, 1]; ours RGB in [0, 1] with the model's own
 normalisation. The channels are exchanged in the first convolution's weights, which is exact. The
 normalisation is an option of the model, because zero padding happens after it.
+
+They were measured on the middle 128 of the renderings' 137 pixels, resized to 224, on grey 240. So
+they are here, to within a pixel of the 224; but the rim of an object is mixed with the grey, where
+theirs keeps the colours that are stored of partly transparent pixels.
 """
 
 from collections.abc import Mapping
@@ -13,16 +17,13 @@ from occvae.convert.checkpoint import Rules, fit, tensors_of
 from occvae.errors import UserError
 from occvae.models.registry import create_model
 
-OPTIONS = {"normalisation": "symmetric"}
+# 137 pixels are resized to 240, the scale of 128 to 224.
+OPTIONS = {"normalisation": "symmetric", "image_size": 240, "crop": 8, "backdrop": 240}
 
 _PARTS = ("encoder", "decoder", "merger", "refiner")
 WEIGHTS = tuple(f"{part}_state_dict" for part in _PARTS)
 TRAINING_STATE = tuple(f"{part}_solver_state_dict" for part in _PARTS)
 SPLITS = "pix2vox"
-PICTURES = (
-    "the model was trained and measured on the middle 128 of 137 pixels, on grey 240; here it sees "
-    "whole pictures on white"
-)
 
 _VGG: Rules = ((r"encoder\.vgg\.(.+)", r"encoder.backbone.backbone.\1"),)
 _RESNET: Rules = tuple(

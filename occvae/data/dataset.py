@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from occvae.data.decoding import decode_picture
+from occvae.data.images import WHITE
 from occvae.data.manifest import Manifest
 from occvae.data.points import HALF_EXTENT
 from occvae.data.shards import REPAIR, Shard
@@ -36,6 +37,8 @@ class ShapeDataset(Dataset):
         root: folder of the dataset.
         split: "train" or "val".
         image_size: edge of the pictures in pixels.
+        backdrop: the grey that transparent pictures are laid on; of no account with `augment`,
+            which gives them another.
         num_points: points of a sample. Of a dataset that has voxels only they are drawn, and their
             occupancies taken from the finest voxels.
         num_near_points: how many of them lie near the surface.
@@ -53,6 +56,7 @@ class ShapeDataset(Dataset):
         split: str,
         *,
         image_size: int,
+        backdrop: int = WHITE,
         num_points: int,
         num_near_points: int = 0,
         num_views: int = 1,
@@ -72,6 +76,8 @@ class ShapeDataset(Dataset):
         self.categories = [name for shard in self.shards for name in shard.categories]
         self.image_size, self.target, self.train, self.seed = image_size, target, train, seed
         self._augment = _augmentation() if augment else None
+        # Augmentation tells the background by its white.
+        self._backdrop = WHITE if augment else backdrop
         self.num_views = self._at_most("num_views", num_views, self.shards[0].num_views)
         self.voxel_resolution = self._choose_resolution(voxel_resolution)
         self.num_points, self.num_near_points = self._choose_points(num_points, num_near_points)
@@ -154,7 +160,9 @@ class ShapeDataset(Dataset):
     def _picture(self, shard: Shard, local: int, view: int, mirrored: bool) -> torch.Tensor:
         content = shard.image(local, view)
         try:
-            return decode_picture(content, self.image_size, mirrored=mirrored)
+            return decode_picture(
+                content, self.image_size, mirrored=mirrored, backdrop=self._backdrop
+            )
         except UserError as error:
             raise UserError(
                 f"{shard.path}: view {view} of {shard.ids[local]}: {error}; {REPAIR}"

@@ -1,4 +1,4 @@
-"""Reading pictures: any file a person has becomes a square RGB picture on white."""
+"""Reading pictures: any file a person has becomes a square RGB picture without transparency."""
 
 import io
 import warnings
@@ -13,18 +13,20 @@ from occvae.errors import UserError
 # picture is opened or cropped.
 MOST_PIXELS = 300_000_000
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+WHITE = 255
 
 
-def load_image(source: str | Path | bytes, image_size: int) -> np.ndarray:
+def load_image(source: str | Path | bytes, image_size: int, backdrop: int = WHITE) -> np.ndarray:
     """Reads a picture of any size and mode.
 
-    A phone's note of how it was held is honoured, transparency is laid over white, the longer edge
-    is resized with antialiasing and the shorter one padded with white: what training views look
-    like.
+    A phone's note of how it was held is honoured, transparency is laid on the backdrop, the longer
+    edge is resized with antialiasing and the shorter one padded with the backdrop: what training
+    views look like.
 
     Args:
         source: path or encoded bytes.
         image_size: edge of the result in pixels.
+        backdrop: a grey, 0 to 255.
 
     Returns:
         (image_size, image_size, 3) uint8 RGB.
@@ -32,7 +34,7 @@ def load_image(source: str | Path | bytes, image_size: int) -> np.ndarray:
     Raises:
         UserError: the file is missing or is not a picture.
     """
-    return np.asarray(fit_in_square(open_picture(source), image_size))
+    return np.asarray(fit_in_square(open_picture(source), image_size, backdrop))
 
 
 def open_picture(source: str | Path | bytes) -> Image.Image:
@@ -62,21 +64,21 @@ def open_picture(source: str | Path | bytes) -> Image.Image:
         raise UserError(f"{name}: cannot be read as a picture ({error})") from None
 
 
-def over_white(picture: Image.Image) -> Image.Image:
+def lay_on(picture: Image.Image, backdrop: int = WHITE) -> Image.Image:
     """RGB of a picture that `open_picture` read."""
     if picture.mode == "RGB":
         return picture
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+    plain = Image.new("RGBA", picture.size, (backdrop, backdrop, backdrop, 255))
+    return Image.alpha_composite(plain, picture).convert("RGB")
 
 
-def fit_in_square(picture: Image.Image, edge: int) -> Image.Image:
-    """An RGB or RGBA picture in the middle of a white square of `edge` pixels, antialiased."""
+def fit_in_square(picture: Image.Image, edge: int, backdrop: int = WHITE) -> Image.Image:
+    """An RGB or RGBA picture in the middle of a square of `edge` pixels, antialiased."""
     # Resized before it is padded: the padded square of a long panorama could fill the memory.
-    picture = over_white(picture)
+    picture = lay_on(picture, backdrop)
     scale = edge / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
-    square = Image.new("RGB", (edge, edge), (255, 255, 255))
+    square = Image.new("RGB", (edge, edge), (backdrop, backdrop, backdrop))
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)
     square.paste(resized, ((edge - width) // 2, (edge - height) // 2))
     return square

@@ -1,4 +1,5 @@
-"""From a person's picture to what a model was trained on: one object on white, of familiar size."""
+"""From a person's picture to what a model was trained on: one object, of familiar size, on a plain
+backdrop."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from occvae.data.background import BorderNotPlainError, remove_background, remove_with_rembg
-from occvae.data.images import fit_in_square, open_picture, over_white
+from occvae.data.images import WHITE, fit_in_square, lay_on, open_picture
 from occvae.errors import UserError
 
 BACKGROUNDS = ("auto", "keep", "remove", "rembg")
@@ -33,11 +34,11 @@ class PreparedPicture(NamedTuple):
 
 
 def prepare_picture(
-    source: str | Path | bytes, image_size: int, background: str = "auto"
+    source: str | Path | bytes, image_size: int, background: str = "auto", backdrop: int = WHITE
 ) -> PreparedPicture:
     """Reads a picture and brings it into the form of training views.
 
-    An object that is cut out, by the picture's own transparency or here, is laid on white and
+    An object that is cut out, by the picture's own transparency or here, is laid on `backdrop` and
     framed so that its longer edge takes `OBJECT_SHARE` of the frame, unless it stands in the frame
     as training views do anyway. Other pictures are only made square, as by `load_image`. Where
     little is transparent, or little of the border, that is no cut-out and is laid on white first.
@@ -48,6 +49,7 @@ def prepare_picture(
         background: `keep` leaves the picture as it is; `auto` cuts the object out where the picture
             has not done so and its border is plain; `remove` refuses other borders; `rembg` cuts
             it out with the library of that name.
+        backdrop: the model's grey, 0 to 255.
 
     Raises:
         UserError: no picture, or no object in it; with `remove` a border that is not plain; with
@@ -57,24 +59,27 @@ def prepare_picture(
         raise UserError(f"unknown background {background!r}; choose from {', '.join(BACKGROUNDS)}")
     picture = open_picture(source)
     if background == "keep":
-        return PreparedPicture(np.asarray(fit_in_square(picture, image_size)), "")
+        return PreparedPicture(np.asarray(fit_in_square(picture, image_size, backdrop)), "")
     try:
         cut_out, note = _cut_out(picture, background)
         if cut_out is None:
-            return PreparedPicture(np.asarray(fit_in_square(picture, image_size)), note)
-        framed, moved = frame_object(cut_out, image_size)
+            return PreparedPicture(np.asarray(fit_in_square(picture, image_size, backdrop)), note)
+        framed, moved = frame_object(cut_out, image_size, backdrop)
     except UserError as error:
         raise UserError(f"{'picture' if isinstance(source, bytes) else source}: {error}") from None
     notes = [note] * bool(note) + ["framed anew"] * moved
     return PreparedPicture(np.asarray(framed), ", ".join(notes))
 
 
-def frame_object(picture: Image.Image, image_size: int) -> tuple[Image.Image, bool]:
-    """Lays a cut-out object on white, as large and as central as in training views.
+def frame_object(
+    picture: Image.Image, image_size: int, backdrop: int = WHITE
+) -> tuple[Image.Image, bool]:
+    """Lays a cut-out object on the backdrop, as large and as central as in training views.
 
     Args:
         picture: RGBA.
         image_size: edge of the result in pixels.
+        backdrop: a grey, 0 to 255.
 
     Returns:
         An RGB square, and whether the object was moved or scaled in its frame.
@@ -87,15 +92,15 @@ def frame_object(picture: Image.Image, image_size: int) -> tuple[Image.Image, bo
     if box is None:
         raise UserError("is transparent everywhere")
     if _stands_as_usual(box, picture.size):
-        return fit_in_square(picture, image_size), False
+        return fit_in_square(picture, image_size, backdrop), False
     left, top, right, bottom = box
     edge = max(right - left, bottom - top) / OBJECT_SHARE
     # Cropped to the box before it is scaled, so that little is scaled whatever the frame was.
     scale = image_size / edge
     size = [max(1, round(length * scale)) for length in (right - left, bottom - top)]
-    white = over_white(picture.crop(box)).resize(size, Image.Resampling.BILINEAR)
-    square = Image.new("RGB", (image_size, image_size), (255, 255, 255))
-    square.paste(white, ((image_size - size[0]) // 2, (image_size - size[1]) // 2))
+    framed = lay_on(picture.crop(box), backdrop).resize(size, Image.Resampling.BILINEAR)
+    square = Image.new("RGB", (image_size, image_size), (backdrop, backdrop, backdrop))
+    square.paste(framed, ((image_size - size[0]) // 2, (image_size - size[1]) // 2))
     return square, True
 
 
@@ -111,7 +116,7 @@ def _cut_out(picture: Image.Image, background: str) -> tuple[Image.Image | None,
     """The object with transparency around it, or None where it stays as it is; and a note."""
     if picture.mode == "RGBA" and _is_cut_out(np.asarray(picture.getchannel("A"))):
         return picture, ""
-    picture = over_white(picture)
+    picture = lay_on(picture)
     if background == "rembg":
         return remove_with_rembg(picture), "background removed"
     try:

@@ -34,7 +34,6 @@ def evaluate(
     mesh_resolution: int | None = 128,
     threshold: float | None = None,
     threshold_origin: str = "as asked for",
-    unlike_pictures: str = "",
     num_shapes: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -53,7 +52,6 @@ def evaluate(
         mesh_resolution: cells along each axis of the meshes; None for no meshes.
         threshold: probability from which a point is occupied; None takes the model's own.
         threshold_origin: how it was chosen, for people.
-        unlike_pictures: how the pictures of figures published of this model differ, if they do.
         num_shapes: spread evenly over the split; None for all.
         seed: of what is drawn.
         device: to compute on.
@@ -97,7 +95,6 @@ def evaluate(
             "mesh_resolution": mesh_resolution,
             "threshold": threshold,
             "threshold_origin": threshold_origin,
-            "unlike_pictures": unlike_pictures,
             "seed": seed,
             "device": device.type,
             "precision": getattr(model, "precision", None),

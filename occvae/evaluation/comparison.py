@@ -55,8 +55,6 @@ def published_beside(report: dict) -> dict:
         else:
             unlike.append(metric)
     note = f"measured unlike the published figures: {', '.join(unlike)}" if unlike else ""
-    if unlike and report["options"]["unlike_pictures"]:
-        note += f"; {report['options']['unlike_pictures']}"
     if not tables and not unlike:
         note = f"not comparable with published tables: none for split {data['split']!r}"
     return _result(tables, protocols, note)
@@ -69,7 +67,6 @@ def comparable_by_views(report: dict) -> bool:
         not _obstacle(report)
         and (data["splits"], data["split"]) == ("pix2vox", "test")
         and data["voxel_resolution"] == _RESOLUTION
-        and not report["options"]["unlike_pictures"]
         and set(SHAPENET) == _categories(report).keys()
     )
 
@@ -118,8 +115,6 @@ def _row(table: PublishedTable, metric: str, names: dict[str, str]) -> dict | No
 
 def _same_protocol(metric: str, report: dict) -> bool:
     data, options = report["data"], report["options"]
-    if options["unlike_pictures"]:
-        return False
     if metric.startswith(("iou_voxels", "voxel_")):
         return data["voxel_resolution"] == _RESOLUTION
     if metric.startswith("iou_"):

@@ -20,7 +20,8 @@ class StoredShapes:
     Args:
         root: folder of the dataset.
         split: of it.
-        model: gives the size of pictures, and the resolution of grids where it has one.
+        model: gives the size of pictures, the grey behind them, and the resolution of grids where
+            it has one.
         num_points: of each shape, at most those stored.
         num_shapes: spread evenly over the split; None for all.
         num_views: pictures of a shape, the first ones.
@@ -37,7 +38,12 @@ class StoredShapes:
         num_views: int = 1,
     ):
         self._dataset = ShapeDataset(
-            root, split, image_size=model.image_size, num_points=8, num_views=num_views
+            root,
+            split,
+            image_size=model.image_size,
+            backdrop=model.backdrop,
+            num_points=8,
+            num_views=num_views,
         )
         self.manifest = self._dataset.manifest
         first = self._dataset.shards[0]

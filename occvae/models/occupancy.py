@@ -49,6 +49,8 @@ class OccupancyModel(nn.Module):
 
     target = "points"
     """What of a shape it is trained on."""
+    backdrop = 255
+    """The grey that transparent pictures are laid on."""
 
     precision: str | None = None
     """Of predictions: "fp32", "fp16", "bf16", or None for the default of `CbnDecoder.pack`."""

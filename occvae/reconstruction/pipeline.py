@@ -86,7 +86,7 @@ class _Run:
         objects = []
         for images, output in batch:
             try:
-                objects.append(_read(images, output, self.model.image_size, self.settings))
+                objects.append(_read(images, output, self.model, self.settings))
             except UserError as error:
                 self._fail(error, images[0])
         for item, prediction in self._predict(objects):
@@ -146,9 +146,12 @@ class _Run:
 
 
 def _read(
-    images: list[str | Path], output: Path, image_size: int, settings: ReconstructionSettings
+    images: list[str | Path], output: Path, model, settings: ReconstructionSettings
 ) -> _Object:
-    pictures = [prepare_picture(image, image_size, settings.background) for image in images]
+    pictures = [
+        prepare_picture(image, model.image_size, settings.background, model.backdrop)
+        for image in images
+    ]
     notes = list(dict.fromkeys(picture.note for picture in pictures if picture.note))
     return _Object(
         str(images[0]), np.stack([picture.pixels for picture in pictures]), notes, output

@@ -358,6 +358,7 @@ class Trainer:
             data.root,
             split,
             image_size=self.model.image_size,
+            backdrop=self.model.backdrop,
             num_points=num_points,
             num_near_points=data.num_near_points if train else 0,
             num_views=num_views,

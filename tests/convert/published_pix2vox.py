@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -109,6 +110,13 @@ def _refiner(weights: Weights) -> Weights:
         weights.norm(f"layer{number}.1", out)
     weights.transposed("layer8.0", 32, 1, 4)
     return weights
+
+
+def pix2vox_picture(rendering: np.ndarray) -> Tensor:
+    """A rendering (137, 137, 4) uint8 RGBA to what is tested, (3, 224, 224) RGB in [0, 1]."""
+    middle = torch.from_numpy(rendering[4:132, 4:132]).permute(2, 0, 1)[None] / 255
+    [picture] = F.interpolate(middle, (224, 224), mode="bilinear")
+    return torch.where(picture[3] == 0, 240 / 255, picture[:3])
 
 
 def pix2vox_volume(arch: str, states: dict, pictures: Tensor) -> Tensor:

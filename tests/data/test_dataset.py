@@ -317,6 +317,16 @@ def test_augmented_pictures_keep_their_shape(lopsided):
     assert same(second, open_set(lopsided, augment=True)[1, 2])
 
 
+def test_the_grey_behind_transparent_pictures(lopsided, monkeypatch):
+    clear = encode_png(np.zeros((SIZE, SIZE, 4), np.uint8))
+    monkeypatch.setattr("occvae.data.shards.Shard.image", lambda *place: clear)
+    assert (open_set(lopsided)[0]["images"] == 255).all()
+    assert (open_set(lopsided, backdrop=240)[0]["images"] == 240).all()
+    # That of augmented pictures is random.
+    augmented = open_set(lopsided, augment=True)[0]
+    assert same(augmented, open_set(lopsided, augment=True, backdrop=240)[0])
+
+
 def test_random_numbers_of_views_are_those_of_the_whole_step():
     def keys(rank: int) -> list[list[tuple[int, ...]]]:
         options = {"world_size": 2, "seed": 5, "steps": range(60), "random_views": (2, 4)}

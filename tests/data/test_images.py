@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from occvae.data.images import encode_png, load_image, open_picture, over_white
+from occvae.data.images import encode_png, lay_on, load_image, open_picture
 from occvae.errors import UserError
 
 WHITE = [255, 255, 255]
@@ -68,7 +68,7 @@ def test_opened_pictures_keep_their_size_and_transparency():
     opened = open_picture(encode(palette_picture(), transparency=0))
     assert (opened.mode, opened.size) == ("RGBA", (8, 8))
     assert opened.getpixel((0, 0))[3] == 0 and opened.getpixel((7, 7)) == (200, 100, 50, 255)
-    np.testing.assert_array_equal(np.asarray(over_white(opened))[0, 0], WHITE)
+    np.testing.assert_array_equal(np.asarray(lay_on(opened))[0, 0], WHITE)
     assert open_picture(encode(grey16(9))).mode == "RGB"
 
 
@@ -86,6 +86,15 @@ def test_the_shorter_edge_is_padded_with_white(size):
     np.testing.assert_array_equal(
         loaded[..., 0], expected if size[0] > size[1] else expected.T, strict=False
     )
+
+
+def test_any_grey_may_be_behind_a_picture():
+    half = Image.new("RGBA", (20, 10), (0, 0, 0, 0))
+    half.paste((9, 8, 7, 255), (10, 0, 20, 10))
+    loaded = load_image(encode(half), 20, backdrop=240)
+    expected = np.full((20, 20, 3), 240)
+    expected[5:15, 10:] = [9, 8, 7]
+    np.testing.assert_array_equal(loaded[:, [0, 8, 11, 19]], expected[:, [0, 8, 11, 19]])
 
 
 def test_a_long_panorama_needs_little_memory():

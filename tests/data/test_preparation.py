@@ -138,6 +138,19 @@ def test_a_little_transparency_is_no_cut_out(alpha):
     assert np.abs(prepared.pixels.astype(int) - expected.pixels).mean() < 1
 
 
+@pytest.mark.parametrize("radius", [0.1, 0.33])
+@pytest.mark.parametrize("background", ["auto", "keep"])
+def test_cut_outs_are_laid_on_the_grey_of_the_model(radius, background):
+    """Framed anew, standing as usual, or left as they are."""
+    picture = encode(cut_out(ellipse(300, (0.5, 0.5), (radius, radius))))
+    on_white = prepare_picture(picture, EDGE, background).pixels
+    on_grey = prepare_picture(picture, EDGE, background, 240).pixels
+    behind = (on_white == 255).all(axis=-1)
+    assert behind.any() and (on_grey[behind] == 240).all()
+    inside = (on_white == (200, 60, 40)).all(axis=-1)
+    assert inside.any() and np.array_equal(on_grey[inside], on_white[inside])
+
+
 def test_transparency_that_is_no_cut_out_becomes_white():
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)

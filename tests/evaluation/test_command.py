@@ -117,14 +117,6 @@ def test_splits_of_others_are_refused(tiny_dataset, tmp_path, capsys):
     assert line.startswith(f"error: {root}: follows the splits of Occupancy Networks, but {folder}")
 
 
-def test_how_published_pictures_differ_is_in_the_report(tiny_dataset, tmp_path):
-    save_pretrained(octahedron_model(), tmp_path, converted_from={"pictures": "on grey"})
-    arguments = ["--model", str(tmp_path), "--data", str(tiny_dataset), "--shapes", "2"]
-    assert main(["evaluate", *arguments, "--no-meshes"]) == 0
-    options = json.loads((tmp_path / "evaluation.json").read_text())["options"]
-    assert options["unlike_pictures"] == "on grey"
-
-
 @pytest.fixture
 def written(monkeypatch) -> dict:
     """What a stand-in for occvae.report was given."""

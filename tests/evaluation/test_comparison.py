@@ -32,7 +32,6 @@ def make_report(splits: str, split: str = "test", names=SHAPENET, **data) -> dic
             "num_points": 100_000,
             "threshold": 0.2,
             "threshold_origin": "as asked for",
-            "unlike_pictures": "",
             "mesh_resolution": 128,
         },
         "metrics": dict.fromkeys(METRICS, summary),
@@ -125,17 +124,6 @@ def test_what_is_measured_otherwise_is_not_compared():
     )
     report["options"]["num_points"] = 2048
     assert published_beside(report)["tables"] == {}
-
-
-def test_figures_from_other_pictures_are_not_compared():
-    report = make_report("pix2vox")
-    report["options"]["unlike_pictures"] = "the model was trained on others"
-    published = published_beside(report)
-    assert published["tables"] == {} and not comparable_by_views(report)
-    assert published["note"] == (
-        "measured unlike the published figures: iou_voxels, voxel_f_score_1_percent, "
-        "iou_voxels_0.4; the model was trained on others"
-    )
 
 
 def test_the_table_shows_them_with_their_protocol():

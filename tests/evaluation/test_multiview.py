@@ -17,7 +17,7 @@ from occvae.metrics.published import VIEW_COUNTS
 class Growing(nn.Module):
     """Knows the voxels of a dataset up to a share of the x axis that grows with the views."""
 
-    threshold, image_size, target = 0.5, 8, "voxels"
+    threshold, image_size, backdrop, target = 0.5, 8, 255, "voxels"
 
     def __init__(self, dataset: ShapeDataset):
         super().__init__()

@@ -165,6 +165,14 @@ def test_the_preview_shows_what_the_model_saw(here):
     assert (seen[0] == 255).all() and not (seen[..., 2] > seen[..., 0] + 50).any()
 
 
+def test_transparent_pictures_are_laid_on_the_grey_of_the_model(here):
+    Image.new("RGBA", (12, 12)).save("clear.png")
+    model = ball_model(radius=-0.7)
+    model.backdrop = 240
+    reconstruct(model, ["clear.png"])
+    assert radius(Path("out/clear.ply")) == pytest.approx(240 / 255 - 0.7, abs=0.01)
+
+
 def test_hypotheses_are_numbered_and_shown_in_rows(here, monkeypatch, capsys):
     monkeypatch.setattr(output_files, "_TILE", 24)
     monkeypatch.setitem(KINDS, "png", 2)

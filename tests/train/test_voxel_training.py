@@ -3,14 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import occvae
 from occvae.cli import main
+from occvae.data.images import encode_png
 from occvae.evaluation import evaluate
 from occvae.train.checkpoint import list_checkpoints
+from occvae.train.config import apply_overrides
+from occvae.train.presets import make_preset
+from occvae.train.trainer import Trainer
+from tests.fakes import tiny_voxel_model
 from tests.tiny import TINY_VOXEL_RUN, build_tiny_dataset
 from tests.train.test_training import assert_refused, assert_same_weights, metrics, run, succeed
 
@@ -63,6 +69,17 @@ def test_reconstruct_and_evaluate_commands(trained, tiny_voxel_dataset, tmp_path
     assert "Pix2Vox++" not in out  # those figures are of other shapes
     assert set(json.loads(report.read_text())["views"]["by_views"]) == {"1", "2"}
     assert main(["evaluate", "--model", str(trained), "--views", "1,x"]) == 2
+
+
+def test_transparent_pictures_are_laid_on_the_grey_of_the_model(tiny_voxel_dataset, monkeypatch):
+    clear = encode_png(np.zeros((9, 9, 4), np.uint8))
+    monkeypatch.setattr("occvae.data.shards.Shard.image", lambda *place: clear)
+    trainer = object.__new__(Trainer)
+    trainer.model = tiny_voxel_model(backdrop=240)
+    data = [f"data.root={tiny_voxel_dataset}", "data.augment=false"]
+    trainer.config = apply_overrides(make_preset("default", "pix2vox-a"), data)
+    for split in ("train", "val"):
+        assert (trainer._dataset(split, 8, 1)[0]["images"] == 240).all()
 
 
 def test_two_stages(tiny_voxel_dataset, tmp_path):

@@ -41,11 +41,12 @@ class ViewEncoder(nn.Module):
     """One picture to one feature vector, whatever else is seen of the object.
 
     Args:
-        backbone: with its normalisation, (M, 3, S, S) to (M, C, S / 8, S / 8).
+        backbone: with its normalisation, (M, 3, E, E) to (M, C, E / 8, E / 8).
         layers: the three convolutions that follow.
         activation: of them.
-        image_size: S, a multiple of 8.
+        image_size: S.
         width: factor of the channels of `layers`.
+        crop: pixels left out on each side; E = S - 2 crop is a multiple of 8.
 
     Shapes: pictures (M, 3, S, S) in [0, 1] -> (M, F); `num_features` is F, a multiple of 8.
     """
@@ -58,25 +59,31 @@ class ViewEncoder(nn.Module):
         activation: type[nn.Module],
         image_size: int,
         width: float,
+        crop: int,
     ):
         super().__init__()
         self.backbone = backbone
         self.layers = nn.Sequential()
+        self.seen = slice(crop, image_size - crop)
+        image_size -= 2 * crop
         edge = image_size // STRIDE
         for layer in layers:
             channels = scaled(layer.channels, width)
             self.layers.append(_conv_block(in_channels, channels, layer, activation))
             edge = (edge - layer.kernel + 2 * layer.padding + 1) // layer.pool
             in_channels = channels
+        if crop < 0:
+            raise UserError(f"crop must not be negative, got {crop}")
         if image_size % STRIDE or edge < 1:
+            less = " less twice the crop" if crop else ""
             raise UserError(
-                f"image_size must be a multiple of 8 and not so small, got {image_size}"
+                f"image_size{less} must be a multiple of 8 and not so small, got {image_size}"
             )
         self.num_features = in_channels * edge * edge
         self.layers.apply(initialise)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return self.layers(self.backbone(pictures)).flatten(1)
+        return self.layers(self.backbone(pictures[..., self.seen, self.seen])).flatten(1)
 
 
 def _conv_block(

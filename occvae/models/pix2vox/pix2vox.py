@@ -55,11 +55,12 @@ def build_encoder(
     image_size: int,
     width: float,
     normalisation: str = "imagenet",
+    crop: int = 0,
 ) -> ViewEncoder:
     if not 0.0 < width < math.inf:
         raise UserError(f"width must be a positive factor, got {width}")
     network, channels = create_backbone(backbone, pretrained, encoder_weights, normalisation)
-    return ViewEncoder(network, channels, layers, activation, image_size, width)
+    return ViewEncoder(network, channels, layers, activation, image_size, width, crop)
 
 
 def build_decoder(
@@ -79,10 +80,11 @@ def _pix2vox(
     width: float,
     image_size: int,
     threshold: float,
+    backdrop: int,
     legacy_init: bool = False,
-    **backbone,
+    **seeing,
 ) -> Pix2Vox:
-    encoder = build_encoder(layers, activation, image_size=image_size, width=width, **backbone)
+    encoder = build_encoder(layers, activation, image_size=image_size, width=width, **seeing)
     if legacy_init:
         encoder.apply(initialise)
     return Pix2Vox(
@@ -93,6 +95,7 @@ def _pix2vox(
         image_size=image_size,
         resolution=resolution,
         threshold=threshold,
+        backdrop=backdrop,
     )
 
 
@@ -108,6 +111,8 @@ def pix2vox_a(
     threshold: float = 0.3,
     legacy_init: bool = False,
     normalisation: str = "imagenet",
+    crop: int = 0,
+    backdrop: int = 255,
 ) -> Pix2Vox:
     """Pix2Vox-A: 114.2 M parameters at the published sizes.
 
@@ -116,13 +121,16 @@ def pix2vox_a(
             network with a feature map of stride 8.
         pretrained: ImageNet weights from the hub.
         encoder_weights: ImageNet weights from a local .pth or .safetensors file.
-        image_size: edge in pixels, a multiple of 8; other sizes are resized.
+        image_size: edge in pixels, without what is cropped a multiple of 8; other sizes are
+            resized.
         resolution: of the grid: 32, 64 or 128.
         width: factor of all channels but the backbone's and the merger's.
         threshold: probability from which a voxel counts as occupied.
         legacy_init: as the original does, overwrite the pretrained backbone with random weights.
         normalisation: of pictures, `imagenet` or `symmetric`, to [-1, 1] as in the original; timm's
             networks have their own.
+        crop: pixels of `image_size` left out on each side.
+        backdrop: the grey, 0 to 255, that transparent pictures are laid on.
     """
     return _pix2vox(
         LAYERS_A, CHANNELS_A, activation=nn.ELU, merger=ContextMerger(), refined=True, **locals()
@@ -141,6 +149,8 @@ def pix2vox_f(
     threshold: float = 0.3,
     legacy_init: bool = False,
     normalisation: str = "imagenet",
+    crop: int = 0,
+    backdrop: int = 255,
 ) -> Pix2Vox:
     """Pix2Vox-F: 7.4 M parameters, without a refiner. Arguments as `pix2vox_a`."""
     return _pix2vox(
@@ -160,6 +170,8 @@ def pix2voxpp_a(
     threshold: float = 0.3,
     legacy_init: bool = False,
     normalisation: str = "imagenet",
+    crop: int = 0,
+    backdrop: int = 255,
 ) -> Pix2Vox:
     """Pix2Vox++/A: 96.3 M parameters, multi-scale merger. Arguments as `pix2vox_a`."""
     return _pix2vox(
@@ -184,6 +196,8 @@ def pix2voxpp_f(
     threshold: float = 0.3,
     legacy_init: bool = False,
     normalisation: str = "imagenet",
+    crop: int = 0,
+    backdrop: int = 255,
 ) -> Pix2Vox:
     """Pix2Vox++/F: 4.8 M parameters, without a refiner. Arguments as `pix2vox_a`."""
     return _pix2vox(

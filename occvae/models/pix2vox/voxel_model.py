@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from occvae.arguments import check_count
+from occvae.errors import UserError
 from occvae.models.inference import (
     cell_centres,
     check_images,
@@ -50,6 +51,7 @@ class VoxelModel(nn.Module):
         image_size: edge in pixels that pictures are resized to.
         resolution: R, of the grid: 32, 64 or 128.
         threshold: probability from which a voxel counts as occupied when none is given.
+        backdrop: the grey, 0 to 255, that transparent pictures are laid on before they come here.
     """
 
     target = "voxels"
@@ -67,12 +69,16 @@ class VoxelModel(nn.Module):
         image_size: int,
         resolution: int,
         threshold: float,
+        backdrop: int = 255,
     ):
         super().__init__()
         check_threshold(threshold)
+        if not 0 <= backdrop <= 255:
+            raise UserError(f"backdrop must be a grey from 0 to 255, got {backdrop}")
         self.encoder, self.decoder = encoder, decoder
         self.merger, self.refiner = merger, refiner
         self.image_size, self.resolution, self.threshold = image_size, resolution, threshold
+        self.backdrop = backdrop
 
     def encode_views(self, images: Tensor, view_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features (M, F) of the M views that are there, and which they are, (B, V) bool.

@@ -88,6 +88,17 @@ def test_a_step_reaches_every_parameter(arch):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize("arch", [name for name in FAMILY if name != "pix2vox-vae"])
+def test_cropped_pictures_are_seen_as_if_they_were_no_larger(arch):
+    plain = tiny_voxel_model(arch, image_size=128).eval()
+    cropping = tiny_voxel_model(arch, image_size=144, crop=8).eval()
+    pictures = torch.rand(1, 2, 3, 144, 144)
+    found = cropping.predict_voxels(pictures)
+    assert torch.equal(found, plain.predict_voxels(pictures[..., 8:-8, 8:-8].contiguous()))
+    pictures[..., :8, :] = pictures[..., -8:] = torch.nan
+    assert torch.equal(cropping.predict_voxels(pictures), found)
+
+
 def test_128_cubed():
     output = tiny_voxel_model("pix2voxpp-f", resolution=128).eval()(torch.rand(1, 1, 3, 64, 64))
     assert output.refined.shape == (1, 128, 128, 128)
@@ -99,6 +110,10 @@ def test_128_cubed():
         ({"resolution": 48}, "resolution must be 32, 64 or 128, got 48"),
         ({"image_size": 100}, "image_size must be a multiple of 8"),
         ({"image_size": 16}, "image_size must be a multiple of 8 and not so small, got 16"),
+        ({"crop": -8}, "crop must not be negative, got -8"),
+        ({"crop": 3}, "image_size less twice the crop must be a multiple of 8 .*, got 58"),
+        ({"crop": 32}, "image_size less twice the crop must be a multiple of 8 .*, got 0"),
+        ({"backdrop": 256}, "backdrop must be a grey from 0 to 255, got 256"),
         ({"threshold": 0.0}, "threshold must be a probability"),
         ({"backbone": "vgg99"}, "unknown backbone 'vgg99'"),
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19'"),
