@@ -35,6 +35,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", TESTS)
 def test_ops_on_emulated_cuda(source):
     assert (build.ROOT / f"csrc/cuda/{source}.cu").exists()

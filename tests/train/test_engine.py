@@ -15,6 +15,7 @@ import torch
 
 from tests.train import engine_ranks
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PLAIN = [{"name": f"zero {stage}", "overrides": [f"zero_stage={stage}"]} for stage in range(4)]
 OFFLOADED = [

@@ -35,6 +35,7 @@ def lives(run: Path, rank: Rank, steps: int = 3) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_ranks_stop_together(tiny_dataset, tmp_path):
     """A signal to one saves and stops both; a death or a standstill of one ends the other."""
     run = tmp_path / "run"
@@ -277,6 +278,7 @@ def take_time_over_checkpoints() -> None:
     trainer.save_checkpoint = lambda *arguments: (time.sleep(7), save(*arguments))
 
 
+@pytest.mark.slow
 def test_a_first_rank_that_is_slow_is_waited_for(tiny_dataset, tmp_path):
     short = ["--timeout", "3", "optim.steps=1"]
     arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, *short]

@@ -88,6 +88,7 @@ def launch(nodes: Nodes, node: int, folder: Path, arguments: list) -> subprocess
     )
 
 
+@pytest.mark.slow
 def test_two_nodes_train_like_one_process_and_stop_together(nodes, tiny_dataset, tmp_path):
     """And a SIGTERM to the front process of deepspeed on one node saves and stops both."""
     data, run = ["--data", tiny_dataset], tmp_path / "two"

@@ -96,6 +96,7 @@ def test_two_stages(tiny_voxel_dataset, tmp_path):
         assert changed == name.startswith(("merger", "refiner")), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arch", "resolution"), [("pix2vox-vae", 64), ("pix2voxpp-f", 128)])
 def test_finer_grids_are_trained_and_become_meshes(arch, resolution, tmp_path):
     build_tiny_dataset(tmp_path, voxel_resolution=resolution, count=6)
@@ -107,8 +108,9 @@ def test_finer_grids_are_trained_and_become_meshes(arch, resolution, tmp_path):
     model = occvae.from_pretrained(run_folder / "last")
     volume = model.predict_voxels(torch.rand(1, 1, 3, 64, 64))
     assert volume.shape == (1, resolution, resolution, resolution)
-    pictures, middle = torch.rand(1, 1, 3, 64, 64), volume.median().item()
-    [mesh] = model.reconstruct(pictures, 2 * resolution, threshold=middle)
+    # After two steps it is noise, of which a few voxels are enough.
+    high = volume.flatten().topk(100).values[-1].item()
+    [mesh] = model.mesh(volume, threshold=high, blocks=True)
     assert len(mesh.faces) and mesh.is_watertight
 
 
