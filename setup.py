@@ -26,6 +26,12 @@ def skip(module, reason):
     print(f"occvae: not building {module}: {reason}.", file=sys.stderr)
 
 
+def remove_earlier(pattern):
+    """Modules of an earlier build in place would be loaded although they are not wanted."""
+    for module in Path("occvae").glob(pattern):
+        module.unlink()
+
+
 def find_nvcc():
     """(toolkit root, version) or None. nvcc itself is asked: on PATH it may be a mere wrapper."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
@@ -81,6 +87,7 @@ def options(**flags):
 def extensions():
     if os.environ.get("OCCVAE_NO_EXT") == "1":
         skip("the kernels", "OCCVAE_NO_EXT=1")
+        remove_earlier("_C*.so")
         return [], {}
     import torch
 
@@ -107,6 +114,8 @@ def extensions():
         sys.exit(f"occvae: OCCVAE_CUDA=1 cannot be met: {obstacle or 'no C++ compiler'}.")
     if obstacle:
         skip("occvae._C_cuda", obstacle)
+        if wanted == "0":
+            remove_earlier("_C_cuda*.so")
     elif built:
         choose_architectures(torch)
         device = [*common, "-DUSE_CUDA", "--extended-lambda", "-Xcompiler=-Wall,-Wextra"]

@@ -1,5 +1,7 @@
 """Images of an object into 3D: voxels, or an implicit occupancy field and a watertight mesh."""
 
+import importlib
+
 from occvae.errors import UserError
 from occvae.meshing import ProgressBar, extract_mesh
 from occvae.models import create_model, from_pretrained, list_models
@@ -27,3 +29,10 @@ __all__ = [
     "query_shapes",
     "voxel_iou",
 ]
+
+
+def __getattr__(name: str):
+    """`occvae.metrics` is imported when it is asked for: what it needs, kernels do without."""
+    if name == "metrics":
+        return importlib.import_module("occvae.metrics")
+    raise AttributeError(f"module 'occvae' has no attribute {name!r}")

@@ -1,6 +1,8 @@
 """The `occvae` command."""
 
 import argparse
+import os
+import signal
 import sys
 
 from occvae.commands import convert, data, evaluate, info, reconstruct, view
@@ -18,9 +20,16 @@ _COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its commands are parsers like it: options are as they are written, not what begins so."""
+
+    def __init__(self, **options):
+        super().__init__(**options, allow_abbrev=False)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status; mistakes of the user are one line on stderr and status 2."""
-    parser = argparse.ArgumentParser(prog="occvae", description="Images of an object into 3D.")
+    parser = _Parser(prog="occvae", description="Images of an object into 3D.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (command, summary) in _COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=summary))
@@ -28,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         _COMMANDS[options.command][0].run(options)
+    except BrokenPipeError:  # of `occvae ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

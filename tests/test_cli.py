@@ -326,3 +326,30 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
 def test_wrong_evaluations(here, capsys, model, tiny_dataset, arguments, message):
     defaults = ["evaluate", "--model", model, "--data", tiny_dataset]
     assert_refused(capsys, *defaults, *arguments, message=message)
+
+
+def test_options_are_as_they_are_written(capsys):
+    """Not what begins so: --view 4 would be --views 4."""
+    with pytest.raises(SystemExit):
+        main(["data", "import", "meshes", "a", "b", "--view", "4"])
+    assert "unrecognized arguments: --view 4" in capsys.readouterr().err
+
+
+def test_a_folder_is_not_imported_into_itself(tmp_path, capsys):
+    trimesh.creation.box().export(tmp_path / "box.off")
+    assert main(["data", "import", "meshes", str(tmp_path), str(tmp_path) + "/"]) == 2
+    assert "is the folder to import; choose another" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["box.off"]
+
+
+def test_readers_may_leave_early(tiny_dataset):
+    command = (
+        f"{sys.executable} -m occvae.cli data info {tiny_dataset} | true; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stderr == "" and done.stdout.strip() in ("0", "141")
+
+
+def test_metrics_are_part_of_the_package():
+    code = "import occvae; assert occvae.metrics.PROTOCOLS"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -134,6 +134,9 @@ def _build(options: argparse.Namespace) -> None:
     from occvae.data.build import build_dataset, shards_to_try_again
 
     source = _SOURCES[options.format](options)
+    origin = getattr(options, "folder", None)
+    if origin is not None and Path(origin).resolve() == Path(options.destination).resolve():
+        raise UserError(f"{options.destination}: is the folder to import; choose another")
     manifest = build_dataset(source, options.destination, num_workers=options.workers)
     _print_manifest(manifest)
     _print_lacking_splits(source, manifest)
@@ -242,6 +245,8 @@ def _verify(options: argparse.Namespace) -> None:
         if problems:
             raise UserError(f"{options.root}: {len(problems)} shapes are not fit to learn from")
     _print_manifest(manifest)
+    found = "checksums agree" + ", all pictures and points are sound" * options.deep
+    print(f"{len(manifest.shards)} shards: {found}")
 
 
 def _split(options: argparse.Namespace) -> None:

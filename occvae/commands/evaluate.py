@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> None:
         )
         if report is None:
             return  # the first rank has it
+        report["data"]["trained_on"] = _count_trained_on(folder, report)
         report["model"] = {"path": str(folder), **report["model"]}
         print(format_table(report))
         if views:
@@ -115,7 +116,23 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
         if first != kind:
             raise UserError(f"{file}: cannot be {first} and {kind}; change --json or --html")
         check_writable(file)
+    if options.html is not None and files["the page"].suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--html {options.html}: is a page; end in .html")
     return path
+
+
+def _count_trained_on(folder: Path, report: dict) -> int | None:
+    """How many of the shapes the model's run was trained on, by their ids, wherever they lie now.
+
+    None where the model is of no run, or its dataset is not there any more.
+    """
+    from occvae.data.dataset import ShapeDataset
+
+    try:
+        training = ShapeDataset(trained_on(folder), "train", image_size=8, num_points=8)
+    except UserError:
+        return None
+    return len({shape["id"] for shape in report["shapes"]} & set(training.ids))
 
 
 def _number(threshold: str | None) -> float | None:

@@ -104,6 +104,13 @@ def _interval(interval: list[float], digits: int) -> str:
 
 def _notes(report: dict) -> str:
     data, lines = report["data"], []
+    if data.get("trained_on"):
+        lines.append(
+            f"{data['trained_on']} of {data['num_shapes']} shapes are among those that the model "
+            "was trained on: these figures say little of others"
+        )
+    if report["controls"] and "shuffled_images" not in report["controls"]:
+        lines.append("no shuffled pictures among the controls: one shape has no other's picture")
     if report["num_empty_meshes"]:
         lines.append(
             f"{report['num_empty_meshes']} of {data['num_shapes']} meshes are empty; they count "

@@ -39,6 +39,8 @@ from occvae.whole_files import write_whole
 
 # Of a rank, whose own batch norm statistics would be poor.
 _FEW_SAMPLES = 16
+# Processes that wait for a core, on the average of a minute, when a training begins.
+_BUSY = 1.5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -103,12 +105,19 @@ def _train(options: argparse.Namespace, device) -> int:
         print(
             f"{config.arch}: {size:.1f} M parameters, {len(trainer.train_set)} shapes, "
             f"{parallel.world_size()} rank(s) on {device.type}, "
-            f"{trainer.engine.precision}, run folder {run}",
+            f"{trainer.engine.precision}, run folder {run}{_beginning(trainer)}",
             flush=True,
         )
     if trainer.fit():
         return 0
     return 128 + trainer.stop_signal
+
+
+def _beginning(trainer) -> str:
+    step, last = trainer.progress.step, trainer.config.optim.steps
+    if step >= last:
+        return f", already at step {step}; a larger optim.steps goes on"
+    return f", from step {step}" if step else ""
 
 
 def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
@@ -122,13 +131,20 @@ def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
         lock_run(run)
         if list_checkpoints(run):
             raise UserError(f"{run}: another run has just begun here; choose another --out")
-    _warn(config)
+    _warn(config, device)
     text = json.dumps(config.to_dict(), indent=1) + "\n"
     write_whole(run / TRAIN_CONFIG, lambda file: file.write_text(text))
     return config, run
 
 
-def _warn(config: TrainConfig) -> None:
+def _warn(config: TrainConfig, device) -> None:
+    busy = os.getloadavg()[0] > _BUSY
+    if device.type == "cpu" and busy and "OMP_WAIT_POLICY" not in os.environ:
+        print(
+            "warning: this machine is busy; OMP_WAIT_POLICY=PASSIVE in the environment keeps "
+            "threads from waiting for one another at full speed, which can slow steps many times",
+            file=sys.stderr,
+        )
     few = parallel.world_size() > 1 and config.optim.batch_size < _FEW_SAMPLES
     if few and not config.sync_batch_norm:
         print(

@@ -14,6 +14,7 @@ import torch
 import trimesh
 
 from occvae.cli import main
+from occvae.data.dataset import ShapeDataset
 from occvae.evaluation.shapes import StoredShapes
 from occvae.models import save_pretrained
 from tests.evaluation.datasets import copy_shapes
@@ -67,6 +68,7 @@ def test_every_number_is_in_both_files(arguments, tmp_path):
         (["--json", "{folder}"], "{folder}: is a folder"),
         (["--json", "{folder}/file/report.json"], "{folder}/file/report.json: cannot be written"),
         (["--html", "{folder}"], "{folder}: is a folder"),
+        (["--html", "{folder}/page.pdf"], "--html {folder}/page.pdf: is a page; end in .html"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_evaluated(
@@ -115,6 +117,27 @@ def test_splits_of_others_are_refused(tiny_dataset, tmp_path, capsys):
     assert main(["evaluate", "--model", str(folder), "--data", str(root), "--split", "test"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {root}: follows the splits of Occupancy Networks, but {folder}")
+
+
+def test_shapes_that_the_model_was_trained_on_are_told_of(tiny_dataset, tmp_path, capsys):
+    """Wherever they lie now: a dataset divided anew has them under the same ids."""
+    run = tmp_path / "run"
+    save_pretrained(octahedron_model(), run / "last")
+    config = {"data": {"root": str(tiny_dataset)}}
+    (run / "train_config.json").write_text(json.dumps(config))
+    divided = str(tmp_path / "divided")
+    assert main(["data", "split", str(tiny_dataset), divided, "--val", "0.5"]) == 0
+    quick = ["evaluate", "--model", str(run), "--no-meshes"]
+    assert main([*quick, "--data", divided]) == 0
+    report = json.loads((run / "last" / "evaluation.json").read_text())
+    trained = set(ShapeDataset(tiny_dataset, "train", image_size=8, num_points=8).ids)
+    count = len(trained & {shape["id"] for shape in report["shapes"]})
+    assert 0 < count == report["data"]["trained_on"] < len(report["shapes"])
+    assert f"{count} of 48 shapes are among those that the model was trained on" in (
+        capsys.readouterr().out
+    )
+    assert main(quick) == 0
+    assert "trained on" not in capsys.readouterr().out
 
 
 @pytest.fixture

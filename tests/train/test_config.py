@@ -31,7 +31,10 @@ def test_overrides_take_the_declared_types():
         ("optim=3", "optim is a section"),
         ("optim.lr.x=3", "optim.lr is not a section"),
         ("lr", "not of the form"),
-        ("model.hidden=64", "unknown setting model.hidden for vitocc; did you mean hidden_size"),
+        (
+            "model.hidden=64",
+            "unknown setting model.hidden for vitocc; did you mean model.hidden_size",
+        ),
         ("model.hidden_size=big", r"model\.hidden_size = 'big': .*integer"),
         ("precision=fp8", "precision = 'fp8'"),
         ("zero_stage=4", "zero_stage = 4"),
