@@ -27,6 +27,7 @@ from occvae.data.points import HALF_EXTENT, dequantise_points, quantise_points
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard, write_shard
 from occvae.errors import UserError
+from tests.small_disk import mounted
 
 POINTS, NEAR, VIEWS = 64, 24, 3
 SHARD = vars(ShardEntry("train-00000.h5", "train", 3, 10, "ab"))
@@ -343,15 +344,8 @@ def test_verify_names_lost_and_truncated_shards(copy):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a small file system is not permitted")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "64k") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from occvae.data.dataset import ShapeDataset
 from occvae.data.shards import Shard
 from occvae.errors import UserError
 from occvae.train.checkpoint import list_checkpoints
+from tests.small_disk import mounted
 from tests.tiny import TINY_RUN
 from tests.train.ranks import Rank, no_rank_left, start, wait_until
 
@@ -122,15 +122,8 @@ def test_a_read_error_names_the_shard(tiny_dataset, monkeypatch):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a small file system is not permitted")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "32m") as folder:
+        yield folder
 
 
 def test_a_full_disk(tiny_dataset, small_disk, tmp_path):
