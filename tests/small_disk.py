@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A new folder with a file system of its own, of a size such as 64k; else the test is skipped."""
+    """A new folder with its own file system, of a size such as 64k; skips where that cannot be."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
