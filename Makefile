@@ -17,8 +17,10 @@ train: $(READY)
 	$(BIN)/occvae data images data/procedural out/pictures
 	$(BIN)/python launchers/reconstruct.py out/pictures/*.png -o out/meshes
 
+# Two files of tests at a time, the long ones first. Threads that spin while they wait would take the
+# other file's core.
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -65,7 +65,9 @@ def test_the_gallery_together(backend):
 
 
 @pytest.mark.parametrize(
-    ("field", "euler"), [(sphere(), 2), (torus(), 0), (double_torus, -2)], ids=str
+    ("field", "euler"),
+    [(sphere(), 2), (torus(), 0), (double_torus, -2)],
+    ids=["sphere", "torus", "double torus"],
 )
 @pytest.mark.parametrize("refine_vertices", [0, 3])
 def test_the_euler_characteristic_of_known_surfaces(field, euler, refine_vertices, backend):

@@ -93,6 +93,7 @@ def test_a_run_leaves_its_records(trained):
     assert [folder.name for folder in list_checkpoints(trained)] == ["step-0", "step-400"]
 
 
+@pytest.mark.slow
 def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
     steps = ["optim.steps=120", "save_every=20", "validate_every=1000"]
     succeed(tiny_dataset, tmp_path / "straight", *TINY_RUN, *steps)
@@ -110,6 +111,7 @@ def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
     assert_same_weights(tmp_path / "straight", tmp_path / "resumed")
 
 
+@pytest.mark.slow
 def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):
     """Data shares, batch norm statistics and gradients add up to those of a single process."""
     steps = ["optim.steps=3", "validate_every=3", "precision=fp32", "log_every=1"]

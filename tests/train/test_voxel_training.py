@@ -33,6 +33,7 @@ def trained(tiny_voxel_dataset, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_training_learns_from_the_picture(trained, tiny_voxel_dataset):
     model = occvae.from_pretrained(trained / "last")
     report = evaluate(model, tiny_voxel_dataset, mesh_resolution=None)
@@ -52,6 +53,7 @@ def test_a_run_leaves_its_records(trained):
         assert (trained / "samples" / name).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_reconstruct_and_evaluate_commands(trained, tiny_voxel_dataset, tmp_path, capsys):
     pictures = tmp_path / "pictures"
     assert main(["data", "images", str(tiny_voxel_dataset), str(pictures), "--count", "2"]) == 0
@@ -82,6 +84,7 @@ def test_transparent_pictures_are_laid_on_the_grey_of_the_model(tiny_voxel_datas
         assert (trainer._dataset(split, 8, 1)[0]["images"] == 240).all()
 
 
+@pytest.mark.slow
 def test_two_stages(tiny_voxel_dataset, tmp_path):
     """The second starts from the first, keeps what is frozen, and trains the merger."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -114,6 +117,7 @@ def test_finer_grids_are_trained_and_become_meshes(arch, resolution, tmp_path):
     assert len(mesh.faces) and mesh.is_watertight
 
 
+@pytest.mark.slow
 def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
     """Noise of the latents, numbers of views and augmentations included."""
     options = ["validate_every=4", "save_every=2", "data.num_views=2", "data.min_views=1"]
@@ -128,6 +132,7 @@ def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
     assert_same_weights(tmp_path / "straight", out)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_like_one_of_twice_the_batch(tiny_voxel_dataset, tmp_path):
     """What only some steps use and rates of its own under ZeRO 2; see test_engine.py for others."""
     steps = ["optim.steps=2", "validate_every=2", "precision=fp32", "log_every=1"]
