@@ -110,14 +110,21 @@ class Manifest:
         if not (root / MANIFEST).exists():
             return self
         manifest = Manifest.load(root)
-        if (manifest.source, manifest.settings) != (self.source, self.settings):
+        if changed := self._changes_since(manifest):
             raise UserError(
-                f"{root}: holds a dataset built with other settings or from other files; choose "
-                "another folder"
+                f"{root}: holds a dataset built with other settings or from other files "
+                f"({', '.join(changed)}); choose another folder"
             )
         manifest.shards = [entry for entry in manifest.shards if entry.is_whole(root)]
         manifest.complete = False
         return manifest
+
+    def _changes_since(self, former: "Manifest") -> list[str]:
+        """Names of the settings that differ; those of another source are not comparable."""
+        if self.source != former.source:
+            return [f"source {former.source}, now {self.source}"]
+        names = {**former.settings, **self.settings}
+        return [name for name in names if former.settings.get(name) != self.settings.get(name)]
 
     def count_shapes(self) -> dict[str, int]:
         """Shapes of each split that has any."""

@@ -144,18 +144,20 @@ def test_truncated_shards_are_made_again(source, straight, tmp_path):
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"num_points": 72}, {"num_views": 3}])
 def test_other_settings_are_refused(source, archive, straight, changes):
     before = files(straight)
-    with pytest.raises(UserError, match="holds a dataset built with other settings"):
+    [name] = changes
+    built = "holds a dataset built with other settings or from other files"
+    with pytest.raises(UserError, match=rf"{built} \({name}\); choose"):
         make(boxes(archive, **changes), straight)
-    with pytest.raises(UserError, match="holds a dataset built with other settings"):
+    with pytest.raises(UserError, match=rf"{built} \(shapes_per_shard\); choose"):
         make(source, straight, shapes_per_shard=4)
     assert files(straight) == before
 
 
 def test_a_changed_archive_of_the_same_name_is_refused(source, straight, tmp_path):
     path = write_archive(tmp_path / "boxes.npz", count=11, resolution=8)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match=r"other files \(archives\)"):
         make(boxes(path), straight)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match=r"\(source voxels, now procedural\)"):
         make(ProceduralSource(1, SETTINGS), straight)
 
 

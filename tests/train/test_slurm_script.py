@@ -1,0 +1,45 @@
+"""launchers/slurm.sbatch, with stand-ins for what Slurm has."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "launchers" / "slurm.sbatch"
+LAUNCH = "srun --kill-on-bad-exit=1 python launchers/train.py --out"
+
+
+@pytest.fixture
+def submit(tmp_path):
+    """Runs the job; returns its status and the commands of Slurm that it gave."""
+    commands = tmp_path / "commands"
+    for name in ("srun", "scontrol"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/bash\necho {name} "$@" >> {commands}\nexit $SRUN_STATUS\n')
+        program.chmod(0o755)
+
+    def run(*arguments, srun_status: int = 0) -> tuple[int, list[str]]:
+        commands.unlink(missing_ok=True)
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+        environment["SRUN_STATUS"] = str(srun_status)
+        done = subprocess.run(["bash", SCRIPT, *map(str, arguments)], env=environment)
+        return done.returncode, commands.read_text().splitlines()
+
+    return run
+
+
+def test_the_first_time_and_after(submit, tmp_path):
+    run, arguments = tmp_path / "run", ["--arch", "onet", "--timeout", "600", "optim.steps=9"]
+    assert submit(run, *arguments) == (0, [f"{LAUNCH} {run} {' '.join(arguments)}"])
+    (run / "checkpoints" / "step-5").mkdir(parents=True)
+    assert submit(run, *arguments) == (0, [f"{LAUNCH} {run} --resume --timeout 600"])
+    assert submit(run, "--timeout=9") == (0, [f"{LAUNCH} {run} --resume --timeout 9"])
+    assert submit(run, "--arch", "onet") == (0, [f"{LAUNCH} {run} --resume"])
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(143, True), (0, False), (1, False), (2, False)])
+def test_what_was_saved_on_a_signal_is_requeued(submit, tmp_path, status, requeued):
+    found, commands = submit(tmp_path / "run", "--arch", "onet", srun_status=status)
+    assert found == status
+    assert (commands[1:] == ["scontrol requeue 7"]) == requeued
