@@ -26,6 +26,13 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options):
         super().__init__(**options, allow_abbrev=False)
 
+    def parse_known_args(self, args=None, namespace=None):
+        """A command refuses by itself what it does not know, and so below its own usage."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status; mistakes of the user are one line on stderr and status 2."""
