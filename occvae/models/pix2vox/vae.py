@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from occvae.arguments import check_count
 from occvae.errors import UserError
 from occvae.models.inference import evaluation_mode
+from occvae.models.pix2vox.aggregate_posterior import AggregatePosterior
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
 from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
@@ -44,6 +45,7 @@ class Pix2VoxVae(VoxelModel):
         self.to_mean = nn.Linear(num_features, latent_size)
         self.to_log_variance = nn.Linear(num_features, latent_size)
         self.from_latent = nn.Linear(latent_size, num_features)
+        self.aggregate = AggregatePosterior(latent_size)
         if not parity:
             # Latents that begin as noise are soon ignored: the first posteriors differ from picture
             # to picture and are narrow, and the KL term widens them.
@@ -68,6 +70,8 @@ class Pix2VoxVae(VoxelModel):
     def forward(self, images: Tensor, view_mask: Tensor | None = None) -> VoxelOutput:
         """Images (B, V, 3, H, W) to volumes, from a random z in training, else from its mean."""
         posterior = self.encode(images, view_mask)
+        if self.training:
+            self.aggregate.update(posterior)
         latents = posterior.sample() if self.training or self.parity else posterior.mean
         output = self.decode(latents, images.shape[1] if self.parity else 1)
         return output._replace(mean=posterior.mean, log_variance=posterior.log_variance)
@@ -76,11 +80,14 @@ class Pix2VoxVae(VoxelModel):
     def sample(
         self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Objects nobody has seen: probabilities (count, R, R, R) of latents from the prior."""
+        """Objects nobody has seen: probabilities (count, R, R, R).
+
+        Of latents from where those of all objects seen in training are, see `AggregatePosterior`;
+        `decode` takes others, of N(0, 1) for example.
+        """
         check_count("count", count)
-        device = self.to_mean.weight.device
         with evaluation_mode(self):
-            latents = torch.randn(count, self.latent_size, generator=generator, device=device)
+            latents = self.aggregate.draw(count, generator)
             return resample(self.decode(latents).refined, resolution)
 
     @torch.no_grad()

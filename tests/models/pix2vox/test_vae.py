@@ -147,6 +147,19 @@ def test_samples_of_the_prior_are_reproducible_and_differ():
     assert model.sample(1, resolution=16).shape == (1, 16, 16, 16)
 
 
+def test_samples_are_of_latents_like_those_of_training():
+    model = vae()
+    model(views())
+    assert model.aggregate.num_batches == 0
+    posterior = model.train().encode(views())
+    model(views())
+    assert model.aggregate.num_batches == 1 and model.training
+    torch.testing.assert_close(model.aggregate.mean, posterior.mean.mean(dim=0))
+    drawn = model.eval().sample(2, generator=torch.Generator().manual_seed(4))
+    latents = model.aggregate.draw(2, torch.Generator().manual_seed(4))
+    assert torch.equal(drawn, model.decode(latents).refined)
+
+
 def test_hypotheses_spread_as_the_posterior_does():
     model = vae()
     generator = torch.Generator().manual_seed(0)
