@@ -14,6 +14,8 @@ SHARE_OF_STEPS = 0.85
 
 def seconds_of_a_step(results: Path, arch: str) -> float:
     """Of the last measurement."""
+    if not results.exists():
+        sys.exit(f"{results}: nothing has been timed")
     rows = map(json.loads, results.read_text().splitlines())
     times = [
         row["median"]
