@@ -121,8 +121,9 @@ training() {
     run "train_bench $arch" 70 "$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick \
       --arch "$arch" --data "$DATA" --json "$OUT/results.jsonl"
   done
+  # Of 1000 where nothing was timed, those that fit: the training saves when it is ended.
   steps=$("$PYTHON" benchmarks/affordable_steps.py "$OUT/results.jsonl" \
-    --arch vitocc --seconds $((LAST_SECOND - SECONDS - 90))) || steps=1000 # or saved out of time
+    --arch vitocc --seconds $((LAST_SECOND - SECONDS - 90))) || steps=1000
   run "training, $steps steps" $((LAST_SECOND - SECONDS - 60)) "$PYTHON" launchers/train.py \
     --arch vitocc --data "$DATA" --out "$OUT/vitocc" "optim.steps=$steps" \
     "optim.warmup_steps=$((steps / 20))" "validate_every=$(((steps + 3) / 4))"

@@ -38,7 +38,7 @@ def write_contact_sheet(
 
 
 def write_prior_sheet(path: Path, model, device: torch.device, num_shapes: int = 12) -> None:
-    """A PNG with objects drawn from a variational model's prior, four in a row.
+    """A PNG with objects that a variational model invents, four in a row.
 
     Args:
         path: of the PNG; its folder is made if absent.

@@ -75,7 +75,10 @@ def rewrite(source: str) -> str:
 def write_if_changed(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+        # Others may be reading it.
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(text)
+        partial.replace(path)
 
 
 def copy_sources() -> Path:

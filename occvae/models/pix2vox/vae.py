@@ -70,7 +70,7 @@ class Pix2VoxVae(VoxelModel):
     def forward(self, images: Tensor, view_mask: Tensor | None = None) -> VoxelOutput:
         """Images (B, V, 3, H, W) to volumes, from a random z in training, else from its mean."""
         posterior = self.encode(images, view_mask)
-        if self.training:
+        if self.aggregate.training:
             self.aggregate.update(posterior)
         latents = posterior.sample() if self.training or self.parity else posterior.mean
         output = self.decode(latents, images.shape[1] if self.parity else 1)
@@ -82,8 +82,8 @@ class Pix2VoxVae(VoxelModel):
     ) -> Tensor:
         """Objects nobody has seen: probabilities (count, R, R, R).
 
-        Of latents from where those of all objects seen in training are, see `AggregatePosterior`;
-        `decode` takes others, of N(0, 1) for example.
+        Of latents from where those of all objects seen in training are, see `AggregatePosterior`,
+        in parity, too; `decode` takes others, of N(0, 1) for example.
         """
         check_count("count", count)
         with evaluation_mode(self):

@@ -1,4 +1,4 @@
-"""Posteriors multiply, the seed's merger is an identity and ours is not, and the prior decodes."""
+"""Posteriors multiply, the seed's merger is an identity and ours is not, new objects are drawn."""
 
 import numpy as np
 import pytest
@@ -138,7 +138,7 @@ def test_evaluation_takes_the_mean_unless_parity_is_wanted():
     assert not torch.equal(model(views()).merged, model(views()).merged)
 
 
-def test_samples_of_the_prior_are_reproducible_and_differ():
+def test_samples_are_reproducible_and_differ():
     model = vae()
     drawn = model.sample(3, generator=torch.Generator().manual_seed(4))
     assert drawn.shape == (3, 32, 32, 32) and not torch.allclose(drawn[0], drawn[1])
