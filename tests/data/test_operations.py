@@ -196,7 +196,7 @@ def test_merge_refuses_what_does_not_fit(first, second, tmp_path):
     with pytest.raises(UserError, match="needs two datasets or more"):
         merge_datasets([first], destination)
     assert not destination.exists()
-    with pytest.raises(UserError, match="from other files; choose another folder"):
+    with pytest.raises(UserError, match=r"from other files \(which, .*merged\); choose another"):
         merge_datasets([first, second], tmp_path / "c")
 
 
