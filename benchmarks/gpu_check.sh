@@ -123,12 +123,13 @@ training() {
   done
   # Of 1000 where nothing was timed, those that fit: the training saves when it is ended.
   steps=$("$PYTHON" benchmarks/affordable_steps.py "$OUT/results.jsonl" \
-    --arch vitocc --seconds $((LAST_SECOND - SECONDS - 90))) || steps=1000
-  run "training, $steps steps" $((LAST_SECOND - SECONDS - 60)) "$PYTHON" launchers/train.py \
+    --arch vitocc --seconds $((LAST_SECOND - SECONDS - 110))) || steps=1000
+  run "training, $steps steps" $((LAST_SECOND - SECONDS - 80)) "$PYTHON" launchers/train.py \
     --arch vitocc --data "$DATA" --out "$OUT/vitocc" "optim.steps=$steps" \
     "optim.warmup_steps=$((steps / 20))" "validate_every=$(((steps + 3) / 4))"
-  run evaluation 60 "$PYTHON" launchers/evaluate.py --model "$OUT/vitocc" --data "$DATA" \
-    --html "$OUT/vitocc.html"
+  run evaluation 60 "$PYTHON" launchers/evaluate.py --model "$OUT/vitocc" --data "$DATA" --no-meshes
+  run "page of 16 shapes" 60 "$PYTHON" launchers/evaluate.py --model "$OUT/vitocc" --data "$DATA" \
+    --shapes 16 --json "$OUT/page.json" --html "$OUT/page.html"
 }
 
 for part in $PARTS; do
