@@ -10,12 +10,12 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -
 
 .PHONY: train test lint clean
 
-# Builds the default dataset, trains, evaluates beside the controls, and writes meshes and pictures.
+# Builds the default dataset, trains, evaluates beside the controls, and writes meshes and images.
 train: $(READY)
 	$(BIN)/deepspeed launchers/train.py --arch vitocc
 	$(BIN)/python launchers/evaluate.py
-	$(BIN)/occvae data images data/procedural out/pictures
-	$(BIN)/python launchers/reconstruct.py out/pictures/*.png -o out/meshes
+	$(BIN)/occvae data images data/procedural out/images
+	$(BIN)/python launchers/reconstruct.py out/images/*.png -o out/meshes
 
 # Two files of tests at a time, the long ones first. Threads that spin while they wait would take the
 # other file's core.

@@ -116,7 +116,7 @@ sanitizers() {
 training() {
   local arch steps
   [[ -e $DATA/dataset.json ]] ||
-    run "build data" 100 "$PYTHON" -m occvae.cli data build procedural "$DATA"
+    run "build data" 100 "$PYTHON" -m occvae data build procedural "$DATA"
   for arch in onet pix2vox-vae vitocc; do
     run "train_bench $arch" 70 "$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick \
       --arch "$arch" --data "$DATA" --json "$OUT/results.jsonl"

@@ -34,15 +34,15 @@ def load(path: str):
 def survey(folder: str, count: int, repeats: int) -> None:
     """Prints a line for each mesh of a folder: verdict, speed, points on which methods differ.
 
-    Stops where parity and winding differ on a mesh for which `solid_of_mesh` chose parity.
+    Stops where parity and winding differ on a mesh for which `occupancy_of_mesh` chose parity.
     """
-    from occvae.data.mesh_files import mesh_endings, normalise_mesh, read_mesh
-    from occvae.data.mesh_solids import solid_of_mesh
+    from occvae.geometry.mesh_io import mesh_endings, normalize_mesh, read_mesh
+    from occvae.geometry.mesh_occupancy import occupancy_of_mesh
 
     files = [path for path in Path(folder).iterdir() if path.suffix.lower() in mesh_endings()]
     for path in sorted(files):
-        mesh = normalise_mesh(*read_mesh(path))
-        solid = solid_of_mesh(mesh)
+        mesh = normalize_mesh(*read_mesh(path))
+        solid = occupancy_of_mesh(mesh)
         generator = torch.Generator().manual_seed(0)
         points = 1.1 * torch.rand(count, 3, generator=generator, dtype=torch.float64) - 0.55
         runs = candidates(torch.from_numpy(mesh.vertices), torch.from_numpy(mesh.faces), points, 0)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from timing import environment, header, interleave, parser, table, write_json
-from occvae import _extension
+from occvae.ops import _extension
 from occvae.ops.voxel_iou import voxel_iou
 from tests.builders import pack_bits, random_grids
 

@@ -2,7 +2,7 @@
 
 python benchmarks/loader_bench.py [DATASET] [--workers 0 1 2 4] [--simulate] [--cold] [--json FILE]
 
-Both hold the same shapes on the same disk, and give batches of 2,048 points and one picture of 224
+Both hold the same shapes on the same disk, and give batches of 2,048 points and one image of 224
 pixels. Without a dataset, procedural shapes are made. Files are in the page cache but for --cold,
 which drops them before each run. --simulate starves, or not, a GPU of a fixed pace, eight tenths of
 what eight workers can deliver.
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from timing import environment, header, parser, summarise, write_json
+from timing import environment, header, parser, summarize, write_json
 from npz_folder import NpzFolder, write_npz_folder
 from occvae.data.build import build_dataset
 from occvae.data.dataset import ShapeDataset
@@ -90,7 +90,7 @@ def compare(candidates: dict, args, workers: int, cold: dict[str, Path]) -> list
             times[name].append(time_run(dataset, args, workers))
     rows = []
     for name, runs in times.items():
-        row = dict(candidate=name, workers=workers, cold=bool(cold), **summarise(_column(runs, 0)))
+        row = dict(candidate=name, workers=workers, cold=bool(cold), **summarize(_column(runs, 0)))
         if workers == 0:
             row["cpu_time"] = float(np.median(_column(runs, 1)))
         rows.append(row)
@@ -138,22 +138,22 @@ def simulate(dataset, args, workers: int = 8) -> dict:
         late=sum(wait > 0 for wait in waits) / count,
         idle=sum(waits) / (count * period + sum(waits)),
         longest_wait=max(waits),
-        **summarise(waits),
+        **summarize(waits),
     )
 
 
 def parts(dataset: ShapeDataset) -> dict[str, float]:
     """CPU seconds of what a sample is made of, one after the other."""
-    from occvae.data import decoding
+    from occvae.images import decode as decoding
 
     shard, local = dataset.locate(0)
     content = shard.image(local, 0)
     pixels = decoding._decode_ordinary(content)
-    picture = torch.from_numpy(pixels).permute(2, 0, 1)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
     runs = {
-        "read the picture": lambda: shard.image(local, 0),
+        "read the image": lambda: shard.image(local, 0),
         "decode it": lambda: decoding._decode_ordinary(content),
-        "resize it": lambda: decoding._fit_in_square(picture, dataset.image_size, False),
+        "resize it": lambda: decoding._pad_to_square(image, dataset.image_size, False),
         "read and decode the points": lambda: shard.points(local, 0, dataset.num_points),
         "the whole sample": lambda: dataset[0, 0],
     }
@@ -186,15 +186,15 @@ def report_bytes(candidates: dict) -> list[dict]:
         for shard, local in map(ours.locate, range(len(ours)))
         for view in range(shard.num_views)
     ]
-    pictures = [len(shard.image(local, view)) for shard, local, view in views]
-    picture = float(np.mean(pictures))
-    print(f"bytes a sample reads (a stored picture has {picture:.0f} on average)")
+    images = [len(shard.image(local, view)) for shard, local, view in views]
+    image = float(np.mean(images))
+    print(f"bytes a sample reads (a stored image has {image:.0f} on average)")
     rows = []
     for name in (OURS, PUBLISHED):
         amount = bytes_read(candidates[name])
         if amount is not None:
             print(f"  {name:<22} {amount:>9.0f}")
-            rows.append(dict(candidate=name, bytes_per_sample=amount, picture_bytes=picture))
+            rows.append(dict(candidate=name, bytes_per_sample=amount, image_bytes=image))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Surface metrics of one shape: points drawn from a mesh, neighbours both ways, all of `conv_onet`.
+"""Surface metrics of one shape: points drawn from a mesh, neighbors both ways, all of `conv_onet`.
 
 python benchmarks/metrics_bench.py [--points 100000] [--case near] [--device cuda] [--json FILE]
 
@@ -11,16 +11,16 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from timing import environment, header, interleave, parser, table, write_json
+from occvae.geometry.nearest_neighbors import nearest_neighbors
 from occvae.metrics import Surface, compare_surfaces, protocols, sample_surface
-from occvae.metrics.nearest import nearest_neighbours
 
 CASES = {"near": (0.44, 0.0), "apart": (0.2, 0.5)}
 
 
-def sphere(radius: float, centre: float) -> trimesh.Trimesh:
+def sphere(radius: float, center: float) -> trimesh.Trimesh:
     """81,920 faces."""
     mesh = trimesh.creation.icosphere(6, radius=radius)
-    mesh.apply_translation([centre, 0.0, 0.0])
+    mesh.apply_translation([center, 0.0, 0.0])
     return mesh
 
 
@@ -42,7 +42,7 @@ def candidates(mesh: trimesh.Trimesh, truth: Surface, points: int, device: str) 
     return {
         "sample and all metrics": whole,
         "sample": lambda: sample_surface(mesh.vertices, mesh.faces, points, 1),
-        "neighbours both ways": lambda: compare_surfaces(prediction, truth, device),
+        "neighbors both ways": lambda: compare_surfaces(prediction, truth, device),
         "SciPy's defaults, one thread": lambda: scipy_defaults(first, second),
     }
 
@@ -50,11 +50,11 @@ def candidates(mesh: trimesh.Trimesh, truth: Surface, points: int, device: str) 
 def check(queries: np.ndarray, references: np.ndarray, device: str) -> float:
     """Largest difference from the least of all distances in float64, over 500 queries."""
     some = queries[:: max(1, len(queries) // 500)]
-    distances, _ = nearest_neighbours(some, references, device)
+    distances, _ = nearest_neighbors(some, references, device)
     least = [np.linalg.norm(references - query, axis=1).min() for query in some]
     worst = float(np.abs(distances - least).max())
     if not worst < 1e-6:
-        raise SystemExit(f"neighbours disagree by {worst}")
+        raise SystemExit(f"neighbors disagree by {worst}")
     return worst
 
 

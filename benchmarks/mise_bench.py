@@ -30,9 +30,9 @@ from mise_case import (
     without_stages,
 )
 from mise_fields import FIELDS, FittedDecoder
-from occvae import _extension
+from occvae.ops import _extension
 from occvae.ops.marching_cubes import marching_cubes
-from occvae.sparse_grid import SparseGrid
+from occvae.ops.sparse_grid import SparseGrid
 
 NATIVE, PURE = "native", "pure PyTorch"
 SECTIONS = ("fields", "scaling", "decoder")

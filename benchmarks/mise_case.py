@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timing import growth_at_peak, summarise
+from timing import growth_at_peak, summarize
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import Field, mise
-from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
 
 Mesh = tuple[Tensor, Tensor]
 _STAGES = ", stages"
@@ -110,7 +110,7 @@ class Stages:
 
     def summary(self, repeats: int) -> dict[str, dict[str, float]]:
         """Of the last `repeats` runs."""
-        return {name: summarise(seconds[-repeats:]) for name, seconds in self.seconds.items()}
+        return {name: summarize(seconds[-repeats:]) for name, seconds in self.seconds.items()}
 
     def _now(self) -> float:
         if self._case.device == "cuda":

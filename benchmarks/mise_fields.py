@@ -53,8 +53,8 @@ def _fit(decoder: CbnDecoder, conditioning: Tensor, field: Field) -> None:
 
     Half of the points of a step are close to the surface.
     """
-    optimiser = torch.optim.Adam(decoder.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, _STEPS)
+    optimizer = torch.optim.Adam(decoder.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, _STEPS)
     for _ in range(_STEPS):
         points = _uniform(8 * _BATCH)
         distance = field(points, None)
@@ -62,9 +62,9 @@ def _fit(decoder: CbnDecoder, conditioning: Tensor, field: Field) -> None:
         chosen = torch.cat([near, torch.arange(_BATCH // 2)])
         logits = decoder(points[chosen][None], conditioning)[0]
         loss = F.binary_cross_entropy_with_logits(logits, (distance[chosen] >= 0).float())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
 
 

@@ -20,7 +20,7 @@ NOISE = 1e-4
 
 
 def write_npz_folder(dataset: ShapeDataset, root: Path) -> list[Path]:
-    """The folders of the shapes of a dataset: all its points and pictures, as JPEG files."""
+    """The folders of the shapes of a dataset: all its points and images, as JPEG files."""
     folders = []
     for index in range(len(dataset)):
         shard, local = dataset.locate(index)
@@ -36,9 +36,9 @@ def write_npz_folder(dataset: ShapeDataset, root: Path) -> list[Path]:
             scale=scale,
         )
         for view in range(shard.num_views):
-            with Image.open(io.BytesIO(shard.image(local, view))) as picture:
+            with Image.open(io.BytesIO(shard.image(local, view))) as image:
                 path = folder / "img_choy2016" / f"{view:03d}.jpg"
-                picture.convert("RGB").save(path, quality=90)
+                image.convert("RGB").save(path, quality=90)
         folders.append(folder)
     return folders
 
@@ -48,7 +48,7 @@ class NpzFolder(Dataset):
 
     Args:
         folders: of the shapes.
-        image_size: edge of the pictures.
+        image_size: edge of the images.
         num_points: of a sample.
         with_noise: as published; without it, most of the time of a sample is saved.
     """
@@ -65,9 +65,9 @@ class NpzFolder(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         _, index = key
         points, occupancies = self._points(self.folders[index] / "points.npz")
-        pictures = sorted((self.folders[index] / "img_choy2016").glob("*.jpg"))
-        with Image.open(pictures[np.random.randint(len(pictures))]) as picture:
-            image = self.transform(picture.convert("RGB"))
+        images = sorted((self.folders[index] / "img_choy2016").glob("*.jpg"))
+        with Image.open(images[np.random.randint(len(images))]) as opened:
+            image = self.transform(opened.convert("RGB"))
         return {"images": image[None], "points": points, "occupancies": occupancies}
 
     def _points(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:

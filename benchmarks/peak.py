@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from occvae import _extension
+from occvae.ops import _extension
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _ROUNDS, _TASKS = 2_000_000, 16  # rounds of a task, tasks a thread: threads share them as they can

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from timing import environment, header, interleave, parser, write_json
-from occvae import _extension
 from occvae.models.batch_norm import ConditionalBatchNorm
 from occvae.models.decoders import CbnDecoder
+from occvae.ops import _extension
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy
 from peak import peaks
 from tests.builders import random_decoder

@@ -35,7 +35,7 @@ class Machine:
     """Nodes of H200s. Figures are of one GPU where they say nothing else."""
 
     peak_flops: float = _assumed(989e12, "dense bf16; data sheet")
-    utilisation: float = _assumed(0.3, "of the peak, by a step's products; assumed unless given")
+    utilization: float = _assumed(0.3, "of the peak, by a step's products; assumed unless given")
     gpus_per_node: int = _assumed(8, "as in DGX and HGX H200")
     nvlink_bytes: float = _assumed(450e9, "a second each way; data sheet, 900 GB/s both ways")
     network_bytes: float = _assumed(50e9, "a second each way; a 400 Gb/s port for each GPU")
@@ -71,7 +71,7 @@ def project(cost: TrainingCost, machine: Machine, gpus: int, batch_size: int) ->
     samples are loaded meanwhile. The all-reduce is hierarchical: among the GPUs of a node over
     NVLink, then each GPU's share among the nodes over its own port.
     """
-    compute = batch_size * cost.flops_per_sample / (machine.peak_flops * machine.utilisation)
+    compute = batch_size * cost.flops_per_sample / (machine.peak_flops * machine.utilization)
     all_reduce = _gradient_seconds(cost, machine, gpus)
     norm_sync = _norm_seconds(cost, machine, gpus)
     data = batch_size * max(

@@ -46,10 +46,10 @@ def interleave(
         for name, run in candidates.items():
             evictor.fill_(round_)
             times[name].append(_time_cuda(run) if device == "cuda" else _time_cpu(run))
-    return {name: summarise(values) for name, values in times.items()}
+    return {name: summarize(values) for name, values in times.items()}
 
 
-def summarise(seconds: list[float]) -> dict[str, float]:
+def summarize(seconds: list[float]) -> dict[str, float]:
     values = torch.tensor(seconds, dtype=torch.float64)
     low, middle, high = values.quantile(torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)).tolist()
     return dict(median=middle, p20=low, p80=high, minimum=min(seconds), n=len(seconds))

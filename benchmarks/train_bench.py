@@ -141,10 +141,10 @@ def on_paper(options: argparse.Namespace, data: Path, measured: dict) -> list[di
     batch = make_preset("default", options.arch).optim.batch_size
     machine = Machine()
     if options.mfu is not None:
-        machine = Machine(utilisation=options.mfu)
+        machine = Machine(utilization=options.mfu)
     elif options.device == "cuda" and options.preset == "default":  # measured here
         rate = cost.flops_per_sample * measured["samples_per_second"]
-        machine = Machine(utilisation=rate / machine.peak_flops)
+        machine = Machine(utilization=rate / machine.peak_flops)
     print(
         f"\non paper: {options.arch}, preset default, {batch} samples a GPU; one training step has"
     )
@@ -174,7 +174,7 @@ def parse() -> argparse.Namespace:
     options.add_argument("--data", type=Path, help="folder of a dataset")
     options.set_defaults(repeats=6)  # steps of each run
     options.add_argument("--quick", action="store_true", help="ZeRO stages 0 and 3 only")
-    options.add_argument("--mfu", type=float, help="utilisation of the H200s on paper")
+    options.add_argument("--mfu", type=float, help="utilization of the H200s on paper")
     options.add_argument("overrides", nargs="*", metavar="section.name=value")
     result = options.parse_intermixed_args()
     result.preset = result.preset or ("default" if result.device == "cuda" else "cpu-small")

@@ -49,9 +49,9 @@ def time_steps(trainer: Trainer, clock: StepClock, steps: int) -> dict:
             engine.step()
         rows.append(clock.finish())
     rows = rows[WARMUP_STEPS:]
-    phases = {name: timing.summarise([row[name] for row in rows])["median"] for name in rows[0]}
+    phases = {name: timing.summarize([row[name] for row in rows])["median"] for name in rows[0]}
     return {
-        **timing.summarise([sum(row.values()) for row in rows]),
+        **timing.summarize([sum(row.values()) for row in rows]),
         "phases": phases,
         "collectives": {name: count / steps for name, count in clock.calls.items()},
         "collective_bytes": {name: size / steps for name, size in clock.num_bytes.items()},
@@ -89,7 +89,7 @@ def measure_cost(trainer: Trainer) -> dict:
             parameters=sum(trained),
             flops_per_sample=counter.get_total_flops() / size,
             sample_bytes=sample_bytes,
-            loader_seconds_per_sample=timing.summarise(seconds)["median"] / size,
+            loader_seconds_per_sample=timing.summarize(seconds)["median"] / size,
             norm_layers=len(norms),
             norm_channels=sum(norms),
         )

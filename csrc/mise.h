@@ -2,7 +2,7 @@
 //
 // Cells of level l < depth, coarse_resolution * 2^l an axis, are kept as bits. A word holds a block
 // of 4 x 4 x 4 cells, cell (x, y, z) of it at bit 16 x + 4 y + z. Around the blocks of a level lies
-// a border of one block, never split, so that every block has 26 neighbours:
+// a border of one block, never split, so that every block has 26 neighbors:
 //
 //   state of a shape = | words of level 0 | words of level 1 | ... | dirty bits, one a word |
 //

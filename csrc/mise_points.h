@@ -10,8 +10,7 @@ namespace occvae {
 
 // Cells moved along an axis, so that each gets the bit of the next one (direction 1) or of the one
 // before (-1). `beyond` is the block that lies there.
-C10_HOST_DEVICE inline uint64_t neighbours(uint64_t here, uint64_t beyond, int axis,
-                                           int direction) {
+C10_HOST_DEVICE inline uint64_t neighbors(uint64_t here, uint64_t beyond, int axis, int direction) {
   const int stride = bit_stride(axis);
   const uint64_t first = first_cells(axis);
   const uint64_t last = first << (3 * stride);
@@ -20,7 +19,7 @@ C10_HOST_DEVICE inline uint64_t neighbours(uint64_t here, uint64_t beyond, int a
 }
 
 // A split adds up to 19 of the 27 points of its cell; the corners were known. A point is named by
-// the direction (-1, 0 or 1 on each axis) in which it lies from the cell's centre, in which also
+// the direction (-1, 0 or 1 on each axis) in which it lies from the cell's center, in which also
 // the other cells lie that have it in their closed cubes. It was known before if and only if one of
 // these was split earlier; of those that are split now, the first in lexicographic order adds it.
 // This needs neither a set of known points nor a sort.
@@ -35,7 +34,7 @@ class AddedPoints {
       for (int side = 0; side < 2; ++side) {
         const int d = 2 * side - 1;
         across_face_[axis][side] =
-            neighbours(taken(0, d < 0), taken(d * strides[axis], d < 0), axis, d);
+            neighbors(taken(0, d < 0), taken(d * strides[axis], d < 0), axis, d);
       }
     }
   }
@@ -66,8 +65,8 @@ class AddedPoints {
     const int64_t to_a = da * strides_[a];
     const int64_t to_b = db * strides_[b];
     const bool before = da < 0;
-    return neighbours(neighbours(taken(0, before), taken(to_a, before), a, da),
-                      neighbours(taken(to_b, before), taken(to_a + to_b, before), a, da), b, db);
+    return neighbors(neighbors(taken(0, before), taken(to_a, before), a, da),
+                     neighbors(taken(to_b, before), taken(to_a + to_b, before), a, da), b, db);
   }
 
   const CellWord* here_;

@@ -45,7 +45,7 @@ C10_HOST_DEVICE inline float round_to(float x) {
 }
 
 // A point with such an activation (h or g, before rounding) is computed again in fp32: the point
-// alone, for its value must not depend on its neighbours.
+// alone, for its value must not depend on its neighbors.
 template <Precision precision>
 C10_HOST_DEVICE inline bool out_of_range(float activation) {
   return precision == Precision::kFp16 && activation >= kHalfMax;

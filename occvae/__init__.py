@@ -3,14 +3,14 @@
 import importlib
 
 from occvae.errors import UserError
-from occvae.meshing import ProgressBar, extract_mesh
+from occvae.geometry.extract_mesh import ProgressBar, extract_mesh
 from occvae.models import create_model, from_pretrained, list_models
 from occvae.ops.inside_mesh import inside_mesh
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
+from occvae.ops.sparse_grid import SparseGrid
 from occvae.ops.voxel_iou import voxel_iou
-from occvae.sparse_grid import SparseGrid
 
 __version__ = "0.1.0"
 __all__ = [

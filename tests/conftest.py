@@ -12,7 +12,7 @@ if os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1":  # before occvae loads it
 
     install()
 
-from occvae import _extension
+from occvae.ops import _extension
 
 # For @pytest.mark.parametrize("device", DEVICES).
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda))

@@ -10,7 +10,7 @@ from occvae.train.config import apply_overrides
 from occvae.train.presets import make_preset
 from tests.tiny import TINY_MODEL
 
-CENTRE = (0.1, 0.05, -0.08)
+CENTER = (0.1, 0.05, -0.08)
 RADIUS = 0.35
 
 
@@ -24,7 +24,7 @@ def tiny_model(**options) -> OccupancyModel:
 
 
 def octahedron_model(sharpness: float = 20.0) -> OccupancyModel:
-    """The tiny network with weights set so that logit = sharpness (RADIUS - |p - CENTRE|_1)."""
+    """The tiny network with weights set so that logit = sharpness (RADIUS - |p - CENTER|_1)."""
     model = tiny_model().eval()
     decoder = model.decoder
     directions = torch.cat([torch.eye(3), -torch.eye(3)])
@@ -33,7 +33,7 @@ def octahedron_model(sharpness: float = 20.0) -> OccupancyModel:
             layer.weight.zero_()
             layer.bias.zero_()
         decoder.linear_in.weight[:6] = directions
-        decoder.linear_in.bias[:6] = -directions @ torch.tensor(CENTRE)
+        decoder.linear_in.bias[:6] = -directions @ torch.tensor(CENTER)
         decoder.linear_out.weight[0, :6] = -sharpness
         decoder.linear_out.bias.fill_(sharpness * RADIUS)
     return model
@@ -47,40 +47,40 @@ def tiny_voxel_model(arch: str = "pix2vox-a", **options):
     return create_model(arch, **small | options)
 
 
-class MeanColour(nn.Module):
-    """Pictures (B, 3, S, S) to their mean colour (B, 3)."""
+class MeanColor(nn.Module):
+    """Images (B, 3, S, S) to their mean color (B, 3)."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean(dim=(2, 3))
 
 
 class Ball(nn.Module):
-    """Logit slope (radius - |p - centre|); the red of the conditioning is added to the radius."""
+    """Logit slope (radius - |p - center|); the red of the conditioning is added to the radius."""
 
-    def __init__(self, centre: tuple[float, ...] = CENTRE, radius: float = 0.2, slope: float = 8.0):
+    def __init__(self, center: tuple[float, ...] = CENTER, radius: float = 0.2, slope: float = 8.0):
         super().__init__()
-        self.register_buffer("centre", torch.tensor(centre))
+        self.register_buffer("center", torch.tensor(center))
         self.radius, self.slope = radius, slope
 
     def forward(self, points: Tensor, conditioning: Tensor) -> Tensor:
         radius = self.radius + conditioning[:, :1]
-        return self.slope * (radius - (points - self.centre).norm(dim=-1))
+        return self.slope * (radius - (points - self.center).norm(dim=-1))
 
 
 def ball_model(threshold: float = 0.5, **options) -> OccupancyModel:
-    return OccupancyModel(MeanColour(), Ball(**options), image_size=8, threshold=threshold)
+    return OccupancyModel(MeanColor(), Ball(**options), image_size=8, threshold=threshold)
 
 
 class LookUp(nn.Module):
-    """Recognises the first view of each shape of a dataset and answers from a table.
+    """Recognizes the first view of each shape of a dataset and answers from a table.
 
     Args:
-        dataset: pictures to recognise, of `image_size`.
+        dataset: images to recognize, of `image_size`.
         logits: (S, N), in the order of the dataset.
         voxels: (S, R, R, R) probabilities.
     """
 
-    threshold, backdrop = 0.5, 255
+    threshold, background_gray = 0.5, 255
 
     def __init__(self, dataset: ShapeDataset, logits: Tensor, voxels: Tensor):
         super().__init__()

@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from occvae.ops.mise import Field
-from occvae.sparse_grid import DEFAULT_BOUNDS, world_to_lattice
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS, world_to_lattice
 
 
-def sphere(radius: float = 0.35, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Field:
+def sphere(radius: float = 0.35, center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Field:
     def field(points: Tensor, shape_index: Tensor) -> Tensor:
-        return radius - (points - points.new_tensor(centre)).norm(dim=1)
+        return radius - (points - points.new_tensor(center)).norm(dim=1)
 
     return field
 
 
 def torus(major: float = 0.3, minor: float = 0.11) -> Field:
-    """Off the centre, so that no symmetry hides a mixed-up axis."""
+    """Off the center, so that no symmetry hides a mixed-up axis."""
 
     def field(points: Tensor, shape_index: Tensor) -> Tensor:
         x, y, z = (points - points.new_tensor((0.003, -0.011, 0.007))).unbind(1)
@@ -26,9 +26,9 @@ def torus(major: float = 0.3, minor: float = 0.11) -> Field:
     return field
 
 
-def _box(points: Tensor, centre: tuple[float, ...], half: tuple[float, ...]) -> Tensor:
+def _box(points: Tensor, center: tuple[float, ...], half: tuple[float, ...]) -> Tensor:
     """Negated signed distance to an axis-aligned box."""
-    distance = (points - points.new_tensor(centre)).abs() - points.new_tensor(half)
+    distance = (points - points.new_tensor(center)).abs() - points.new_tensor(half)
     return -(distance.clamp(min=0).norm(dim=1) + distance.amax(1).clamp(max=0))
 
 

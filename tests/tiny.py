@@ -54,7 +54,7 @@ TINY_VOXEL_RUN = [
 
 
 def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
-    """Boxes, tall or flat or in between: the picture tells which, the mean shape does not."""
+    """Boxes, tall or flat or in between: the image tells which, the mean shape does not."""
     rng = np.random.default_rng(0)
     voxels = np.zeros((count, resolution, resolution, resolution), bool)
     for grid in voxels:

@@ -18,7 +18,7 @@ constexpr int64_t kFacetTile = 4096;
 constexpr int64_t kPointTile = 16384;  // of one row; a thread makes the row for each anew
 constexpr int64_t kPointsAtOnce = int64_t{1} << 22;  // bounds the memory for their copies
 
-// Uninitialised memory: what fills it is faster than what would clear it.
+// Uninitialized memory: what fills it is faster than what would clear it.
 template <typename T>
 using Array = std::unique_ptr<T[]>;
 

@@ -1,5 +1,6 @@
-// CPU kernel of sparse marching cubes. An item takes a whole brick: its rows share neighbours.
-#include "../march.h"
+// CPU kernel of sparse marching cubes. An item takes a whole brick: its rows share neighbors.
+#include "../marching_cubes.h"
+
 #include "loops.h"
 
 namespace occvae {

@@ -29,7 +29,7 @@ void count_portable(const scalar_t* pred, const uint64_t* words, int64_t blocks,
                     const compare_t<scalar_t>* thresholds, int64_t num_thresholds,
                     int64_t* counts) {
   for (int64_t b = 0; b < blocks; ++b) {
-    compare_t<scalar_t> value[kBlock];  // 32-bit lanes throughout: compilers vectorise this
+    compare_t<scalar_t> value[kBlock];  // 32-bit lanes throughout: compilers vectorize this
     int32_t inside[kBlock];
     for (int64_t j = 0; j < kBlock; ++j) {
       value[j] = static_cast<compare_t<scalar_t>>(pred[b * kBlock + j]);

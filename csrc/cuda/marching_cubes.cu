@@ -1,5 +1,5 @@
 // CUDA kernel of sparse marching cubes. An item takes one row, for there must be many.
-#include "../march.h"
+#include "../marching_cubes.h"
 #include "launch.cuh"
 
 namespace occvae {

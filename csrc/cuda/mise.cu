@@ -56,7 +56,7 @@ struct Count {
   }
 };
 
-// Every cell that is split adds a point, its centre.
+// Every cell that is split adds a point, its center.
 __device__ bool has_splits(const int64_t* ends, int64_t i) {
   return ends[i] != (i == 0 ? 0 : ends[i - 1]);
 }

@@ -1,5 +1,5 @@
 // Activations as operands of tensor cores. An accumulator of the tensor cores and their operand A
-// hold a row's neighbouring columns in the same lane: two accumulators of 8 columns become, rounded
+// hold a row's neighboring columns in the same lane: two accumulators of 8 columns become, rounded
 // to 16 bits, one operand of 16 columns, without a word to another lane.
 //
 // Lane l holds, of an accumulator of 16 rows by 8 columns, (row, column) =
@@ -39,7 +39,7 @@ __device__ inline PairAffine load_affine(const float* affine, int channels, int 
   return result;
 }
 
-// relu(scale * x + shift) of two neighbouring columns; out of the range of fp16 is NaN.
+// relu(scale * x + shift) of two neighboring columns; out of the range of fp16 is NaN.
 template <Operand kOperand>
 __device__ inline uint32_t activate(float x, float y, float2 scale, float2 shift) {
   const uint32_t packed =

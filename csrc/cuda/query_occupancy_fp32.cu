@@ -9,7 +9,7 @@ namespace {
 using Square = float[kEdge][kEdge];  // [channel][point]
 
 // A thread's square is made of four 4 x 4 squares, half the points and half the channels apart, so
-// that neighbouring threads read neighbouring float4.
+// that neighboring threads read neighboring float4.
 struct Place {
   Geometry geometry;
   int row;      // of points

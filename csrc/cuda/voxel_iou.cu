@@ -29,7 +29,7 @@ struct Thresholds {
 };
 
 // One block counts one chunk of one sample, K thresholds at a time. A thread loads kWidth
-// neighbouring voxels as one vector, so that a warp reads 512 contiguous bytes, and the byte that
+// neighboring voxels as one vector, so that a warp reads 512 contiguous bytes, and the byte that
 // holds their target bits: kWidth divides 8 and the first voxel's index, hence one byte suffices.
 // Every hit adds 1 + (inside << 16). Counts are integers: the order of the atomics is irrelevant.
 template <typename scalar_t, int kWidth, int K>

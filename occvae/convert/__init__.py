@@ -11,9 +11,9 @@ from occvae.convert import occupancy_networks, pix2vox
 from occvae.convert.checkpoint import holds_tensors, read_checkpoint
 from occvae.errors import UserError
 from occvae.models.pretrained import CONFIG, save_pretrained
-from occvae.reconstruction.paths import check_writable
+from occvae.system.atomic_write import check_writable
 
-# Each has WEIGHTS, TRAINING_STATE, SPLITS, recognise(checkpoint) and convert(checkpoint).
+# Each has WEIGHTS, TRAINING_STATE, SPLITS, recognize(checkpoint) and convert(checkpoint).
 SOURCES = (occupancy_networks, pix2vox)
 
 
@@ -26,7 +26,7 @@ class Conversion(NamedTuple):
     splits: str
     """The division of ShapeNet that it was trained by, see `Manifest`."""
     ignored: list[str]
-    """Entries beside the weights, such as the optimiser's state."""
+    """Entries beside the weights, such as the optimizer's state."""
 
 
 def convert_checkpoint(source: str | Path) -> Conversion:
@@ -39,7 +39,7 @@ def convert_checkpoint(source: str | Path) -> Conversion:
     """
     checkpoint = read_checkpoint(source)
     for module in SOURCES:
-        if module.recognise(checkpoint):
+        if module.recognize(checkpoint):
             break
     else:
         keys = ", ".join(sorted(map(str, checkpoint))[:8])

@@ -39,7 +39,7 @@ _RESNETS = {
 }
 
 
-def recognise(checkpoint: Mapping) -> bool:
+def recognize(checkpoint: Mapping) -> bool:
     """Whether these are the keys of a checkpoint, or of the model in it."""
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, Mapping):

@@ -1,12 +1,12 @@
 """Pix2Vox-A and -F of hzxie/Pix2Vox (Xie et al. 2019), Pix2Vox++/A and /F (Xie et al. 2020).
 
-Their pictures are BGR, normalised to [-1, 1]; ours RGB in [0, 1] with the model's own
-normalisation. The channels are exchanged in the first convolution's weights, which is exact. The
-normalisation is an option of the model, because zero padding happens after it.
+Their images are BGR, normalized to [-1, 1]; ours RGB in [0, 1] with the model's own
+normalization. The channels are exchanged in the first convolution's weights, which is exact. The
+normalization is an option of the model, because zero padding happens after it.
 
-They were measured on the middle 128 of the renderings' 137 pixels, resized to 224, on grey 240. So
-they are here, to within a pixel of the 224; but the rim of an object is mixed with the grey, where
-theirs keeps the colours that are stored of partly transparent pixels.
+They were measured on the middle 128 of the renderings' 137 pixels, resized to 224, on gray 240. So
+they are here, to within a pixel of the 224; but the rim of an object is mixed with the gray, where
+theirs keeps the colors that are stored of partly transparent pixels.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from occvae.errors import UserError
 from occvae.models.registry import create_model
 
 # 137 pixels are resized to 240, the scale of 128 to 224.
-OPTIONS = {"normalisation": "symmetric", "image_size": 240, "crop": 8, "backdrop": 240}
+OPTIONS = {"normalization": "symmetric", "image_size": 240, "crop": 8, "background_gray": 240}
 
 _PARTS = ("encoder", "decoder", "merger", "refiner")
 WEIGHTS = tuple(f"{part}_state_dict" for part in _PARTS)
@@ -66,7 +66,7 @@ RULES: dict[str, Rules] = {
 _FIRST_CONVOLUTION = {"pix2vox": "encoder.vgg.0.weight", "pix2voxpp": "encoder.resnet.0.weight"}
 
 
-def recognise(checkpoint: Mapping) -> bool:
+def recognize(checkpoint: Mapping) -> bool:
     """Whether it has the four (or three) state dicts, by name."""
     return {"encoder_state_dict", "decoder_state_dict"} <= checkpoint.keys()
 

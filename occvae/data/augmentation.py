@@ -1,6 +1,6 @@
-"""Random changes of the pictures of an object that leave its shape alone.
+"""Random changes of the images of an object that leave its shape alone.
 
-The colours, noise and backgrounds of Pix2Vox (Xie et al. 2019), drawn once for all views of a
+The colors, noise and backgrounds of Pix2Vox (Xie et al. 2019), drawn once for all views of a
 sample. Mirroring, which changes the shape too, is done where the shape is read, see dataset.py.
 """
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-# Principal components of the colours of ImageNet and their deviations (Krizhevsky et al. 2012).
-_COLOUR_AXES = torch.tensor(
+# Principal components of the colors of ImageNet and their deviations (Krizhevsky et al. 2012).
+_COLOR_AXES = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
-_COLOUR_DEVIATIONS = torch.tensor([0.2175, 0.0188, 0.0045])
+_COLOR_STDS = torch.tensor([0.2175, 0.0188, 0.0045])
 
 
 def view_augmentation() -> v2.Transform:
-    """(V, 3, S, S) uint8 on white to the same with another background, colours and noise."""
+    """(V, 3, S, S) uint8 on white to the same with another background, colors and noise."""
     return v2.Compose(
         [
             RandomBackground(225, 255),
@@ -39,9 +39,9 @@ def apply_seeded(transform: Callable[[Tensor], Tensor], images: Tensor, seed: li
 
 
 class RandomBackground(v2.Transform):
-    """White pixels take one random colour, each of its channels uniform in [low, high].
+    """White pixels take one random color, each of its channels uniform in [low, high].
 
-    Pixels that the antialiasing mixed with white keep their colour, as in the original.
+    Pixels that the antialiasing mixed with white keep their color, as in the original.
     """
 
     def __init__(self, low: int, high: int):
@@ -49,24 +49,24 @@ class RandomBackground(v2.Transform):
         self.low, self.high = low, high
 
     def make_params(self, flat_inputs: list) -> dict:
-        colour = torch.randint(self.low, self.high + 1, (3, 1, 1), dtype=torch.uint8)
-        return {"colour": colour}
+        color = torch.randint(self.low, self.high + 1, (3, 1, 1), dtype=torch.uint8)
+        return {"color": color}
 
     def transform(self, inpt: Tensor, params: dict) -> Tensor:
         is_white = inpt.amin(dim=-3, keepdim=True) == 255
-        return torch.where(is_white, params["colour"], inpt)
+        return torch.where(is_white, params["color"], inpt)
 
 
 class RandomLighting(v2.Transform):
-    """Adds a random multiple of the principal components of natural colours (AlexNet)."""
+    """Adds a random multiple of the principal components of natural colors (AlexNet)."""
 
-    def __init__(self, deviation: float):
+    def __init__(self, std: float):
         super().__init__()
-        self.deviation = deviation
+        self.std = std
 
     def make_params(self, flat_inputs: list) -> dict:
-        amounts = torch.randn(3) * self.deviation * _COLOUR_DEVIATIONS
-        return {"shift": 255.0 * (_COLOUR_AXES @ amounts).view(3, 1, 1)}
+        amounts = torch.randn(3) * self.std * _COLOR_STDS
+        return {"shift": 255.0 * (_COLOR_AXES @ amounts).view(3, 1, 1)}
 
     def transform(self, inpt: Tensor, params: dict) -> Tensor:
         return (inpt + params["shift"]).round().clamp(0, 255).to(torch.uint8)

@@ -13,13 +13,13 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from occvae.console import one_line
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.manifest import OWN_SPLITS, Manifest, ShardEntry, sole_writer
 from occvae.data.sample import Sample
 from occvae.data.shards import REPAIR, Shard, file_sha256, write_shard
 from occvae.data.sources import CONTINUES, BuildError, Source, skip_reason
 from occvae.errors import UserError
+from occvae.system.terminal import one_line
 
 SHAPES_PER_SHARD = 64
 # Of the shapes of a split, that may be left out because others are laid out differently.

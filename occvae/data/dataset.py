@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from occvae.data.decoding import decode_picture
-from occvae.data.images import WHITE
 from occvae.data.manifest import Manifest
 from occvae.data.points import HALF_EXTENT
 from occvae.data.shards import REPAIR, Shard
 from occvae.errors import UserError
-from occvae.voxelisation import occupancies_from_voxels
+from occvae.geometry.voxelize import occupancies_from_voxels
+from occvae.images.decode import decode_image
+from occvae.images.io import WHITE
 
 Batch = dict[str, torch.Tensor]
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -36,17 +36,17 @@ class ShapeDataset(Dataset):
     Args:
         root: folder of the dataset.
         split: "train" or "val".
-        image_size: edge of the pictures in pixels.
-        backdrop: the grey that transparent pictures are laid on; of no account with `augment`,
+        image_size: edge of the images in pixels.
+        background_gray: the gray that transparent images are laid on; of no account with `augment`,
             which gives them another.
         num_points: points of a sample. Of a dataset that has voxels only they are drawn, and their
             occupancies taken from the finest voxels.
         num_near_points: how many of them lie near the surface.
         voxel_resolution: of a sample's voxels; default the coarsest stored.
-        num_views: pictures of a sample, where its key does not say.
+        num_views: images of a sample, where its key does not say.
         target: what of the shape a sample has: "points" or "voxels".
         train: random views, points and mirroring; otherwise the first views and points, as stored.
-        augment: random colours and backgrounds of the pictures, see augmentation.py.
+        augment: random colors and backgrounds of the images, see augmentation.py.
         seed: of the run.
     """
 
@@ -56,7 +56,7 @@ class ShapeDataset(Dataset):
         split: str,
         *,
         image_size: int,
-        backdrop: int = WHITE,
+        background_gray: int = WHITE,
         num_points: int,
         num_near_points: int = 0,
         num_views: int = 1,
@@ -77,7 +77,7 @@ class ShapeDataset(Dataset):
         self.image_size, self.target, self.train, self.seed = image_size, target, train, seed
         self._augment = _augmentation() if augment else None
         # Augmentation tells the background by its white.
-        self._backdrop = WHITE if augment else backdrop
+        self._background_gray = WHITE if augment else background_gray
         self.num_views = self._at_most("num_views", num_views, self.shards[0].num_views)
         self.voxel_resolution = self._choose_resolution(voxel_resolution)
         self.num_points, self.num_near_points = self._choose_points(num_points, num_near_points)
@@ -102,8 +102,8 @@ class ShapeDataset(Dataset):
     def batch_layout(self, keys: list[tuple[int, ...]]) -> Layout:
         """Shape and dtype of all that a batch of these keys has; as many views in each."""
         count, (_, _, *views) = len(keys), keys[0]
-        pictures = (*views, self.num_views)[0], 3, self.image_size, self.image_size
-        layout = {"index": ((count,), torch.int64), "images": ((count, *pictures), torch.uint8)}
+        images = (*views, self.num_views)[0], 3, self.image_size, self.image_size
+        layout = {"index": ((count,), torch.int64), "images": ((count, *images), torch.uint8)}
         if self.target == "voxels":
             return layout | {"voxels": ((count, *3 * (self.voxel_resolution,)), torch.bool)}
         points = (count, self.num_points)
@@ -119,9 +119,9 @@ class ShapeDataset(Dataset):
         # What is read as stored is the same for every seed of a run.
         rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])
         chosen = rng.permutation(shard.num_views)[:num_views] if self.train else range(num_views)
-        # The mirror image of a scene is the picture of the mirrored shape.
+        # The mirror image of a scene is the image of the mirrored shape.
         mirrored = self.train and bool(rng.integers(2))
-        images = torch.stack([self._picture(shard, local, int(view), mirrored) for view in chosen])
+        images = torch.stack([self._image(shard, local, int(view), mirrored) for view in chosen])
         if self._augment is not None:
             images = self._augment(images, [self.seed, epoch, index])
         if self.target == "voxels":
@@ -157,11 +157,11 @@ class ShapeDataset(Dataset):
         """The first of a contiguous slice of points; their order is random."""
         return 8 * int(rng.integers((stored - count) // 8 + 1)) if self.train else 0
 
-    def _picture(self, shard: Shard, local: int, view: int, mirrored: bool) -> torch.Tensor:
+    def _image(self, shard: Shard, local: int, view: int, mirrored: bool) -> torch.Tensor:
         content = shard.image(local, view)
         try:
-            return decode_picture(
-                content, self.image_size, mirrored=mirrored, backdrop=self._backdrop
+            return decode_image(
+                content, self.image_size, mirrored=mirrored, background_gray=self._background_gray
             )
         except UserError as error:
             raise UserError(

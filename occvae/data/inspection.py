@@ -13,7 +13,7 @@ from occvae.errors import UserError
 
 
 def inspect_dataset(root: str | Path) -> dict[str, str]:
-    """What is wrong with shapes, by id: decodes all pictures and looks at all points.
+    """What is wrong with shapes, by id: decodes all images and looks at all points.
 
     Unlike `verify_dataset` it finds what was wrong when it was written.
     """
@@ -41,4 +41,4 @@ def _check_points(shard: Shard, local: int, sample: Sample) -> None:
             raise UserError(f"all {name} are {'inside' if inside[0] else 'outside'}")
         reach = np.abs(read(local, 0, len(inside))[0]).max()
         if name == "points" and reach > HALF_EXTENT + HALF_PRECISION:
-            raise UserError(f"points reach {reach:.3f} from the centre, beyond {HALF_EXTENT}")
+            raise UserError(f"points reach {reach:.3f} from the center, beyond {HALF_EXTENT}")

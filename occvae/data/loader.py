@@ -38,7 +38,7 @@ class StepSampler:
         seed: of the run.
         steps: the steps to run.
         position: samples that the steps before have taken; None if they had batches like these.
-        random_views: None, or the least and the most pictures of a shape, as many for all of a
+        random_views: None, or the least and the most images of a shape, as many for all of a
             global batch.
     """
 
@@ -99,7 +99,7 @@ def load_batches(
 
     Args:
         dataset: of the samples.
-        batches: of keys, with no more pictures than `dataset.num_views`.
+        batches: of keys, with no more images than `dataset.num_views`.
         num_workers: processes that read ahead; 0 to read in this one.
         pin_memory: whether batches come page-locked, for copies to a GPU beside its work.
     """

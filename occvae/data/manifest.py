@@ -13,7 +13,7 @@ from typing import get_args, get_origin, get_type_hints
 
 from occvae.data.sources import CONTINUES
 from occvae.errors import UserError
-from occvae.whole_files import write_whole
+from occvae.system.atomic_write import write_whole
 
 FORMAT_VERSION = 2
 MANIFEST = "dataset.json"

@@ -8,7 +8,7 @@ HALF_EXTENT = 0.55
 HALF_PRECISION = 2.5e-4
 
 
-def quantise_points(points: np.ndarray) -> np.ndarray:
+def quantize_points(points: np.ndarray) -> np.ndarray:
     """(..., 3) coordinates in [-0.55, 0.55] to uint16: a step of 1.7e-5 everywhere in the cube.
 
     Half precision, the usual choice, has steps of 2.4e-4 at the border and piles points up on them.
@@ -17,12 +17,12 @@ def quantise_points(points: np.ndarray) -> np.ndarray:
     return np.clip(np.floor(scaled), 0, 65535).astype(np.uint16)
 
 
-def dequantise_points(quantised: np.ndarray) -> np.ndarray:
-    """The float32 centre of each quantisation step; inverse of `quantise_points`."""
+def dequantize_points(quantized: np.ndarray) -> np.ndarray:
+    """The float32 center of each quantization step; inverse of `quantize_points`."""
     scale = np.float32(2.0 * HALF_EXTENT / 65536.0)
-    return (quantised.astype(np.float32) - np.float32(32767.5)) * scale
+    return (quantized.astype(np.float32) - np.float32(32767.5)) * scale
 
 
 def decode_points(stored: np.ndarray) -> np.ndarray:
     """Float32 coordinates of stored points: uint16 steps, or half precision as published."""
-    return dequantise_points(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
+    return dequantize_points(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)

@@ -15,7 +15,7 @@ _POINT_DTYPES = (np.uint16, np.float16)
 class Sample:
     """One shape, ready to be written; None, or nothing in it: the source has no such thing.
 
-    Points are uint16 as `quantise_points` makes them, or float16 as published; images are encoded
+    Points are uint16 as `quantize_points` makes them, or float16 as published; images are encoded
     files of any size; cameras as in rendering.py.
     """
 
@@ -49,7 +49,7 @@ class Sample:
     def check(self) -> None:
         """Raises `UserError` where parts do not fit together, or cannot be used."""
         if not self.images:
-            raise UserError("has no pictures")
+            raise UserError("has no images")
         self._check_points("points", self.points, self.occupancies)
         self._check_points("near_points", self.near_points, self.near_occupancies)
         self._check_surface()
@@ -108,7 +108,7 @@ def _check_coordinates(name: str, points: np.ndarray) -> None:
 
 def _check_image(view: int, image: bytes) -> None:
     try:
-        with Image.open(io.BytesIO(image)) as picture:
-            picture.load()
+        with Image.open(io.BytesIO(image)) as decoded:
+            decoded.load()
     except Exception as error:  # decoders raise all sorts of things on damaged files
-        raise UserError(f"picture {view} cannot be read ({error})") from None
+        raise UserError(f"image {view} cannot be read ({error})") from None

@@ -1,4 +1,4 @@
-"""Solids to samples: points, voxels, surface and pictures of anything with an inside."""
+"""Solids to samples: points, voxels, surface and images of anything with an inside."""
 
 import zlib
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from typing import Protocol
 
 import numpy as np
 
-from occvae.data import rendering
-from occvae.data.images import encode_png
-from occvae.data.points import HALF_EXTENT, dequantise_points, quantise_points
+from occvae.data.points import HALF_EXTENT, dequantize_points, quantize_points
 from occvae.data.sample import Sample
 from occvae.errors import UserError
-from occvae.metrics.surface import Surface, sample_surface
-from occvae.voxelisation import cell_centres
+from occvae.geometry.surface_sampling import Surface, sample_surface
+from occvae.geometry.voxelize import cell_centers
+from occvae.images.io import encode_png
+from occvae.visualize import rendering
 
 # Of the points near the surface, in edges of the shape: as the released points of ONet.
-NEAR_DEVIATION = 0.01
+NEAR_STD = 0.01
 
 
 class Shape(Protocol):
@@ -39,9 +39,9 @@ class ShapeSettings:
         num_surface_points: on the surface, with normals; evaluation measures distances to them.
         training_surface: whether training shapes have those too, which training does not read.
         voxel_resolutions: of the grids.
-        num_views: pictures.
-        image_size: edge of the pictures in pixels.
-        seed: of points, cameras and colours.
+        num_views: images.
+        image_size: edge of the images in pixels.
+        seed: of points, cameras and colors.
     """
 
     num_points: int = 100_000
@@ -76,32 +76,32 @@ def make_sample(
     split: str,
     shape: Shape,
     settings: ShapeSettings,
-    voxelise: Callable[[int], np.ndarray] | None = None,
+    voxelize: Callable[[int], np.ndarray] | None = None,
 ) -> Sample:
     """All that the settings ask for, the same for the same id and seed.
 
     Args:
-        voxelise: resolution to grid (R, R, R) bool; by default the cells whose centres are inside.
+        voxelize: resolution to grid (R, R, R) bool; by default the cells whose centers are inside.
 
     Raises:
         UserError: no cell of the coarsest grid is inside.
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
-    voxelise = voxelise or (lambda r: shape.contains(cell_centres(r)).reshape(r, r, r))
-    voxels = {resolution: voxelise(resolution) for resolution in sorted(settings.voxel_resolutions)}
+    voxelize = voxelize or (lambda r: shape.contains(cell_centers(r)).reshape(r, r, r))
+    voxels = {resolution: voxelize(resolution) for resolution in sorted(settings.voxel_resolutions)}
     if not next(iter(voxels.values())).any():
         raise UserError("shape is empty")
-    points = quantise_points(rng.uniform(-HALF_EXTENT, HALF_EXTENT, (settings.num_points, 3)))
+    points = quantize_points(rng.uniform(-HALF_EXTENT, HALF_EXTENT, (settings.num_points, 3)))
     extrinsics = rendering.random_extrinsics(rng, settings.num_views)
     vertices, faces = shape.mesh()
-    pictures = rendering.render_views(
+    images = rendering.render_views(
         vertices, faces, extrinsics, settings.image_size, rendering.random_albedo(rng)
     )
     intrinsics = rendering.intrinsics(settings.image_size)
     return Sample(
         id=id,
         category=category,
-        images=[encode_png(picture) for picture in pictures],
+        images=[encode_png(image) for image in images],
         extrinsics=extrinsics,
         intrinsics=np.repeat(intrinsics[None], settings.num_views, axis=0),
         points=points,
@@ -114,15 +114,15 @@ def make_sample(
 
 def _contains(shape: Shape, points: np.ndarray) -> np.ndarray:
     """Of the points as they are stored, so that rounding cannot carry one across the surface."""
-    return shape.contains(dequantise_points(points).astype(np.float64))
+    return shape.contains(dequantize_points(points).astype(np.float64))
 
 
 def _near_surface(shape: Shape, vertices, faces, settings: ShapeSettings, rng) -> dict:
     if settings.num_near_points == 0:
         return {}
     surface = _sample(vertices, faces, settings.num_near_points, rng)
-    noise = rng.normal(0.0, NEAR_DEVIATION, surface.points.shape)
-    points = quantise_points(surface.points + noise)
+    noise = rng.normal(0.0, NEAR_STD, surface.points.shape)
+    points = quantize_points(surface.points + noise)
     return {"near_points": points, "near_occupancies": _contains(shape, points)}
 
 
@@ -131,7 +131,7 @@ def _on_surface(vertices, faces, split: str, settings: ShapeSettings, rng) -> di
         return {}
     surface = _sample(vertices, faces, settings.num_surface_points, rng)
     return {
-        "surface_points": quantise_points(surface.points),
+        "surface_points": quantize_points(surface.points),
         "surface_normals": surface.normals.astype(np.float16),
     }
 

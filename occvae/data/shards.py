@@ -9,7 +9,7 @@ shapes of a shard have the same layout; what their source does not have is absen
     surface_points                (S, P, 3)  uint16 or float16
     surface_normals               (S, P, 3)  float16
     voxels_R                      (S, R^3/8) uint8   numpy.packbits of the [x, y, z] grid, C order
-    image_bytes                   (T,)       uint8   encoded pictures, one after the other
+    image_bytes                   (T,)       uint8   encoded images, one after the other
     image_ends                    (S, V)     int64   where each ends in image_bytes
     extrinsics (S, V, 3, 4), intrinsics (S, V, 3, 3)  float32   cameras, see rendering.py
     locations (S, 3), scales (S,) float64   original coordinates are unit ones * scale + location
@@ -194,7 +194,7 @@ class Shard:
         return bits.reshape(edge, edge, edge).view(bool)
 
     def image(self, index: int, view: int) -> bytes:
-        """One encoded picture."""
+        """One encoded image."""
         flat = index * self.num_views + view
         start = int(self._image_ends[flat - 1]) if flat else 0
         return self._read("image_bytes", start, int(self._image_ends[flat]) - start).tobytes()
@@ -291,7 +291,7 @@ class Shard:
         }
         self.num_points, self.num_near_points, self.num_surface_points = counts.values()
         self.num_views = file["image_ends"].shape[1]
-        # In memory, because every picture read needs two of them: 12 kB for 64 shapes of 24 views.
+        # In memory, because every image read needs two of them: 12 kB for 64 shapes of 24 views.
         self._image_ends = file["image_ends"][:].reshape(-1)
         self.has_cameras = "extrinsics" in file
         grids = [name for name in file if name.startswith(_voxels_name(""))]

@@ -1,4 +1,4 @@
-"""What is in a dataset: counts, sizes, and a picture of random shapes."""
+"""What is in a dataset: counts, sizes, and an image of random shapes."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from occvae.console import one_line
-from occvae.data.images import load_image
 from occvae.data.manifest import Manifest
-from occvae.data.rendering import grid_mesh, orbit_extrinsics, render_views
 from occvae.data.shards import Shard
 from occvae.errors import UserError
+from occvae.geometry.voxels_to_mesh import grid_mesh
+from occvae.images.io import load_image
+from occvae.system.terminal import one_line
+from occvae.visualize.rendering import orbit_extrinsics, render_views
 
 TILE = 160
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 # Shapes of a category that its mean occupancy is taken from, at most.
 SHAPES_PER_MEAN = 32
 _SHAPES_A_ROW = 2
@@ -26,7 +27,7 @@ def open_shards(root: str | Path, manifest: Manifest) -> list[tuple[str, Shard]]
     return [(entry.split, Shard(Path(root), entry)) for entry in manifest.shards]
 
 
-def summarise_dataset(root: str | Path) -> dict:
+def summarize_dataset(root: str | Path) -> dict:
     """JSON values: what a dataset holds.
 
     `categories` has for each the shapes by split and `mean_occupancy`, the share of the stored
@@ -77,7 +78,7 @@ def _occupancy(shard: Shard, local: int) -> float:
 
 
 def format_summary(summary: dict) -> str:
-    """What `summarise_dataset` found, for people."""
+    """What `summarize_dataset` found, for people."""
     splits = list(summary["shapes"])
     state = "" if summary["complete"] else ", INCOMPLETE: run the same command again"
     lines = [
@@ -117,7 +118,7 @@ def _describe(layout: dict) -> str:
 def write_sample_sheet(
     path: str | Path, root: str | Path, *, num_shapes: int = 12, seed: int = 0
 ) -> None:
-    """A sheet of random shapes: a picture, the solid from its camera, and from behind.
+    """A sheet of random shapes: an image, the solid from its camera, and from behind.
 
     Args:
         path: of the sheet, whose ending says of what kind it is; its folder is made if absent.
@@ -126,10 +127,10 @@ def write_sample_sheet(
         seed: of the choice of shapes and views.
 
     Raises:
-        UserError: there are no shapes yet, or no pictures of this kind.
+        UserError: there are no shapes yet, or no images of this kind.
     """
-    if Path(path).suffix.lower() not in _PICTURES:
-        raise UserError(f"{path}: its ending must be one of {' '.join(_PICTURES)}")
+    if Path(path).suffix.lower() not in _IMAGES:
+        raise UserError(f"{path}: its ending must be one of {' '.join(_IMAGES)}")
     places = [
         (split, shard, local)
         for split, shard in open_shards(root, Manifest.load(root))

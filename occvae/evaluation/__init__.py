@@ -11,11 +11,11 @@ import torch
 
 from occvae.evaluation.comparison import published_beside
 from occvae.evaluation.controls import control_summaries
-from occvae.evaluation.ranks import rank, share, together
+from occvae.evaluation.ranks import map_over_ranks, raise_together, rank
 from occvae.evaluation.scores import Score, Settings, score_shape
 from occvae.evaluation.shapes import StoredShapes
 from occvae.evaluation.table import format_table
-from occvae.metrics import summarise
+from occvae.metrics import summarize
 from occvae.models.inference import check_threshold
 
 __all__ = ["VERSION", "evaluate", "format_table"]
@@ -60,7 +60,7 @@ def evaluate(
         None on all ranks but the first; there, JSON values:
 
             version, model, data, options   what was evaluated, and how
-            metrics    {metric: summary}, see `occvae.metrics.summarise`; names end in units
+            metrics    {metric: summary}, see `occvae.metrics.summarize`; names end in units
             num_empty_meshes                they count as the protocols say
             controls   {control: summary} of the IoU of voxels
             published  tables beside which the means may stand, see `published_beside`
@@ -74,14 +74,14 @@ def evaluate(
     model = model.to(device).eval()
     if threshold is None:
         threshold, threshold_origin = model.threshold, "the model's own"
-    together(lambda: check_threshold(threshold))
-    shapes = together(
+    raise_together(lambda: check_threshold(threshold))
+    shapes = raise_together(
         lambda: StoredShapes(root, split, model, num_points=num_points, num_shapes=num_shapes)
     )
     if not hasattr(model, "reconstruct"):
         mesh_resolution = None
     settings = Settings(threshold, mesh_resolution, seed, device)
-    scores = share(
+    scores = map_over_ranks(
         shapes.numbers, lambda number: score_shape(model, shapes, number, settings), "evaluate"
     )
     if rank() > 0:
@@ -116,7 +116,7 @@ def evaluate(
 
 def _summaries(scores: list[dict[str, float]], categories: list[str]) -> dict:
     return {
-        name: summarise([metrics[name] for metrics in scores], categories) for name in scores[0]
+        name: summarize([metrics[name] for metrics in scores], categories) for name in scores[0]
     }
 
 

@@ -1,4 +1,4 @@
-"""The examples of a report as pictures and meshes, for a page to look at."""
+"""The examples of a report as images and meshes, for a page to look at."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import torch
 
 from occvae.evaluation.scores import Settings, predict_mesh
 from occvae.evaluation.shapes import StoredShapes
+from occvae.geometry.nearest_neighbors import nearest_neighbors
+from occvae.geometry.voxels_to_mesh import smooth_meshes
 from occvae.metrics import sample_surface
-from occvae.metrics.nearest import nearest_neighbours
-from occvae.voxel_meshing import smooth_meshes
 
 _MESH_RESOLUTION = 128  # where the evaluation itself had no meshes
 _TRUTH_SAMPLES = 100_000
@@ -27,7 +27,7 @@ def write_page(
         root: folder of the dataset.
         device: to compute on.
     """
-    from occvae.report import Case, write_report
+    from occvae.visualize.report import Case, write_report
 
     options = report["options"]
     settings = Settings(
@@ -55,7 +55,7 @@ def _example(model, shapes: StoredShapes, row: dict, settings: Settings) -> dict
         "id": row["id"],
         "category": row["category"],
         "metrics": row["metrics"],
-        "picture": (images[0, 0] * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy(),
+        "image": (images[0, 0] * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy(),
         "truth": truth,
         "prediction": (vertices, np.asarray(mesh.faces).reshape(-1, 3)),
         "error": _distances(vertices, _true_points(shapes, number, truth, settings.seed)),
@@ -84,4 +84,4 @@ def _true_points(
 
 def _distances(vertices: np.ndarray, surface: np.ndarray) -> np.ndarray | None:
     """(V,) to the nearest point of the surface, in edges."""
-    return nearest_neighbours(vertices, surface)[0] if len(surface) else None
+    return nearest_neighbors(vertices, surface)[0] if len(surface) else None

@@ -1,4 +1,4 @@
-"""Controls that see no picture, or a wrong one: what a model must beat to have learnt to look.
+"""Controls that see no image, or a wrong one: what a model must beat to have learnt to look.
 
 All are measured by the IoU of grids.
 """
@@ -10,7 +10,7 @@ import torch
 
 from occvae.evaluation.shapes import StoredShapes
 from occvae.evaluation.threshold import CANDIDATES
-from occvae.metrics import best_threshold, summarise
+from occvae.metrics import best_threshold, summarize
 from occvae.ops.voxel_iou import voxel_iou
 
 _NUM_SHUFFLES = 5
@@ -27,9 +27,9 @@ def control_summaries(
         grids: predicted of each shape, packed bits as in `Score`.
     """
     controls = {}
-    if len(shapes) > 1:  # one shape has no other's picture
+    if len(shapes) > 1:  # one shape has no other's image
         shuffled = _shuffled_iou(shapes, grids)
-        controls["shuffled_images"] = summarise(shuffled, shapes.categories)
+        controls["shuffled_images"] = summarize(shuffled, shapes.categories)
     if training is not None:
         means = _mean_shapes(training.all_voxels())
         controls["mean_shape"] = _mean_shape_summary(shapes, {"": means[""]})
@@ -38,7 +38,7 @@ def control_summaries(
 
 
 def _shuffled_iou(shapes: StoredShapes, grids: list[np.ndarray]) -> np.ndarray:
-    """(S,) IoU with the pictures of other shapes: what remains when the picture says nothing."""
+    """(S,) IoU with the images of other shapes: what remains when the image says nothing."""
     count = len(shapes)
     order = np.random.default_rng(0).permutation(count)
     place = np.argsort(order)
@@ -79,5 +79,5 @@ def _mean_shape_summary(shapes: StoredShapes, means: dict[str, torch.Tensor]) ->
     ]
     iou = np.stack(rows)
     threshold, _ = best_threshold(iou, CANDIDATES)
-    summary = summarise(iou[:, CANDIDATES.index(threshold)], shapes.categories)
+    summary = summarize(iou[:, CANDIDATES.index(threshold)], shapes.categories)
     return {"threshold": threshold, **summary}

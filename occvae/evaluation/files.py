@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from occvae.whole_files import write_whole
+from occvae.system.atomic_write import write_whole
 
 
 def write_json(path: Path, report: dict) -> None:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from occvae.errors import UserError
-from occvae.train.parallel import local_device, set_time_limit, share_cores
+from occvae.system.devices import local_device, set_time_limit, share_cores
 
 _MEETING = timedelta(minutes=10)  # nodes do not start at the same time
 _PATIENCE = timedelta(hours=2)  # the slowest rank keeps the others waiting
@@ -54,7 +54,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def together(function: Callable[[], _Result]) -> _Result:
+def raise_together(function: Callable[[], _Result]) -> _Result:
     """What the function returns on this rank, unless it fails on any.
 
     A mistake of the user on one rank then ends all of them: the first one raises and so tells it,
@@ -82,7 +82,9 @@ def gather(value: _Result) -> list[_Result]:
     return values
 
 
-def share(numbers: Sequence[int], function: Callable[[int], _Result], label: str) -> list[_Result]:
+def map_over_ranks(
+    numbers: Sequence[int], function: Callable[[int], _Result], label: str
+) -> list[_Result]:
     """What the function returns for each number; each rank calls it for every so manieth.
 
     Args:
@@ -91,7 +93,7 @@ def share(numbers: Sequence[int], function: Callable[[int], _Result], label: str
     mine = numbers[rank() :: world_size()]
     # Closed before a mistake is told, which else would stand behind the bar.
     with tqdm(mine, label, unit="shape", mininterval=1.0, disable=rank() > 0) as bar:
-        part = together(lambda: [function(number) for number in bar])
+        part = raise_together(lambda: [function(number) for number in bar])
     parts = gather(part)
     return [parts[i % len(parts)][i // len(parts)] for i in range(len(numbers))]
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from occvae.errors import UserError
 from occvae.evaluation.shapes import StoredShapes
 from occvae.metrics import PIX2VOX_THRESHOLDS, measure_mesh, occupancy_iou, what3d_f_score
+from occvae.models.checks import check_probabilities
 from occvae.ops.inside_mesh import inside_mesh
 from occvae.ops.voxel_iou import voxel_iou
-from occvae.predictions import check_probabilities
 
 # The metrics of `conv_onet` include those of `onet`.
 MESH_PROTOCOL = "conv_onet"

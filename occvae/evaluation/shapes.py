@@ -15,16 +15,16 @@ _COMPARED_RESOLUTION = 32
 
 
 class StoredShapes:
-    """Pictures and true shapes of a split, by their number in it.
+    """Images and true shapes of a split, by their number in it.
 
     Args:
         root: folder of the dataset.
         split: of it.
-        model: gives the size of pictures, the grey behind them, and the resolution of grids where
+        model: gives the size of images, the gray behind them, and the resolution of grids where
             it has one.
         num_points: of each shape, at most those stored.
         num_shapes: spread evenly over the split; None for all.
-        num_views: pictures of a shape, the first ones.
+        num_views: images of a shape, the first ones.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StoredShapes:
             root,
             split,
             image_size=model.image_size,
-            backdrop=model.backdrop,
+            background_gray=model.background_gray,
             num_points=8,
             num_views=num_views,
         )

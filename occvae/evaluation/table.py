@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from occvae.console import one_line
 from occvae.evaluation.scores import MESH_PROTOCOL
 from occvae.metrics import PROTOCOLS
 from occvae.metrics.surface import EMPTY_COSINE, EMPTY_DISTANCE
+from occvae.system.terminal import one_line
 
 _MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
 # Title, metric, digits; those of a line are printed beside one another.
@@ -43,9 +43,7 @@ def format_table(report: dict) -> str:
         _heading(report),
         _block(report["metrics"], _OCCUPANCY),
         _block(report["metrics"], _SURFACE, _UNITS),
-        _block(
-            report["controls"], _CONTROLS, "controls, IoU of voxels: the wrong picture, or none"
-        ),
+        _block(report["controls"], _CONTROLS, "controls, IoU of voxels: the wrong image, or none"),
         _notes(report),
         _published(report["published"]),
     ]
@@ -110,7 +108,7 @@ def _notes(report: dict) -> str:
             "was trained on: these figures say little of others"
         )
     if report["controls"] and "shuffled_images" not in report["controls"]:
-        lines.append("no shuffled pictures among the controls: one shape has no other's picture")
+        lines.append("no shuffled images among the controls: one shape has no other's image")
     if report["num_empty_meshes"]:
         lines.append(
             f"{report['num_empty_meshes']} of {data['num_shapes']} meshes are empty; they count "

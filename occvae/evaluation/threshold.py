@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from occvae.evaluation.ranks import share, together
+from occvae.evaluation.ranks import map_over_ranks, raise_together
 from occvae.evaluation.shapes import StoredShapes
 from occvae.metrics import best_threshold
+from occvae.models.checks import check_probabilities
 from occvae.ops.voxel_iou import voxel_iou
-from occvae.predictions import check_probabilities
 
 CANDIDATES = tuple(round(0.05 * k, 2) for k in range(1, 20))
 
@@ -31,14 +31,16 @@ def choose_threshold(
         root, num_points, num_shapes: see `StoredShapes`.
         device: to compute on.
     """
-    shapes = together(
+    shapes = raise_together(
         lambda: StoredShapes(root, "val", model, num_points=num_points, num_shapes=num_shapes)
     )
     on_points = shapes.num_points and (
         getattr(model, "target", "points") == "points" or not shapes.voxel_resolution
     )
     compare = _compare_points if on_points else _compare_voxels
-    iou = share(shapes.numbers, lambda number: compare(model, shapes, number, device), "threshold")
+    iou = map_over_ranks(
+        shapes.numbers, lambda number: compare(model, shapes, number, device), "threshold"
+    )
     return best_threshold(np.array(iou), CANDIDATES)[0]
 
 

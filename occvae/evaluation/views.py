@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from occvae.errors import UserError
-from occvae.evaluation.ranks import rank, share, together
+from occvae.evaluation.ranks import map_over_ranks, raise_together, rank
 from occvae.evaluation.scores import Settings, voxel_metrics
 from occvae.evaluation.shapes import StoredShapes
-from occvae.metrics import PIX2VOX_THRESHOLDS, summarise
+from occvae.metrics import PIX2VOX_THRESHOLDS, summarize
 from occvae.metrics.published import VIEW_COUNTS, published_by_views
-from occvae.predictions import check_probabilities
+from occvae.models.checks import check_probabilities
 
 # Published rows to print: ShapeNet, 13 categories, 32^3, thresholds chosen on the test set.
 _PUBLISHED_METHODS = ("Pix2Vox++/A", "LRGT+")
@@ -48,10 +48,10 @@ def evaluate_views(
         of `iou_voxels`, of the same at each threshold, and of `voxel_f_score_1_percent`.
     """
     threshold = model.threshold if threshold is None else threshold
-    shapes = together(lambda: _shapes_with_grids(model, root, split, num_shapes, view_counts))
+    shapes = raise_together(lambda: _shapes_with_grids(model, root, split, num_shapes, view_counts))
     settings = Settings(threshold, None, seed, torch.device(device))
     model = model.to(settings.device).eval()
-    scores = share(
+    scores = map_over_ranks(
         shapes.numbers,
         lambda number: _score(model, shapes, number, view_counts, settings),
         "views",
@@ -62,7 +62,7 @@ def evaluate_views(
         "threshold": threshold,
         "by_views": {
             str(count): {
-                name: summarise([score[place][name] for score in scores], shapes.categories)
+                name: summarize([score[place][name] for score in scores], shapes.categories)
                 for name in scores[0][place]
             }
             for place, count in enumerate(view_counts)

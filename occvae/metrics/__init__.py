@@ -1,5 +1,6 @@
 """Metrics by named protocol, with units in their names, intervals, and published tables."""
 
+from occvae.geometry.surface_sampling import Surface, sample_surface
 from occvae.metrics.protocols import (
     PIX2VOX_THRESHOLDS,
     PROTOCOLS,
@@ -14,8 +15,8 @@ from occvae.metrics.published import (
     published_tables,
     shapenet_category,
 )
-from occvae.metrics.statistics import summarise
-from occvae.metrics.surface import Comparison, Surface, compare_surfaces, sample_surface
+from occvae.metrics.statistics import summarize
+from occvae.metrics.surface import Comparison, compare_surfaces
 
 __all__ = [
     "PIX2VOX_THRESHOLDS",
@@ -31,6 +32,6 @@ __all__ = [
     "published_tables",
     "sample_surface",
     "shapenet_category",
-    "summarise",
+    "summarize",
     "what3d_f_score",
 ]

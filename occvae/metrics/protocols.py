@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from occvae.metrics.surface import Comparison, Surface, compare_surfaces, sample_surface
+from occvae.geometry.surface_sampling import Surface, sample_surface
+from occvae.metrics.surface import Comparison, compare_surfaces
 from occvae.ops.marching_cubes_reference import import_mcubes
 from occvae.ops.voxel_iou import voxel_iou
 
@@ -136,7 +137,7 @@ def measure_mesh(
         inside: (N,) bool, which of the protocol's uniform points lie in the mesh; not needed where
             the mesh is empty or missing.
         occupancies: (N,) bool, which lie in the true shape; None leaves the IoU out.
-        device: to search neighbours on.
+        device: to search neighbors on.
 
     Returns:
         The protocol's metrics, `iou` if asked for, and `empty`, 1.0 for an empty or missing mesh.

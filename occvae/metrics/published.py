@@ -31,7 +31,7 @@ class PublishedTable:
         source: where it stands.
         dataset: and split, for people.
         splits: whose division of ShapeNet, as `Manifest.splits` names it.
-        metrics: name of the metric, as `measure_mesh` and `summarise` have it, to {category:
+        metrics: name of the metric, as `measure_mesh` and `summarize` have it, to {category:
             value}; the mean that the protocol takes is under "mean".
         setting: thresholds and the like, where the metric does not say.
         split: of the division.

@@ -7,7 +7,7 @@ import numpy as np
 _DRAWN_AT_ONCE = 1 << 20
 
 
-def summarise(
+def summarize(
     values: Sequence[float],
     categories: Sequence[str],
     *,

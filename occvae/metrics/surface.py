@@ -1,101 +1,16 @@
-"""Points and normals on surfaces, and how far two surfaces lie apart."""
+"""How far two surfaces lie apart."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from occvae.metrics.nearest import nearest_neighbours
+from occvae.geometry.nearest_neighbors import nearest_neighbors
+from occvae.geometry.surface_sampling import Surface
 
 # What an empty or missing prediction counts as, the constants of Occupancy Networks: every point
 # lies the diagonal of the unit cube away from it, and no normal agrees.
 EMPTY_DISTANCE, EMPTY_COSINE = 3.0**0.5, -1.0
-
-
-@dataclass(frozen=True)
-class Surface:
-    """Points spread over a surface.
-
-    Args:
-        points: (N, 3), in units of the object's longest bounding-box edge.
-        normals: (N, 3), of any length; zero agrees with no direction.
-
-    Raises:
-        ValueError: other shapes, or values that are not finite.
-    """
-
-    points: np.ndarray
-    normals: np.ndarray
-
-    def __post_init__(self):
-        points = np.asarray(self.points, np.float64)
-        normals = np.asarray(self.normals, np.float64)
-        if points.ndim != 2 or points.shape[1] != 3 or normals.shape != points.shape:
-            raise ValueError(
-                f"points and normals must be (N, 3), got {points.shape} and {normals.shape}"
-            )
-        if not (np.isfinite(points).all() and np.isfinite(normals).all()):
-            raise ValueError("points and normals must be finite")
-        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-        object.__setattr__(self, "points", points)
-        object.__setattr__(self, "normals", normals / np.where(lengths > 0, lengths, 1.0))
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-
-def sample_surface(
-    vertices: np.ndarray, faces: np.ndarray, count: int, seed: int | Sequence[int]
-) -> Surface:
-    """Points drawn independently and uniformly by area, with the normals of their faces.
-
-    Their distribution is the surface's, whatever the order of vertices and faces and however flat
-    parts are cut into triangles. The same input and seed give the same points, bit for bit.
-
-    Args:
-        vertices: (V, 3) finite.
-        faces: (F, 3) indices of vertices.
-        count: of points; none are drawn from a surface without area.
-        seed: of numpy's default generator; [seed, number of the shape] keeps shapes independent of
-            one another and of the order they are evaluated in.
-
-    Raises:
-        ValueError: other shapes, vertices that are not finite, or indices out of range.
-    """
-    triangles = _triangles(vertices, faces)
-    crosses = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    areas = 0.5 * np.linalg.norm(crosses, axis=1)
-    cumulative = np.cumsum(areas)
-    if count == 0 or len(areas) == 0 or cumulative[-1] == 0.0:
-        return Surface(np.empty((0, 3)), np.empty((0, 3)))
-    along, first, second = np.random.default_rng(seed).random((3, count))
-    # The first face whose cumulative area is above: never one without area. The product can round
-    # up to the total, hence the bound.
-    chosen = np.searchsorted(cumulative, along * cumulative[-1], side="right")
-    chosen = np.minimum(chosen, np.flatnonzero(areas)[-1])
-    root = np.sqrt(first)
-    weights = np.stack([1.0 - root, root * (1.0 - second), root * second], axis=1)
-    points = np.einsum("nk,nkd->nd", weights, triangles[chosen])
-    return Surface(points, crosses[chosen])
-
-
-def _triangles(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(F, 3, 3) float64 corners."""
-    vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces)
-    if len(vertices) == 0 or len(faces) == 0:
-        return np.empty((0, 3, 3))
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        raise ValueError(
-            f"vertices must be (V, 3) and faces (F, 3), got {vertices.shape} and {faces.shape}"
-        )
-    if not np.isfinite(vertices).all():
-        raise ValueError("vertices must be finite")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise ValueError(
-            f"faces must index {len(vertices)} vertices, got {faces.min()} to {faces.max()}"
-        )
-    return vertices[faces]
 
 
 @dataclass(frozen=True)
@@ -148,7 +63,7 @@ class Comparison:
 def compare_surfaces(
     prediction: Surface, truth: Surface, device: str | torch.device = "cpu"
 ) -> Comparison:
-    """Nearest neighbours both ways. An empty prediction is compared as `EMPTY_DISTANCE` says.
+    """Nearest neighbors both ways. An empty prediction is compared as `EMPTY_DISTANCE` says.
 
     Raises:
         ValueError: the truth is empty.
@@ -158,9 +73,9 @@ def compare_surfaces(
     if len(prediction) == 0:
         distance, cosine = np.array([EMPTY_DISTANCE]), np.array([EMPTY_COSINE])
         return Comparison(distance, cosine, distance, cosine)
-    to_truth, nearest = nearest_neighbours(prediction.points, truth.points, device)
+    to_truth, nearest = nearest_neighbors(prediction.points, truth.points, device)
     cosines_to_truth = _cosines(prediction.normals, truth.normals[nearest])
-    to_prediction, nearest = nearest_neighbours(truth.points, prediction.points, device)
+    to_prediction, nearest = nearest_neighbors(truth.points, prediction.points, device)
     cosines_to_prediction = _cosines(truth.normals, prediction.normals[nearest])
     return Comparison(to_truth, cosines_to_truth, to_prediction, cosines_to_prediction)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     """(M, C, ...) float32 less its mean, over its standard deviation, both of all ranks' rows.
 
     What limits it on many ranks is how often they talk, not how much: once on the way forward and
@@ -21,8 +21,8 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         local_mean = x.mean(_all_but_channels(x))
-        centred = x - _by_channel(local_mean, x)  # torch.var_mean takes ten times as long on CPUs
-        variance = centred.square().mean(_all_but_channels(x)).double()
+        centered = x - _by_channel(local_mean, x)  # torch.var_mean takes ten times as long on CPUs
+        variance = centered.square().mean(_all_but_channels(x)).double()
         local_mean = local_mean.double()
         # In float64 the difference of two large sums keeps the variance of features far from zero.
         moments = torch.cat([local_mean, variance + local_mean.square(), variance.new_ones(1)])
@@ -33,21 +33,21 @@ class _Normalise(torch.autograd.Function):
         variance = (square - mean.square()).clamp_(min=0.0)
         inverse = (variance + eps).rsqrt().to(x.dtype)
         shift = _by_channel((local_mean - mean).to(x.dtype), x)
-        normalised = centred.add_(shift).mul_(_by_channel(inverse, x))
-        ctx.save_for_backward(normalised, inverse, count)
+        normalized = centered.add_(shift).mul_(_by_channel(inverse, x))
+        ctx.save_for_backward(normalized, inverse, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        return normalised, mean, variance, count
+        return normalized, mean, variance, count
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor, *_) -> tuple[Tensor, None]:
-        normalised, inverse, count = ctx.saved_tensors
+        normalized, inverse, count = ctx.saved_tensors
         dims = _all_but_channels(gradient)
-        sums = torch.cat([gradient.sum(dims), (gradient * normalised).sum(dims)])
+        sums = torch.cat([gradient.sum(dims), (gradient * normalized).sum(dims)])
         dist.all_reduce(sums)  # every rank's loss depends on every rank's statistics
         mean, slope = (_by_channel(part, gradient) for part in (sums / count).float().chunk(2))
-        centred = torch.addcmul(gradient - mean, normalised, slope, value=-1)
-        return centred.mul_(_by_channel(inverse, gradient)), None
+        centered = torch.addcmul(gradient - mean, normalized, slope, value=-1)
+        return centered.mul_(_by_channel(inverse, gradient)), None
 
 
 def _all_but_channels(x: Tensor) -> list[int]:
@@ -70,7 +70,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
         self._check_input_dim(input)
-        output, mean, variance, count = _Normalise.apply(input.float(), self.eps)
+        output, mean, variance, count = _Normalize.apply(input.float(), self.eps)
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
@@ -93,19 +93,19 @@ class SyncBatchNormAct(SyncBatchNorm):
         return self.act(self.drop(super().forward(input)))
 
 
-def synchronise_batch_norm(module: nn.Module) -> nn.Module:
+def synchronize_batch_norm(module: nn.Module) -> nn.Module:
     """Replaces every torch batch norm inside `module` by `SyncBatchNorm`, keeping its state."""
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             parts = dict(child.named_children())
-            synchronised = (SyncBatchNormAct if parts else SyncBatchNorm)(
+            synchronized = (SyncBatchNormAct if parts else SyncBatchNorm)(
                 child.num_features, child.eps, child.momentum, affine=child.affine, **parts
             )
-            synchronised.load_state_dict(child.state_dict())
-            synchronised.train(child.training)
-            setattr(module, name, synchronised)
+            synchronized.load_state_dict(child.state_dict())
+            synchronized.train(child.training)
+            setattr(module, name, synchronized)
         else:
-            synchronise_batch_norm(child)
+            synchronize_batch_norm(child)
     return module
 
 
@@ -128,10 +128,10 @@ class ConditionalBatchNorm(nn.Module):
         nn.init.zeros_(self.beta.bias)
 
     def forward(self, features: Tensor, conditioning: Tensor) -> Tensor:
-        normalised = self.norm(features.flatten(0, 1)).view_as(features)
-        gamma = self.gamma(conditioning)[:, None].to(normalised.dtype)
-        beta = self.beta(conditioning)[:, None].to(normalised.dtype)
-        return torch.addcmul(beta, normalised, gamma)
+        normalized = self.norm(features.flatten(0, 1)).view_as(features)
+        gamma = self.gamma(conditioning)[:, None].to(normalized.dtype)
+        beta = self.beta(conditioning)[:, None].to(normalized.dtype)
+        return torch.addcmul(beta, normalized, gamma)
 
 
 def conditional_relu(norm: ConditionalBatchNorm, features: Tensor, conditioning: Tensor) -> Tensor:

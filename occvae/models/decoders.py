@@ -117,8 +117,8 @@ def _fold_norm(norm: ConditionalBatchNorm, conditioning: Tensor, bias: Tensor) -
 class CnnDecoder(nn.Module):
     """The tapering decoder of ViTOcNet: one conditional norm, then 256-128-64-32-16-4-1.
 
-    The original normalises groups of channels over whatever points are queried together, so a
-    point's value depends on its neighbours in the call; true (conditional) batch norm does not.
+    The original normalizes groups of channels over whatever points are queried together, so a
+    point's value depends on its neighbors in the call; true (conditional) batch norm does not.
 
     Shapes: points (B, N, 3), conditioning (B, E) -> logits (B, N).
     """

@@ -1,4 +1,4 @@
-"""Image encoders: pictures (B, 3, S, S) in [0, 1] to embeddings (B, E).
+"""Image encoders: images (B, 3, S, S) in [0, 1] to embeddings (B, E).
 
 torchvision and timm are imported when an encoder is built, so that decoders, kernels and meshing
 work without them.
@@ -17,7 +17,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageEncoder(nn.Module):
-    """A backbone with its own input normalisation."""
+    """A backbone with its own input normalization."""
 
     def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()

@@ -28,7 +28,7 @@ def check_threshold(threshold: float) -> None:
 
 
 def check_images(images: Tensor) -> None:
-    """ValueError unless images are floating point (B, V, 3, H, W) with at least one picture."""
+    """ValueError unless images are floating point (B, V, 3, H, W) with at least one image."""
     valid = images.dim() == 5 and images.shape[2] == 3 and images.numel() > 0
     if not (valid and images.is_floating_point()):
         raise ValueError(
@@ -37,16 +37,16 @@ def check_images(images: Tensor) -> None:
         )
 
 
-def resize_pictures(pictures: Tensor, image_size: int) -> Tensor:
+def resize_images(images: Tensor, image_size: int) -> Tensor:
     """(M, 3, H, W) to (M, 3, image_size, image_size), antialiased; as it is if it fits."""
     size = (image_size, image_size)
-    if pictures.shape[-2:] == size:
-        return pictures
-    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
-def cell_centres(resolution: int, device: torch.device) -> Tensor:
-    """(R^3, 3) float32 centres of the voxels of the unit cube, in C order of [x, y, z]."""
+def cell_centers(resolution: int, device: torch.device) -> Tensor:
+    """(R^3, 3) float32 centers of the voxels of the unit cube, in C order of [x, y, z]."""
     line = (torch.arange(resolution, device=device) + 0.5) / resolution - 0.5
     grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)
     return grid.view(-1, 3)

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from occvae.arguments import suitable_coarse_resolution
 from occvae.models.decoders import create_decoder
 from occvae.models.encoders import ImageEncoder, resnet_encoder, timm_encoder
 from occvae.models.inference import (
-    cell_centres,
+    cell_centers,
     check_images,
     check_threshold,
     evaluation_mode,
-    resize_pictures,
+    resize_images,
 )
 from occvae.models.registry import register_model
-from occvae.ops.evaluator import Field
+from occvae.ops.field import Field
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
+from occvae.ops.validation import suitable_coarse_resolution
 
 if TYPE_CHECKING:
     import trimesh
@@ -40,17 +40,17 @@ class OccupancyModel(nn.Module):
     training.
 
     Args:
-        encoder: pictures of `image_size` to embeddings.
+        encoder: images of `image_size` to embeddings.
         decoder: points and an embedding to logits.
-        image_size: edge in pixels that pictures are resized to.
+        image_size: edge in pixels that images are resized to.
         threshold: probability from which a point counts as occupied when none is given. Below 0.5
-            because the set that maximises the expected IoU J is {p >= J / (1 + J)}.
+            because the set that maximizes the expected IoU J is {p >= J / (1 + J)}.
     """
 
     target = "points"
     """What of a shape it is trained on."""
-    backdrop = 255
-    """The grey that transparent pictures are laid on."""
+    background_gray = 255
+    """The gray that transparent images are laid on."""
 
     precision: str | None = None
     """Of predictions: "fp32", "fp16", "bf16", or None for the default of `CbnDecoder.pack`."""
@@ -69,7 +69,7 @@ class OccupancyModel(nn.Module):
         """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E): the mean over the views."""
         check_images(images)
         batch, views = images.shape[:2]
-        flat = resize_pictures(images.flatten(0, 1), self.image_size)
+        flat = resize_images(images.flatten(0, 1), self.image_size)
         return self.encoder(flat).view(batch, views, -1).mean(dim=1)
 
     def decode(self, points: Tensor, conditioning: Tensor) -> Tensor:
@@ -89,10 +89,10 @@ class OccupancyModel(nn.Module):
 
     @torch.no_grad()
     def predict_voxels(self, images: Tensor, resolution: int = 32) -> Tensor:
-        """Probabilities (B, R, R, R) at the cell centres of the unit cube, indexed [x, y, z]."""
+        """Probabilities (B, R, R, R) at the cell centers of the unit cube, indexed [x, y, z]."""
         with evaluation_mode(self):
             conditioning = self.encode(images)
-            points = cell_centres(resolution, images.device).expand(len(images), -1, -1)
+            points = cell_centers(resolution, images.device).expand(len(images), -1, -1)
             logits = self._query(points, conditioning)
             return logits.sigmoid().view(-1, resolution, resolution, resolution)
 
@@ -117,7 +117,7 @@ class OccupancyModel(nn.Module):
             progress: as in `occvae.mise`.
             refine_vertices, normals: as in `occvae.extract_mesh`.
         """
-        from occvae.meshing import extract_mesh
+        from occvae.geometry.extract_mesh import extract_mesh
 
         threshold = self.threshold if threshold is None else threshold
         check_threshold(threshold)

@@ -7,7 +7,7 @@ from torch import nn
 
 from occvae.errors import UserError
 from occvae.models.registry import create_model
-from occvae.whole_files import write_whole
+from occvae.system.atomic_write import write_whole
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # Where a training run keeps its exports, in the order they are looked for.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occvae.arguments import MIN_EDGE_FRACTION
-from occvae.sparse_grid import SparseGrid
+from occvae.ops.sparse_grid import SparseGrid
+from occvae.ops.validation import MIN_EDGE_FRACTION
 
 
 def count_cap_points(grid: SparseGrid, level: float) -> int:

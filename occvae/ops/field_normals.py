@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from occvae.ops.evaluator import Field, Progress
+from occvae.ops.field import Field, Progress
 
 # With gradients a network keeps its activations, 0.1 MB a point at width 256: chunks are small.
 _POINTS_WITH_GRADIENTS = 8192

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from occvae import _extension
+from occvae.ops import _extension
 from occvae.ops import inside_mesh_reference as reference
 
 METHODS = ("parity", "winding")
@@ -24,14 +24,14 @@ def inside_mesh(
     odd number. Every crossing is decided without rounding error, whatever the size of coordinates
     and the shape of faces, and the answer depends on the faces as a set only: not on their order,
     that of their corners or that of points. It is right wherever each edge has an even number of
-    faces (`occvae.mesh_checks.check_mesh` tells); their orientation is of no account.
+    faces (`occvae.geometry.mesh_checks.check_mesh` tells); their orientation is of no account.
 
     A point on the surface has the answer of the points next to it towards +z, among these of those
     towards +x, among these of those towards +y. So the mesh of a box contains its lower faces and
     not its upper ones, and of meshes that fill space without overlap exactly one contains a point.
 
     "winding" is for meshes with holes, whose faces are oriented outwards as far as they go: the
-    generalised winding number (Jacobson, Kavan and Sorkine-Hornung 2013) is at least 0.5. It is not
+    generalized winding number (Jacobson, Kavan and Sorkine-Hornung 2013) is at least 0.5. It is not
     approximated. The CPU kernel replaces groups of faces, seen from afar, by their borders; the
     CUDA kernel and the reference add up all faces for each point.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occvae import _extension
-from occvae.arguments import check_callable, check_count, check_level, check_progress
-from occvae.memory import require_memory
+from occvae.ops import _extension
 from occvae.ops.caps import count_cap_points
-from occvae.ops.evaluator import Evaluator, Field, Progress
+from occvae.ops.field import Evaluator, Field, Progress
 from occvae.ops.marching_cubes_reference import import_mcubes, march
+from occvae.ops.sparse_grid import SparseGrid
+from occvae.ops.validation import check_callable, check_count, check_level, check_progress
 from occvae.ops.vertex_refinement import refine_vertices as move_vertices
-from occvae.sparse_grid import SparseGrid
+from occvae.system.memory import require_memory
 
 Mesh = tuple[Tensor, Tensor]
 _Parts = tuple[Tensor, Tensor, Tensor, Tensor]  # vertices, faces, edges, ends

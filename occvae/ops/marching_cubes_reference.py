@@ -11,8 +11,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from occvae.arguments import MIN_EDGE_FRACTION
-from occvae.sparse_grid import lattice_to_world
+from occvae.ops.sparse_grid import lattice_to_world
+from occvae.ops.validation import MIN_EDGE_FRACTION
 
 
 def march(

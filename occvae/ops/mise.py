@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from occvae import _extension
-from occvae.arguments import (
+from occvae.ops import _extension, mise_native, mise_reference
+from occvae.ops.field import Evaluator, Field, Progress
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid
+from occvae.ops.validation import (
     check_bounds,
     check_callable,
     check_count,
@@ -13,9 +15,6 @@ from occvae.arguments import (
     check_progress,
     check_resolutions,
 )
-from occvae.ops import mise_native, mise_reference
-from occvae.ops.evaluator import Evaluator, Field, Progress
-from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid
 
 
 def mise(
@@ -35,7 +34,7 @@ def mise(
 
     Exact multiresolution isosurface extraction (MISE, Mescheder et al., "Occupancy Networks", CVPR
     2019): a cell is split in 8 while known lattice points of its closed cube, points added by finer
-    neighbours included, lie on both sides of `level`. A value equal to `level` is on both sides.
+    neighbors included, lie on both sides of `level`. A value equal to `level` is on both sides.
     The points evaluated are the least set closed under this rule. What it cannot find is a part
     that lies within coarse cells, touches no coarse lattice point and no refined cell: choose a
     larger `coarse_resolution` for parts thinner than a coarse cell.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from occvae.memory import FreeMemory
+from occvae.system.memory import FreeMemory
 
 _POINT_BYTES = 12 + 8  # coordinates and shape index
 

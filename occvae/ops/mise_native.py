@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occvae import _extension
-from occvae.ops.evaluator import Evaluator
+from occvae.ops import _extension
+from occvae.ops.field import Evaluator
 from occvae.ops.mise_memory import MiseMemory
 from occvae.ops.mise_reference import coarse_lattice
 
@@ -41,7 +41,7 @@ def refine(
             break
         problems = cells.mark(points, shape_index, values, level)
         splits, added = cells.choose()
-        nan, _, new = torch.cat([problems, added]).tolist()  # the one synchronisation of a round
+        nan, _, new = torch.cat([problems, added]).tolist()  # the one synchronization of a round
         if nan:
             evaluate.refuse_nan(values, points, shape_index)
         if new == 0:

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from occvae.ops.mise_memory import MiseMemory
 
-# The 27 neighbours of a cell in lexicographic order: 0..12 precede the cell, 13 is the cell itself.
-_NEIGHBOURS = list(product((-1, 0, 1), repeat=3))
+# The 27 neighbors of a cell in lexicographic order: 0..12 precede the cell, 13 is the cell itself.
+_NEIGHBORS = list(product((-1, 0, 1), repeat=3))
 # While new points are marked each takes indices in int64 of itself and of the cells around it.
 _WORKING_BYTES = 160
 # The points a split adds, in half edges from the cell's lower corner: 12 edge middles, 6 face
-# middles, 1 centre. The 8 corners were known before.
+# middles, 1 center. The 8 corners were known before.
 _NEW_POINTS = [offset for offset in product((0, 1, 2), repeat=3) if 1 in offset]
 
 
@@ -39,7 +39,7 @@ def refine(
     Rule (Mescheder et al. 2019, section 3.2, made exact): a leaf cell above the finest level whose
     closed cube holds known points on both sides of `level` is split into 8; points equal to
     `level` are on both sides. Known points are the coarse lattice and the 27 points of every split
-    cell. Points on a leaf's faces and edges that a finer neighbour added count as well. Knowing
+    cell. Points on a leaf's faces and edges that a finer neighbor added count as well. Knowing
     more points never takes a reason to split away, so every order of splitting ends in the same
     set; here each round splits all leaves that qualify.
 
@@ -96,7 +96,7 @@ class _Cells:
     """State of all cells above the finest level, one dense array a level.
 
     `_split` and `_marks` have a border of one cell around the domain, which is never split and
-    whose marks nobody reads: it stands for the missing neighbours at the domain's faces.
+    whose marks nobody reads: it stands for the missing neighbors at the domain's faces.
     """
 
     def __init__(self, coarse_resolution: int, depth: int, num_shapes: int, device: torch.device):
@@ -184,10 +184,10 @@ def _unshared_points(split: Tensor, flat: Tensor, edge: int) -> tuple[Tensor, Te
         as an index into `flat`, that owns each.
     """
     takes: dict[tuple[int, int, int], Tensor] = {}
-    for position, neighbour in enumerate(_NEIGHBOURS):
-        dx, dy, dz = neighbour
+    for position, neighbor in enumerate(_NEIGHBORS):
+        dx, dy, dz = neighbor
         state = split[flat + (dx * edge + dy) * edge + dz]
-        takes[neighbour] = state > 0 if position < 13 else state == 1
+        takes[neighbor] = state > 0 if position < 13 else state == 1
     owned = torch.stack(
         [~torch.stack([takes[n] for n in _cells_around(point)]).any(0) for point in _NEW_POINTS], 1
     )
@@ -197,6 +197,6 @@ def _unshared_points(split: Tensor, flat: Tensor, edge: int) -> tuple[Tensor, Te
 
 
 def _cells_around(point: tuple[int, int, int]) -> list[tuple[int, int, int]]:
-    """Neighbours (and the cell itself) whose closed cube has a point of a cell's 27-stencil."""
+    """Neighbors (and the cell itself) whose closed cube has a point of a cell's 27-stencil."""
     sides = {0: (-1, 0), 1: (0,), 2: (0, 1)}
     return list(product(*(sides[coordinate] for coordinate in point)))

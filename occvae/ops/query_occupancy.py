@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from occvae import _extension
-from occvae.ops import query_reference
+from occvae.ops import _extension
+from occvae.ops import query_occupancy_reference as query_reference
 
 PRECISIONS = ("fp32", "fp16", "bf16")  # in the order of csrc/query_occupancy.h
 PANEL = 32  # channels come in multiples of it

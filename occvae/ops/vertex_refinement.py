@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from occvae.arguments import MIN_EDGE_FRACTION
-from occvae.memory import require_memory
 from occvae.ops.marching_cubes_reference import (
     edge_fractions,
     vertices_on_edges,
     within_domain,
 )
+from occvae.ops.validation import MIN_EDGE_FRACTION
+from occvae.system.memory import require_memory
 
 # A step keeps at least this share of the bracket to its ends: where one height is far larger than
 # the other, as with the saturated logits of a network, the bracket shrinks all the same.

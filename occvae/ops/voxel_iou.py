@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from occvae import _extension
-from occvae.ops import reference
+from occvae.ops import _extension
+from occvae.ops import voxel_iou_reference as reference
 
 _PRED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)

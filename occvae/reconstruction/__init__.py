@@ -1,6 +1,6 @@
-"""Pictures to mesh files, each with a preview beside it."""
+"""Images to mesh files, each with a preview beside it."""
 
-from occvae.reconstruction.paths import FORMATS, find_pictures, output_paths
+from occvae.reconstruction.paths import FORMATS, find_images, output_paths
 from occvae.reconstruction.pipeline import reconstruct_files
 from occvae.reconstruction.prediction import paint_uncertainty, predict_meshes
 from occvae.reconstruction.settings import ReconstructionSettings
@@ -8,7 +8,7 @@ from occvae.reconstruction.settings import ReconstructionSettings
 __all__ = [
     "FORMATS",
     "ReconstructionSettings",
-    "find_pictures",
+    "find_images",
     "output_paths",
     "paint_uncertainty",
     "predict_meshes",

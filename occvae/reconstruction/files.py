@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from occvae.data.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.errors import UserError
-from occvae.turntable import write_turntable
-from occvae.whole_files import write_whole
+from occvae.system.atomic_write import write_whole
+from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+from occvae.visualize.turntable import write_turntable
 
 if TYPE_CHECKING:
     import trimesh
@@ -42,17 +42,17 @@ def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimes
 
     Args:
         output: beside which it goes, named .preview.png.
-        pixels: (V, S, S, 3) uint8, the pictures as the model saw them; the first four are shown.
+        pixels: (V, S, S, 3) uint8, the images as the model saw them; the first four are shown.
         meshes: the first eight are shown.
     """
-    # Not merely .png: that may be the very picture.
+    # Not merely .png: that may be the very image.
     path = output.with_suffix(".preview.png")
-    write_output(path, preview_picture(pixels, meshes).save)
+    write_output(path, preview_image(pixels, meshes).save)
     return path
 
 
 def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str) -> list[Path]:
-    """One beside each mesh, a gif or png; see `occvae.turntable`."""
+    """One beside each mesh, a gif or png; see `occvae.visualize.turntable`."""
     turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
     for turntable, mesh in zip(turntables, meshes, strict=True):
         write_output(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
@@ -71,7 +71,7 @@ def write_output(path: Path, save: Callable[[Path], object]) -> None:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def preview_picture(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
+def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
     """See `write_previews`."""
     seen = [
         np.asarray(Image.fromarray(view).resize((_TILE, _TILE), Image.Resampling.BILINEAR))

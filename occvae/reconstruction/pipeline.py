@@ -1,4 +1,4 @@
-"""reconstruct_files(): pictures to mesh files, in batches, with a line for each object."""
+"""reconstruct_files(): images to mesh files, in batches, with a line for each object."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from occvae.console import one_line
-from occvae.data.preparation import prepare_picture
 from occvae.errors import UserError
-from occvae.mesh_checks import check_mesh
-from occvae.meshing import ProgressBar
+from occvae.geometry.extract_mesh import ProgressBar
+from occvae.geometry.mesh_checks import check_mesh
+from occvae.images.preprocess import prepare_image
 from occvae.reconstruction.files import (
     OutputError,
     hypothesis_paths,
@@ -22,15 +21,16 @@ from occvae.reconstruction.files import (
     write_previews,
     write_turntables,
 )
-from occvae.reconstruction.paths import check_writable
 from occvae.reconstruction.prediction import Prediction, predict_meshes
 from occvae.reconstruction.settings import ReconstructionSettings
+from occvae.system.atomic_write import check_writable
+from occvae.system.terminal import one_line
 
 _FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
 
 
 class _Object(NamedTuple):
-    name: str  # its first picture
+    name: str  # its first image
     pixels: np.ndarray  # (V, S, S, 3) uint8
     notes: list[str]
     output: Path
@@ -44,7 +44,7 @@ def reconstruct_files(
     *,
     device: torch.device | str = "cpu",
 ) -> None:
-    """Reconstructs objects from their pictures, and writes meshes and previews.
+    """Reconstructs objects from their images, and writes meshes and previews.
 
     A line on stdout says for each object what was written and whether it is watertight, or one on
     stderr why nothing was; the others are done all the same. A batch that fails is done again
@@ -52,7 +52,7 @@ def reconstruct_files(
 
     Args:
         model: of `occvae.from_pretrained`.
-        images: picture files of each object.
+        images: image files of each object.
         outputs: mesh file of each object, of the format its suffix says; previews and turntables
             go beside it. With `num_samples` its hypotheses are numbered: chair-1.glb, ...
         settings: None for the defaults.
@@ -68,7 +68,7 @@ def reconstruct_files(
         check_writable(output)
     run = _Run(model.to(device).eval(), settings, torch.device(device), total=len(images))
     pairs = list(zip(images, outputs, strict=True))
-    # The pictures of a batch are read when its turn comes: of thousands, few are in memory.
+    # The images of a batch are read when its turn comes: of thousands, few are in memory.
     for _, alike in itertools.groupby(pairs, key=lambda pair: len(pair[0])):
         alike = list(alike)
         for start in range(0, len(alike), settings.batch_size):
@@ -82,7 +82,7 @@ class _Run:
         self.total, self.done, self.failed = total, 0, []
 
     def reconstruct(self, batch) -> None:
-        """A batch of (pictures, output), all with the same number of pictures."""
+        """A batch of (images, output), all with the same number of images."""
         objects = []
         for images, output in batch:
             try:
@@ -148,14 +148,12 @@ class _Run:
 def _read(
     images: list[str | Path], output: Path, model, settings: ReconstructionSettings
 ) -> _Object:
-    pictures = [
-        prepare_picture(image, model.image_size, settings.background, model.backdrop)
+    prepared = [
+        prepare_image(image, model.image_size, settings.background, model.background_gray)
         for image in images
     ]
-    notes = list(dict.fromkeys(picture.note for picture in pictures if picture.note))
-    return _Object(
-        str(images[0]), np.stack([picture.pixels for picture in pictures]), notes, output
-    )
+    notes = list(dict.fromkeys(view.note for view in prepared if view.note))
+    return _Object(str(images[0]), np.stack([view.pixels for view in prepared]), notes, output)
 
 
 def _write(item: _Object, prediction: Prediction, settings: ReconstructionSettings) -> str:
@@ -167,19 +165,19 @@ def _write(item: _Object, prediction: Prediction, settings: ReconstructionSettin
     for path, mesh in pairs:
         write_mesh(path, mesh)
     paths, meshes = [path for path, _ in pairs], [mesh for _, mesh in pairs]
-    pictures = [write_previews(item.output, item.pixels, meshes)]
+    images = [write_previews(item.output, item.pixels, meshes)]
     if settings.turntable:
-        pictures += write_turntables(paths, meshes, settings.turntable)
+        images += write_turntables(paths, meshes, settings.turntable)
     written = [
         f"{path} ({len(mesh.faces)} faces, {check_mesh(mesh.vertices, mesh.faces)})"
         for path, mesh in pairs
     ]
-    written += map(str, pictures)
+    written += map(str, images)
     notes = list(item.notes)
     if len(pairs) < len(prediction.meshes):
         notes.append(f"{len(prediction.meshes) - len(pairs)} hypotheses without a surface")
-    if prediction.deviation is not None:
-        notes.append(f"mean deviation of the occupancy {prediction.deviation:.3f}")
+    if prediction.std is not None:
+        notes.append(f"mean deviation of the occupancy {prediction.std:.3f}")
     return "; ".join([f"{item.name} -> {', '.join(written)}", *notes])
 
 

@@ -1,4 +1,4 @@
-"""From prepared pictures to meshes: what is asked of a model, object by object or together."""
+"""From prepared images to meshes: what is asked of a model, object by object or together."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occvae.mesh_processing import process_mesh
-from occvae.models.pix2vox.blocks import sample_volume
-from occvae.predictions import check_probabilities
+from occvae.geometry.mesh_processing import process_mesh
+from occvae.geometry.voxels_to_mesh import sample_volume
+from occvae.models.checks import check_probabilities
 from occvae.reconstruction.settings import ReconstructionSettings
 
 if TYPE_CHECKING:
     import trimesh
 
-    from occvae.ops.evaluator import Progress
+    from occvae.ops.field import Progress
 
 # Hypotheses that an uncertainty is calculated from.
 _UNCERTAINTY_SAMPLES = 16
-# Colours of standard deviations of the occupancy. It lies in [0, 1], so they are at most 0.5.
+# Colors of standard stds of the occupancy. It lies in [0, 1], so they are at most 0.5.
 _RAMP_AT = (0.0, 0.25, 0.5)
 _RAMP = np.array([[225, 225, 225], [245, 190, 60], [200, 30, 30]], np.float64)
 
@@ -30,7 +30,7 @@ class Prediction(NamedTuple):
 
     meshes: list[trimesh.Trimesh]
     """One, or one for each hypothesis."""
-    deviation: float | None = None
+    std: float | None = None
     """Standard deviation of the occupancy, mean over the vertices of all meshes, if asked for."""
 
 
@@ -40,7 +40,7 @@ def predict_meshes(
 ) -> list[Prediction]:
     """What a model makes of each object.
 
-    Hypotheses depend on the seed and the object's own pictures, not on the others of the batch.
+    Hypotheses depend on the seed and the object's own images, not on the others of the batch.
 
     Args:
         model: on the device of the images.
@@ -77,21 +77,21 @@ def predict_meshes(
     ]
 
 
-def paint_uncertainty(mesh: trimesh.Trimesh, deviations: Tensor) -> np.ndarray:
-    """Colours vertices by how much hypotheses differ there: grey 0, orange 0.25, red 0.5.
+def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:
+    """Colors vertices by how much hypotheses differ there: gray 0, orange 0.25, red 0.5.
 
     Args:
         mesh: gets `visual.vertex_colors`.
-        deviations: (R, R, R) standard deviations over the unit cube, as of
+        stds: (R, R, R) standard stds over the unit cube, as of
             `Pix2VoxVae.predict_uncertainty`.
 
     Returns:
-        (V,) float64 deviations at the vertices.
+        (V,) float64 standard deviations at the vertices.
     """
     points = torch.as_tensor(np.array(mesh.vertices), dtype=torch.float32)
-    values = sample_volume(deviations.float().cpu()[None], points[None])[0].double().numpy()
-    colours = np.stack([np.interp(values, _RAMP_AT, channel) for channel in _RAMP.T], axis=-1)
-    mesh.visual.vertex_colors = np.round(colours).astype(np.uint8)
+    values = sample_volume(stds.float().cpu()[None], points[None])[0].double().numpy()
+    colors = np.stack([np.interp(values, _RAMP_AT, channel) for channel in _RAMP.T], axis=-1)
+    mesh.visual.vertex_colors = np.round(colors).astype(np.uint8)
     return values
 
 
@@ -109,6 +109,6 @@ def _process(mesh: trimesh.Trimesh, settings: ReconstructionSettings) -> trimesh
 
 def _paint(model, item: Tensor, meshes: list[trimesh.Trimesh], seed: int) -> float:
     generator = torch.Generator(item.device).manual_seed(seed)
-    _, deviations = model.predict_uncertainty(item, _UNCERTAINTY_SAMPLES, generator=generator)
-    values = [paint_uncertainty(mesh, deviations[0]) for mesh in meshes if len(mesh.faces)]
+    _, stds = model.predict_uncertainty(item, _UNCERTAINTY_SAMPLES, generator=generator)
+    values = [paint_uncertainty(mesh, stds[0]) for mesh in meshes if len(mesh.faces)]
     return float(np.concatenate(values).mean()) if values else 0.0

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from occvae.arguments import suitable_coarse_resolution
-from occvae.data.background import import_rembg
-from occvae.data.preparation import BACKGROUNDS
 from occvae.errors import UserError
-from occvae.mesh_processing import LEAST_FACES, import_simplify
+from occvae.geometry.mesh_processing import LEAST_FACES, import_simplify
+from occvae.images.background import import_rembg
+from occvae.images.preprocess import BACKGROUNDS
 from occvae.models.inference import check_threshold
-from occvae.turntable import KINDS
+from occvae.ops.validation import suitable_coarse_resolution
+from occvae.visualize.turntable import KINDS
 
 # (least, most) of each whole number; what is beyond takes forever or means nothing.
 _RANGES = {
@@ -24,7 +24,7 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class ReconstructionSettings:
-    """How pictures become meshes; UserError where a value makes no sense."""
+    """How images become meshes; UserError where a value makes no sense."""
 
     resolution: int = 128  # cells along each axis
     threshold: float | None = None  # probability of the surface; None takes the model's own
@@ -32,12 +32,12 @@ class ReconstructionSettings:
     normals: bool = False  # likewise
     blocks: bool = False  # a cube for each voxel, of models that make voxels
     num_samples: int | None = None  # hypotheses of a variational model; None for its mean
-    uncertainty: bool = False  # colours that say how much the hypotheses differ
+    uncertainty: bool = False  # colors that say how much the hypotheses differ
     seed: int = 0  # of hypotheses
-    largest: bool = False  # see occvae.mesh_processing, these three
+    largest: bool = False  # see occvae.geometry.mesh_processing, these three
     smooth: int = 0
     decimate: int | None = None
-    background: str = "auto"  # see occvae.data.preparation
+    background: str = "auto"  # see occvae.images.preprocess
     turntable: str | None = None  # gif or png
     batch_size: int = 8  # objects that the model gets together
 
@@ -76,7 +76,7 @@ class ReconstructionSettings:
             raise UserError(f"{model.arch} makes no voxels, so it has no blocks")
         if self.num_samples is not None and not hasattr(model, "predict_samples"):
             raise UserError(
-                f"{model.arch} has one answer for a picture: hypotheses (num_samples) need a "
+                f"{model.arch} has one answer for an image: hypotheses (num_samples) need a "
                 "variational model such as pix2vox-vae"
             )
         if self.uncertainty and not hasattr(model, "predict_uncertainty"):
@@ -90,6 +90,6 @@ class ReconstructionSettings:
         except ValueError as error:
             raise UserError(str(error)) from None
         if self.uncertainty and format not in ("glb", "ply"):
-            raise UserError(f".{format} files keep no colours of vertices: choose glb or ply")
+            raise UserError(f".{format} files keep no colors of vertices: choose glb or ply")
         if self.normals and format not in ("glb", "ply", "obj"):
             raise UserError(f".{format} files keep no normals of vertices: choose glb, ply or obj")

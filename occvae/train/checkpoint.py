@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from occvae.errors import UserError
-from occvae.whole_files import to_disk
+from occvae.system.atomic_write import to_disk
 
 TRAIN_CONFIG = "train_config.json"
 FORMAT_VERSION = 3
@@ -37,7 +37,7 @@ class Progress:
 
     Args:
         arch: of the model.
-        step: optimiser steps done.
+        step: optimizer steps done.
         samples: taken so far, by all ranks together.
         engine: see `Engine.state`; None before the first step.
         best_iou: of the validations so far.

@@ -21,11 +21,11 @@ class DataConfig:
     num_near_points: int = 0
     """How many of them lie near the surface, of datasets that have such points."""
     num_views: int = 1
-    """Pictures of a shape in a step."""
+    """Images of a shape in a step."""
     min_views: int | None = None
-    """Draws from so many to num_views pictures, as many for all shapes of a step."""
+    """Draws from so many to num_views images, as many for all shapes of a step."""
     augment: bool = False
-    """Random backgrounds, colours and noise of the training pictures."""
+    """Random backgrounds, colors and noise of the training images."""
     num_workers: int = 4
     """Loader processes of a rank."""
 
@@ -36,7 +36,7 @@ class OptimConfig:
     batch_size: int = 64
     """Shapes of a rank in a micro step."""
     accumulation_steps: int = 1
-    """Micro steps of an optimiser step."""
+    """Micro steps of an optimizer step."""
     lr: float = 1e-4
     """Peak of warm-up and cosine decay."""
     weight_decay: float = 0.05
@@ -70,11 +70,11 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """auto: bf16 autocast where the hardware multiplies bf16, otherwise fp32. fp16: on GPUs."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """What is shared out among ranks: nothing, optimiser states, gradients too, weights too."""
+    """What is shared out among ranks: nothing, optimizer states, gradients too, weights too."""
     sync_batch_norm: bool = True
     """Statistics of all ranks; otherwise each has its own, and those of the first are kept."""
     offload_optimizer: bool = False
-    """The optimiser's states in the CPU's memory, and its arithmetic there."""
+    """The optimizer's states in the CPU's memory, and its arithmetic there."""
     activation_checkpointing: bool = False
     """Blocks compute their activations again for the backward pass instead of keeping them."""
     deepspeed_config: dict[str, Any] | str | None = None

@@ -31,7 +31,7 @@ _ADVICE = {
     "csv_monitor": "metrics are in the run folder",
     "data_types": "set precision",
     "elasticity": "checkpoints resume on any number of ranks without it",
-    "optimizer": "the optimiser is AdamW; set optim.lr and optim.weight_decay",
+    "optimizer": "the optimizer is AdamW; set optim.lr and optim.weight_decay",
     "scheduler": "set optim.schedule and optim.warmup_steps",
     "tensorboard": "metrics are in the run folder",
     "torch_autocast": "set precision",
@@ -94,7 +94,7 @@ def make_deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | 
         "gradient_clipping": config.optim.clip_norm if stage else 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # DeepSpeed's own optimiser for offloaded states would be compiled at run time.
+        # DeepSpeed's own optimizer for offloaded states would be compiled at run time.
         "zero_force_ds_cpu_optimizer": False,
         # Autocast rather than DeepSpeed's half modes: parameters and checkpoints stay fp32.
         "torch_autocast": {
@@ -172,7 +172,7 @@ def _check_zero(zero: Config, config: TrainConfig, device_type: str) -> None:
     for unsupported in {"offload_param", "cpu_offload", "cpu_offload_param", "zenflow"} & set(zero):
         raise UserError(
             f"deepspeed_config: leave out {name}.{unsupported}: what can be offloaded are the "
-            "optimiser's states, by offload_optimizer=true"
+            "optimizer's states, by offload_optimizer=true"
         )
     for quantized in zero:
         if quantized.startswith("zero_quantized") and zero[quantized] and device_type == "cpu":

@@ -1,6 +1,6 @@
 """A model under DeepSpeed: mixed precision, ZeRO, gradient accumulation and clipping.
 
-Nothing is compiled at run time: the optimiser is torch's own AdamW handed over by us.
+Nothing is compiled at run time: the optimizer is torch's own AdamW handed over by us.
 """
 
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from occvae.models.batch_norm import synchronise_batch_norm
+from occvae.models.batch_norm import synchronize_batch_norm
 from occvae.train import zero_state
+from occvae.train.activation_checkpointing import checkpoint_activations
 from occvae.train.config import TrainConfig
 from occvae.train.deepspeed_config import make_deepspeed_config
 from occvae.train.parallel import world_size
-from occvae.train.precision import LossScale, autocast_dtype
-from occvae.train.recomputation import recompute_activations
+from occvae.train.precision import GradScalerState, autocast_dtype
 
 
 class Engine:
@@ -27,7 +27,7 @@ class Engine:
         schedule: factor of the learning rate at a step.
         device: of this rank.
         step: that the weights are of.
-        moments: of the optimiser at that step, as `moments()` gives them; None on ranks other than
+        moments: of the optimizer at that step, as `moments()` gives them; None on ranks other than
             the first, which hands them out.
         state: what else there was at that step, as `state()` gives it, on every rank.
 
@@ -55,11 +55,11 @@ class Engine:
         self._clip_norm = config.optim.clip_norm
         self.skipped = self.gradients_failed = False
         # Under ZeRO-3 a rank holds its share of the weights only; whole ones go into copies of it.
-        self._hollow = zero_state.hollow_copy(model) if self._stage == 3 else None
+        self._empty_model = zero_state.empty_copy(model) if self._stage == 3 else None
         if world_size() > 1 and config.sync_batch_norm:
-            synchronise_batch_norm(model)
+            synchronize_batch_norm(model)
         if config.activation_checkpointing:
-            recompute_activations(model)
+            checkpoint_activations(model)
         model.to(device)
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, config.optim.weight_decay, config.optim.lr),
@@ -78,12 +78,12 @@ class Engine:
         self._updates = state["updates"]
         self._scale = None
         if self.dtype == torch.float16:
-            self._scale = self._own_loss_scale(LossScale(*state["loss_scale"]))
+            self._scale = self._own_loss_scale(GradScalerState(*state["loss_scale"]))
         zero_state.create_moments(self._engine, self._updates)
         if step:
             zero_state.set_moments(self._engine, moments)
 
-    def _own_loss_scale(self, scale: LossScale) -> LossScale:
+    def _own_loss_scale(self, scale: GradScalerState) -> GradScalerState:
         """In place of DeepSpeed's for autocast, which clips gradients that are still scaled.
 
         Under ZeRO each rank would also decide alone whether its share has overflowed.
@@ -95,18 +95,18 @@ class Engine:
         return scale
 
     def train_step(self, loss: torch.Tensor) -> None:
-        """Backward of a micro step; the optimiser moves when enough have been accumulated."""
+        """Backward of a micro step; the optimizer moves when enough have been accumulated."""
         self.backward(loss)
         self.step()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds a micro step's gradients, of all ranks together when the optimiser is to move."""
+        """Adds a micro step's gradients, of all ranks together when the optimizer is to move."""
         if self._scale is not None and self._stage == 0:
             loss = loss * self._scale.value
         self._engine.backward(loss)
 
     def step(self) -> None:
-        """After `backward`: moves the optimiser when enough micro steps have been accumulated.
+        """After `backward`: moves the optimizer when enough micro steps have been accumulated.
 
         Weights stay as they are when the gradients are not finite; `skipped` tells.
         """
@@ -173,9 +173,9 @@ class Engine:
         Under ZeRO-3 a copy, which takes memory for as long as it is kept.
         """
         module = self._engine.module
-        if self._hollow is None:
+        if self._empty_model is None:
             return module
-        return zero_state.whole_copy(module, self._hollow).train(module.training)
+        return zero_state.gathered_copy(module, self._empty_model).train(module.training)
 
     def state(self) -> dict[str, Any]:
         """JSON values: the steps in which weights moved, and of fp16 the loss scale."""
@@ -183,7 +183,7 @@ class Engine:
         return {"updates": self._updates, "loss_scale": scale}
 
     def moments(self) -> dict[str, torch.Tensor]:
-        """Collective: the optimiser's moments by name of moment and parameter, on the CPU.
+        """Collective: the optimizer's moments by name of moment and parameter, on the CPU.
 
         Empty on ranks other than the first.
         """

@@ -11,7 +11,7 @@ class MachineFailure(UserError):
     """No mistake of the user: the same command with --resume may well succeed."""
 
 
-class ToldElsewhere(UserError):
+class ReportedByPeer(UserError):
     """What another rank names, with the exit status that it has."""
 
     def __init__(self, where: str, status: int = 2):
@@ -21,7 +21,7 @@ class ToldElsewhere(UserError):
 
 def exit_status(error: Exception) -> int:
     """1: resume it as it is. 2: something must be corrected first."""
-    if isinstance(error, ToldElsewhere):
+    if isinstance(error, ReportedByPeer):
         return error.status
     return 1 if isinstance(error, MachineFailure) else 2
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import MutableMapping
 
 from occvae.errors import UserError
-from occvae.train.failures import ToldElsewhere
+from occvae.train.failures import ReportedByPeer
 
 Environment = MutableMapping[str, str]
 
@@ -128,7 +128,7 @@ def _check(env: Environment) -> None:
 
 def _incomplete(message: str, rank: str) -> UserError:
     """Every rank misses the same; the first one says so."""
-    return UserError(message) if rank == "0" else ToldElsewhere(message)
+    return UserError(message) if rank == "0" else ReportedByPeer(message)
 
 
 def check_address(env: Environment) -> None:
@@ -139,7 +139,7 @@ def check_address(env: Environment) -> None:
     except (OSError, UnicodeError) as error:
         message = f"MASTER_ADDR={address}: no such host ({getattr(error, 'strerror', error)})"
         first = env["LOCAL_RANK"] == "0"
-        raise UserError(message) if first else ToldElsewhere(message) from None
+        raise UserError(message) if first else ReportedByPeer(message) from None
 
 
 def choose_interface(env: Environment) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from occvae.whole_files import write_whole
+from occvae.system.atomic_write import write_whole
 
 
 class RunLogger:

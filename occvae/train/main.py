@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from occvae import console
 from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
 from occvae.models.registry import list_models, model_options
+from occvae.system import terminal as console
+from occvae.system.atomic_write import write_whole
 from occvae.train import parallel
 from occvae.train.checkpoint import (
     TRAIN_CONFIG,
@@ -25,7 +26,7 @@ from occvae.train.config import DataConfig, TrainConfig, apply_overrides, from_d
 from occvae.train.deepspeed_config import resolve_deepspeed
 from occvae.train.failures import (
     MachineFailure,
-    ToldElsewhere,
+    ReportedByPeer,
     exit_status,
     last_line,
     lost_contact,
@@ -35,7 +36,6 @@ from occvae.train.failures import (
 from occvae.train.launch import complete_environment
 from occvae.train.presets import PRESETS, make_preset
 from occvae.train.run_lock import lock_run
-from occvae.whole_files import write_whole
 
 # Of a rank, whose own batch norm statistics would be poor.
 _FEW_SAMPLES = 16
@@ -78,14 +78,14 @@ def _join_and_train(options: argparse.Namespace) -> int:
         if not options.resume:
             _configure(options)  # and so is a wrong setting
     except UserError as error:  # every rank fails alike
-        raise error if os.environ["RANK"] == "0" else ToldElsewhere("see rank 0") from None
+        raise error if os.environ["RANK"] == "0" else ReportedByPeer("see rank 0") from None
     with parallel.distributed(options.timeout) as device:
         return _train(options, device)
 
 
 def _fail(error: Exception) -> int:
     """Tells an error in one line, unless another rank does; returns the exit status."""
-    if not isinstance(error, ToldElsewhere):
+    if not isinstance(error, ReportedByPeer):
         rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
         # What goes wrong on the first rank is mostly wrong everywhere.
         where = ""

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from occvae.data.dataset import Batch
-from occvae.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
 from occvae.models.pix2vox.voxel_model import VoxelOutput
 from occvae.train.config import OptimConfig
+from occvae.train.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
 
-# Variance of a latent's mean among pictures from which it counts as used (Burda et al. 2016).
+# Variance of a latent's mean among images from which it counts as used (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
 
 
@@ -21,12 +21,12 @@ class Objective(Protocol):
         """What the model's `forward` takes."""
 
     def loss(self, output: Any, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise at a step, and figures for the log."""
+        """The scalar to minimize at a step, and figures for the log."""
 
     def predict(self, model: nn.Module, batch: Batch) -> Any:
         """The output in eval mode, as `occvae evaluate` computes it."""
 
-    def compared(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def iou_inputs(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Probabilities and the truth, for IoU."""
 
 
@@ -45,7 +45,7 @@ class PointObjective:
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         return model.predict_points(*self.inputs(batch))
 
-    def compared(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def iou_inputs(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return output.float().sigmoid(), batch["occupancies"]
 
 
@@ -84,7 +84,7 @@ class VoxelObjective:
     def predict(self, model: nn.Module, batch: Batch) -> VoxelOutput:
         return model(*self.inputs(batch))
 
-    def compared(self, output: VoxelOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+    def iou_inputs(self, output: VoxelOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         return output.refined.float(), batch["voxels"]
 
 
@@ -95,7 +95,7 @@ def create_objective(model: nn.Module, optim: OptimConfig) -> Objective:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Tensors on the device, pictures as floats in [0, 1]."""
+    """Tensors on the device, images as floats in [0, 1]."""
     moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
     moved["images"] = moved["images"].float() / 255.0
     return moved

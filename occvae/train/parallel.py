@@ -13,12 +13,13 @@ import torch
 import torch.distributed as dist
 
 from occvae.errors import UserError
-from occvae.train.failures import MachineFailure, ToldElsewhere, exit_status
+from occvae.system.devices import local_device, set_time_limit, share_cores
+from occvae.train.failures import MachineFailure, ReportedByPeer, exit_status
 from occvae.train.launch import check_address, choose_interface
 from occvae.train.watch import watch_launchers
 
-# Seconds between the first rank's signs of life while it writes, reads or builds alone.
-_BEAT = 1.0
+# Seconds between the first rank's heartbeats while it writes, reads or builds alone.
+_HEARTBEAT_SECONDS = 1.0
 # Nodes do not start at the same time: how much longer ranks wait for each other then.
 _STARTING = 10
 
@@ -80,7 +81,7 @@ def _not_met(error: RuntimeError, waited: timedelta) -> UserError:
             f"only {joined[1]} of {joined[2]} ranks came to {place} within {waited.seconds} s"
         )
     if env["LOCAL_RANK"] != "0":
-        return ToldElsewhere("see the first rank of this node")
+        return ReportedByPeer("see the first rank of this node")
     return MachineFailure(f"the ranks cannot meet at {place} ({reason[:200]})")
 
 
@@ -94,14 +95,6 @@ def begin_time_limits() -> None:
         set_time_limit(_Waiting.step, group)
 
 
-def set_time_limit(limit: timedelta, group: dist.ProcessGroup) -> None:
-    """How long this rank waits for the others of the group from here on."""
-    if hasattr(dist, "set_timeout"):
-        dist.set_timeout(limit, group)
-    else:  # what it was called before
-        dist.distributed_c10d._set_pg_timeout(limit, group)
-
-
 def rank() -> int:
     return dist.get_rank()
 
@@ -110,7 +103,7 @@ def world_size() -> int:
     return dist.get_world_size()
 
 
-def largest(number: int | torch.Tensor, device: torch.device) -> int:
+def all_reduce_max(number: int | torch.Tensor, device: torch.device) -> int:
     """Of the ranks' numbers: ranks must take branches together."""
     return int(max_over_ranks(torch.as_tensor(number, device=device)).item())
 
@@ -147,11 +140,11 @@ def from_first_rank(function: Callable[[], Any]) -> Any:
     """The result of a function that only rank 0 runs.
 
     Its mistakes of the user end every rank: as `UserError` on rank 0, which tells them, and as
-    `ToldElsewhere` on the others, which wait for it for as long as it gives signs of life.
+    `ReportedByPeer` on the others, which wait for it for as long as it gives heartbeats.
     """
     outcome, failure = [None, 0], None  # a result, or the exit status
     if rank() == 0:
-        with _signs_of_life():
+        with _heartbeat():
             try:
                 outcome[0] = function()
             except (UserError, OSError) as error:
@@ -161,12 +154,12 @@ def from_first_rank(function: Callable[[], Any]) -> Any:
     if world_size() > 1:
         dist.broadcast_object_list(outcome, group=_Waiting.first_rank)
     if outcome[1]:
-        raise failure or ToldElsewhere("see rank 0", outcome[1])
+        raise failure or ReportedByPeer("see rank 0", outcome[1])
     return outcome[0]
 
 
 @contextmanager
-def _signs_of_life() -> Iterator[None]:
+def _heartbeat() -> Iterator[None]:
     """Of the first rank, for `_wait_for_first_rank` of the others."""
     if world_size() == 1:
         yield
@@ -175,7 +168,7 @@ def _signs_of_life() -> Iterator[None]:
 
     def beat() -> None:
         try:
-            while not done.wait(_BEAT):
+            while not done.wait(_HEARTBEAT_SECONDS):
                 dist.broadcast(torch.zeros(1), 0, _Waiting.first_rank)
         except RuntimeError as error:
             failures.append(error)
@@ -193,7 +186,7 @@ def _signs_of_life() -> Iterator[None]:
 
 
 def _wait_for_first_rank() -> None:
-    """A rank in a collective is deaf to signals; this one comes up with every sign of life."""
+    """A rank in a collective is deaf to signals; this one comes up with every heartbeat."""
     done = torch.zeros(1)
     while not done:
         dist.broadcast(done, 0, _Waiting.first_rank)
@@ -213,7 +206,7 @@ def on_every_rank(function: Callable[[], Any], device: torch.device) -> Any:
     statuses = all_numbers([status], device)
     if any(statuses):
         first = next(rank for rank, status in enumerate(statuses) if status)
-        raise failure if rank() == first else ToldElsewhere(f"see rank {first}", statuses[first])
+        raise failure if rank() == first else ReportedByPeer(f"see rank {first}", statuses[first])
     return result
 
 
@@ -221,23 +214,6 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def local_device() -> torch.device:
-    """Of this rank on its node."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device(
-        "cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-    )
-    torch.cuda.set_device(device)
-    return device
-
-
-def share_cores(num_local_ranks: int) -> None:
-    """Each rank taking all cores makes two ranks on two cores a hundred times slower."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(max(1, cores // num_local_ranks))
 
 
 def _import_deepspeed(device: torch.device):

@@ -46,7 +46,7 @@ def _cpu_flags() -> set[str]:
     return set(next(named, "").split())
 
 
-class LossScale:
+class GradScalerState:
     """A factor that lifts small gradients above what fp16 rounds to zero.
 
     Halved when gradients overflow, doubled after 2,000 steps in which they did not. All ranks see

@@ -33,7 +33,7 @@ def cpu_small(arch: str) -> TrainConfig:
     encoders = {
         "onet": {"image_size": 96},
         # Of timm's vision transformers, LeViT learns fastest from scratch: its convolutional stem
-        # spares it learning what neighbouring pixels have in common.
+        # spares it learning what neighboring pixels have in common.
         "vitocc": {"encoder": "levit_128s", "image_size": 128},
     }
     return TrainConfig(

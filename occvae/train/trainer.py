@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch.utils.data import default_collate
 
-from occvae.contact_sheet import write_contact_sheet, write_prior_sheet
 from occvae.data.dataset import Batch, ShapeDataset, stored_points
 from occvae.data.loader import StepSampler, load_batches
 from occvae.errors import UserError
@@ -20,12 +19,13 @@ from occvae.ops.voxel_iou import voxel_iou
 from occvae.train import parallel
 from occvae.train.checkpoint import Progress, read_progress, read_tensors, save_checkpoint
 from occvae.train.config import TrainConfig
+from occvae.train.contact_sheet import write_contact_sheet, write_prior_sheet
 from occvae.train.engine import Engine
-from occvae.train.failures import ToldElsewhere, exit_status, lost_loader
+from occvae.train.failures import ReportedByPeer, exit_status, lost_loader
 from occvae.train.logging import RunLogger
 from occvae.train.objectives import create_objective, to_device
+from occvae.train.profiling import create_profiler, peak_memory
 from occvae.train.schedule import create_schedule
-from occvae.train.usage import create_profiler, peak_memory
 from occvae.train.wandb_mirror import open_wandb
 from occvae.train.zero_state import moment_names
 
@@ -195,22 +195,25 @@ class Trainer:
         if self._loss is not None:
             finite = self._loss.isfinite() & (not self.engine.gradients_failed)
             verdict = torch.where(finite, verdict, _NOT_FINITE)
-        verdict = parallel.largest(verdict, self.device)
+        verdict = parallel.all_reduce_max(verdict, self.device)
         if verdict >= _NOT_FINITE:
             raise self._not_finite()
         if verdict >= _FAILED:
             self.save()
-            raise self._failure or ToldElsewhere("see the other ranks", verdict - _FAILED)
+            raise self._failure or ReportedByPeer("see the other ranks", verdict - _FAILED)
         return verdict
 
     def _not_finite(self) -> Exception:
         """Each rank tells of its own loss; of gradients, which are of all ranks, the first."""
         what, indices, told_here = "loss", self._indices, not self._loss.isfinite()
-        if self.engine.gradients_failed and parallel.largest(int(told_here), self.device) == 0:
+        if (
+            self.engine.gradients_failed
+            and parallel.all_reduce_max(int(told_here), self.device) == 0
+        ):
             what, told_here = "gradient", parallel.rank() == 0
             indices = parallel.all_numbers(indices, self.device)
         if not told_here:
-            return ToldElsewhere("see the other ranks")
+            return ReportedByPeer("see the other ranks")
         names = ", ".join(self.train_set.ids[index] for index in indices)
         return UserError(
             f"the {what} of step {self.progress.step} is not finite, of the shapes {names}; "
@@ -264,7 +267,7 @@ class Trainer:
     @torch.no_grad()
     def _iou(self, output, batch) -> torch.Tensor:
         """(B, 1) at the model's threshold."""
-        return voxel_iou(*self.objective.compared(output, batch), (self.model.threshold,))
+        return voxel_iou(*self.objective.iou_inputs(output, batch), (self.model.threshold,))
 
     def _log(self, logger: RunLogger, figures: dict[str, torch.Tensor]) -> None:
         """Means over the ranks, to the bar and the files."""
@@ -358,7 +361,7 @@ class Trainer:
             data.root,
             split,
             image_size=self.model.image_size,
-            backdrop=self.model.backdrop,
+            background_gray=self.model.background_gray,
             num_points=num_points,
             num_near_points=data.num_near_points if train else 0,
             num_views=num_views,

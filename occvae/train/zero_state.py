@@ -2,7 +2,7 @@
 
 A checkpoint holds weights and AdamW moments by the parameter's name, so it does not depend on the
 number of ranks or the ZeRO stage. Weights are loaded into the model before DeepSpeed sees it; the
-moments exist inside its optimiser only.
+moments exist inside its optimizer only.
 """
 
 import copy
@@ -56,7 +56,7 @@ def get_moments(engine) -> dict[str, torch.Tensor]:
 
 
 def set_moments(engine, moments: dict[str, torch.Tensor]) -> None:
-    """Collective: gives an optimiser moments it had before.
+    """Collective: gives an optimizer moments it had before.
 
     Args:
         engine: after `create_moments`.
@@ -80,20 +80,20 @@ def set_moments(engine, moments: dict[str, torch.Tensor]) -> None:
                 engine.optimizer.state[parameter][moment].copy_(whole)
 
 
-def hollow_copy(module: nn.Module) -> nn.Module:
-    """A copy for `whole_copy`, made before DeepSpeed shares out the weights; it has none itself."""
-    hollow = copy.deepcopy(module).cpu()
-    for parameter in hollow.parameters():
+def empty_copy(module: nn.Module) -> nn.Module:
+    """Copies a model without its weights, for `gathered_copy`. Call it before DeepSpeed starts."""
+    empty = copy.deepcopy(module).cpu()
+    for parameter in empty.parameters():
         parameter.data = parameter.data.new_empty(0)
-    return hollow
+    return empty
 
 
 @torch.no_grad()
-def whole_copy(module: nn.Module, hollow: nn.Module) -> nn.Module:
+def gathered_copy(module: nn.Module, empty: nn.Module) -> nn.Module:
     """Collective: a model under ZeRO-3 with all its weights, on its device."""
     import deepspeed
 
-    whole = copy.deepcopy(hollow)
+    whole = copy.deepcopy(empty)
     for shared, parameter in zip(module.parameters(), whole.parameters(), strict=True):
         with deepspeed.zero.GatheredParameters([shared]):
             parameter.data = shared.detach().clone()

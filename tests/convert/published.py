@@ -48,7 +48,7 @@ class Weights(dict):
         self[f"{name}.num_batches_tracked"] = torch.tensor(123)
 
 
-def normalised(state: dict, name: str, x: Tensor) -> Tensor:
+def normalized(state: dict, name: str, x: Tensor) -> Tensor:
     return F.batch_norm(
         x,
         state[f"{name}.running_mean"],
@@ -98,15 +98,15 @@ def through_stages(state: dict, names: list[str], x: Tensor) -> Tensor:
             block, stride = f"{stage}.{index}", 2 if number and index == 0 else 1
             three = f"{block}.conv3.weight" in state
             y = conv2d(state, f"{block}.conv1", x, 1 if three else stride, 0 if three else 1)
-            y = F.relu(normalised(state, f"{block}.bn1", y))
+            y = F.relu(normalized(state, f"{block}.bn1", y))
             y = conv2d(state, f"{block}.conv2", y, stride if three else 1, 1)
-            y = normalised(state, f"{block}.bn2", y)
+            y = normalized(state, f"{block}.bn2", y)
             if three:
                 y = conv2d(state, f"{block}.conv3", F.relu(y))
-                y = normalised(state, f"{block}.bn3", y)
+                y = normalized(state, f"{block}.bn3", y)
             if f"{block}.downsample.0.weight" in state:
                 x = conv2d(state, f"{block}.downsample.0", x, stride)
-                x = normalised(state, f"{block}.downsample.1", x)
+                x = normalized(state, f"{block}.downsample.1", x)
             x = F.relu(x + y)
             index += 1
     return x

@@ -8,7 +8,7 @@ from tests.convert.published import (
     Weights,
     conv2d,
     linear,
-    normalised,
+    normalized,
     residual_stages,
     through_stages,
 )
@@ -43,13 +43,13 @@ def _conditional_norm(weights: Weights, name: str, width: int, legacy: bool) -> 
     weights.norm(f"{name}.bn", width, affine=False)
 
 
-def onet_logits(state: dict[str, Tensor], pictures: Tensor, points: Tensor) -> Tensor:
-    """Pictures (B, 3, 224, 224) in [0, 1] and points (B, T, 3) to logits (B, T)."""
-    x = pictures.clone()
-    for channel, (mean, deviation) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
-        x[:, channel] = (x[:, channel] - mean) / deviation
+def onet_logits(state: dict[str, Tensor], images: Tensor, points: Tensor) -> Tensor:
+    """Images (B, 3, 224, 224) in [0, 1] and points (B, T, 3) to logits (B, T)."""
+    x = images.clone()
+    for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
+        x[:, channel] = (x[:, channel] - mean) / std
     x = conv2d(state, "encoder.features.conv1", x, 2, 3)
-    x = F.max_pool2d(F.relu(normalised(state, "encoder.features.bn1", x)), 3, 2, 1)
+    x = F.max_pool2d(F.relu(normalized(state, "encoder.features.bn1", x)), 3, 2, 1)
     c = linear(state, "encoder.fc", through_stages(state, STAGES, x).mean(dim=(2, 3)))
     net = _pointwise(state, "decoder.fc_p", points.transpose(1, 2))
     for block in range(5):
@@ -64,7 +64,7 @@ def _pointwise(state: dict, name: str, x: Tensor) -> Tensor:
 
 
 def _activated(state: dict, name: str, x: Tensor, c: Tensor) -> Tensor:
-    x = normalised(state, f"{name}.bn", x)
+    x = normalized(state, f"{name}.bn", x)
     if f"{name}.fc_gamma.weight" in state:
         gamma, beta = (linear(state, f"{name}.fc_{kind}", c)[..., None] for kind in _AFFINE)
     else:

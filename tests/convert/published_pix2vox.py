@@ -11,7 +11,7 @@ from tests.convert.published import (
     Weights,
     conv2d,
     linear,
-    normalised,
+    normalized,
     residual_stages,
     through_stages,
 )
@@ -112,16 +112,16 @@ def _refiner(weights: Weights) -> Weights:
     return weights
 
 
-def pix2vox_picture(rendering: np.ndarray) -> Tensor:
+def pix2vox_image(rendering: np.ndarray) -> Tensor:
     """A rendering (137, 137, 4) uint8 RGBA to what is tested, (3, 224, 224) RGB in [0, 1]."""
     middle = torch.from_numpy(rendering[4:132, 4:132]).permute(2, 0, 1)[None] / 255
-    [picture] = F.interpolate(middle, (224, 224), mode="bilinear")
-    return torch.where(picture[3] == 0, 240 / 255, picture[:3])
+    [image] = F.interpolate(middle, (224, 224), mode="bilinear")
+    return torch.where(image[3] == 0, 240 / 255, image[:3])
 
 
-def pix2vox_volume(arch: str, states: dict, pictures: Tensor) -> Tensor:
-    """RGB pictures (B, V, 3, 224, 224) in [0, 1] to probabilities (B, 32, 32, 32)."""
-    bgr = (pictures.flip(2) - 0.5) / 0.5
+def pix2vox_volume(arch: str, states: dict, images: Tensor) -> Tensor:
+    """RGB images (B, V, 3, 224, 224) in [0, 1] to probabilities (B, 32, 32, 32)."""
+    bgr = (images.flip(2) - 0.5) / 0.5
     volumes, scores = [], []
     for view in bgr.unbind(1):
         features = _encode(SPECS[arch], states["encoder"], view)
@@ -138,15 +138,15 @@ def _encode(spec: Spec, state: dict, x: Tensor) -> Tensor:
         for place in VGG:
             x = F.max_pool2d(x, 2) if place - 1 in VGG_POOLS else x
             x = F.relu(
-                normalised(state, f"vgg.{place + 1}", conv2d(state, f"vgg.{place}", x, 1, 1))
+                normalized(state, f"vgg.{place + 1}", conv2d(state, f"vgg.{place}", x, 1, 1))
             )
     else:
-        x = F.relu(normalised(state, "resnet.1", conv2d(state, "resnet.0", x, 2, 3)))
+        x = F.relu(normalized(state, "resnet.1", conv2d(state, "resnet.0", x, 2, 3)))
         x = through_stages(state, ["resnet.4", "resnet.5"], F.max_pool2d(x, 3, 2, 1))
     activation = F.elu if spec.resnet is None else F.relu
     for number, (_, _, padding, pooling) in enumerate(spec.layers, 1):
         x = conv2d(state, f"layer{number}.0", x, 1, padding)
-        x = F.max_pool2d(activation(normalised(state, f"layer{number}.1", x)), pooling)
+        x = F.max_pool2d(activation(normalized(state, f"layer{number}.1", x)), pooling)
     return x
 
 
@@ -160,12 +160,12 @@ def _decode(spec: Spec, state: dict, features: Tensor) -> tuple[Tensor, Tensor]:
 
 def _doubled(state: dict, name: str, x: Tensor) -> Tensor:
     x = F.conv_transpose3d(x, state[f"{name}.0.weight"], stride=2, padding=1)
-    return F.relu(normalised(state, f"{name}.1", x))
+    return F.relu(normalized(state, f"{name}.1", x))
 
 
 def _convolved(state: dict, name: str, x: Tensor, padding: int) -> Tensor:
     x = F.conv3d(x, state[f"{name}.0.weight"], state[f"{name}.0.bias"], padding=padding)
-    return F.leaky_relu(normalised(state, f"{name}.1", x), 0.2)
+    return F.leaky_relu(normalized(state, f"{name}.1", x), 0.2)
 
 
 def _judge(spec: Spec, state: dict, raw: Tensor) -> Tensor:

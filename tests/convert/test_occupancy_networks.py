@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from occvae.cli import main
+from occvae.cli.main import main
 from occvae.convert import convert_checkpoint
 from occvae.errors import UserError
 from occvae.models import from_pretrained
@@ -32,19 +32,19 @@ def save(path: Path, state: dict, prefix: str = "", wrapped: bool = True, **torc
 @pytest.fixture(scope="module")
 def inputs():
     generator = torch.Generator().manual_seed(1)
-    pictures = torch.rand(2, 3, 224, 224, generator=generator, dtype=torch.float64)
+    images = torch.rand(2, 3, 224, 224, generator=generator, dtype=torch.float64)
     points = torch.rand(2, 50, 3, generator=generator, dtype=torch.float64) * 1.1 - 0.55
-    return pictures, points
+    return images, points
 
 
 def assert_same_logits(model, state: dict, inputs) -> None:
-    pictures, points = inputs
+    images, points = inputs
     state = {name: tensor.double() for name, tensor in state.items()}
-    expected = onet_logits(state, pictures, points)
+    expected = onet_logits(state, images, points)
     assert expected.std() > 0.1  # a field worth comparing
-    assert (expected[0] - expected[1]).abs().max() > 0.01  # that looks at the picture
+    assert (expected[0] - expected[1]).abs().max() > 0.01  # that looks at the image
     with torch.no_grad():
-        logits = model.double()(pictures[:, None], points)
+        logits = model.double()(images[:, None], points)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from occvae.cli import main
+from occvae.cli.main import main
 from occvae.convert import pix2vox
 from occvae.convert.checkpoint import places
-from occvae.data.images import encode_png
 from occvae.errors import UserError
 from occvae.evaluation.shapes import StoredShapes
+from occvae.images.io import encode_png
 from occvae.models import create_model, from_pretrained, list_models
 from occvae.models.registry import model_options
 from tests.convert.published_pix2vox import (
     SPECS,
-    pix2vox_picture,
+    pix2vox_image,
     pix2vox_states,
     pix2vox_volume,
 )
@@ -46,14 +46,14 @@ def checkpoint(states: dict, prefix: str = "module.") -> dict:
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return torch.rand(1, 2, 3, 240, 240, generator=torch.Generator().manual_seed(0))
 
 
-def assert_same_volumes(model, arch, states, pictures) -> None:
+def assert_same_volumes(model, arch, states, images) -> None:
     with torch.no_grad():
-        expected = pix2vox_volume(arch, states, pictures[..., 8:-8, 8:-8])
-        volumes = model.eval().predict_voxels(pictures)
+        expected = pix2vox_volume(arch, states, images[..., 8:-8, 8:-8])
+        volumes = model.eval().predict_voxels(images)
     assert expected.std() > 0.02  # a volume worth comparing
     torch.testing.assert_close(volumes, expected, rtol=1e-5, atol=1e-5)
 
@@ -83,16 +83,16 @@ def test_places_are_those_of_our_models(arch):
 
 # Pix2Vox-A, the largest, has no part that the others do not have.
 @pytest.mark.parametrize("arch", ARCHITECTURES[1:])
-def test_published_models(arch, pictures):
+def test_published_models(arch, images):
     states = pix2vox_states(arch)
     model, origin = pix2vox.convert(checkpoint(states))
     assert model.arch == origin == arch
-    assert_same_volumes(model, arch, states, pictures)
+    assert_same_volumes(model, arch, states, images)
 
 
 @needs_model(SMALLEST)
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_as_a_file(tmp_path, capsys, pictures, prefix):
+def test_as_a_file(tmp_path, capsys, images, prefix):
     states = pix2vox_states(SMALLEST)
     torch.save(checkpoint(states, prefix), tmp_path / "a.pth")
     assert main(["convert", str(tmp_path / "a.pth"), "-o", str(tmp_path / "model")]) == 0
@@ -100,15 +100,15 @@ def test_as_a_file(tmp_path, capsys, pictures, prefix):
     assert f"({SMALLEST}) -> {tmp_path / 'model'} ({SMALLEST}): " in said
     assert "left out, as only training needs it: best_epoch, best_iou, decoder_solver_st" in said
     model = from_pretrained(tmp_path / "model")
-    assert_same_volumes(model, SMALLEST, states, pictures)
-    assert (model.image_size, model.backdrop) == (240, 240)
+    assert_same_volumes(model, SMALLEST, states, images)
+    assert (model.image_size, model.background_gray) == (240, 240)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert (config["converted_from"]["system"], config["splits"]) == (SMALLEST, "pix2vox")
 
 
 @needs_model(SMALLEST)
 def test_renderings_are_seen_as_published(tiny_dataset, monkeypatch):
-    """The middle on grey; what lies outside it, here red, is not seen."""
+    """The middle on gray; what lies outside it, here red, is not seen."""
     rendering = np.full((137, 137, 4), (255, 0, 0, 255), np.uint8)
     rendering[4:-4, 4:-4] = 0
     rendering[40:90, 30:100] = (20, 200, 90, 255)
@@ -118,8 +118,8 @@ def test_renderings_are_seen_as_published(tiny_dataset, monkeypatch):
     seen = []
     model.encoder.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(*inputs))
     model.encode(StoredShapes(tiny_dataset, "val", model).images(0))
-    [picture], expected = seen[0], pix2vox_picture(rendering)
-    differ = ((picture - expected).abs() > 1e-6).any(dim=0)
+    [image], expected = seen[0], pix2vox_image(rendering)
+    differ = ((image - expected).abs() > 1e-6).any(dim=0)
     rim = torch.zeros(224, 224, dtype=torch.bool)
     rim[60:154, 42:171] = True
     rim[66:148, 48:165] = False

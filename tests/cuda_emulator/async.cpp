@@ -43,7 +43,7 @@ constexpr uint64_t kMark = 0b10110;
 
 Mbarrier& mbarrier(uint32_t address) {
   auto* barrier = reinterpret_cast<Mbarrier*>(shared_pointer(address, 8, 8));
-  if (barrier->mark != kMark) fail("no mbarrier was initialised at shared address %#x", address);
+  if (barrier->mark != kMark) fail("no mbarrier was initialized at shared address %#x", address);
   return *barrier;
 }
 

@@ -83,7 +83,7 @@ def test_mistakes_with_wgmma_are_caught(kernels, mistake):
         (0, "the warp has diverged: lane .* is in __(shfl|ballot)_sync with mask ffffffff"),
         (1, "deadlock; 32 threads .* wait at __syncthreads; 32 threads .* wait at mbarrier_wait"),
         (2, "a write past the end of the dynamic shared memory, 1000 bytes, at byte 1000"),
-        (3, "no mbarrier was initialised at shared address"),
+        (3, "no mbarrier was initialized at shared address"),
         (4, "is not in shared memory"),
         (5, "lane 31 of the mask ffffffff has ended"),
     ],

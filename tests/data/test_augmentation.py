@@ -1,4 +1,4 @@
-"""Augmentations change colours, the same way in all views, and never what is where."""
+"""Augmentations change colors, the same way in all views, and never what is where."""
 
 import pytest
 import torch
@@ -11,15 +11,17 @@ from occvae.data.augmentation import (
 )
 
 
-def pictures(views: int = 3, size: int = 16) -> torch.Tensor:
-    """(V, 3, S, S): the same coloured square on white in every view."""
+def make_images(views: int = 3, size: int = 16) -> torch.Tensor:
+    """(V, 3, S, S): the same colored square on white in every view."""
     image = torch.full((3, size, size), 255, dtype=torch.uint8)
     image[:, 4:12, 6:10] = torch.tensor([200, 120, 40], dtype=torch.uint8).view(3, 1, 1)
     return image.repeat(views, 1, 1, 1)
 
 
 def augmented(seed: int, images: torch.Tensor | None = None) -> torch.Tensor:
-    return apply_seeded(view_augmentation(), pictures() if images is None else images, [0, 3, seed])
+    return apply_seeded(
+        view_augmentation(), make_images() if images is None else images, [0, 3, seed]
+    )
 
 
 def test_a_function_of_the_seed_that_leaves_other_random_numbers_alone():
@@ -29,7 +31,7 @@ def test_a_function_of_the_seed_that_leaves_other_random_numbers_alone():
     first = augmented(1)
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(augmented(1), first) and not torch.equal(augmented(2), first)
-    assert first.dtype == torch.uint8 and first.shape == pictures().shape
+    assert first.dtype == torch.uint8 and first.shape == make_images().shape
 
 
 def test_views_of_a_sample_are_changed_alike():
@@ -39,28 +41,28 @@ def test_views_of_a_sample_are_changed_alike():
 
 
 def test_nothing_moves():
-    original = pictures(1)[0]
+    original = make_images(1)[0]
     for seed in range(20):
-        found = augmented(seed, pictures(1))[0]
+        found = augmented(seed, make_images(1))[0]
         inside = (original != 255).any(dim=0)
         assert len(found[:, inside].unique(dim=1).T) == 1
         assert len(found[:, ~inside].unique(dim=1).T) == 1
 
 
-def test_backgrounds_are_light_and_the_object_keeps_its_colour():
-    colours = set()
+def test_backgrounds_are_light_and_the_object_keeps_its_color():
+    colors = set()
     for seed in range(30):
-        found = apply_seeded(RandomBackground(225, 255), pictures(), [seed])
-        assert torch.equal(found[:, :, 4:12, 6:10], pictures()[:, :, 4:12, 6:10])
-        colours.add(tuple(found[0, :, 0, 0].tolist()))
-    assert len(colours) > 20 and min(map(min, colours)) >= 225
+        found = apply_seeded(RandomBackground(225, 255), make_images(), [seed])
+        assert torch.equal(found[:, :, 4:12, 6:10], make_images()[:, :, 4:12, 6:10])
+        colors.add(tuple(found[0, :, 0, 0].tolist()))
+    assert len(colors) > 20 and min(map(min, colors)) >= 225
 
 
-def test_lighting_shifts_every_pixel_by_the_same_colour():
-    grey = torch.full((1, 3, 4, 4), 128, dtype=torch.uint8)
+def test_lighting_shifts_every_pixel_by_the_same_color():
+    gray = torch.full((1, 3, 4, 4), 128, dtype=torch.uint8)
     shifts = (
         torch.stack(
-            [apply_seeded(RandomLighting(0.1), grey, [seed])[0, :, 0, 0] for seed in range(400)]
+            [apply_seeded(RandomLighting(0.1), gray, [seed])[0, :, 0, 0] for seed in range(400)]
         ).float()
         - 128.0
     )

@@ -17,13 +17,13 @@ from occvae.data.build import build_dataset, verify_dataset
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.formats.voxels import VoxelArchiveSource, VoxelShape
 from occvae.data.manifest import Manifest, sole_writer
-from occvae.data.points import dequantise_points
+from occvae.data.points import dequantize_points
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import Shard
 from occvae.data.sources import Item
 from occvae.errors import UserError
-from occvae.voxelisation import cell_centres
+from occvae.geometry.voxelize import cell_centers
 from tests.tiny import write_archive
 
 SETTINGS = ShapeSettings(
@@ -203,7 +203,7 @@ def test_wrong_worker_counts(source, tmp_path, workers):
         make(source, tmp_path, workers)
 
 
-def test_a_sample_says_the_same_in_points_voxels_and_pictures():
+def test_a_sample_says_the_same_in_points_voxels_and_images():
     grid = np.zeros((8, 8, 8), bool)
     grid[:4] = True
     sample = make_sample("half", "box", "train", VoxelShape(grid), SETTINGS)
@@ -215,11 +215,11 @@ def test_a_sample_says_the_same_in_points_voxels_and_pictures():
     assert sample.extrinsics.shape == (SETTINGS.num_views, 3, 4)
 
 
-def test_cell_centres_run_in_c_order():
-    centres = cell_centres(4)
-    np.testing.assert_allclose(centres[0], -0.375)
-    np.testing.assert_allclose(centres[1], [-0.375, -0.375, -0.125])
-    np.testing.assert_allclose(centres[16], [-0.125, -0.375, -0.375])
+def test_cell_centers_run_in_c_order():
+    centers = cell_centers(4)
+    np.testing.assert_allclose(centers[0], -0.375)
+    np.testing.assert_allclose(centers[1], [-0.375, -0.375, -0.125])
+    np.testing.assert_allclose(centers[16], [-0.125, -0.375, -0.375])
 
 
 def test_settings_are_recorded(straight):
@@ -237,10 +237,10 @@ def test_points_near_and_on_the_surface():
     )
     assert training.surface_points is None  # training does not read them
     assert held_out.surface_points.shape == held_out.surface_normals.shape == (80, 3)
-    on = dequantise_points(held_out.surface_points)
+    on = dequantize_points(held_out.surface_points)
     np.testing.assert_allclose(np.abs(on).max(1), 0.25, atol=0.04)  # corners are cut off
     assert ((on * held_out.surface_normals).sum(1) > 0).all()
-    near = dequantise_points(training.near_points)
+    near = dequantize_points(training.near_points)
     assert 0.3 < training.near_occupancies.mean() < 0.7
     assert np.abs(np.abs(near).max(1) - 0.25).mean() < 0.02
     inside = (np.abs(near) < 0.25).all(1)
@@ -271,8 +271,8 @@ def small_sample() -> Sample:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"images": []}, "has no pictures"),
-        ({"images": [b"\x89PNG cut", b""]}, "picture 0 cannot be read"),
+        ({"images": []}, "has no images"),
+        ({"images": [b"\x89PNG cut", b""]}, "image 0 cannot be read"),
         ({"occupancies": np.ones(63, bool)}, "64 points, but not as many occupancies"),
         ({"points": np.zeros((64, 3))}, "points must be uint16 or float16"),
         ({"points": np.full((64, 3), np.nan, np.float16)}, "points are not all finite"),

@@ -18,12 +18,12 @@ from torch.utils.data import default_collate
 from occvae.data.build import build_dataset
 from occvae.data.dataset import ShapeDataset
 from occvae.data.formats.voxels import VoxelArchiveSource
-from occvae.data.images import encode_png, load_image
 from occvae.data.loader import StepSampler, load_batches
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings
 from occvae.data.sources import Item
 from occvae.errors import UserError
+from occvae.images.io import encode_png, load_image
 
 RESOLUTION, SIZE, VIEWS = 8, 24, 4
 
@@ -83,8 +83,8 @@ def test_evaluation_takes_the_first_views_and_points(lopsided):
     np.testing.assert_array_equal(sample["points"], points)
     np.testing.assert_array_equal(sample["occupancies"], occupancies)
     for view in range(2):
-        picture = load_image(shard.image(local, view), SIZE).transpose(2, 0, 1)
-        np.testing.assert_array_equal(sample["images"][view], picture)
+        image = load_image(shard.image(local, view), SIZE).transpose(2, 0, 1)
+        np.testing.assert_array_equal(sample["images"][view], image)
 
 
 def agreement(dataset: ShapeDataset, sample: dict, sign: float) -> float:
@@ -98,16 +98,16 @@ def agreement(dataset: ShapeDataset, sample: dict, sign: float) -> float:
     return float((expected == sample["occupancies"].numpy().astype(bool)).mean())
 
 
-def test_mirroring_flips_the_picture_and_the_shape_together(lopsided):
+def test_mirroring_flips_the_image_and_the_shape_together(lopsided):
     dataset = open_set(lopsided)
     seen = set()
     for epoch in range(12):
         sample = dataset[epoch, epoch % len(dataset)]
         shard, local = dataset.locate(sample["index"])
         stored = [load_image(shard.image(local, view), SIZE) for view in range(VIEWS)]
-        pictures = sample["images"].numpy().transpose(0, 2, 3, 1)
-        plain = [any(np.array_equal(p, s) for s in stored) for p in pictures]
-        flipped = [any(np.array_equal(p[:, ::-1], s) for s in stored) for p in pictures]
+        images = sample["images"].numpy().transpose(0, 2, 3, 1)
+        plain = [any(np.array_equal(p, s) for s in stored) for p in images]
+        flipped = [any(np.array_equal(p[:, ::-1], s) for s in stored) for p in images]
         assert all(plain) != all(flipped)
         sign = 1.0 if all(plain) else -1.0
         assert agreement(dataset, sample, sign) > 0.995
@@ -309,7 +309,7 @@ def test_a_key_may_say_how_many_views(lopsided):
     assert torch.equal(dataset[2, 5, 1]["images"], dataset[2, 5, 3]["images"][:1])
 
 
-def test_augmented_pictures_keep_their_shape(lopsided):
+def test_augmented_images_keep_their_shape(lopsided):
     plain, augmented = open_set(lopsided), open_set(lopsided, augment=True)
     first, second = plain[1, 2], augmented[1, 2]
     assert torch.equal(first["points"], second["points"])
@@ -317,14 +317,14 @@ def test_augmented_pictures_keep_their_shape(lopsided):
     assert same(second, open_set(lopsided, augment=True)[1, 2])
 
 
-def test_the_grey_behind_transparent_pictures(lopsided, monkeypatch):
+def test_the_gray_behind_transparent_images(lopsided, monkeypatch):
     clear = encode_png(np.zeros((SIZE, SIZE, 4), np.uint8))
     monkeypatch.setattr("occvae.data.shards.Shard.image", lambda *place: clear)
     assert (open_set(lopsided)[0]["images"] == 255).all()
-    assert (open_set(lopsided, backdrop=240)[0]["images"] == 240).all()
-    # That of augmented pictures is random.
+    assert (open_set(lopsided, background_gray=240)[0]["images"] == 240).all()
+    # That of augmented images is random.
     augmented = open_set(lopsided, augment=True)[0]
-    assert same(augmented, open_set(lopsided, augment=True, backdrop=240)[0])
+    assert same(augmented, open_set(lopsided, augment=True, background_gray=240)[0])
 
 
 def test_random_numbers_of_views_are_those_of_the_whole_step():
@@ -362,7 +362,7 @@ def test_voxels_of_the_resolution_asked_for(lopsided):
 
 
 class VoxelsOnly:
-    """Pictures and voxels, as the files of Pix2Vox."""
+    """Images and voxels, as the files of Pix2Vox."""
 
     name, splits, settings = "fake", "own", {}
 
@@ -372,8 +372,8 @@ class VoxelsOnly:
 
     def sample(self, index: int) -> Sample:
         grid = np.random.default_rng(0).random((4, 4, 4)) < 0.5
-        picture = encode_png(np.zeros((5, 5, 3), np.uint8))
-        return Sample(id="a", category="object", images=[picture], voxels={4: grid})
+        image = encode_png(np.zeros((5, 5, 3), np.uint8))
+        return Sample(id="a", category="object", images=[image], voxels={4: grid})
 
 
 def test_points_of_voxels(tmp_path):

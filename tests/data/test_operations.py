@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from occvae.cli import main
+from occvae.cli.main import main
 from occvae.data import build, merging
 from occvae.data.build import build_dataset, verify_dataset
 from occvae.data.dataset import ShapeDataset
@@ -26,7 +26,7 @@ from occvae.data.sample import Sample
 from occvae.data.shards import Shard, file_sha256
 from occvae.data.sources import Item
 from occvae.data.splitting import SplitSource
-from occvae.data.summary import summarise_dataset, write_sample_sheet
+from occvae.data.summary import summarize_dataset, write_sample_sheet
 from occvae.errors import UserError
 from tests.data.test_shards import random_sample
 
@@ -34,7 +34,7 @@ VIEWS = 3
 
 
 class Listed:
-    """Random samples with readable pictures; every fourth is a validation shape."""
+    """Random samples with readable images; every fourth is a validation shape."""
 
     name, splits, settings = "listed", "own", {"which": 1}
 
@@ -47,12 +47,12 @@ class Listed:
         ]
 
     def sample(self, index: int) -> Sample:
-        item, pictures = self.items[index], []
+        item, images = self.items[index], []
         for view in range(VIEWS):
             noise = np.random.default_rng([index, view]).integers(0, 256, (9, 9, 3), np.uint8)
-            pictures.append(png(noise))
+            images.append(png(noise))
         sample = replace(
-            random_sample(index), id=item.id, category=item.category, images=pictures, note="odd"
+            random_sample(index), id=item.id, category=item.category, images=images, note="odd"
         )
         if self.surface == "val" and item.split == "train":
             sample.surface_points = sample.surface_normals = None
@@ -60,7 +60,7 @@ class Listed:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    from occvae.data.images import encode_png
+    from occvae.images.io import encode_png
 
     return encode_png(pixels)
 
@@ -280,7 +280,7 @@ def test_a_kill_leaves_a_dataset_that_says_so_and_continues(first, second, tmp_p
 
 
 def test_info_counts(first, capsys):
-    summary = summarise_dataset(first)
+    summary = summarize_dataset(first)
     assert summary["shapes"] == {"train": 9, "val": 3} and summary["complete"]
     assert summary["bytes"] == sum(path.stat().st_size for path in first.glob("*.h5"))
     assert summary["skipped"] == {"is empty": 1} and summary["notes"] == 12
@@ -313,7 +313,7 @@ def test_the_sheet_shows_what_is_stored(tiny_dataset, tmp_path):
     for row, column in ((0, 0), (0, 1), (1, 0)):
         strip = pixels[row * 160 : row * 160 + 160, column * 480 : column * 480 + 480]
         seen, solid = ((strip[14:, x : x + 160] < 225).any(-1) for x in (0, 160))
-        # The solid is drawn from the camera of the picture, which has 40 blurred pixels.
+        # The solid is drawn from the camera of the image, which has 40 blurred pixels.
         assert (seen & solid).sum() / (seen | solid).sum() > 0.85
     assert (pixels[160:, 480:] == 255).all()
     write_sample_sheet(tmp_path / "again.png", tiny_dataset, num_shapes=3, seed=1)
@@ -362,7 +362,7 @@ def test_shards_of_skipped_shapes_are_named_where_mended_files_continue_them(tmp
     [
         ("occupancies", 0, "all points are outside"),
         ("near_occupancies", 255, "all near_points are inside"),
-        ("image_bytes", 0, "picture 0 cannot be read"),
+        ("image_bytes", 0, "image 0 cannot be read"),
         ("voxels_3", None, None),
     ],
 )
@@ -404,7 +404,7 @@ def test_verify_finds_a_shape_that_is_there_twice(first, tmp_path):
 @pytest.mark.parametrize("option", ["--count=0", "--count=-1", "--seed=-1", "--count=many"])
 def test_info_refuses_numbers_that_make_no_sense(first, tmp_path, capsys, option):
     with pytest.raises(SystemExit):
-        main(["data", "info", str(first), "--picture", str(tmp_path / "x.png"), option])
+        main(["data", "info", str(first), "--sheet", str(tmp_path / "x.png"), option])
     assert "must be a number of at least" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["data", "images", str(first), str(tmp_path), "--count=-1"])
@@ -449,7 +449,7 @@ def test_dividing_leaves_no_shape_out(first, tmp_path, monkeypatch):
 def test_more_shards_than_open_files_are_divided(tmp_path):
     source = Listed([f"s{index}" for index in range(140)])
     build_dataset(source, tmp_path / "in", shapes_per_shard=1, num_workers=1)
-    command = [sys.executable, "-m", "occvae.cli", "data", "split", tmp_path / "in"]
+    command = [sys.executable, "-m", "occvae", "data", "split", tmp_path / "in"]
     limited = ["bash", "-c", 'ulimit -n 100; exec "$@"', "bash", *command]
     arguments = [tmp_path / "out", "--workers", "1"]
     done = subprocess.run([*limited, *arguments], capture_output=True, text=True)

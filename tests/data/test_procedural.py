@@ -1,4 +1,4 @@
-"""Every shape program gives clean, normalised solids whose mesh and inside test agree."""
+"""Every shape program gives clean, normalized solids whose mesh and inside test agree."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def shape(category: str, seed: int) -> Solid:
     return make_shape(category, seed)
 
 
-def cell_centres(cells: int) -> np.ndarray:
-    """Centres of a cubic grid over the unit box, (cells ** 3, 3)."""
+def cell_centers(cells: int) -> np.ndarray:
+    """Centers of a cubic grid over the unit box, (cells ** 3, 3)."""
     axis = (np.arange(cells) + 0.5) / cells - 0.5
     return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
 
@@ -102,7 +102,7 @@ def test_same_seed_same_shape_and_other_seed_another():
 def test_vessels_are_hollow_and_open_above(category):
     cells = 40
     for seed in SEEDS:
-        solid = shape(category, seed).contains(cell_centres(cells)).reshape(cells, cells, cells)
+        solid = shape(category, seed).contains(cell_centers(cells)).reshape(cells, cells, cells)
 
         def before(axis: int, flip: bool, solid: np.ndarray = solid) -> np.ndarray:
             turned = np.flip(solid, axis) if flip else solid
@@ -118,7 +118,7 @@ def test_vessels_are_hollow_and_open_above(category):
 
 def test_no_single_shape_fits_all():
     solids = [shape(category, seed) for category in CATEGORIES for seed in SEEDS[:4]]
-    points = cell_centres(24)
+    points = cell_centers(24)
     inside = np.stack([solid.contains(points) for solid in solids])
     mean, best = inside.mean(axis=0), 0.0
     for level in np.linspace(0.05, 0.6, 12):

@@ -23,7 +23,7 @@ from occvae.data import shards
 from occvae.data.build import verify_dataset
 from occvae.data.dataset import ShapeDataset
 from occvae.data.manifest import MANIFEST, Manifest, ShardEntry
-from occvae.data.points import HALF_EXTENT, dequantise_points, quantise_points
+from occvae.data.points import HALF_EXTENT, dequantize_points, quantize_points
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard, write_shard
 from occvae.errors import UserError
@@ -85,7 +85,7 @@ def test_every_field_comes_back(samples, path):
     assert shard.categories == [sample.category for sample in samples]
     for index, sample in enumerate(samples):
         points, occupancies = shard.points(index, 0, POINTS)
-        np.testing.assert_array_equal(points, dequantise_points(sample.points))
+        np.testing.assert_array_equal(points, dequantize_points(sample.points))
         np.testing.assert_array_equal(occupancies, sample.occupancies)
         near, inside = shard.near_points(index, 8, 16)
         np.testing.assert_array_equal(near, sample.near_points[8:].astype(np.float32))
@@ -114,7 +114,7 @@ def test_slices_of_points_and_bits_stay_together(samples, path, start, count):
     points, occupancies = Shard(path.parent, entry_of(path)).points(2, start, count)
     assert points.dtype == np.float32 and occupancies.dtype == bool
     chosen = slice(start, start + count)
-    np.testing.assert_array_equal(points, dequantise_points(samples[2].points[chosen]))
+    np.testing.assert_array_equal(points, dequantize_points(samples[2].points[chosen]))
     np.testing.assert_array_equal(occupancies, samples[2].occupancies[chosen])
 
 
@@ -137,23 +137,23 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(samples, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_quantisation_error_is_at_most_half_a_step():
+def test_quantization_error_is_at_most_half_a_step():
     points = np.random.default_rng(0).uniform(-HALF_EXTENT, HALF_EXTENT, (10_000, 3))
     points[0], points[1] = HALF_EXTENT, -HALF_EXTENT
-    found = dequantise_points(quantise_points(points))
+    found = dequantize_points(quantize_points(points))
     assert found.dtype == np.float32
     half_step = HALF_EXTENT / 65536
     assert np.abs(found - points).max() <= half_step + 1e-7
     assert np.abs(found).max() < HALF_EXTENT
 
 
-def test_quantisation_keeps_all_codes_apart_and_is_symmetric():
+def test_quantization_keeps_all_codes_apart_and_is_symmetric():
     codes = np.arange(65536).astype(np.uint16)
-    values = dequantise_points(codes)
+    values = dequantize_points(codes)
     assert len(np.unique(values)) == 65536
-    np.testing.assert_array_equal(quantise_points(values), codes)
+    np.testing.assert_array_equal(quantize_points(values), codes)
     np.testing.assert_array_equal(values, -values[::-1])
-    np.testing.assert_array_equal(quantise_points(np.array([-9.0, 9.0])), [0, 65535])
+    np.testing.assert_array_equal(quantize_points(np.array([-9.0, 9.0])), [0, 65535])
 
 
 def read_all(dataset: ShapeDataset, workers: int, start: str | None = None) -> list[dict]:

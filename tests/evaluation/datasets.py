@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from occvae.data.manifest import Manifest, ShardEntry
-from occvae.data.points import quantise_points
+from occvae.data.points import quantize_points
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard, file_sha256, write_shard
 
@@ -41,9 +41,9 @@ def _read(shard: Shard, index: int) -> Sample:
         id=shard.ids[index],
         category=shard.categories[index],
         images=[shard.image(index, view) for view in range(shard.num_views)],
-        points=quantise_points(points),
+        points=quantize_points(points),
         occupancies=occupancies,
-        surface_points=quantise_points(surface_points),
+        surface_points=quantize_points(surface_points),
         surface_normals=surface_normals.astype(np.float16),
         voxels={edge: shard.voxels(index, edge) for edge in shard.voxel_resolutions},
     )

@@ -4,7 +4,7 @@ import pytest
 
 from occvae.evaluation.comparison import comparable_by_views, published_beside
 from occvae.evaluation.table import format_table
-from occvae.metrics import summarise
+from occvae.metrics import summarize
 from occvae.metrics.published import SHAPENET
 
 METRICS = (
@@ -16,7 +16,7 @@ METRICS = (
 def make_report(splits: str, split: str = "test", names=SHAPENET, **data) -> dict:
     """Of two shapes of the first category and one of each other, all scores 0.5 but the first."""
     categories = [names[0], *names]
-    summary = summarise([0.0] + [0.5] * len(names), categories, num_resamples=10)
+    summary = summarize([0.0] + [0.5] * len(names), categories, num_resamples=10)
     return {
         "data": {
             "root": "data",

@@ -130,7 +130,7 @@ def test_the_threshold_is_chosen_on_validation_shapes(noisy, truth, tiny_dataset
     assert found == pytest.approx(max(means), abs=1e-4)
 
 
-def test_a_perfect_oracle_is_bad_with_the_pictures_of_others(truth, tiny_dataset):
+def test_a_perfect_oracle_is_bad_with_the_images_of_others(truth, tiny_dataset):
     oracle = truth.predictor(truth.occupancies, truth.voxels)
     report = evaluate(oracle, tiny_dataset, num_points=512)
     assert report["options"]["num_points"] == 512

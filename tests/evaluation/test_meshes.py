@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 from occvae.evaluation import evaluate, format_table
 from occvae.evaluation.shapes import StoredShapes
 from tests.evaluation.datasets import copy_shapes
-from tests.fakes import CENTRE, RADIUS, octahedron_model
+from tests.fakes import CENTER, RADIUS, octahedron_model
 from tests.tiny import RESOLUTION, SETTINGS
 
 SHARPNESS = 20.0
@@ -34,14 +34,14 @@ def octahedron(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Points on its surface and their outward normals, both (N, 3) float64."""
     rng = np.random.default_rng(0)
     signs = rng.choice([-1.0, 1.0], (count, 3))
-    points = TRUE_RADIUS * signs * rng.dirichlet([1.0, 1.0, 1.0], count) + CENTRE
+    points = TRUE_RADIUS * signs * rng.dirichlet([1.0, 1.0, 1.0], count) + CENTER
     return points, signs / np.sqrt(3.0)
 
 
 def test_mesh_iou_is_that_of_the_stored_points(report, shapes):
     for row in report["shapes"]:
         points, occupied = shapes.points(row["number"])
-        inside = np.abs(points.astype(np.float64) - CENTRE).sum(1) <= TRUE_RADIUS
+        inside = np.abs(points.astype(np.float64) - CENTER).sum(1) <= TRUE_RADIUS
         expected = (inside & occupied).sum() / (inside | occupied).sum()
         # Edges of the octahedron are cut off by up to a cell.
         assert row["metrics"]["iou_mesh"] == pytest.approx(expected, abs=0.02)
@@ -127,7 +127,7 @@ def test_one_shape_has_no_shuffled_control_and_no_intervals(model, tiny_dataset)
     report = evaluate(model, tiny_dataset, mesh_resolution=None, num_shapes=1)
     assert list(report["controls"]) == ["mean_shape", "category_mean_shape"]
     text = format_table(report)
-    assert "no shuffled pictures among the controls" in text
+    assert "no shuffled images among the controls" in text
     (names,) = [line for line in text.splitlines() if "category mean" in line]
     assert "shuffled" not in names
     assert all(line == line.rstrip() for line in text.splitlines())

@@ -17,19 +17,19 @@ from occvae.metrics.published import VIEW_COUNTS
 class Growing(nn.Module):
     """Knows the voxels of a dataset up to a share of the x axis that grows with the views."""
 
-    threshold, image_size, backdrop, target = 0.5, 8, 255, "voxels"
+    threshold, image_size, background_gray, target = 0.5, 8, 255, "voxels"
 
     def __init__(self, dataset: ShapeDataset):
         super().__init__()
         self.grids = {}
         for index in range(len(dataset)):
             shard, local = dataset.locate(index)
-            picture = dataset[index]["images"][0].numpy().tobytes()
-            self.grids[picture] = torch.from_numpy(shard.voxels(local)).float()
+            image = dataset[index]["images"][0].numpy().tobytes()
+            self.grids[image] = torch.from_numpy(shard.voxels(local)).float()
 
     def predict_voxels(self, images, resolution):
-        picture = (images[0, 0] * 255.0).round().to(torch.uint8).numpy().tobytes()
-        grid = self.grids[picture].clone()
+        image = (images[0, 0] * 255.0).round().to(torch.uint8).numpy().tobytes()
+        grid = self.grids[image].clone()
         grid[resolution * images.shape[1] // 4 :] = 0.0
         return grid[None]
 

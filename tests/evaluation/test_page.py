@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from occvae.cli import main
+from occvae.cli.main import main
 from occvae.models import save_pretrained
-from occvae.report.metric_names import decimal, label
+from occvae.visualize.report.metric_names import decimal, label
 from tests.fakes import octahedron_model
-from tests.report.browser import Browser, needs_browser
-from tests.report.canvas import Picture, settle
+from tests.visualize.report.browser import Browser, needs_browser
+from tests.visualize.report.canvas import CanvasImage, settle
 
 pytestmark = needs_browser
 ROWS = "[...document.querySelectorAll('#tables table')[0].rows].map(r => r.innerText.split('\\t'))"
@@ -39,11 +39,11 @@ def test_every_shape_is_drawn_beside_its_truth(folder, browser):
     count = sum(map(len, evaluation["examples"].values()))
     assert count == 6
     assert browser.evaluate("document.querySelectorAll('canvas').length") == 2 * count
-    pictures = browser.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
-    assert pictures == [32] * count
+    images = browser.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
+    assert images == [32] * count
     for index in range(2 * count):
         settle(browser, index)
-        assert Picture(browser, index).share > 0.02, index
+        assert CanvasImage(browser, index).share > 0.02, index
 
 
 def test_figures_are_those_of_the_report(folder, browser):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from occvae.metrics import summarise
+from occvae.metrics import summarize
 
 
 def test_means_by_category_macro_and_micro():
-    report = summarise([1.0, 2.0, 3.0, 10.0], ["a", "a", "a", "b"])
+    report = summarize([1.0, 2.0, 3.0, 10.0], ["a", "a", "a", "b"])
     assert report["count"] == 4
     assert report["macro"]["mean"] == 6.0 and report["micro"]["mean"] == 4.0
     entries = report["per_category"]
@@ -25,11 +25,11 @@ def test_means_by_category_macro_and_micro():
 def test_intervals_cover_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     names = np.array(["a", "b"] * 40)
-    centres = np.where(names == "a", 0.2, 0.6)
+    centers = np.where(names == "a", 0.2, 0.6)
     covered = {"macro": 0, "micro": 0}
     for _ in range(200):
-        values = centres + rng.normal(0, 0.1, len(names))
-        report = summarise(values, names, confidence=0.8, num_resamples=200)
+        values = centers + rng.normal(0, 0.1, len(names))
+        report = summarize(values, names, confidence=0.8, num_resamples=200)
         for key in covered:
             low, high = report[key]["interval"]
             covered[key] += low <= 0.4 <= high
@@ -41,14 +41,14 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 
 def test_width_is_that_of_the_normal_distribution():
     values = np.random.default_rng(1).normal(0, 1, 2500)
-    low, high = summarise(values, ["a"] * 2500)["micro"]["interval"]
+    low, high = summarize(values, ["a"] * 2500)["micro"]["interval"]
     assert high - low == pytest.approx(2 * 1.96 / 50, rel=0.1)
 
 
 def test_same_seed_same_digits():
     values, names = np.random.default_rng(2).random(30), ["a"] * 10 + ["b"] * 20
-    assert summarise(values, names) == summarise(values, names)
-    assert summarise(values, names) != summarise(values, names, seed=1)
+    assert summarize(values, names) == summarize(values, names)
+    assert summarize(values, names) != summarize(values, names, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,6 @@ def test_same_seed_same_digits():
 )
 def test_nothing_is_dropped(values, names, message):
     with pytest.raises(ValueError, match=message):
-        summarise(values, names)
+        summarize(values, names)
     with pytest.raises(ValueError, match="confidence must be between"):
-        summarise([1.0], ["a"], confidence=95)
+        summarize([1.0], ["a"], confidence=95)

@@ -14,11 +14,11 @@ def random_surface(count: int, seed: int) -> Surface:
     return Surface(rng.random((count, 3)) - 0.5, rng.normal(size=(count, 3)))
 
 
-def sphere(radius: float, centre: float = 0.0, count: int = 20_000, seed: int = 0) -> Surface:
+def sphere(radius: float, center: float = 0.0, count: int = 20_000, seed: int = 0) -> Surface:
     """Samples of the mathematical sphere."""
     directions = np.random.default_rng(seed).normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return Surface(radius * directions + [centre, 0, 0], directions)
+    return Surface(radius * directions + [center, 0, 0], directions)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -54,7 +54,7 @@ def test_concentric_spheres():
 
 
 def test_spheres_apart():
-    """From a point, the mean distance of a sphere around a centre c away is c + r^2 / (3 c)."""
+    """From a point, the mean distance of a sphere around a center c away is c + r^2 / (3 c)."""
     radius, apart = 0.2, 0.5
     comparison = compare_surfaces(sphere(radius), sphere(radius, apart, seed=1))
     expected = apart + radius**2 / (3 * apart) - radius

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from occvae.models.batch_norm import (
     ConditionalBatchNorm,
     SyncBatchNorm,
-    synchronise_batch_norm,
+    synchronize_batch_norm,
 )
 
 # Rows of each rank: an unequal share shows a mean of means.
@@ -27,7 +27,7 @@ def make_case(name: str) -> tuple[nn.Module, list[Tensor], Tensor]:
 
     if name == "conditional":
         module, arguments = ConditionalBatchNorm(6, 4), [normal(rows, 7, 6), normal(rows, 4)]
-    elif name == "pictures":
+    elif name == "images":
         module, arguments = SyncBatchNorm(6), [normal(rows, 6, 3, 2) * 2 + 1]
     elif name == "far":
         # E[x^2] - E[x]^2 in float32 would be wrong by six times this variance.
@@ -39,7 +39,7 @@ def make_case(name: str) -> tuple[nn.Module, list[Tensor], Tensor]:
     return module, arguments, normal(*arguments[0].shape)
 
 
-CASES = ["plain", "pictures", "conditional", "far"]
+CASES = ["plain", "images", "conditional", "far"]
 
 
 def share_of(rank: int, tensor: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def nested() -> nn.Module:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_synchronising_changes_nothing_else(training):
+def test_synchronizing_changes_nothing_else(training):
     torch.manual_seed(0)
     model, x = nested(), torch.randn(8, 3, 2, 2)
     model(x)  # statistics other than the initial ones
@@ -143,7 +143,7 @@ def test_synchronising_changes_nothing_else(training):
     reference = nested()
     reference.load_state_dict(model.state_dict())
     reference.train(training)
-    assert synchronise_batch_norm(model) is model
+    assert synchronize_batch_norm(model) is model
     kinds = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert len(kinds) == 3 and all(isinstance(kind, SyncBatchNorm) for kind in kinds)
     assert (kinds[0].eps, kinds[0].momentum, kinds[0].training) == (1e-3, 0.2, training)

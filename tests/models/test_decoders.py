@@ -13,7 +13,7 @@ from tests.builders import random_decoder
 DECODERS = [CbnDecoder(16, 24, 2), CnnDecoder(16)]
 
 
-def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+def randomized(module: nn.Module, seed: int = 0) -> nn.Module:
     """Nothing at its initial value: running statistics neither, and no zero weight hides a path."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
@@ -40,7 +40,7 @@ def test_published_sizes():
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=["cbn", "cnn"])
 def test_a_point_does_not_see_the_others(decoder):
-    decoder = randomised(decoder).eval()
+    decoder = randomized(decoder).eval()
     points, conditioning = inputs()
     with torch.no_grad():
         expected = decoder(points, conditioning)
@@ -58,13 +58,13 @@ def linear(state: dict, name: str, x: np.ndarray) -> np.ndarray:
 
 def conditional_norm(state: dict, name: str, x: np.ndarray, c: np.ndarray) -> np.ndarray:
     mean, variance = state[f"{name}.norm.running_mean"], state[f"{name}.norm.running_var"]
-    normalised = (x - mean) / np.sqrt(variance + 1e-5)
+    normalized = (x - mean) / np.sqrt(variance + 1e-5)
     gamma, beta = linear(state, f"{name}.gamma", c), linear(state, f"{name}.beta", c)
-    return np.maximum(gamma[:, None] * normalised + beta[:, None], 0.0)
+    return np.maximum(gamma[:, None] * normalized + beta[:, None], 0.0)
 
 
 def test_cbn_decoder_is_the_published_formula():
-    decoder = randomised(CbnDecoder(16, 24, 2)).eval()
+    decoder = randomized(CbnDecoder(16, 24, 2)).eval()
     state = {key: value.double().numpy() for key, value in decoder.state_dict().items()}
     points, conditioning = inputs()
     p, c = points.double().numpy(), conditioning.double().numpy()
@@ -84,7 +84,7 @@ def test_cbn_decoder_is_the_published_formula():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_conditional_batch_norm_gradients(training):
-    norm = randomised(ConditionalBatchNorm(3, 2)).double().train(training)
+    norm = randomized(ConditionalBatchNorm(3, 2)).double().train(training)
     # Running statistics move with each call; they do not enter the output of a training step.
     features = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     conditioning = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
@@ -109,7 +109,7 @@ def test_conditional_batch_norm_starts_plain():
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=["cbn", "cnn"])
 def test_every_parameter_gets_a_gradient(decoder):
-    decoder = randomised(decoder).train()
+    decoder = randomized(decoder).train()
     points, conditioning = inputs()
     decoder.zero_grad()
     decoder(points, conditioning.requires_grad_()).square().mean().backward()

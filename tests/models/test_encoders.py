@@ -53,7 +53,7 @@ def resnet_state() -> dict[str, Tensor]:
     ],
     ids=["vit", "vit-48", "vit-pooled", "mobilenet", "resnet"],
 )
-def test_pictures_become_embeddings(encoder):
+def test_images_become_embeddings(encoder):
     encoder = encoder().eval()
     size = 48 if getattr(encoder.backbone, "patch_embed", None) is None else None
     size = size or encoder.backbone.patch_embed.img_size[0]
@@ -63,7 +63,7 @@ def test_pictures_become_embeddings(encoder):
     assert not torch.allclose(black, white)
 
 
-def test_pictures_are_normalised_and_the_statistics_are_no_weights():
+def test_images_are_normalized_and_the_statistics_are_no_weights():
     encoder = ImageEncoder(nn.Identity(), IMAGENET_MEAN, (0.5, 0.25, 0.2))
     found = encoder(torch.full((1, 3, 1, 1), 0.5)).flatten()
     expected = [(0.5 - 0.485) / 0.5, (0.5 - 0.456) / 0.25, (0.5 - 0.406) / 0.2]

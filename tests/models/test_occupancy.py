@@ -12,17 +12,17 @@ from occvae.models import occupancy
 from occvae.models.occupancy import OccupancyModel
 from tests.builders import random_decoder
 from tests.fakes import (
-    CENTRE,
+    CENTER,
     RADIUS,
     Ball,
-    MeanColour,
+    MeanColor,
     ball_model,
     octahedron_model,
     tiny_model,
 )
 
 
-def pictures(batch: int = 2, views: int = 1, size: int = 8) -> torch.Tensor:
+def make_images(batch: int = 2, views: int = 1, size: int = 8) -> torch.Tensor:
     return torch.rand(batch, views, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -30,7 +30,7 @@ def pictures(batch: int = 2, views: int = 1, size: int = 8) -> torch.Tensor:
 @pytest.mark.parametrize("size", [32, 50])
 def test_shapes(views, size):
     model = tiny_model().eval()
-    images, points = pictures(2, views, size), torch.rand(2, 7, 3) - 0.5
+    images, points = make_images(2, views, size), torch.rand(2, 7, 3) - 0.5
     conditioning = model.encode(images)
     assert conditioning.shape == (2, 256)
     logits = model.decode(points, conditioning)
@@ -40,14 +40,14 @@ def test_shapes(views, size):
 
 def test_several_views_are_averaged():
     model = tiny_model().eval()
-    images = pictures(2, 3, 32)
+    images = make_images(2, 3, 32)
     views = torch.stack([model.encode(images[:, v : v + 1]) for v in range(3)])
     torch.testing.assert_close(model.encode(images), views.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_of_other_sizes_are_resized():
+def test_images_of_other_sizes_are_resized():
     model = ball_model()
-    images = pictures(2, 2, 64)
+    images = make_images(2, 2, 64)
     assert model.encode(images).shape == (2, 3)
     pooled = torch.nn.functional.interpolate(
         images.flatten(0, 1), (8, 8), mode="bilinear", antialias=True
@@ -88,7 +88,7 @@ def test_thresholds_are_probabilities(threshold):
     with pytest.raises(UserError, match="threshold must be a probability between 0 and 1"):
         ball_model(threshold)
     with pytest.raises(UserError, match="threshold must be a probability"):
-        ball_model().reconstruct(pictures(), 32, threshold)
+        ball_model().reconstruct(make_images(), 32, threshold)
 
 
 def test_voxels_are_indexed_x_y_z():
@@ -96,8 +96,8 @@ def test_voxels_are_indexed_x_y_z():
         def forward(self, points, conditioning):
             return points @ torch.tensor([1.0, 10.0, 100.0])
 
-    model = OccupancyModel(MeanColour(), Plane(), 8, 0.5)
-    grid = model.predict_voxels(pictures(), 4)
+    model = OccupancyModel(MeanColor(), Plane(), 8, 0.5)
+    grid = model.predict_voxels(make_images(), 4)
     assert grid.shape == (2, 4, 4, 4)
     line = (np.arange(4) + 0.5) / 4 - 0.5
     x, y, z = line[:, None, None], line[None, :, None], line[None, None, :]
@@ -105,7 +105,7 @@ def test_voxels_are_indexed_x_y_z():
     np.testing.assert_allclose(grid, np.stack([expected] * 2), rtol=1e-4)
 
 
-def test_voxels_and_points_differ_from_picture_to_picture():
+def test_voxels_and_points_differ_from_image_to_image():
     model = ball_model(radius=0.0)
     images = torch.stack([torch.full((1, 3, 8, 8), value) for value in (0.1, 0.4)])
     small, large = (grid >= 0.5 for grid in model.predict_voxels(images, 16))
@@ -117,7 +117,7 @@ def test_voxels_and_points_differ_from_picture_to_picture():
 def test_chunks_do_not_show(monkeypatch):
     model = tiny_model().eval()
     points = torch.rand(2, 100, 3) - 0.5
-    conditioning = model.encode(pictures(2, 1, 32))
+    conditioning = model.encode(make_images(2, 1, 32))
     whole = model.decode(points, conditioning)
     for chunk in (1, 33, 100, 1000):
         part = model._decode_chunked(points, conditioning, chunk)
@@ -125,13 +125,13 @@ def test_chunks_do_not_show(monkeypatch):
     assert model._decode_chunked(points[:, :0], conditioning).shape == (2, 0)
 
 
-def test_reconstruct_gives_each_picture_its_ball():
+def test_reconstruct_gives_each_image_its_ball():
     model = ball_model(radius=0.0)
     images = torch.stack([torch.full((1, 3, 8, 8), value) for value in (0.15, 0.3, 0.0)])
     small, large, none = model.reconstruct(images, resolution=64)
     for mesh, radius in ((small, 0.15), (large, 0.3)):
         assert mesh.is_watertight
-        distances = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+        distances = np.linalg.norm(mesh.vertices - CENTER, axis=1)
         np.testing.assert_allclose(distances, radius, atol=1.1 / 64 / 2)
         assert mesh.volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.05)
     assert len(none.faces) == 0
@@ -140,19 +140,19 @@ def test_reconstruct_gives_each_picture_its_ball():
 @pytest.mark.parametrize("threshold", [None, 0.2, 0.5, 0.8])
 def test_the_threshold_moves_the_surface(threshold):
     model = ball_model(threshold=0.3, radius=0.3, slope=20.0)
-    model.encoder = MeanColour()
+    model.encoder = MeanColor()
     [mesh] = model.reconstruct(torch.zeros(1, 1, 3, 8, 8), 64, threshold)
     used = 0.3 if threshold is None else threshold
     # sigmoid(20 (r - d)) = t at d = r - logit(t) / 20
     expected = 0.3 - math.log(used / (1 - used)) / 20
-    found = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+    found = np.linalg.norm(mesh.vertices - CENTER, axis=1)
     assert found.mean() == pytest.approx(expected, abs=0.006)
 
 
 def test_a_whole_network_is_reconstructed():
-    [mesh] = octahedron_model().reconstruct(pictures(1, 1, 32), 64, threshold=0.5)
+    [mesh] = octahedron_model().reconstruct(make_images(1, 1, 32), 64, threshold=0.5)
     assert mesh.is_watertight
-    assert np.abs(mesh.vertices - CENTRE).sum(axis=1) == pytest.approx(RADIUS, abs=0.02)
+    assert np.abs(mesh.vertices - CENTER).sum(axis=1) == pytest.approx(RADIUS, abs=0.02)
     assert mesh.volume == pytest.approx(4 / 3 * RADIUS**3, rel=0.05)
 
 
@@ -162,15 +162,17 @@ def test_a_whole_network_is_reconstructed():
 )
 def test_resolutions_are_checked(resolution, message):
     with pytest.raises(ValueError, match=message):
-        ball_model().reconstruct(pictures(), resolution)
+        ball_model().reconstruct(make_images(), resolution)
 
 
 @pytest.mark.parametrize(
     ("resolution", "coarse_resolution"), [(8, 8), (16, 16), (100, 25), (128, 32), (192, 24)]
 )
 def test_the_first_lattice_suits_the_resolution(resolution, coarse_resolution, monkeypatch):
-    monkeypatch.setattr("occvae.meshing.extract_mesh", lambda field, **options: options)
-    options = ball_model().reconstruct(pictures(), resolution)
+    monkeypatch.setattr(
+        "occvae.geometry.extract_mesh.extract_mesh", lambda field, **options: options
+    )
+    options = ball_model().reconstruct(make_images(), resolution)
     assert options["resolution"] == resolution
     assert options["coarse_resolution"] == coarse_resolution
 
@@ -191,10 +193,10 @@ def test_predicting_leaves_training_as_it_was(use):
             assert not self.training and not torch.is_grad_enabled()
             return super().forward(points, conditioning)
 
-    model = OccupancyModel(MeanColour(), Watchful(), 8, 0.5).train()
+    model = OccupancyModel(MeanColor(), Watchful(), 8, 0.5).train()
     model.encoder.eval()  # frozen by the user
     try:
-        use(model, pictures())
+        use(model, make_images())
     except ValueError:
         pass
     assert model.training and model.decoder.training and not model.encoder.training
@@ -209,7 +211,7 @@ def fused_model() -> OccupancyModel:
 
 
 def test_predictions_through_the_kernels_equal_pytorch(monkeypatch):
-    model, images = fused_model(), pictures(3, 1, 32)
+    model, images = fused_model(), make_images(3, 1, 32)
     points = torch.rand(3, 200, 3) - 0.5
     packs = []
     pack = model.decoder.pack
@@ -230,7 +232,7 @@ def test_predictions_through_the_kernels_equal_pytorch(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_predictions_have_the_precision_that_is_set(monkeypatch, precision):
-    model, images = fused_model(), pictures(1, 1, 32)
+    model, images = fused_model(), make_images(1, 1, 32)
     points, found = torch.rand(1, 50, 3) - 0.5, []
     query = occupancy.query_occupancy
     monkeypatch.setattr(
@@ -249,7 +251,7 @@ def test_predictions_have_the_precision_that_is_set(monkeypatch, precision):
 
 
 def test_meshes_through_the_kernels_equal_those_of_pytorch(monkeypatch):
-    model, images = fused_model(), pictures(2, 1, 32)
+    model, images = fused_model(), make_images(2, 1, 32)
     with torch.no_grad():  # so that the surface passes through the cube
         logits = model.predict_points(images, torch.rand(2, 1000, 3) - 0.5)
         model.decoder.linear_out.bias -= logits.median()
@@ -266,8 +268,8 @@ def test_a_decoder_without_kernels_is_announced_once(monkeypatch, recwarn):
     monkeypatch.setattr(occupancy, "_warned", set())
     model = ball_model()
     for _ in range(2):
-        model.predict_voxels(pictures(), 2)
-    model.reconstruct(pictures(), 32)
+        model.predict_voxels(make_images(), 2)
+    model.reconstruct(make_images(), 32)
     assert [str(w.message) for w in recwarn if "fused" in str(w.message)] == [
         "Ball has no fused kernels: it is evaluated in PyTorch, slower"
     ]
@@ -275,5 +277,5 @@ def test_a_decoder_without_kernels_is_announced_once(monkeypatch, recwarn):
 
 def test_gradients_and_training_stay_in_pytorch():
     model, points = fused_model().train(), torch.rand(2, 20, 3) - 0.5
-    model(pictures(2, 1, 32), points).square().mean().backward()
+    model(make_images(2, 1, 32), points).square().mean().backward()
     assert all(p.grad is not None for p in model.decoder.parameters())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from occvae.ops.mise import Field
-from occvae.sparse_grid import DEFAULT_BOUNDS, world_to_lattice
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS, world_to_lattice
 from tests.fields import (
     double_torus,
     gyroid,
@@ -82,7 +82,7 @@ def one_plane(points):
 GALLERY = [
     # Smooth surfaces.
     Exhibit("sphere", sphere(), 8, 32),
-    Exhibit("sphere off centre", sphere(0.37, (0.013, 0.021, -0.007)), 4, 32),
+    Exhibit("sphere off center", sphere(0.37, (0.013, 0.021, -0.007)), 4, 32),
     Exhibit("sphere without refinement", sphere(), 16, 16),
     Exhibit("torus", torus(), 6, 24),
     Exhibit("double torus", double_torus, 8, 64),

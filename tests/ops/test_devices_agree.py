@@ -15,7 +15,7 @@ from torch import Tensor
 
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
-from occvae.sparse_grid import SparseGrid
+from occvae.ops.sparse_grid import SparseGrid
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
 
 EMULATED = os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1"

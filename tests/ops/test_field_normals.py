@@ -7,21 +7,21 @@ import pytest
 import torch
 import trimesh
 
-from occvae.meshing import extract_mesh
+from occvae.geometry.extract_mesh import extract_mesh
 from occvae.ops.mise import mise
 from tests.fields import sphere, torus
 
-CENTRE = (0.03, -0.02, 0.05)
+CENTER = (0.03, -0.02, 0.05)
 SMALL = {"resolution": 64, "coarse_resolution": 16, "normals": True}
 
 
 def sphere_normals(vertices):
-    offsets = np.asarray(vertices) - CENTRE
+    offsets = np.asarray(vertices) - CENTER
     return offsets / np.linalg.norm(offsets, axis=1, keepdims=True)
 
 
 def torus_normals(vertices, major=0.3):
-    """From the nearest point of the torus' centre line."""
+    """From the nearest point of the torus' center line."""
     offsets = np.asarray(vertices) - (0.003, -0.011, 0.007)
     ring = offsets * (1, 1, 0)
     ring *= major / np.linalg.norm(ring, axis=1, keepdims=True)
@@ -60,7 +60,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("field", "expected"),
-    [(sphere(0.35, CENTRE), sphere_normals), (torus(), torus_normals)],
+    [(sphere(0.35, CENTER), sphere_normals), (torus(), torus_normals)],
     ids=["sphere", "torus"],
 )
 def test_the_normals_of_known_surfaces(field, expected, way):
@@ -84,7 +84,7 @@ def test_without_the_request_there_are_none():
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_the_size_of_the_gradient_does_not_matter(scale):
-    field = sphere(0.35, CENTRE)
+    field = sphere(0.35, CENTER)
     (mesh,) = extract_mesh(lambda points, shape: scale * field(points, shape), **SMALL)
     assert angles(mesh.vertex_normals, sphere_normals(mesh.vertices)).max() < 1e-5
 
@@ -98,7 +98,7 @@ def test_shapes_are_asked_together_in_calls_of_bounded_size(way):
         if points.requires_grad:
             assert len(points) <= 8192
         calls.append((len(points), shape_index.unique().tolist()))
-        return radii[shape_index] - (points - torch.tensor(CENTRE)).norm(dim=1)
+        return radii[shape_index] - (points - torch.tensor(CENTER)).norm(dim=1)
 
     meshes = extract_mesh(
         WAYS[way][0](field),
@@ -129,14 +129,14 @@ def test_shapes_are_asked_together_in_calls_of_bounded_size(way):
     ids=["infinite", "zero gradient", "NaN gradient"],
 )
 def test_vertices_without_a_gradient_keep_the_normals_of_the_mesh(values):
-    field = sphere(0.35, CENTRE)
+    field = sphere(0.35, CENTER)
     (mesh,) = extract_mesh(lambda points, shape: values(field(points, shape)), **SMALL)
     plain = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
     np.testing.assert_array_equal(mesh.vertex_normals, plain)
 
 
 def test_only_vertices_without_a_gradient_keep_them():
-    field = sphere(0.35, CENTRE)
+    field = sphere(0.35, CENTER)
 
     def half_infinite(points, shape_index):
         height = field(points, shape_index)
@@ -218,7 +218,7 @@ def test_errors_of_the_field_without_gradients_are_not_hidden():
 
 
 def test_differences_of_a_field_that_reuses_its_memory():
-    field, buffer = sphere(0.35, CENTRE), torch.empty(300_000, dtype=torch.float64)
+    field, buffer = sphere(0.35, CENTER), torch.empty(300_000, dtype=torch.float64)
 
     def reusing(points, shape_index):
         values = field(points.detach(), shape_index)
@@ -230,7 +230,7 @@ def test_differences_of_a_field_that_reuses_its_memory():
 
 @pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])
 def test_exports_carry_the_normals(tmp_path, suffix):
-    (mesh,) = extract_mesh(sphere(0.35, CENTRE), **SMALL)
+    (mesh,) = extract_mesh(sphere(0.35, CENTER), **SMALL)
     mesh.vertex_normals = mesh.vertex_normals[:, [1, 2, 0]]  # not what a reader would make up
     mesh.export(tmp_path / f"ball.{suffix}")
     loaded = trimesh.load(tmp_path / f"ball.{suffix}", process=False)
@@ -242,5 +242,5 @@ def test_exports_carry_the_normals(tmp_path, suffix):
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("way", ["autograd", "detached"])
 def test_on_a_gpu(way):
-    (mesh,) = extract_mesh(WAYS[way][0](sphere(0.35, CENTRE)), **SMALL, device="cuda")
+    (mesh,) = extract_mesh(WAYS[way][0](sphere(0.35, CENTER)), **SMALL, device="cuda")
     assert angles(mesh.vertex_normals, sphere_normals(mesh.vertices)).max() < WAYS[way][1]

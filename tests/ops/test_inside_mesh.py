@@ -95,7 +95,7 @@ def test_boxes_that_fill_space_contain_each_point_once(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_points_on_and_below_vertices_edges_and_faces(device, backend, dtype):
-    """What a random mesh makes hardest: the points are corners, midpoints and centres of faces."""
+    """What a random mesh makes hardest: the points are corners, midpoints and centers of faces."""
     vertices = sphere(1)[0] @ random_rotation(3)
     mesh = (vertices.to(dtype).double(), sphere(1)[1])
     corners, up = mesh[0][mesh[1]], torch.tensor([0.0, 0.0, 1.0])
@@ -414,11 +414,11 @@ def test_winding_numbers_of_closed_meshes_are_whole(device, backend, dtype):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_winding_number_of_one_face_is_its_solid_angle(device, backend):
-    """A face of a cube seen from the centre is a sixth of the sphere; half of it a twelfth."""
+    """A face of a cube seen from the center is a sixth of the sphere; half of it a twelfth."""
     vertices, faces = box([-1, -1, -1], [1, 1, 1])
-    centre = torch.zeros(1, 3, dtype=torch.float64)
+    center = torch.zeros(1, 3, dtype=torch.float64)
     for face in faces:
-        arguments = (x.to(device) for x in (vertices, face[None], centre))
+        arguments = (x.to(device) for x in (vertices, face[None], center))
         assert winding_number(*arguments, backend=backend).item() == pytest.approx(
             1 / 12, abs=1e-15
         )

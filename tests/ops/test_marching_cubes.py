@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from occvae import memory
-from occvae.arguments import MIN_EDGE_FRACTION
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
-from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world, world_to_lattice
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world, world_to_lattice
+from occvae.ops.validation import MIN_EDGE_FRACTION
+from occvae.system import memory
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
 
 

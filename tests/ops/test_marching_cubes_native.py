@@ -6,10 +6,10 @@ import pytest
 import torch
 import trimesh
 
-from occvae import _extension
+from occvae.ops import _extension
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
-from occvae.sparse_grid import SparseGrid
+from occvae.ops.sparse_grid import SparseGrid
 from tests.conftest import needs_kernels
 from tests.fields import double_torus, gyroid, lattice_hash, sphere, thin_chair, torus
 from tests.ops.test_marching_cubes import dense_grid, is_closed, signed_volume
@@ -25,7 +25,7 @@ def both(grid: SparseGrid):
 
 
 def cell_lines(vertices, faces):
-    """Edges of triangles that lie in a face of a cell, as a set: what neighbouring cells share."""
+    """Edges of triangles that lie in a face of a cell, as a set: what neighboring cells share."""
     lattice = torch.cat([vertices[faces[:, [i, (i + 1) % 3]]] for i in range(3)])
     # Both ends between the same two planes of lattice points, or on one: a common face.
     on_plane = (lattice == lattice.round()) & (lattice[:, :1] == lattice[:, 1:])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from occvae.ops.mise import mise
-from occvae.sparse_grid import (
+from occvae.ops.sparse_grid import (
     DEFAULT_BOUNDS,
     SparseGrid,
     lattice_to_world,

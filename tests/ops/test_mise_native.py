@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 
-from occvae import memory
 from occvae.ops.mise import mise
 from occvae.ops.mise_reference import coarse_lattice, refine
+from occvae.system import memory
 from tests.conftest import needs_kernels
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
 from tests.ops.test_mise import known

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from occvae import _extension
+from occvae.ops import _extension
 from occvae.ops.query_occupancy import PRECISIONS, PackedDecoder, pack_decoder, query_occupancy
 from tests.builders import random_decoder
 from tests.conftest import needs_kernels

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from occvae import _extension
 from occvae.models.decoders import CbnDecoder
+from occvae.ops import _extension
 from occvae.ops import query_occupancy as ops
 from occvae.ops.query_occupancy import PRECISIONS, pack_decoder, query_occupancy, query_shapes
 from tests.builders import random_decoder
@@ -441,7 +441,7 @@ def test_the_kernel_refuses_weights_of_another_precision():
 
 
 def test_without_kernels_the_twin_serves_and_says_so():
-    from tests.test_extension import run_without_kernels
+    from tests.ops.test_extension import run_without_kernels
 
     output = run_without_kernels(
         "import torch, occvae\n"

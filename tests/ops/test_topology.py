@@ -7,10 +7,10 @@ import pytest
 import torch
 import trimesh
 
-from occvae.meshing import extract_mesh
+from occvae.geometry.extract_mesh import extract_mesh
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import Field, mise
-from occvae.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
 from tests.conftest import needs_kernels
 from tests.fields import double_torus, lattice_hash, sphere, torus, waves
 from tests.ops.field_gallery import GALLERY, each_exhibit

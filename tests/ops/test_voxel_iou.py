@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occvae import _extension
+from occvae.ops import _extension
 from occvae.ops.voxel_iou import iou_from_counts, voxel_iou, voxel_iou_counts
 from tests.builders import pack_bits, random_grids
 from tests.conftest import DEVICES

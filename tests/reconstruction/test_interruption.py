@@ -17,9 +17,9 @@ import trimesh
 from PIL import Image
 
 import occvae
-from occvae import meshing
-from occvae.cli import main
-from occvae.meshing import ProgressBar, extract_mesh
+from occvae.cli.main import main
+from occvae.geometry import extract_mesh as meshing
+from occvae.geometry.extract_mesh import ProgressBar, extract_mesh
 from occvae.models import save_pretrained
 from occvae.reconstruction import files
 from tests.fakes import octahedron_model
@@ -33,7 +33,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch) -> list[str]:
-    """Of a reconstruction, in a directory with a picture, a model and a folder for the mesh."""
+    """Of a reconstruction, in a directory with an image, a model and a folder for the mesh."""
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
     Image.fromarray(noise).save("photo.png")
@@ -55,7 +55,7 @@ def write_some_and_interrupt(mesh, path, **_):
 INTERRUPTED = {
     "in the extraction": (meshing, "mise", interrupt, set()),
     "in the export": (trimesh.Trimesh, "export", write_some_and_interrupt, set()),
-    "in the preview": (files, "preview_picture", interrupt, {"photo.glb"}),
+    "in the preview": (files, "preview_image", interrupt, {"photo.glb"}),
 }
 
 

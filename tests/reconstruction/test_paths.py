@@ -1,4 +1,4 @@
-"""Which files are pictures, and mesh files that never overwrite one another."""
+"""Which files are images, and mesh files that never overwrite one another."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from occvae.errors import UserError
-from occvae.reconstruction.paths import check_writable, find_pictures, output_paths
+from occvae.reconstruction.paths import find_images, output_paths
+from occvae.system.atomic_write import check_writable
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_folders_give_their_own_pictures_by_name(folder):
-    assert find_pictures(["."]) == [Path("a.png"), Path("b.JPG")]
-    found = find_pictures(["missing.png", folder / "deeper", "notes.txt"])
+def test_folders_give_their_own_images_by_name(folder):
+    assert find_images(["."]) == [Path("a.png"), Path("b.JPG")]
+    found = find_images(["missing.png", folder / "deeper", "notes.txt"])
     assert found == [Path("missing.png"), folder / "deeper" / "c.webp", Path("notes.txt")]
-    with pytest.raises(UserError, match="album.jpg: no pictures in this folder"):
-        find_pictures(["a.png", "album.jpg"])
+    with pytest.raises(UserError, match="album.jpg: no images in this folder"):
+        find_images(["a.png", "album.jpg"])
 
 
 def test_formats_by_name():

@@ -1,4 +1,4 @@
-"""Many pictures in, a mesh or one clear line for each, in batches; and a summary."""
+"""Many images in, a mesh or one clear line for each, in batches; and a summary."""
 
 import errno
 from pathlib import Path
@@ -12,8 +12,8 @@ from PIL import Image
 from occvae.errors import UserError
 from occvae.reconstruction import ReconstructionSettings, reconstruct_files
 from occvae.reconstruction import files as output_files
-from occvae.turntable import KINDS
-from tests.fakes import CENTRE, ball_model
+from occvae.visualize.turntable import KINDS
+from tests.fakes import CENTER, ball_model
 from tests.reconstruction.test_prediction import variational_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Ball has no fused kernels")
@@ -21,7 +21,7 @@ SETTINGS = ReconstructionSettings(resolution=32, background="keep")
 
 
 class Watched:
-    """A ball whose radius is 0.2 plus the red of the pictures; notes the sizes of its batches."""
+    """A ball whose radius is 0.2 plus the red of the images; notes the sizes of its batches."""
 
     def __init__(self, most: int = 99):
         self.model, self.batches, self.most = ball_model(), [], most
@@ -56,14 +56,14 @@ def reconstruct(model, names: list[str], settings=SETTINGS) -> None:
 
 def radius(path: Path) -> float:
     mesh = trimesh.load(path, force="mesh")
-    return float(np.linalg.norm(mesh.vertices - CENTRE, axis=1).mean())
+    return float(np.linalg.norm(mesh.vertices - CENTER, axis=1).mean())
 
 
 def written() -> set[str]:
     return {path.name for path in Path("out").glob("*")}
 
 
-def test_a_batch_is_one_call_and_every_mesh_is_that_of_its_picture(here, capsys):
+def test_a_batch_is_one_call_and_every_mesh_is_that_of_its_image(here, capsys):
     watched = Watched()
     names = [f"{number}.png" for number in (3, 0, 4, 1, 2)]
     small = ReconstructionSettings(resolution=32, background="keep", batch_size=2)
@@ -78,7 +78,7 @@ def test_a_batch_is_one_call_and_every_mesh_is_that_of_its_picture(here, capsys)
     assert last == "all 5 objects reconstructed"
 
 
-def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_done(here, capsys):
+def test_images_that_cannot_be_read_are_named_and_the_rest_is_done(here, capsys):
     Path("1.png").write_bytes(Path("1.png").read_bytes()[:-20])
     Path("3.png").write_bytes(b"text")
     names = [f"{number}.png" for number in range(5)] + ["missing.png"]
@@ -88,8 +88,8 @@ def test_pictures_that_cannot_be_read_are_named_and_the_rest_is_done(here, capsy
     assert str(caught.value) == expected
     captured = capsys.readouterr()
     first, second, third = captured.err.splitlines()
-    assert first.startswith("error: 1.png: cannot be read as a picture")
-    assert second.startswith("error: 3.png: not a picture")
+    assert first.startswith("error: 1.png: cannot be read as an image")
+    assert second.startswith("error: 3.png: not an image")
     assert third == "error: missing.png: no such file"
     assert len(captured.out.splitlines()) == 3
     assert {name for name in written() if name.endswith(".ply")} == {"0.ply", "2.ply", "4.ply"}
@@ -149,9 +149,9 @@ def test_what_cannot_be_written_is_said_before_anything_is_computed(here):
 
 def test_the_preview_shows_what_the_model_saw(here):
     Image.new("RGB", (256, 256), (0, 0, 255)).save("plain.png")
-    picture = Image.open("plain.png")
-    picture.paste((200, 30, 30), (32, 32, 92, 68))
-    picture.save("object.png")
+    image = Image.open("plain.png")
+    image.paste((200, 30, 30), (32, 32, 92, 68))
+    image.save("object.png")
     model = ball_model(radius=0.05)
     model.image_size = 112
     auto = ReconstructionSettings(resolution=32)
@@ -165,10 +165,10 @@ def test_the_preview_shows_what_the_model_saw(here):
     assert (seen[0] == 255).all() and not (seen[..., 2] > seen[..., 0] + 50).any()
 
 
-def test_transparent_pictures_are_laid_on_the_grey_of_the_model(here):
+def test_transparent_images_are_laid_on_the_gray_of_the_model(here):
     Image.new("RGBA", (12, 12)).save("clear.png")
     model = ball_model(radius=-0.7)
-    model.backdrop = 240
+    model.background_gray = 240
     reconstruct(model, ["clear.png"])
     assert radius(Path("out/clear.ply")) == pytest.approx(240 / 255 - 0.7, abs=0.01)
 
@@ -192,4 +192,4 @@ def test_many_previews_stay_small(monkeypatch):
     monkeypatch.setattr(output_files, "_TILE", 24)
     mesh = trimesh.creation.box((0.5, 0.5, 0.5))
     pixels = np.zeros((9, 4, 4, 3), np.uint8)
-    assert output_files.preview_picture(pixels, [mesh] * 12).size == (8 * 24, 8 * 24)
+    assert output_files.preview_image(pixels, [mesh] * 12).size == (8 * 24, 8 * 24)

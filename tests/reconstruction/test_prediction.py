@@ -7,12 +7,12 @@ import trimesh
 from scipy.interpolate import RegularGridInterpolator
 
 from occvae.reconstruction import ReconstructionSettings, paint_uncertainty, predict_meshes
-from tests.fakes import CENTRE, ball_model, tiny_voxel_model
+from tests.fakes import CENTER, ball_model, tiny_voxel_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Ball has no fused kernels")
 
 
-def pictures(*reds: float, views: int = 1, size: int = 8) -> torch.Tensor:
+def make_images(*reds: float, views: int = 1, size: int = 8) -> torch.Tensor:
     images = torch.zeros(len(reds), views, 3, size, size)
     images[:, :, 0] = torch.tensor(reds).view(-1, 1, 1, 1)
     return images
@@ -41,12 +41,12 @@ def same(first: trimesh.Trimesh, second: trimesh.Trimesh) -> bool:
 
 def test_each_object_gets_its_own_mesh():
     settings = ReconstructionSettings(resolution=32)
-    predictions = predict_meshes(ball_model(), pictures(0.05, 0.2, 0.1), settings)
+    predictions = predict_meshes(ball_model(), make_images(0.05, 0.2, 0.1), settings)
     for prediction, radius in zip(predictions, (0.25, 0.4, 0.3), strict=True):
         [mesh] = prediction.meshes
-        found = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+        found = np.linalg.norm(mesh.vertices - CENTER, axis=1)
         np.testing.assert_allclose(found, radius, atol=2e-3)
-        assert prediction.deviation is None
+        assert prediction.std is None
 
 
 def test_refined_vertices_are_on_the_surface():
@@ -54,15 +54,15 @@ def test_refined_vertices_are_on_the_surface():
     errors = []
     for steps in (0, 4):
         settings = ReconstructionSettings(resolution=16, refine_vertices=steps)
-        [[mesh], _] = predict_meshes(model, pictures(0.1), settings)[0]
-        errors.append(np.abs(np.linalg.norm(mesh.vertices - CENTRE, axis=1) - 0.3).max())
+        [[mesh], _] = predict_meshes(model, make_images(0.1), settings)[0]
+        errors.append(np.abs(np.linalg.norm(mesh.vertices - CENTER, axis=1) - 0.3).max())
     assert errors[1] < 1e-4 < 0.1 * errors[0]
 
 
 def test_normals_of_the_field():
     settings = ReconstructionSettings(resolution=16, normals=True)
-    [[mesh], _] = predict_meshes(ball_model(), pictures(0.1), settings)[0]
-    outward = mesh.vertices - CENTRE
+    [[mesh], _] = predict_meshes(ball_model(), make_images(0.1), settings)[0]
+    outward = mesh.vertices - CENTER
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
     np.testing.assert_allclose(mesh.vertex_normals, outward, atol=1e-3)
 
@@ -94,27 +94,27 @@ def test_uncertainty_is_painted_and_averaged():
     [plain] = predict_meshes(model, images, ReconstructionSettings(resolution=32))
     assert same(mesh, plain.meshes[0])
     generator = torch.Generator().manual_seed(0)
-    _, deviations = model.predict_uncertainty(images, 16, generator=generator)
-    expected = paint_uncertainty(plain.meshes[0], deviations[0])
-    assert prediction.deviation == pytest.approx(expected.mean()) and expected.max() > 0
+    _, stds = model.predict_uncertainty(images, 16, generator=generator)
+    expected = paint_uncertainty(plain.meshes[0], stds[0])
+    assert prediction.std == pytest.approx(expected.mean()) and expected.max() > 0
     np.testing.assert_array_equal(mesh.visual.vertex_colors, plain.meshes[0].visual.vertex_colors)
 
 
-def test_colours_are_those_of_the_deviation_at_the_vertex():
+def test_colors_are_those_of_the_deviation_at_the_vertex():
     size = 8
-    deviations = torch.rand(size, size, size, generator=torch.Generator().manual_seed(1)) / 2
+    stds = torch.rand(size, size, size, generator=torch.Generator().manual_seed(1)) / 2
     mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.4)
-    values = paint_uncertainty(mesh, deviations)
-    centres = (np.arange(size) + 0.5) / size - 0.5
-    oracle = RegularGridInterpolator((centres,) * 3, deviations.double().numpy())
+    values = paint_uncertainty(mesh, stds)
+    centers = (np.arange(size) + 0.5) / size - 0.5
+    oracle = RegularGridInterpolator((centers,) * 3, stds.double().numpy())
     np.testing.assert_allclose(values, oracle(mesh.vertices), atol=1e-5)
-    colours = np.asarray(mesh.visual.vertex_colors)
+    colors = np.asarray(mesh.visual.vertex_colors)
     low, high = values.argmin(), values.argmax()
-    assert colours[low, 1] > colours[high, 1] and colours[low, 2] > colours[high, 2]
+    assert colors[low, 1] > colors[high, 1] and colors[low, 2] > colors[high, 2]
     flat = trimesh.creation.box((0.2, 0.2, 0.2))
-    for value, colour in ((0.0, [225, 225, 225]), (0.25, [245, 190, 60]), (0.5, [200, 30, 30])):
+    for value, color in ((0.0, [225, 225, 225]), (0.25, [245, 190, 60]), (0.5, [200, 30, 30])):
         paint_uncertainty(flat, torch.full((4, 4, 4), value))
-        assert (np.asarray(flat.visual.vertex_colors)[:, :3] == colour).all()
+        assert (np.asarray(flat.visual.vertex_colors)[:, :3] == color).all()
 
 
 @pytest.mark.parametrize("options", [{"blocks": True}, {"num_samples": 2, "blocks": True}, {}])
@@ -128,8 +128,8 @@ def test_predictions_that_are_no_numbers_are_refused(options):
 
 def test_meshes_are_processed():
     settings = ReconstructionSettings(resolution=32, largest=True, smooth=3)
-    [[mesh], _] = predict_meshes(ball_model(), pictures(0.1), settings)[0]
+    [[mesh], _] = predict_meshes(ball_model(), make_images(0.1), settings)[0]
     [[rough], _] = predict_meshes(
-        ball_model(), pictures(0.1), ReconstructionSettings(resolution=32)
+        ball_model(), make_images(0.1), ReconstructionSettings(resolution=32)
     )[0]
     assert len(mesh.faces) == len(rough.faces) and not same(mesh, rough)

@@ -43,7 +43,7 @@ def test_values_without_sense(wish, message):
     ("wish", "format", "message"),
     [
         (dict(blocks=True), "glb", "vitocc makes no voxels"),
-        (dict(num_samples=2), "glb", "vitocc has one answer for a picture"),
+        (dict(num_samples=2), "glb", "vitocc has one answer for an image"),
         (dict(uncertainty=True), "glb", "vitocc does not know how sure it is"),
         (dict(resolution=101), "glb", "nearest valid are 100 and 102"),
         (dict(normals=True), "stl", ".stl files keep no normals"),
@@ -66,5 +66,5 @@ def test_what_voxel_models_have():
     ReconstructionSettings(blocks=True, resolution=101).check(plain, "stl")
     with pytest.raises(UserError, match="pix2vox-a has one answer"):
         ReconstructionSettings(num_samples=2).check(plain, "glb")
-    with pytest.raises(UserError, match=".obj files keep no colours"):
+    with pytest.raises(UserError, match=".obj files keep no colors"):
         ReconstructionSettings(uncertainty=True).check(variational, "obj")

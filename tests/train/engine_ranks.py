@@ -46,7 +46,7 @@ def make_schedule(config: TrainConfig):
 
 
 def batch(step: int, micro: int) -> tuple[torch.Tensor, ...]:
-    """Pictures, points and occupancies of all ranks' shares of a micro step."""
+    """Images, points and occupancies of all ranks' shares of a micro step."""
     generator = torch.Generator().manual_seed(1000 * step + micro)
     size = GLOBAL_BATCH // MICRO_STEPS
     images = torch.rand(size, 1, 3, 32, 32, generator=generator)

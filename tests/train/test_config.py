@@ -56,7 +56,7 @@ PRESETS_OF_ARCHS = [
 
 
 @pytest.mark.parametrize(("preset", "arch"), PRESETS_OF_ARCHS)
-def test_presets_survive_their_own_serialisation(preset, arch):
+def test_presets_survive_their_own_serialization(preset, arch):
     config = make_preset(preset, arch)
     assert from_dict(config.to_dict()) == config
 

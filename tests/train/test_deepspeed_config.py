@@ -8,7 +8,7 @@ import torch
 from occvae.errors import UserError
 from occvae.train.config import apply_overrides, from_dict
 from occvae.train.deepspeed_config import make_deepspeed_config, resolve_deepspeed
-from occvae.train.precision import LossScale
+from occvae.train.precision import GradScalerState
 from occvae.train.presets import make_preset
 
 
@@ -78,12 +78,12 @@ def test_offloading(tmp_path):
             "quantized_weights: it needs a GPU",
         ),
         ({"communication_data_type": "fp99"}, "is 'fp99'; choose from fp32, fp16, bf16"),
-        ({"optimizer": {"type": "Lamb"}}, "leave out optimizer: the optimiser is AdamW"),
+        ({"optimizer": {"type": "Lamb"}}, "leave out optimizer: the optimizer is AdamW"),
         ({"scheduler": {"type": "WarmupLR"}}, "leave out scheduler: set optim.schedule"),
         ({"fp16": {"enabled": True}}, "leave out fp16: it needs a GPU"),
         ({"bf16": {"enabled": True}}, "leave out bf16: set precision=bf16"),
         ({"elasticity": {"enabled": True}}, "leave out elasticity: .* any number of ranks"),
-        ({"zero_optimisation": {}}, "leave out zero_optimisation: what is passed on is"),
+        ({"zero_optimization": {}}, "leave out zero_optimization: what is passed on is"),
         ("{", "ds.json: not JSON"),
         ("[]", "ds.json: holds no JSON object"),
     ],
@@ -108,11 +108,11 @@ def test_fp16_needs_a_gpu():
 
 
 def test_the_loss_scale_halves_and_doubles():
-    scale = LossScale()
+    scale = GradScalerState()
     scale.update(overflow=True)
-    assert scale.value == LossScale.FIRST / 2
-    for _ in range(LossScale.STEPS - 1):
+    assert scale.value == GradScalerState.FIRST / 2
+    for _ in range(GradScalerState.STEPS - 1):
         scale.update(overflow=False)
-    assert scale.value == LossScale.FIRST / 2
+    assert scale.value == GradScalerState.FIRST / 2
     scale.update(overflow=False)
-    assert scale.value == LossScale.FIRST
+    assert scale.value == GradScalerState.FIRST

@@ -27,7 +27,7 @@ OFFLOADED = [
     )
 ]
 FROM_OFFLOADED = [{"name": "3, from 1", "overrides": ["zero_stage=3"], "from": "offloaded 1"}]
-RECOMPUTED = [
+CHECKPOINTED = [
     {
         "name": f"recomputed {stage}",
         "overrides": [f"zero_stage={stage}", "activation_checkpointing=true"],
@@ -76,7 +76,7 @@ def plain_pytorch() -> tuple[list[float], float]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("engines")
-    cases = PLAIN + OFFLOADED + FROM_OFFLOADED + RECOMPUTED + FP16 + RESUMED_FP16
+    cases = PLAIN + OFFLOADED + FROM_OFFLOADED + CHECKPOINTED + FP16 + RESUMED_FP16
     (folder / "cases.json").write_text(json.dumps(cases))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -104,7 +104,7 @@ def found(tmp_path_factory) -> dict:
 def test_every_way_of_sharing_gives_the_losses_of_one_process(found):
     losses, norm = plain_pytorch()
     assert losses[-1] < 0.6 * losses[0]
-    for case in PLAIN + OFFLOADED + FROM_OFFLOADED + RECOMPUTED:
+    for case in PLAIN + OFFLOADED + FROM_OFFLOADED + CHECKPOINTED:
         mine = found[case["name"]]
         expected = losses[-len(mine["losses"]) :]
         assert mine["losses"] == pytest.approx(expected, abs=1e-5), case["name"]
@@ -113,7 +113,7 @@ def test_every_way_of_sharing_gives_the_losses_of_one_process(found):
 
 def test_running_statistics_count_a_batch_once(found):
     micro_steps = engine_ranks.STEPS * engine_ranks.MICRO_STEPS
-    for case in PLAIN + RECOMPUTED:
+    for case in PLAIN + CHECKPOINTED:
         counts = found[case["name"]]["batches"]
         assert counts and set(counts) == {micro_steps}, case["name"]
 

@@ -253,7 +253,7 @@ def stand_still_in_checkpoints() -> None:
 
 
 def test_a_first_rank_that_stands_still_while_it_saves(tiny_dataset, tmp_path):
-    """It may take its time, as long as it gives signs of life."""
+    """It may take its time, as long as it gives heartbeats."""
     arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, "--timeout", "5", *FRESH]
     first, second = start(tmp_path, arguments, ranks=2, prepare=stand_still_in_checkpoints)
     begin = time.monotonic()

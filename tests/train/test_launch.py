@@ -11,7 +11,7 @@ import pytest
 
 from occvae.errors import UserError
 from occvae.train import launch
-from occvae.train.failures import ToldElsewhere
+from occvae.train.failures import ReportedByPeer
 from occvae.train.launch import choose_interface, complete_environment, first_host
 from occvae.train.run_lock import lock_run
 from tests.train.ranks import wait_until
@@ -87,7 +87,7 @@ def test_mpirun():
     }
     far = {**MPIRUN, "OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
     assert completed({**far, "MASTER_ADDR": "a"})["MASTER_ADDR"] == "a"
-    with pytest.raises(ToldElsewhere):
+    with pytest.raises(ReportedByPeer):
         completed(far)
     with pytest.raises(UserError, match="needs -x MASTER_ADDR"):
         completed({**far, "OMPI_COMM_WORLD_RANK": "0"})
@@ -120,7 +120,7 @@ def test_contradictions_and_gaps_are_named(change, message):
     env = {name: value for name, value in {**TORCHRUN, **change}.items() if value is not None}
     with pytest.raises(UserError, match=message) as raised:
         completed(env)
-    assert not isinstance(raised.value, ToldElsewhere)
+    assert not isinstance(raised.value, ReportedByPeer)
 
 
 def test_incomplete_srun():
@@ -128,7 +128,7 @@ def test_incomplete_srun():
         env = {key: value for key, value in SRUN.items() if key != name}
         with pytest.raises(UserError, match=f"srun set no {name}"):
             completed({**env, "SLURM_PROCID": "0"})
-        with pytest.raises(ToldElsewhere):
+        with pytest.raises(ReportedByPeer):
             completed(env)
 
 

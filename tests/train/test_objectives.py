@@ -84,8 +84,8 @@ def test_the_kl_term_warms_up():
         assert found == pytest.approx(share * full, rel=1e-3)
 
 
-def test_dimensions_that_tell_pictures_apart_are_counted():
-    """However narrow a posterior is: it says nothing where it is the same of all pictures."""
+def test_dimensions_that_tell_images_apart_are_counted():
+    """However narrow a posterior is: it says nothing where it is the same of all images."""
     objective = VoxelObjective(OptimConfig(), parity=False)
     posterior = gaussians(2)
     _, figures = objective.loss(output(2, **posterior), batch(), 0)
@@ -107,7 +107,7 @@ def test_points_have_no_figures():
     loss, figures = objective.loss(logits, inputs, 0)
     expected = nn.functional.binary_cross_entropy_with_logits(logits, occupancies)
     assert torch.equal(loss, expected) and figures == {}
-    probabilities, truth = objective.compared(logits, inputs)
+    probabilities, truth = objective.iou_inputs(logits, inputs)
     assert torch.equal(probabilities, logits.sigmoid()) and truth is occupancies
 
 

@@ -67,7 +67,7 @@ def trained(tiny_dataset, tmp_path_factory) -> Path:
     return out
 
 
-def test_training_learns_from_the_picture(trained, tiny_dataset):
+def test_training_learns_from_the_image(trained, tiny_dataset):
     model = occvae.from_pretrained(trained / "last")
     report = evaluate(model, tiny_dataset, mesh_resolution=None)
     controls = report["controls"]

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 import occvae
-from occvae.cli import main
-from occvae.data.images import encode_png
+from occvae.cli.main import main
 from occvae.evaluation import evaluate
+from occvae.images.io import encode_png
 from occvae.train.checkpoint import list_checkpoints
 from occvae.train.config import apply_overrides
 from occvae.train.presets import make_preset
@@ -34,7 +34,7 @@ def trained(tiny_voxel_dataset, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_training_learns_from_the_picture(trained, tiny_voxel_dataset):
+def test_training_learns_from_the_image(trained, tiny_voxel_dataset):
     model = occvae.from_pretrained(trained / "last")
     report = evaluate(model, tiny_voxel_dataset, mesh_resolution=None)
     metrics, controls = report["metrics"], report["controls"]
@@ -55,9 +55,9 @@ def test_a_run_leaves_its_records(trained):
 
 @pytest.mark.slow
 def test_reconstruct_and_evaluate_commands(trained, tiny_voxel_dataset, tmp_path, capsys):
-    pictures = tmp_path / "pictures"
-    assert main(["data", "images", str(tiny_voxel_dataset), str(pictures), "--count", "2"]) == 0
-    files = sorted(map(str, pictures.glob("*.png")))
+    images = tmp_path / "images"
+    assert main(["data", "images", str(tiny_voxel_dataset), str(images), "--count", "2"]) == 0
+    files = sorted(map(str, images.glob("*.png")))
     model = ["--model", str(trained), "--resolution", "32"]
     mesh = str(tmp_path / "mesh.glb")
     assert main(["reconstruct", *files, "-o", mesh, *model, "--together", "--blocks"]) == 0
@@ -73,11 +73,11 @@ def test_reconstruct_and_evaluate_commands(trained, tiny_voxel_dataset, tmp_path
     assert main(["evaluate", "--model", str(trained), "--views", "1,x"]) == 2
 
 
-def test_transparent_pictures_are_laid_on_the_grey_of_the_model(tiny_voxel_dataset, monkeypatch):
+def test_transparent_images_are_laid_on_the_gray_of_the_model(tiny_voxel_dataset, monkeypatch):
     clear = encode_png(np.zeros((9, 9, 4), np.uint8))
     monkeypatch.setattr("occvae.data.shards.Shard.image", lambda *place: clear)
     trainer = object.__new__(Trainer)
-    trainer.model = tiny_voxel_model(backdrop=240)
+    trainer.model = tiny_voxel_model(background_gray=240)
     data = [f"data.root={tiny_voxel_dataset}", "data.augment=false"]
     trainer.config = apply_overrides(make_preset("default", "pix2vox-a"), data)
     for split in ("train", "val"):

@@ -16,7 +16,7 @@ _LONGEST_RUN = 255  # a count is one byte
 class Binvox:
     """A grid and where it was in the mesh that it was made from.
 
-    The centre of cell i of an axis is at scale * (i + 0.5) / max(voxels.shape) + translate.
+    The center of cell i of an axis is at scale * (i + 0.5) / max(voxels.shape) + translate.
     """
 
     voxels: np.ndarray  # (X, Y, Z) bool

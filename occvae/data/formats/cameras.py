@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from occvae.data.rendering import orbit_extrinsics
 from occvae.errors import UserError
+from occvae.visualize.rendering import orbit_extrinsics
 
 # The distances of Choy et al. 2016 are given in parts of this, in the units of ShapeNet's meshes.
 MAX_DISTANCE = 1.75
@@ -34,7 +34,7 @@ def choy_extrinsics(
 def unit_cube_extrinsics(extrinsics: np.ndarray, location: np.ndarray, scale: float) -> np.ndarray:
     """(V, 3, 4) of original coordinates, unit * scale + location, to the same of the unit cube.
 
-    Distances are then in edges of the shape, like all of this package's; pictures are the same.
+    Distances are then in edges of the shape, like all of this package's; images are the same.
     """
     rotation, translation = extrinsics[:, :, :3], extrinsics[:, :, 3:]
     moved = (rotation @ np.asarray(location, float)[:, None] + translation) / scale
@@ -53,8 +53,8 @@ def check_views(
     Args:
         points: (N, 3) of the shape, in the unit cube.
         extrinsics, intrinsics: (V, 3, 4) and (V, 3, 3).
-        sizes: V widths and heights of the pictures.
-        least: share of the points that every picture must show.
+        sizes: V widths and heights of the images.
+        least: share of the points that every image must show.
     """
     if not (np.isfinite(extrinsics).all() and np.isfinite(intrinsics).all()):
         raise UserError("its cameras are not all finite")
@@ -65,4 +65,4 @@ def check_views(
         inside = (u >= 0) & (u <= width * w) & (v >= 0) & (v <= height * w)
         share = inside.sum() / len(points)
         if share < least or not in_front.any():
-            raise UserError(f"camera {view} has {share:.0%} of the shape in its picture")
+            raise UserError(f"camera {view} has {share:.0%} of the shape in its image")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from occvae.data.formats.matlab import read_mat_array
-from occvae.data.points import HALF_EXTENT, HALF_PRECISION, quantise_points
+from occvae.data.points import HALF_EXTENT, HALF_PRECISION, quantize_points
 from occvae.data.sources import Item
 from occvae.errors import UserError
 
@@ -69,13 +69,13 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path.name} cannot be read ({error.strerror})") from None
 
 
-def picture_size(name: str, content: bytes) -> tuple[int, int]:
+def image_size(name: str, content: bytes) -> tuple[int, int]:
     """Width and height, from the file's header."""
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return picture.size
+        with Image.open(io.BytesIO(content)) as image:
+            return image.size
     except Exception as error:  # decoders raise all sorts of things on damaged files
-        raise UserError(f"{name} cannot be read as a picture ({one_line(error)})") from None
+        raise UserError(f"{name} cannot be read as an image ({one_line(error)})") from None
 
 
 def subfolders(folder: Path) -> set[str]:
@@ -94,23 +94,23 @@ def name_unlisted(category: str, models: set[str]) -> dict[str, str]:
 
 
 def numbered(names: list[str]) -> list[str]:
-    """Names of pictures 0, 1, 2, ... in that order; refused where one is missing.
+    """Names of images 0, 1, 2, ... in that order; refused where one is missing.
 
-    A hole would give every later picture the camera of its neighbour.
+    A hole would give every later image the camera of its neighbor.
     """
     by_number = {int(Path(name).stem): name for name in names if Path(name).stem.isdecimal()}
     if len(by_number) != len(names):
-        raise UserError(f"pictures are not numbered, or twice ({', '.join(sorted(names)[:3])} ...)")
+        raise UserError(f"images are not numbered, or twice ({', '.join(sorted(names)[:3])} ...)")
     for number in range(len(names)):
         if number not in by_number:
-            raise UserError(f"picture {number} is missing ({len(names)} others are there)")
+            raise UserError(f"image {number} is missing ({len(names)} others are there)")
     return [by_number[number] for number in range(len(names))]
 
 
 def encode_points(name: str, points: np.ndarray) -> np.ndarray:
-    """Points as datasets store them: half precision bit for bit, finer ones quantised.
+    """Points as datasets store them: half precision bit for bit, finer ones quantized.
 
-    Quantisation moves a point by at most 0.9e-5 per axis, half precision by up to 12e-5.
+    Quantization moves a point by at most 0.9e-5 per axis, half precision by up to 12e-5.
     """
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f":
         raise UserError(f"{name} are {points.dtype} {points.shape}, expected floats (N, 3)")
@@ -119,7 +119,7 @@ def encode_points(name: str, points: np.ndarray) -> np.ndarray:
     extent = np.abs(points).max(initial=0.0)
     if extent > HALF_EXTENT + HALF_PRECISION:
         raise UserError(f"{name} reach {extent:.3g}, outside the cube of half edge {HALF_EXTENT}")
-    return points if points.dtype == np.float16 else quantise_points(points.astype(np.float64))
+    return points if points.dtype == np.float16 else quantize_points(points.astype(np.float64))
 
 
 def list_digest(items: list[Item]) -> str:

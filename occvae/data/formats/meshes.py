@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from occvae.data.manifest import OWN_SPLITS, SPLITS
-from occvae.data.mesh_files import (
-    UnitMesh,
-    mesh_endings,
-    missing_packages,
-    normalise_mesh,
-    read_mesh,
-)
-from occvae.data.mesh_solids import solid_of_mesh
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
 from occvae.errors import UserError
+from occvae.geometry.mesh_io import (
+    UnitMesh,
+    mesh_endings,
+    missing_packages,
+    normalize_mesh,
+    read_mesh,
+)
+from occvae.geometry.mesh_occupancy import occupancy_of_mesh
 
 # Up to as many files, each is read before shapes are divided: every one counts, and they are few.
 _FEW = 8
@@ -89,9 +89,9 @@ class MeshSource:
     def sample(self, index: int) -> Sample:
         item = self.items[index]
         mesh = self._load(self.root / item.id.removesuffix(_AGAIN))
-        solid = solid_of_mesh(mesh)
+        solid = occupancy_of_mesh(mesh)
         sample = make_sample(
-            item.id, item.category, item.split, solid, self.shape_settings, solid.voxelise
+            item.id, item.category, item.split, solid, self.shape_settings, solid.voxelize
         )
         sample.location, sample.scale = mesh.location, mesh.scale
         sample.note = solid.verdict
@@ -103,7 +103,7 @@ class MeshSource:
         vertices, faces = read_mesh(path)
         if self.up == "z":
             vertices = vertices[:, [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
-        return normalise_mesh(vertices, faces)
+        return normalize_mesh(vertices, faces)
 
     def _can_be_read(self, file: Path) -> bool:
         try:

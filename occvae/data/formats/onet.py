@@ -8,12 +8,12 @@ from occvae.data.formats.binvox import read_binvox
 from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
 from occvae.data.formats.files import (
     encode_points,
+    image_size,
     list_digest,
     name_unlisted,
     nothing_usable,
     numbered,
     one_line,
-    picture_size,
     read_arrays,
     read_bytes,
     subfolders,
@@ -25,8 +25,8 @@ from occvae.data.sources import Item, skip_reason
 from occvae.errors import UserError
 
 _POINTS, _SURFACE, _VOXELS = "points.npz", "pointcloud.npz", "model.binvox"
-_PICTURES, _CAMERAS = "img_choy2016", "img_choy2016/cameras.npz"
-_PARTS = (_POINTS, _SURFACE, _VOXELS, _PICTURES, _CAMERAS)
+_IMAGES, _CAMERAS = "img_choy2016", "img_choy2016/cameras.npz"
+_PARTS = (_POINTS, _SURFACE, _VOXELS, _IMAGES, _CAMERAS)
 # What shapes must have is what any of this many has: an own dataset may do without some parts.
 _PROBED = 16
 # Of the shape that a rendering must show; the nearest cameras cut off a corner of long shapes.
@@ -93,8 +93,8 @@ class OccupancyNetworksSource:
         if _VOXELS in parts:
             grid = _read_grid(folder / _VOXELS)
             sample.voxels = {len(grid): grid}
-        if _PICTURES in parts:
-            sizes = _read_pictures(sample, folder / _PICTURES)
+        if _IMAGES in parts:
+            sizes = _read_images(sample, folder / _IMAGES)
             if _CAMERAS in parts:
                 _read_cameras(sample, folder / _CAMERAS, sizes)
         return sample
@@ -200,12 +200,12 @@ def _read_grid(path: Path) -> np.ndarray:
     return grid
 
 
-def _read_pictures(sample: Sample, folder: Path) -> list[tuple[int, int]]:
+def _read_images(sample: Sample, folder: Path) -> list[tuple[int, int]]:
     """Puts them into the sample and returns their sizes."""
     suffixes = (".jpg", ".jpeg", ".png")
     names = numbered([path.name for path in folder.iterdir() if path.suffix.lower() in suffixes])
     sample.images = [read_bytes(folder / name) for name in names]
-    return [picture_size(*pair) for pair in zip(names, sample.images, strict=True)]
+    return [image_size(*pair) for pair in zip(names, sample.images, strict=True)]
 
 
 def _read_cameras(sample: Sample, path: Path, sizes: list[tuple[int, int]]) -> None:
@@ -222,10 +222,10 @@ def _read_cameras(sample: Sample, path: Path, sizes: list[tuple[int, int]]) -> N
     sample.extrinsics = unit_cube_extrinsics(original, sample.location, sample.scale)
     sample.intrinsics = np.stack(camera).astype(np.float64)
     for view, (width, height) in enumerate(sizes):
-        centre = sample.intrinsics[view, :2, 2]
-        if np.abs(centre * 2 - (width, height)).max() > 1:
-            x, y = centre * 2
-            raise UserError(f"camera {view} is of {x:g}x{y:g} pixels, its picture {width}x{height}")
+        center = sample.intrinsics[view, :2, 2]
+        if np.abs(center * 2 - (width, height)).max() > 1:
+            x, y = center * 2
+            raise UserError(f"camera {view} is of {x:g}x{y:g} pixels, its image {width}x{height}")
     points = _points_of(sample)
     if len(points):
         check_views(points, sample.extrinsics, sample.intrinsics, sizes, _LEAST_IN_VIEW)

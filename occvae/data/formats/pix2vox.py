@@ -1,4 +1,4 @@
-"""ShapeNet as rendered and voxelised for 3D-R2N2 (Choy et al. 2016), split as for Pix2Vox."""
+"""ShapeNet as rendered and voxelized for 3D-R2N2 (Choy et al. 2016), split as for Pix2Vox."""
 
 from pathlib import Path
 
@@ -7,22 +7,22 @@ import numpy as np
 from occvae.data.formats.binvox import read_binvox
 from occvae.data.formats.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
 from occvae.data.formats.files import (
+    image_size,
     list_digest,
     name_unlisted,
     nothing_usable,
     numbered,
     one_line,
-    picture_size,
     read_bytes,
     read_json,
     read_mat_grid,
     subfolders,
 )
 from occvae.data.manifest import SPLITS
-from occvae.data.rendering import FOCAL_RATIO
 from occvae.data.sample import Sample
 from occvae.data.sources import Item
 from occvae.errors import UserError
+from occvae.visualize.rendering import FOCAL_RATIO
 
 _RENDERINGS, _VOXELS, _TAXONOMY = "ShapeNetRendering", "ShapeNetVox32", "ShapeNet.json"
 _METADATA = "rendering_metadata.txt"
@@ -35,7 +35,7 @@ class Pix2VoxSource:
 
     The grids stay as published, y upwards and the front where ShapeNet has it, because models that
     were trained elsewhere predict in them. Grids of .mat files, key `Volume`, have the same axes.
-    Pictures keep their bytes and with them their transparency, which reading lays over white. What
+    Images keep their bytes and with them their transparency, which reading lays over white. What
     is in two lists is taken from the first of train, val, test.
 
     Args:
@@ -87,7 +87,7 @@ class Pix2VoxSource:
             raise UserError("shape is empty")
         names = numbered([path.name for path in folder.glob("*.png")])
         images = [read_bytes(folder / name) for name in names]
-        sizes = [picture_size(*pair) for pair in zip(names, images, strict=True)]
+        sizes = [image_size(*pair) for pair in zip(names, images, strict=True)]
         published = _read_cameras(folder / _METADATA, len(names))
         location, scale = _mesh_frame(grid, location, scale)
         extrinsics = unit_cube_extrinsics(published, location, scale)
@@ -108,7 +108,7 @@ class Pix2VoxSource:
 
     def _add_class(self, entry: dict) -> None:
         name, category = entry["taxonomy_id"], entry["taxonomy_name"]
-        rendered, voxelised = subfolders(self.renderings / name), subfolders(self.voxels / name)
+        rendered, voxelized = subfolders(self.renderings / name), subfolders(self.voxels / name)
         listed: dict[str, str] = {}
         for split in SPLITS:
             for model in entry.get(split, []):
@@ -117,12 +117,12 @@ class Pix2VoxSource:
                     self.skipped[f"{name}/{model} of {split}"] = reason
                     continue
                 listed[model] = split
-                if model not in rendered or model not in voxelised:
+                if model not in rendered or model not in voxelized:
                     where = self.renderings if model not in rendered else self.voxels
                     self.skipped[f"{name}/{model}"] = f"has no folder in {where.name}"
                 else:
                     self.items.append(Item(f"{name}/{model}", category, split))
-        self.skipped |= name_unlisted(name, (rendered & voxelised).difference(listed))
+        self.skipped |= name_unlisted(name, (rendered & voxelized).difference(listed))
 
     def _read_grid(self, id: str) -> tuple[np.ndarray, np.ndarray, float]:
         """Voxels, and where their file says they are in the mesh; scale 0 where it does not."""
@@ -166,7 +166,7 @@ def _read_cameras(path: Path, count: int) -> np.ndarray:
     if rows.ndim != 2 or rows.shape[1] < 4 or not np.isfinite(rows).all():
         raise UserError(f"{path.name} has other lines than azimuth elevation in-plane distance fov")
     if len(rows) != count:
-        raise UserError(f"{path.name} has {len(rows)} lines for {count} pictures")
+        raise UserError(f"{path.name} has {len(rows)} lines for {count} images")
     if (np.abs(rows[:, 1]) >= 90).any() or (rows[:, 3] <= 0).any():
         raise UserError(f"{path.name} has an elevation of 90 degrees or a distance of 0")
     return choy_extrinsics(*rows[:, :4].T)
@@ -175,19 +175,19 @@ def _read_cameras(path: Path, count: int) -> np.ndarray:
 def _mesh_frame(grid: np.ndarray, location: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
     """Where the grid's cube is in the mesh that was rendered: mesh = unit * scale + location.
 
-    ShapeNet's meshes have the centre of their bounding box at the origin and its diagonal is 1, so
+    ShapeNet's meshes have the center of their bounding box at the origin and its diagonal is 1, so
     the occupied cells tell to within a cell. The file tells exactly, if it agrees: headers may not
-    mention that the grid was centred (binvox -cb), and .mat files have none.
+    mention that the grid was centered (binvox -cb), and .mat files have none.
     """
     cells = np.argwhere(grid)
     low, high = cells.min(0), cells.max(0) + 1
     diagonal = np.linalg.norm(high - low)
-    centre = (low + high) / 2 / len(grid) - 0.5
+    center = (low + high) / 2 / len(grid) - 0.5
     estimate = len(grid) / diagonal
     size_agrees = abs(scale / estimate - 1) < 2 * np.sqrt(3) / diagonal  # two cells an axis
-    if scale > 0 and size_agrees and np.abs(-location / scale - centre).max() < 1.5 / len(grid):
+    if scale > 0 and size_agrees and np.abs(-location / scale - center).max() < 1.5 / len(grid):
         return location, scale
-    return -centre * estimate, estimate
+    return -center * estimate, estimate
 
 
 def _intrinsics(width: int, height: int) -> np.ndarray:

@@ -16,16 +16,16 @@ from occvae.data.formats.files import (
     read_json,
     read_mat_grid,
 )
-from occvae.data.images import encode_png
 from occvae.data.sample import Sample
 from occvae.data.sources import Item
 from occvae.errors import UserError
+from occvae.images.io import encode_png
 
 # Edges of the stored grids; the published ones are 128^3.
 RESOLUTIONS = (32, 128)
-# Longer side of the box over the edge of the picture: the median of this package's renderings.
+# Longer side of the box over the edge of the image: the median of this package's renderings.
 _SHARE = 0.7
-_LARGEST_PICTURE = 512  # pixels; models read 137 or 224
+_LARGEST_IMAGE = 512  # pixels; models read 137 or 224
 # Millimetres of sensor that `focal_length` is given for, over the width of the photograph.
 _SENSOR_WIDTH = 32.0
 # Model coordinates have x to the left and z away from the viewer: half a turn about y.
@@ -94,18 +94,18 @@ class Pix3DSource:
             raise UserError("shape is empty")
         grid = _fill_cube(np.flip(voxels.transpose(0, 2, 1), axis=0), max(RESOLUTIONS))
         location, scale = _model_frame(self.root / annotation.model)
-        picture, left, top, edge = _cut(self.root, annotation)
+        image, left, top, edge = _cut(self.root, annotation)
         original = np.concatenate(
             [_FLIP @ annotation.rotation @ _TURN, _FLIP @ annotation.translation[:, None]], axis=1
         )
         extrinsics = unit_cube_extrinsics(original[None], _TURN @ location, scale)
-        intrinsics = _intrinsics(annotation, left, top, len(picture) / edge)[None]
+        intrinsics = _intrinsics(annotation, left, top, len(image) / edge)[None]
         points = (np.argwhere(grid) + 0.5) / len(grid) - 0.5
-        check_views(points, extrinsics, intrinsics, [(len(picture),) * 2], least=0.5)
+        check_views(points, extrinsics, intrinsics, [(len(image),) * 2], least=0.5)
         return Sample(
             id=item.id,
             category=item.category,
-            images=[encode_png(picture)],
+            images=[encode_png(image)],
             extrinsics=extrinsics,
             intrinsics=intrinsics,
             voxels={resolution: _coarsen(grid, resolution) for resolution in RESOLUTIONS},
@@ -192,7 +192,7 @@ def _coarsen(grid: np.ndarray, resolution: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)  # several photographs in a row show the same model
 def _model_frame(path: Path) -> tuple[np.ndarray, float]:
-    """Centre and longest edge of a model's bounding box."""
+    """Center and longest edge of a model's bounding box."""
     lines = [line.split()[1:4] for line in read_bytes(path).splitlines() if line.startswith(b"v ")]
     try:
         vertices = np.array(lines, dtype=np.float64)
@@ -213,27 +213,27 @@ def _cut(root: Path, annotation: _Annotation) -> tuple[np.ndarray, int, int, int
     width, height = annotation.size
     x0, y0, x1, y1 = np.clip(annotation.box, 0, [width, height, width, height])
     if x1 <= x0 or y1 <= y0:
-        raise UserError(f"bbox {list(annotation.box)} is empty in a picture of {width}x{height}")
+        raise UserError(f"bbox {list(annotation.box)} is empty in an image of {width}x{height}")
     edge = int(np.ceil(max(x1 - x0, y1 - y0) / _SHARE))
     left, top = round((x0 + x1 - edge) / 2), round((y0 + y1 - edge) / 2)
     square = (left, top, left + edge, top + edge)
     if mask.crop(square).getextrema()[1] == 0:
         raise UserError(f"{Path(annotation.mask).name} is empty in the box")
     white = Image.new("RGB", (edge, edge), (255, 255, 255))
-    picture = Image.composite(photograph.crop(square), white, mask.crop(square))
-    if edge > _LARGEST_PICTURE:
-        picture = picture.resize((_LARGEST_PICTURE,) * 2, Image.Resampling.BILINEAR)
-    return np.asarray(picture), left, top, edge
+    image = Image.composite(photograph.crop(square), white, mask.crop(square))
+    if edge > _LARGEST_IMAGE:
+        image = image.resize((_LARGEST_IMAGE,) * 2, Image.Resampling.BILINEAR)
+    return np.asarray(image), left, top, edge
 
 
 def _open(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
     try:
-        with Image.open(path) as picture:
-            converted = picture.convert(mode)
+        with Image.open(path) as image:
+            converted = image.convert(mode)
     except FileNotFoundError:
         raise UserError(f"{path.name} is missing") from None
     except Exception as error:  # decoders raise all sorts of things on damaged files
-        raise UserError(f"{path.name} cannot be read as a picture ({one_line(error)})") from None
+        raise UserError(f"{path.name} cannot be read as an image ({one_line(error)})") from None
     if converted.size != size:
         raise UserError(f"{path.name} is {converted.size}, pix3d.json says {size}")
     return converted

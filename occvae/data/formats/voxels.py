@@ -7,13 +7,13 @@ import numpy as np
 
 from occvae.data.formats.files import one_line, read_member
 from occvae.data.manifest import OWN_SPLITS, SPLITS
-from occvae.data.rendering import grid_mesh
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
 from occvae.errors import UserError
-from occvae.voxelisation import occupancies_from_voxels
+from occvae.geometry.voxelize import occupancies_from_voxels
+from occvae.geometry.voxels_to_mesh import grid_mesh
 
 
 @dataclass

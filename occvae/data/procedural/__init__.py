@@ -39,7 +39,7 @@ _LEAST_VOLUME = 0.012
 
 
 def make_shape(category: str, seed: int) -> Solid:
-    """The shape number `seed` of a category, normalised to the unit box around the origin.
+    """The shape number `seed` of a category, normalized to the unit box around the origin.
 
     The same pair gives the same shape everywhere. Raises ValueError for an unknown category.
     """
@@ -51,7 +51,7 @@ def make_shape(category: str, seed: int) -> Solid:
     # By name and not by position: a new category must not change the shapes of the others.
     rng = np.random.default_rng([zlib.crc32(category.encode("ascii")), seed])
     while True:
-        solid = program(rng).separated().normalised()
+        solid = program(rng).separated().normalized()
         if solid.volume() > _LEAST_VOLUME and _is_clean(solid):
             return solid
 

@@ -132,6 +132,6 @@ def _engines(
     pods = []
     for share in (0.35,) if chance(rng, 0.6) else (0.3, 0.62):
         lead = shape[4] - share * shape[3]
-        centre = np.array([share * shape[0], y + share * rise - 0.75 * size, lead])
-        pods.append(frustum(centre - [0, 0, half], centre + [0, 0, half], 0.75 * size, size, 10))
+        center = np.array([share * shape[0], y + share * rise - 0.75 * size, lead])
+        pods.append(frustum(center - [0, 0, half], center + [0, 0, half], 0.75 * size, size, 10))
     return pods + scaled(pods, (-1, 1, 1))

@@ -40,8 +40,8 @@ class Convex:
 
     def grown(self, share: float) -> Convex:
         """The polytope scaled by 1 + `share` about the mean of its vertices."""
-        centre = self.vertices.mean(axis=0)
-        return Convex(self.vertices + share * (self.vertices - centre))
+        center = self.vertices.mean(axis=0)
+        return Convex(self.vertices + share * (self.vertices - center))
 
 
 # Transforms of lists of polytopes.
@@ -98,7 +98,7 @@ def bevelled_box(low: Sequence[float], high: Sequence[float], bevel: float) -> C
 def polygon(sides: int, rx: float, ry: float | None = None, power: float = 2.0) -> np.ndarray:
     """Convex outline (sides, 2): an ellipse, or with power > 2 a rounded rectangle.
 
-    The first edge is centred on the first axis, so that four sides make an upright square.
+    The first edge is centered on the first axis, so that four sides make an upright square.
     """
     angle = (np.arange(sides) + 0.5) * (2.0 * np.pi / sides)
     unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -140,14 +140,14 @@ def frustum(
 
 
 def ellipsoid(
-    centre: Sequence[float], radii: Sequence[float], sides: int = 12, rings: int = 6
+    center: Sequence[float], radii: Sequence[float], sides: int = 12, rings: int = 6
 ) -> Convex:
     """Polyhedron with its vertices on an ellipsoid; its poles lie on the y axis."""
     latitude = np.linspace(-np.pi / 2.0, np.pi / 2.0, rings + 1)[1:-1]
     circle = polygon(sides, 1.0)
     layers = [np.insert(circle * np.cos(a), 1, np.sin(a), axis=1) for a in latitude]
     unit = np.concatenate([*layers, [[0.0, -1.0, 0.0], [0.0, 1.0, 0.0]]])
-    return Convex(unit * radii + np.asarray(centre))
+    return Convex(unit * radii + np.asarray(center))
 
 
 def loft(sections: Sequence[np.ndarray], closed: bool = False) -> list[Convex]:
@@ -190,15 +190,15 @@ def sweep(
 
 
 def arc(
-    centre: Sequence[float],
+    center: Sequence[float],
     radii: tuple[float, float],
     degrees: tuple[float, float],
     nodes: int,
     plane: str = "xy",
 ) -> np.ndarray:
-    """Nodes (nodes, 3) on an elliptic arc in `plane` ("xy", "zy" or "xz") around `centre` (3,)."""
+    """Nodes (nodes, 3) on an elliptic arc in `plane` ("xy", "zy" or "xz") around `center` (3,)."""
     angle = np.radians(np.linspace(degrees[0], degrees[1], nodes))
-    path = np.tile(np.asarray(centre, dtype=np.float64), (nodes, 1))
+    path = np.tile(np.asarray(center, dtype=np.float64), (nodes, 1))
     path[:, _AXES[plane[0]]] += radii[0] * np.cos(angle)
     path[:, _AXES[plane[1]]] += radii[1] * np.sin(angle)
     return path

@@ -30,7 +30,7 @@ def pick(rng: np.random.Generator, *options: str) -> str:
 
 
 def slab(kind: str, half_x: float, half_z: float, low: float, high: float) -> Convex:
-    """Horizontal plate of the named outline from y = `low` to `high`, centred on the y axis."""
+    """Horizontal plate of the named outline from y = `low` to `high`, centered on the y axis."""
     if kind == "soft":
         bevel = 0.35 * min(high - low, half_x, half_z)
         return bevelled_box((-half_x, low, -half_z), (half_x, high, half_z), bevel)
@@ -54,7 +54,7 @@ def four_legs(
 ) -> list[Convex]:
     """Legs from the floor to y = `top`, leaning outwards by `splay`, now and then with stretchers.
 
-    (`half_x`, `half_z`) is where the centre line of a leg ends at the top; `thick` its radius.
+    (`half_x`, `half_z`) is where the center line of a leg ends at the top; `thick` its radius.
     """
     if three:
         angle = np.radians([90.0, 210.0, 330.0])
@@ -150,6 +150,6 @@ def drawer_fronts(
     for bottom, top in zip(edges[:-1] + gap, edges[1:] - gap, strict=True):
         face = high[2] + 0.6 * knob
         parts.append(box((low[0] + gap, bottom, high[2] - knob), (high[0] - gap, top, face)))
-        centre = np.array([middle, (bottom + top) / 2.0, face - 0.2 * knob])
-        parts.append(frustum(centre, centre + [0, 0, 1.4 * knob], knob, knob, 8))
+        center = np.array([middle, (bottom + top) / 2.0, face - 0.2 * knob])
+        parts.append(frustum(center, center + [0, 0, 1.4 * knob], knob, knob, 8))
     return parts

@@ -229,7 +229,7 @@ def _sofa_cushions(
     edges = np.linspace(-half_x, half_x, seats + 1)
     bevel = rng.uniform(0.1, 0.4) * (top - bottom)
     front = half_z + rng.uniform(-0.03, 0.03)
-    # Sunk by more than the bevel: otherwise the lower edges of neighbours enclose a void.
+    # Sunk by more than the bevel: otherwise the lower edges of neighbors enclose a void.
     bottom -= bevel
     return [
         bevelled_box((left - 0.003, bottom, -half_z), (right + 0.003, top, front), bevel)

@@ -97,7 +97,7 @@ class Solid:
         Polytopes that share a face or lie flush touch exactly in theory and by a rounding error in
         practice; booleans then leave slivers and pockets without volume. Grown, they overlap.
         """
-        # Multiples of the golden ratio modulo 1: neighbours never get nearly equal shares.
+        # Multiples of the golden ratio modulo 1: neighbors never get nearly equal shares.
         shares = (least + (most - least) * (k * 0.6180339887 % 1.0) for k in count())
         return Solid(
             tuple(
@@ -115,8 +115,8 @@ class Solid:
         a, b, c = (vertices[faces[:, k]] for k in range(3))
         return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6.0)
 
-    def normalised(self) -> Solid:
-        """The solid moved and scaled: bounding box centred at 0, longest edge exactly 1."""
+    def normalized(self) -> Solid:
+        """The solid moved and scaled: bounding box centered at 0, longest edge exactly 1."""
         vertices, faces = self._mesh
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         scale = 1.0 / (high - low).max()

@@ -255,11 +255,11 @@ def _scissor_half(
     outline.append([-wide, 0.8 * blade])
     radius = rng.uniform(0.08, 0.13)
     tall, bar = radius * rng.uniform(1.0, 1.6), rng.uniform(0.024, 0.036)
-    centre = np.array([-radius - 0.01, -grip + tall, 0.0])
+    center = np.array([-radius - 0.01, -grip + tall, 0.0])
     ring = sweep(
-        arc(centre, (radius, tall), (0, 330), 12), polygon(6, thick, bar), (0, 0, 1), closed=True
+        arc(center, (radius, tall), (0, 330), 12), polygon(6, thick, bar), (0, 0, 1), closed=True
     )
-    shank_end = centre + [0.35 * radius, 0.9 * tall, 0.0]
+    shank_end = center + [0.35 * radius, 0.9 * tall, 0.0]
     shank = sweep(
         np.array([[0.0, 0.5 * wide, 0.0], [0.0, -wide, 0.0], shank_end]),
         polygon(4, 1.3 * thick, 1.2 * wide),

@@ -8,7 +8,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from occvae.errors import UserError
 
@@ -27,7 +26,7 @@ def check_resolution(resolution: int) -> None:
         raise UserError(f"resolution must be 32, 64 or 128, got {resolution}")
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """The published initial weights: Kaiming for convolutions, N(0, 0.01^2) for linear layers."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d)):
         nn.init.kaiming_normal_(module.weight)
@@ -75,7 +74,7 @@ class VolumeDecoder(nn.Module):
         pairs = zip((self.start_channels, *channels[:-1]), channels, strict=True)
         self.doublings = nn.Sequential(*(_doubling(*pair, nn.ReLU()) for pair in pairs))
         self.to_volume = nn.ConvTranspose3d(MAP_CHANNELS, 1, 1, bias=False)
-        self.apply(initialise)
+        self.apply(initialize)
         start_empty(self.to_volume)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +111,7 @@ class ContextMerger(nn.Module):
         super().__init__()
         pairs = zip(self.CHANNELS[:-1], self.CHANNELS[1:], strict=True)
         self.layers = nn.Sequential(*(_judgement(*pair) for pair in pairs))
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, raw: Tensor) -> Tensor:
         return self.layers(raw).float()
@@ -127,7 +126,7 @@ class MultiScaleMerger(nn.Module):
         self.combine = nn.Sequential(
             _judgement(4 * RAW_CHANNELS, RAW_CHANNELS), _judgement(RAW_CHANNELS, 1)
         )
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, raw: Tensor) -> Tensor:
         contexts = []
@@ -187,7 +186,7 @@ class Refiner(nn.Module):
             _doubling(*pair, nn.ReLU()) for pair in zip(upward[:-1], upward[1:], strict=True)
         )
         self.to_volume = nn.ConvTranspose3d(channels[0], 1, 4, stride=2, padding=1, bias=False)
-        self.apply(initialise)
+        self.apply(initialize)
         start_empty(self.to_volume)
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -209,22 +208,3 @@ def _halving(in_channels: int, channels: int) -> nn.Sequential:
         nn.LeakyReLU(0.2),
         nn.MaxPool3d(2),
     )
-
-
-def sample_volume(volume: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
-    """Values of a volume at points: trilinear between the cell centres, 0 outside.
-
-    Args:
-        volume: (B, R, R, R), indexed [x, y, z], over the unit cube.
-        points: (B, N, 3) or (1, N, 3) world coordinates.
-        mode: `bilinear`, or `nearest` for the cell that a point lies in.
-
-    Returns:
-        (B, N) float32.
-    """
-    # grid_sample names the last axis x, and maps the cube's faces to -1 and 1.
-    grid = 2.0 * points.flip(-1).expand(len(volume), -1, -1)
-    values = F.grid_sample(
-        volume[:, None].float(), grid[:, :, None, None], mode=mode, align_corners=False
-    )
-    return values[:, 0, :, 0, 0]

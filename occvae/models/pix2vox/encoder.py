@@ -1,4 +1,4 @@
-"""Pictures to features: the first layers of an ImageNet network, and three convolutions."""
+"""Images to features: the first layers of an ImageNet network, and three convolutions."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from occvae.models.encoders import (
     timm_weights,
     wrong_weights,
 )
-from occvae.models.pix2vox.blocks import initialise, scaled
+from occvae.models.pix2vox.blocks import initialize, scaled
 
-# The backbones stop where a picture of edge S has become a map of edge S / 8.
+# The backbones stop where an image of edge S has become a map of edge S / 8.
 STRIDE = 8
-# Mean and deviation of pictures: of ImageNet's, or as Pix2Vox has them, to [-1, 1].
-NORMALISATIONS = {
+# Mean and deviation of images: of ImageNet's, or as Pix2Vox has them, to [-1, 1].
+NORMALIZATIONS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
@@ -38,17 +38,17 @@ class ConvLayer:
 
 
 class ViewEncoder(nn.Module):
-    """One picture to one feature vector, whatever else is seen of the object.
+    """One image to one feature vector, whatever else is seen of the object.
 
     Args:
-        backbone: with its normalisation, (M, 3, E, E) to (M, C, E / 8, E / 8).
+        backbone: with its normalization, (M, 3, E, E) to (M, C, E / 8, E / 8).
         layers: the three convolutions that follow.
         activation: of them.
         image_size: S.
         width: factor of the channels of `layers`.
         crop: pixels left out on each side; E = S - 2 crop is a multiple of 8.
 
-    Shapes: pictures (M, 3, S, S) in [0, 1] -> (M, F); `num_features` is F, a multiple of 8.
+    Shapes: images (M, 3, S, S) in [0, 1] -> (M, F); `num_features` is F, a multiple of 8.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class ViewEncoder(nn.Module):
                 f"image_size{less} must be a multiple of 8 and not so small, got {image_size}"
             )
         self.num_features = in_channels * edge * edge
-        self.layers.apply(initialise)
+        self.layers.apply(initialize)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.layers(self.backbone(pictures[..., self.seen, self.seen])).flatten(1)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(self.backbone(images[..., self.seen, self.seen])).flatten(1)
 
 
 def _conv_block(
@@ -100,7 +100,7 @@ def _conv_block(
 
 
 def create_backbone(
-    name: str, pretrained: bool, weights_file: str | None, normalisation: str = "imagenet"
+    name: str, pretrained: bool, weights_file: str | None, normalization: str = "imagenet"
 ) -> tuple[ImageEncoder, int]:
     """The layers of a network up to a stride of 8, and how many channels come out.
 
@@ -121,13 +121,13 @@ def create_backbone(
         _load(layers, read_weights(weights_file), prefix, weights_file, name)
     elif pretrained:
         _load(layers, _torchvision_weights(name), prefix, "torchvision", name)
-    return ImageEncoder(layers, *_normalisation(normalisation)), channels
+    return ImageEncoder(layers, *_normalization(normalization)), channels
 
 
-def _normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if name not in NORMALISATIONS:
-        raise UserError(f"unknown normalisation {name!r}; choose from {', '.join(NORMALISATIONS)}")
-    return NORMALISATIONS[name]
+def _normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if name not in NORMALIZATIONS:
+        raise UserError(f"unknown normalization {name!r}; choose from {', '.join(NORMALIZATIONS)}")
+    return NORMALIZATIONS[name]
 
 
 def _vgg_layers() -> nn.Sequential:
@@ -201,5 +201,5 @@ class _OnlyMap(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.network(pictures)[0]
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)[0]

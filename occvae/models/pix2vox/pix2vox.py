@@ -10,7 +10,7 @@ from occvae.models.pix2vox.blocks import (
     MultiScaleMerger,
     Refiner,
     VolumeDecoder,
-    initialise,
+    initialize,
     scaled,
 )
 from occvae.models.pix2vox.encoder import ConvLayer, ViewEncoder, create_backbone
@@ -54,12 +54,12 @@ def build_encoder(
     encoder_weights: str | None,
     image_size: int,
     width: float,
-    normalisation: str = "imagenet",
+    normalization: str = "imagenet",
     crop: int = 0,
 ) -> ViewEncoder:
     if not 0.0 < width < math.inf:
         raise UserError(f"width must be a positive factor, got {width}")
-    network, channels = create_backbone(backbone, pretrained, encoder_weights, normalisation)
+    network, channels = create_backbone(backbone, pretrained, encoder_weights, normalization)
     return ViewEncoder(network, channels, layers, activation, image_size, width, crop)
 
 
@@ -80,13 +80,13 @@ def _pix2vox(
     width: float,
     image_size: int,
     threshold: float,
-    backdrop: int,
+    background_gray: int,
     legacy_init: bool = False,
     **seeing,
 ) -> Pix2Vox:
     encoder = build_encoder(layers, activation, image_size=image_size, width=width, **seeing)
     if legacy_init:
-        encoder.apply(initialise)
+        encoder.apply(initialize)
     return Pix2Vox(
         encoder,
         build_decoder(encoder.num_features, channels, resolution, width),
@@ -95,7 +95,7 @@ def _pix2vox(
         image_size=image_size,
         resolution=resolution,
         threshold=threshold,
-        backdrop=backdrop,
+        background_gray=background_gray,
     )
 
 
@@ -110,9 +110,9 @@ def pix2vox_a(
     width: float = 1.0,
     threshold: float = 0.3,
     legacy_init: bool = False,
-    normalisation: str = "imagenet",
+    normalization: str = "imagenet",
     crop: int = 0,
-    backdrop: int = 255,
+    background_gray: int = 255,
 ) -> Pix2Vox:
     """Pix2Vox-A: 114.2 M parameters at the published sizes.
 
@@ -127,10 +127,10 @@ def pix2vox_a(
         width: factor of all channels but the backbone's and the merger's.
         threshold: probability from which a voxel counts as occupied.
         legacy_init: as the original does, overwrite the pretrained backbone with random weights.
-        normalisation: of pictures, `imagenet` or `symmetric`, to [-1, 1] as in the original; timm's
+        normalization: of images, `imagenet` or `symmetric`, to [-1, 1] as in the original; timm's
             networks have their own.
         crop: pixels of `image_size` left out on each side.
-        backdrop: the grey, 0 to 255, that transparent pictures are laid on.
+        background_gray: the gray, 0 to 255, that transparent images are laid on.
     """
     return _pix2vox(
         LAYERS_A, CHANNELS_A, activation=nn.ELU, merger=ContextMerger(), refined=True, **locals()
@@ -148,9 +148,9 @@ def pix2vox_f(
     width: float = 1.0,
     threshold: float = 0.3,
     legacy_init: bool = False,
-    normalisation: str = "imagenet",
+    normalization: str = "imagenet",
     crop: int = 0,
-    backdrop: int = 255,
+    background_gray: int = 255,
 ) -> Pix2Vox:
     """Pix2Vox-F: 7.4 M parameters, without a refiner. Arguments as `pix2vox_a`."""
     return _pix2vox(
@@ -169,9 +169,9 @@ def pix2voxpp_a(
     width: float = 1.0,
     threshold: float = 0.3,
     legacy_init: bool = False,
-    normalisation: str = "imagenet",
+    normalization: str = "imagenet",
     crop: int = 0,
-    backdrop: int = 255,
+    background_gray: int = 255,
 ) -> Pix2Vox:
     """Pix2Vox++/A: 96.3 M parameters, multi-scale merger. Arguments as `pix2vox_a`."""
     return _pix2vox(
@@ -195,9 +195,9 @@ def pix2voxpp_f(
     width: float = 1.0,
     threshold: float = 0.3,
     legacy_init: bool = False,
-    normalisation: str = "imagenet",
+    normalization: str = "imagenet",
     crop: int = 0,
-    backdrop: int = 255,
+    background_gray: int = 255,
 ) -> Pix2Vox:
     """Pix2Vox++/F: 4.8 M parameters, without a refiner. Arguments as `pix2vox_a`."""
     return _pix2vox(

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from occvae.arguments import check_count
 from occvae.errors import UserError
 from occvae.models.inference import evaluation_mode
 from occvae.models.pix2vox.aggregate_posterior import AggregatePosterior
@@ -14,11 +13,12 @@ from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, b
 from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
 from occvae.models.pix2vox.voxel_model import VoxelModel, VoxelOutput, resample
 from occvae.models.registry import register_model
+from occvae.ops.validation import check_count
 
 if TYPE_CHECKING:
     import trimesh
 
-    from occvae.ops.evaluator import Progress
+    from occvae.ops.field import Progress
 
 FUSIONS = {"poe": product_of_experts, "mean": mean_of_views}
 _FIRST_LOG_VARIANCE = -4.0
@@ -30,7 +30,7 @@ class Pix2VoxVae(VoxelModel):
     """Views to a Gaussian over latent vectors, and a latent vector to a volume.
 
     The views meet in the latent space, where their posteriors become one; z is the only way from
-    pictures to volumes, so that what the KL term weighs is all that is known of the pictures.
+    images to volumes, so that what the KL term weighs is all that is known of the images.
 
     Args:
         fusion: of the posteriors: `poe`, the product of experts, or `mean`.
@@ -47,8 +47,8 @@ class Pix2VoxVae(VoxelModel):
         self.from_latent = nn.Linear(latent_size, num_features)
         self.aggregate = AggregatePosterior(latent_size)
         if not parity:
-            # Latents that begin as noise are soon ignored: the first posteriors differ from picture
-            # to picture and are narrow, and the KL term widens them.
+            # Latents that begin as noise are soon ignored: the first posteriors differ from image
+            # to image and are narrow, and the KL term widens them.
             nn.init.zeros_(self.to_log_variance.weight)
             nn.init.constant_(self.to_log_variance.bias, _FIRST_LOG_VARIANCE)
         self.latent_size, self.fusion, self.parity = latent_size, fusion, parity
@@ -205,7 +205,7 @@ def pix2vox_vae(
         encoder_weights=encoder_weights,
         image_size=image_size,
         width=width,
-        normalisation="symmetric" if parity else "imagenet",
+        normalization="symmetric" if parity else "imagenet",
     )
     return Pix2VoxVae(
         encoder=encoder,

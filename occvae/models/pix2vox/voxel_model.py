@@ -5,21 +5,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from occvae.arguments import check_count
 from occvae.errors import UserError
+from occvae.geometry.voxels_to_mesh import sample_volume
 from occvae.models.inference import (
-    cell_centres,
+    cell_centers,
     check_images,
     check_threshold,
     evaluation_mode,
-    resize_pictures,
+    resize_images,
 )
-from occvae.models.pix2vox.blocks import merge, sample_volume
+from occvae.models.pix2vox.blocks import merge
+from occvae.ops.validation import check_count
 
 if TYPE_CHECKING:
     import trimesh
 
-    from occvae.ops.evaluator import Progress
+    from occvae.ops.field import Progress
 
 # The probabilities whose logits are finite in float32.
 _SURE = 1e-6
@@ -48,10 +49,10 @@ class VoxelModel(nn.Module):
         decoder: see `VolumeDecoder`.
         merger: see `ContextMerger`; None where there is one volume of each object.
         refiner: see `Refiner`, or None.
-        image_size: edge in pixels that pictures are resized to.
+        image_size: edge in pixels that images are resized to.
         resolution: R, of the grid: 32, 64 or 128.
         threshold: probability from which a voxel counts as occupied when none is given.
-        backdrop: the grey, 0 to 255, that transparent pictures are laid on before they come here.
+        background_gray: gray level, 0 to 255, that transparent images were composited on.
     """
 
     target = "voxels"
@@ -69,26 +70,26 @@ class VoxelModel(nn.Module):
         image_size: int,
         resolution: int,
         threshold: float,
-        backdrop: int = 255,
+        background_gray: int = 255,
     ):
         super().__init__()
         check_threshold(threshold)
-        if not 0 <= backdrop <= 255:
-            raise UserError(f"backdrop must be a grey from 0 to 255, got {backdrop}")
+        if not 0 <= background_gray <= 255:
+            raise UserError(f"background_gray must be a gray from 0 to 255, got {background_gray}")
         self.encoder, self.decoder = encoder, decoder
         self.merger, self.refiner = merger, refiner
         self.image_size, self.resolution, self.threshold = image_size, resolution, threshold
-        self.backdrop = backdrop
+        self.background_gray = background_gray
 
     def encode_views(self, images: Tensor, view_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features (M, F) of the M views that are there, and which they are, (B, V) bool.
 
-        Views that are not there are never looked at, so their pictures may hold anything.
+        Views that are not there are never looked at, so their images may hold anything.
         """
         check_images(images)
         mask = _check_mask(view_mask, images)
-        pictures = images.flatten(0, 1) if view_mask is None else images[mask]
-        return self.encoder(resize_pictures(pictures, self.image_size)), mask
+        views = images.flatten(0, 1) if view_mask is None else images[mask]
+        return self.encoder(resize_images(views, self.image_size)), mask
 
     def decode_views(self, features: Tensor, mask: Tensor) -> VoxelOutput:
         """Features (M, F) of views (B, V) to their common volume."""
@@ -171,7 +172,7 @@ class VoxelModel(nn.Module):
         **extraction,
     ) -> list["trimesh.Trimesh"]:
         """Meshes of volumes (B, R, R, R) of probabilities, with the arguments of `reconstruct`."""
-        from occvae.voxel_meshing import block_mesh, smooth_meshes
+        from occvae.geometry.voxels_to_mesh import block_mesh, smooth_meshes
 
         threshold = self.threshold if threshold is None else threshold
         check_threshold(threshold)
@@ -181,11 +182,11 @@ class VoxelModel(nn.Module):
 
 
 def resample(volumes: Tensor, resolution: int | None) -> Tensor:
-    """(B, R, R, R) at the cell centres of another resolution, trilinear; None leaves it."""
+    """(B, R, R, R) at the cell centers of another resolution, trilinear; None leaves it."""
     if resolution is None or resolution == volumes.shape[-1]:
         return volumes
     check_count("resolution", resolution)
-    values = sample_volume(volumes, cell_centres(resolution, volumes.device)[None])
+    values = sample_volume(volumes, cell_centers(resolution, volumes.device)[None])
     return values.view(len(volumes), resolution, resolution, resolution)
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import trimesh
 from scipy.ndimage import binary_erosion
 
-from occvae.data.rendering import render_views
+from occvae.visualize.rendering import render_views
 
 SIZE = 137
 # (x, y, z) cells of a 32^3 grid: seat, back, four legs and one arm. The longest edge is 32 cells,
-# and the bounding box has the centre of the cube.
+# and the bounding box has the center of the cube.
 BOXES = (
     ((6, 12, 4), (26, 16, 28)),
     ((6, 16, 4), (26, 32, 8)),
@@ -41,9 +41,9 @@ def inside_chair(points: np.ndarray) -> np.ndarray:
     return np.any([np.all((cells > low) & (cells < high), axis=1) for low, high in BOXES], axis=0)
 
 
-def ball(centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+def ball(center: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     mesh = trimesh.creation.icosphere(subdivisions=3, radius=radius)
-    return mesh.vertices + centre, mesh.faces
+    return mesh.vertices + center, mesh.faces
 
 
 def render(
@@ -52,12 +52,12 @@ def render(
     cameras: np.ndarray,
     size: int = SIZE,
 ) -> np.ndarray:
-    """(V, size, size, 3) pictures of a mesh moved from the unit cube to its original place."""
+    """(V, size, size, 3) images of a mesh moved from the unit cube to its original place."""
     return render_views(place(np.asarray(mesh[0])), mesh[1], cameras, size)
 
 
-def mask_of(picture: np.ndarray, white: int = 255) -> np.ndarray:
-    return (picture < white).any(axis=-1)
+def mask_of(image: np.ndarray, white: int = 255) -> np.ndarray:
+    return (image < white).any(axis=-1)
 
 
 def silhouette(
@@ -85,9 +85,9 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
     return (first & second).sum() / (first | second).sum()
 
 
-def centroid(picture: np.ndarray) -> np.ndarray:
+def centroid(image: np.ndarray) -> np.ndarray:
     """Column and row of what is not white."""
-    darkness = 255.0 - picture.astype(float).mean(axis=-1)
+    darkness = 255.0 - image.astype(float).mean(axis=-1)
     rows, columns = np.indices(darkness.shape) + 0.5
     return np.array([(columns * darkness).sum(), (rows * darkness).sum()]) / darkness.sum()
 

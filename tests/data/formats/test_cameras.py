@@ -31,7 +31,7 @@ def test_cameras_are_where_blender_has_them():
     assert (position[:, 1] > 0).all()
 
 
-def test_upright_pictures_show_up_upwards():
+def test_upright_images_show_up_upwards():
     for view in choy_extrinsics(*VIEWS[:3].T):
         bottom, top = project(np.array([[0, 0, 0], [0, 0.2, 0]]), view, choy_intrinsics()).T
         assert top[1] < bottom[1] - 10 and abs(top[0] - bottom[0]) < 1e-6
@@ -42,10 +42,10 @@ def test_points_of_the_unit_cube_come_to_their_pixels(point):
     location, scale = np.array([0.05, -0.02, 0.1]), 0.7
     extrinsics = unit_cube_extrinsics(choy_extrinsics(*VIEWS.T), location, scale)
     original = np.array([blender_camera(*view) for view in VIEWS])
-    pictures = render(ball(point, 0.02), lambda unit: unit * scale + location, original)
-    for picture, extrinsic in zip(pictures, extrinsics, strict=True):
+    images = render(ball(point, 0.02), lambda unit: unit * scale + location, original)
+    for image, extrinsic in zip(images, extrinsics, strict=True):
         expected = project(np.array([point]), extrinsic, choy_intrinsics())[:, 0]
-        np.testing.assert_allclose(centroid(picture), expected, atol=0.4)
+        np.testing.assert_allclose(centroid(image), expected, atol=0.4)
 
 
 def test_rotations_stay_rotations_and_distances_are_in_edges():
@@ -62,7 +62,7 @@ def test_cameras_that_look_elsewhere_are_refused():
     sizes = [(SIZE, SIZE)] * 5
     check_views(points, good, matrices, sizes, 0.9)
     behind = good * np.array([[[1], [-1], [-1]]])  # as OpenGL has them
-    with pytest.raises(UserError, match="camera 0 has 0% of the shape in its picture"):
+    with pytest.raises(UserError, match="camera 0 has 0% of the shape in its image"):
         check_views(points, behind, matrices, sizes, 0.5)
     shifted = matrices.copy()
     shifted[3, 0, 2] = 0

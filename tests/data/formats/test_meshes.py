@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import trimesh
 
-from occvae import cli
+from occvae.cli import main as cli
 from occvae.data.build import build_dataset, verify_dataset
 from occvae.data.formats import meshes
 from occvae.data.formats.meshes import MeshSource
-from occvae.data.images import load_image
-from occvae.data.points import dequantise_points
+from occvae.data.points import dequantize_points
 from occvae.data.shapes import ShapeSettings
 from occvae.data.shards import Shard
 from occvae.errors import UserError
+from occvae.images.io import load_image
 from tests.mesh_builders import box, sphere
 
 SETTINGS = ShapeSettings(
@@ -57,20 +57,20 @@ def test_a_mesh_becomes_a_sample(tmp_path):
     for points, occupancies in (
         (sample.points, sample.occupancies), (sample.near_points, sample.near_occupancies)
     ):  # fmt: skip
-        assert np.array_equal((abs(dequantise_points(points)) < half).all(1), occupancies)
-    surface = dequantise_points(sample.surface_points) / half
+        assert np.array_equal((abs(dequantize_points(points)) < half).all(1), occupancies)
+    surface = dequantize_points(sample.surface_points) / half
     axis = np.abs(sample.surface_normals).argmax(1)
     on_face = np.take_along_axis(surface * sample.surface_normals, axis[:, None], 1)
     np.testing.assert_allclose(on_face, 1, atol=1e-3)  # and normals point outwards
     assert sample.voxels[8].sum() == 8 * 4 * 2
-    spread = np.linalg.norm((dequantise_points(sample.near_points)), axis=1)
+    spread = np.linalg.norm((dequantize_points(sample.near_points)), axis=1)
     assert 0.1 < spread.min() and sample.near_occupancies.mean() == pytest.approx(0.5, abs=0.15)
 
 
-def test_cameras_project_the_shape_onto_its_picture(tmp_path):
+def test_cameras_project_the_shape_onto_its_image(tmp_path):
     write(tmp_path / "box.off")
     sample = MeshSource(tmp_path, SETTINGS).sample(0)
-    points = dequantise_points(sample.surface_points)
+    points = dequantize_points(sample.surface_points)
     for image, extrinsics, intrinsics in zip(
         sample.images, sample.extrinsics, sample.intrinsics, strict=True
     ):

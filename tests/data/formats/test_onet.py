@@ -11,7 +11,7 @@ from PIL import Image
 from occvae.data.build import build_dataset, verify_dataset
 from occvae.data.formats.binvox import write_binvox
 from occvae.data.formats.onet import OccupancyNetworksSource
-from occvae.data.points import dequantise_points
+from occvae.data.points import dequantize_points
 from occvae.data.shards import Shard
 from occvae.errors import UserError
 from tests.data.formats.scenes import (
@@ -59,14 +59,14 @@ def surface_of(seed: int, count: int = 512) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     cameras = np.array([blender_camera(*view) for view in VIEWS])
-    return [encode(picture) for picture in render(chair_mesh(), to_original, cameras)]
+    return [encode(image) for image in render(chair_mesh(), to_original, cameras)]
 
 
-def encode(picture: np.ndarray) -> bytes:
+def encode(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=95)
+    Image.fromarray(image).save(buffer, format="JPEG", quality=95)
     return buffer.getvalue()
 
 
@@ -75,15 +75,15 @@ def write_points(folder: Path, points, occupancies, **more) -> None:
     np.savez(folder / "points.npz", points=points, occupancies=occupancies, **content)
 
 
-def write_model(folder: Path, seed: int, pictures: list[bytes]) -> None:
+def write_model(folder: Path, seed: int, images: list[bytes]) -> None:
     (folder / "img_choy2016").mkdir(parents=True)
     points, inside = points_of(seed)
     write_points(folder, points, np.packbits(inside))
     surface, normals = surface_of(seed)
     np.savez(folder / "pointcloud.npz", points=surface, normals=normals, loc=LOCATION, scale=SCALE)
     write_binvox(folder / "model.binvox", chair_grid())
-    for number, picture in enumerate(pictures):
-        (folder / "img_choy2016" / f"{number:03d}.jpg").write_bytes(picture)
+    for number, image in enumerate(images):
+        (folder / "img_choy2016" / f"{number:03d}.jpg").write_bytes(image)
     write_cameras(folder)
 
 
@@ -94,10 +94,10 @@ def write_cameras(folder: Path) -> None:
 
 
 @pytest.fixture
-def root(tmp_path, pictures) -> Path:
+def root(tmp_path, images) -> Path:
     root = tmp_path / "ShapeNet"
     for seed, model in enumerate([f"{CHAIR}/a1", f"{CHAIR}/b2", f"{PLANE}/c3", f"{PLANE}/d4"]):
-        write_model(root / model, seed, pictures)
+        write_model(root / model, seed, images)
     (root / "metadata.yaml").write_text(METADATA)
     for name, lists in (
         (CHAIR, {"train": "a1\n", "val": "\n", "test": "b2\n\n"}),
@@ -124,7 +124,7 @@ def test_lists_with_blank_lines_and_names_of_classes(root):
     assert (source.name, source.splits, source.skipped) == ("onet", "onet", {})
 
 
-def test_everything_comes_back_bit_for_bit(root, pictures):
+def test_everything_comes_back_bit_for_bit(root, images):
     sample = sample_of(root, f"{CHAIR}/b2")
     sample.check()
     points, inside = points_of(1)
@@ -138,7 +138,7 @@ def test_everything_comes_back_bit_for_bit(root, pictures):
         np.testing.assert_array_equal(found.view(np.uint16), expected.view(np.uint16))
     np.testing.assert_array_equal(sample.occupancies, inside)
     np.testing.assert_array_equal(sample.voxels[32], chair_grid())
-    assert sample.images == pictures
+    assert sample.images == images
     np.testing.assert_array_equal(sample.location, LOCATION)
     assert sample.scale == SCALE
     # Points and grid have the same axes.
@@ -161,26 +161,26 @@ def test_the_dataset_keeps_the_bits(root, tmp_path):
     np.testing.assert_array_equal(occupancies, inside)
 
 
-def test_silhouettes_of_the_voxels_cover_the_pictures(root):
+def test_silhouettes_of_the_voxels_cover_the_images(root):
     sample = sample_of(root, f"{CHAIR}/a1")
     for view in range(len(VIEWS)):
-        picture = np.asarray(Image.open(io.BytesIO(sample.images[view])))
+        image = np.asarray(Image.open(io.BytesIO(sample.images[view])))
         camera = sample.extrinsics[view], sample.intrinsics[view]
-        found = silhouette(sample.voxels[32], *camera, picture.shape[:2])
-        assert iou(found, mask_of(picture, 235)) > 0.95
+        found = silhouette(sample.voxels[32], *camera, image.shape[:2])
+        assert iou(found, mask_of(image, 235)) > 0.95
         # It can fail: with its front at the back, the same shape does not fit.
-        wrong = silhouette(sample.voxels[32][:, :, ::-1], *camera, picture.shape[:2])
-        assert iou(wrong, mask_of(picture, 235)) < 0.9
+        wrong = silhouette(sample.voxels[32][:, :, ::-1], *camera, image.shape[:2])
+        assert iou(wrong, mask_of(image, 235)) < 0.9
 
 
 def test_a_point_comes_to_its_pixel(root):
     sample = sample_of(root, f"{CHAIR}/a1")
     point = np.array([0.2, -0.3, 0.25])
     cameras = np.array([blender_camera(*view) for view in VIEWS])
-    for view, picture in enumerate(render(ball(point, 0.02), to_original, cameras)):
+    for view, image in enumerate(render(ball(point, 0.02), to_original, cameras)):
         camera = sample.extrinsics[view], sample.intrinsics[view]
         expected = project(point[None], *camera)[:, 0]
-        np.testing.assert_allclose(centroid(picture), expected, atol=0.4)
+        np.testing.assert_allclose(centroid(image), expected, atol=0.4)
 
 
 def test_occupancies_that_are_not_packed(root):
@@ -191,12 +191,12 @@ def test_occupancies_that_are_not_packed(root):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_finer_points_are_quantised(root, dtype):
+def test_finer_points_are_quantized(root, dtype):
     points = np.random.default_rng(0).uniform(-0.55, 0.55, (64, 3)).astype(dtype)
     write_points(root / CHAIR / "a1", points, inside_chair(points))
     found = sample_of(root, f"{CHAIR}/a1").points
     assert found.dtype == np.uint16
-    np.testing.assert_allclose(dequantise_points(found), points, atol=0.9e-5)
+    np.testing.assert_allclose(dequantize_points(found), points, atol=0.9e-5)
 
 
 def test_parts_that_no_shape_has_are_not_missed(root):
@@ -293,9 +293,9 @@ BROKEN = np.where(np.arange(len(POINTS))[:, None] == 7, np.nan, POINTS).astype(n
         (lambda f: (f / "model.binvox").unlink(), r"model\.binvox is missing"),
         (lambda f: shutil.rmtree(f / "img_choy2016"), "img_choy2016 is missing"),
         (lambda f: (f / "img_choy2016/cameras.npz").unlink(), r"cameras\.npz is missing"),
-        (lambda f: (f / "img_choy2016/001.jpg").unlink(), "picture 1 is missing"),
+        (lambda f: (f / "img_choy2016/001.jpg").unlink(), "image 1 is missing"),
         (lambda f: (f / "img_choy2016/002.jpg").write_bytes(b"x"), r"002\.jpg cannot be read"),
-        (lambda f: (f / "img_choy2016/old.jpg").write_bytes(b"x"), "pictures are not numbered"),
+        (lambda f: (f / "img_choy2016/old.jpg").write_bytes(b"x"), "images are not numbered"),
         (lambda f: (f / "points.npz").write_bytes(b"PK\x03\x04"), r"points\.npz: not a readable"),
         (lambda f: (f / "model.binvox").write_bytes(b"#bin"), r"model\.binvox: not a usable"),
         (lambda f: write_binvox(f / "model.binvox", np.ones((2, 3, 2), bool)), "expected a cube"),
@@ -312,7 +312,7 @@ BROKEN = np.where(np.arange(len(POINTS))[:, None] == 7, np.nan, POINTS).astype(n
         (lambda f: write_points(f, POINTS, INSIDE, loc=np.ones(3) * 9), "camera 0 has 0% of"),
         (
             lambda f: (f / "img_choy2016/002.jpg").write_bytes(encode(np.zeros((9, 9, 3), "u1"))),
-            "camera 2 is of 137x137 pixels, its picture 9x9",
+            "camera 2 is of 137x137 pixels, its image 9x9",
         ),
         (
             lambda f: np.savez(f / "img_choy2016/cameras.npz", world_mat_0=np.eye(4)),
@@ -333,12 +333,12 @@ def test_unusable_shapes_are_refused_with_the_reason(root, change, message):
 
 
 def test_a_build_goes_on_without_a_bad_shape(root, tmp_path):
-    picture = root / CHAIR / "a1" / "img_choy2016" / "001.jpg"
-    picture.write_bytes(picture.read_bytes()[:1500])  # its header is whole
+    image = root / CHAIR / "a1" / "img_choy2016" / "001.jpg"
+    image.write_bytes(image.read_bytes()[:1500])  # its header is whole
     manifest = build_dataset(OccupancyNetworksSource(root), tmp_path / "shards", num_workers=1)
-    assert "picture 1 cannot be read" in manifest.skipped[f"{CHAIR}/a1"]
+    assert "image 1 cannot be read" in manifest.skipped[f"{CHAIR}/a1"]
     assert manifest.count_shapes() == {"train": 1, "val": 1, "test": 1}
 
 
-def test_sizes_of_the_pictures_are_the_renderings(pictures):
-    assert Image.open(io.BytesIO(pictures[0])).size == (SIZE, SIZE)
+def test_sizes_of_the_images_are_the_renderings(images):
+    assert Image.open(io.BytesIO(images[0])).size == (SIZE, SIZE)

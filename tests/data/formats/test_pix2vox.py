@@ -13,9 +13,9 @@ from scipy.io import savemat
 from occvae.data.build import build_dataset
 from occvae.data.formats.binvox import write_binvox
 from occvae.data.formats.pix2vox import Pix2VoxSource
-from occvae.data.images import load_image
 from occvae.data.shards import Shard
 from occvae.errors import UserError
+from occvae.images.io import load_image
 from tests.data.formats.scenes import (
     EXTENTS,
     SIZE,
@@ -32,7 +32,7 @@ from tests.data.formats.scenes import (
 )
 
 VIEWS = [(222.956664706, 28.6626066017, 0, 0.926673522361), (10, 26, 0, 0.75), (95, 30, 20, 0.85)]
-# ShapeNet's meshes: the centre at the origin, the diagonal 1.
+# ShapeNet's meshes: the center at the origin, the diagonal 1.
 SCALE = 1 / np.linalg.norm(EXTENTS)
 CHAIR, PLANE = "03001627", "02691156"
 TAXONOMY = [
@@ -53,36 +53,36 @@ def to_mesh(points: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     """RGBA, black where there is nothing, as Blender leaves it."""
     cameras = np.array([blender_camera(*view) for view in VIEWS])
-    return [encode(picture) for picture in render(chair_mesh(), to_mesh, cameras)]
+    return [encode(image) for image in render(chair_mesh(), to_mesh, cameras)]
 
 
-def encode(picture: np.ndarray) -> bytes:
-    alpha = mask_of(picture)[..., None]
+def encode(image: np.ndarray) -> bytes:
+    alpha = mask_of(image)[..., None]
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate([picture * alpha, alpha * np.uint8(255)], 2)).save(buffer, "PNG")
+    Image.fromarray(np.concatenate([image * alpha, alpha * np.uint8(255)], 2)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def write_model(root: Path, id: str, pictures: list[bytes]) -> None:
+def write_model(root: Path, id: str, images: list[bytes]) -> None:
     rendering, voxels = root / "ShapeNetRendering" / id / "rendering", root / "ShapeNetVox32" / id
     rendering.mkdir(parents=True)
     voxels.mkdir(parents=True)
-    for number, picture in enumerate(pictures):
-        (rendering / f"{number:02d}.png").write_bytes(picture)
+    for number, image in enumerate(images):
+        (rendering / f"{number:02d}.png").write_bytes(image)
     lines = [" ".join(map(str, view)) + " 25\n" for view in VIEWS]
     (rendering / "rendering_metadata.txt").write_text("".join(lines))
     (rendering / "renderings.txt").write_text("00.png\n01.png\n02.png\n")
-    # The cube of the grid, whose centre is the mesh's.
+    # The cube of the grid, whose center is the mesh's.
     write_binvox(voxels / "model.binvox", chair_grid(), (-SCALE / 2,) * 3, SCALE)
 
 
 @pytest.fixture
-def root(tmp_path, pictures) -> Path:
+def root(tmp_path, images) -> Path:
     for id in (f"{CHAIR}/a1", f"{CHAIR}/b2", f"{PLANE}/c3"):
-        write_model(tmp_path, id, pictures)
+        write_model(tmp_path, id, images)
     (tmp_path / "ShapeNet.json").write_text(json.dumps(TAXONOMY))
     return tmp_path
 
@@ -117,10 +117,10 @@ def test_classes_and_split(root):
     assert Pix2VoxSource.from_folder(root).items == source.items
 
 
-def test_everything_comes_back(root, pictures):
+def test_everything_comes_back(root, images):
     sample = Pix2VoxSource.from_folder(root).sample(0)
     sample.check()
-    assert sample.images == pictures
+    assert sample.images == images
     np.testing.assert_array_equal(sample.voxels[32], chair_grid())
     np.testing.assert_allclose(sample.location, 0, atol=1e-9)
     assert sample.scale == pytest.approx(SCALE)
@@ -128,17 +128,17 @@ def test_everything_comes_back(root, pictures):
     np.testing.assert_array_equal(load_image(sample.images[0], SIZE)[0, 0], 255)
 
 
-def test_the_dataset_keeps_bytes_and_voxels(root, tmp_path, pictures):
+def test_the_dataset_keeps_bytes_and_voxels(root, tmp_path, images):
     manifest = build_dataset(Pix2VoxSource.from_folder(root), tmp_path / "shards", num_workers=1)
     assert (manifest.source, manifest.splits) == ("pix2vox", "pix2vox")
     assert manifest.count_shapes() == {"train": 1, "val": 1, "test": 1}
     (entry,) = [entry for entry in manifest.shards if entry.split == "test"]
     shard = Shard(tmp_path / "shards", entry)
-    assert [shard.image(0, view) for view in range(3)] == pictures
+    assert [shard.image(0, view) for view in range(3)] == images
     np.testing.assert_array_equal(shard.voxels(0, 32), chair_grid())
 
 
-def test_silhouettes_of_the_voxels_cover_the_pictures(root):
+def test_silhouettes_of_the_voxels_cover_the_images(root):
     check_silhouettes(Pix2VoxSource.from_folder(root).sample(0))
 
 
@@ -146,15 +146,15 @@ def test_a_point_comes_to_its_pixel(root):
     sample = Pix2VoxSource.from_folder(root).sample(0)
     point = np.array([-0.25, 0.4, -0.3])
     cameras = np.array([blender_camera(*view) for view in VIEWS])
-    for view, picture in enumerate(render(ball(point, 0.02), to_mesh, cameras)):
+    for view, image in enumerate(render(ball(point, 0.02), to_mesh, cameras)):
         expected = project(point[None], sample.extrinsics[view], sample.intrinsics[view])[:, 0]
-        np.testing.assert_allclose(centroid(picture), expected, atol=0.4)
+        np.testing.assert_allclose(centroid(image), expected, atol=0.4)
 
 
 @pytest.mark.parametrize(
     ("translate", "scale"),
     [
-        (tuple(-EXTENTS * SCALE / 2), SCALE),  # does not know that the grid was centred
+        (tuple(-EXTENTS * SCALE / 2), SCALE),  # does not know that the grid was centered
         ((0, 0, 0), 1),
         ((-0.5, -0.5, -0.5), 1),
     ],
@@ -257,10 +257,10 @@ def mat(root: Path, **content) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: (rendering_folder(r) / "01.png").unlink(), "picture 1 is missing"),
-        (lambda r: (rendering_folder(r) / "02.png").unlink(), "3 lines for 2 pictures"),
+        (lambda r: (rendering_folder(r) / "01.png").unlink(), "image 1 is missing"),
+        (lambda r: (rendering_folder(r) / "02.png").unlink(), "3 lines for 2 images"),
         (lambda r: (rendering_folder(r) / "01.png").write_bytes(b""), r"01\.png cannot be read"),
-        (lambda r: (rendering_folder(r) / "x.png").write_bytes(b""), "pictures are not numbered"),
+        (lambda r: (rendering_folder(r) / "x.png").write_bytes(b""), "images are not numbered"),
         (lambda r: shutil.rmtree(rendering_folder(r)), r"rendering_metadata\.txt cannot be read"),
         (
             lambda r: (rendering_folder(r) / "rendering_metadata.txt").unlink(),
@@ -297,8 +297,8 @@ def test_unusable_shapes_are_refused_with_the_reason(root, change, message):
 
 
 def test_a_build_goes_on_without_a_bad_shape(root, tmp_path):
-    picture = rendering_folder(root) / "01.png"
-    picture.write_bytes(picture.read_bytes()[:500])  # its header is whole
+    image = rendering_folder(root) / "01.png"
+    image.write_bytes(image.read_bytes()[:500])  # its header is whole
     manifest = build_dataset(Pix2VoxSource.from_folder(root), tmp_path / "shards", num_workers=1)
-    assert "picture 1 cannot be read" in manifest.skipped[f"{CHAIR}/a1"]
+    assert "image 1 cannot be read" in manifest.skipped[f"{CHAIR}/a1"]
     assert manifest.count_shapes() == {"val": 1, "test": 1}

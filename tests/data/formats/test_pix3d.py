@@ -11,9 +11,9 @@ from scipy.io import savemat
 
 from occvae.data.build import build_dataset
 from occvae.data.formats.pix3d import Pix3DSource
-from occvae.data.images import load_image
 from occvae.data.shards import Shard
 from occvae.errors import UserError
+from occvae.images.io import load_image
 from tests.data.formats.scenes import (
     ball,
     centroid,
@@ -75,25 +75,25 @@ def voxel_file(grid: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    picture = photograph()
-    mask = mask_of(picture)
-    noise = np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
+    image = photograph()
+    mask = mask_of(image)
+    noise = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
     buffer = io.BytesIO()
     savemat(buffer, {"voxel": voxel_file(GRID)}, do_compression=True)
     vertices, faces = chair_mesh()
     lines = ["# model", *(f"v {x} {y} {z}" for x, y, z in to_model(vertices))]
     lines += [f"f {a} {b} {c}" for a, b, c in faces + 1]
     return {
-        "img/chair/0001.png": encode(np.where(mask[..., None], picture, noise)),
+        "img/chair/0001.png": encode(np.where(mask[..., None], image, noise)),
         "mask/chair/0001.png": encode(mask * np.uint8(255)),
         "model/chair/one/voxel.mat": buffer.getvalue(),
         "model/chair/one/model.obj": "\n".join(lines).encode(),
     }
 
 
-def encode(picture: np.ndarray) -> bytes:
+def encode(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -129,7 +129,7 @@ def write(root: Path, *annotations) -> None:
     (root / "pix3d.json").write_text(json.dumps(annotations))
 
 
-def open_picture(sample) -> np.ndarray:
+def open_image(sample) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(sample.images[0])))
 
 
@@ -171,17 +171,17 @@ def test_thin_parts_stay_in_coarse_grids(root):
 
 def test_the_silhouette_of_the_voxels_covers_the_mask(root):
     sample = Pix3DSource(root).sample(0)
-    picture = open_picture(sample)
+    image = open_image(sample)
     camera = sample.extrinsics[0], sample.intrinsics[0]
-    assert iou(silhouette(sample.voxels[32], *camera, picture.shape[:2]), mask_of(picture)) > 0.95
-    wrong = silhouette(sample.voxels[32][:, :, ::-1], *camera, picture.shape[:2])
-    assert iou(wrong, mask_of(picture)) < 0.9
+    assert iou(silhouette(sample.voxels[32], *camera, image.shape[:2]), mask_of(image)) > 0.95
+    wrong = silhouette(sample.voxels[32][:, :, ::-1], *camera, image.shape[:2])
+    assert iou(wrong, mask_of(image)) < 0.9
 
 
 def test_points_come_to_their_pixels(root):
     sample = Pix3DSource(root).sample(0)
     box = annotation()["bbox"]
-    edge = open_picture(sample).shape[0]
+    edge = open_image(sample).shape[0]
     corner = [round((box[0] + box[2] - edge) / 2), round((box[1] + box[3] - edge) / 2)]
     for point in np.array([(0.2, -0.3, 0.25), (-0.3, 0.4, -0.3)]):
         (expected,) = project(point[None], sample.extrinsics[0], sample.intrinsics[0]).T
@@ -190,17 +190,17 @@ def test_points_come_to_their_pixels(root):
         np.testing.assert_allclose(found, pixel(to_model(point[None])[0]), atol=0.4)
 
 
-def test_pictures_look_as_in_training(root):
-    picture = open_picture(Pix3DSource(root).sample(0))
-    height, width, _ = picture.shape
+def test_images_look_as_in_training(root):
+    image = open_image(Pix3DSource(root).sample(0))
+    height, width, _ = image.shape
     assert height == width
-    outside = ~mask_of(picture)
+    outside = ~mask_of(image)
     rows, columns = np.nonzero(~outside)
     assert outside[0].all() and outside[-1].all() and outside[:, 0].all() and outside[:, -1].all()
     assert 0.6 < max(np.ptp(rows), np.ptp(columns)) / width < 0.8
     assert abs(rows.mean() / height - 0.5) < 0.15
     # The noise around the object is gone.
-    assert (picture[outside] == 255).all()
+    assert (image[outside] == 255).all()
     assert load_image(Pix3DSource(root).sample(0).images[0], 64).shape == (64, 64, 3)
 
 
@@ -208,16 +208,16 @@ def test_large_photographs_are_made_smaller_with_their_camera(root):
     factor = 3
     for kind in ("img", "mask"):
         path = root / kind / "chair/0001.png"
-        with Image.open(path) as picture:
-            picture.resize((WIDTH * factor, HEIGHT * factor), Image.Resampling.NEAREST).save(path)
+        with Image.open(path) as image:
+            image.resize((WIDTH * factor, HEIGHT * factor), Image.Resampling.NEAREST).save(path)
     box = [edge * factor for edge in annotation()["bbox"]]
     write(root, annotation(img_size=[WIDTH * factor, HEIGHT * factor], bbox=box))
     sample = Pix3DSource(root).sample(0)
-    picture = open_picture(sample)
-    assert picture.shape == (512, 512, 3)
+    image = open_image(sample)
+    assert image.shape == (512, 512, 3)
     camera = sample.extrinsics[0], sample.intrinsics[0]
-    # Finer cells, so that their points leave no holes in the larger picture.
-    assert iou(silhouette(GRID, *camera, picture.shape[:2]), mask_of(picture, 250)) > 0.95
+    # Finer cells, so that their points leave no holes in the larger image.
+    assert iou(silhouette(GRID, *camera, image.shape[:2]), mask_of(image, 250)) > 0.95
 
 
 def test_boxes_at_the_border_are_filled_with_white(root):
@@ -225,8 +225,8 @@ def test_boxes_at_the_border_are_filled_with_white(root):
     write(root, annotation(bbox=[-50, -50, box[2], box[3]]))
     sample = Pix3DSource(root).sample(0)
     camera = sample.extrinsics[0], sample.intrinsics[0]
-    picture = open_picture(sample)
-    assert iou(silhouette(sample.voxels[32], *camera, picture.shape[:2]), mask_of(picture)) > 0.95
+    image = open_image(sample)
+    assert iou(silhouette(sample.voxels[32], *camera, image.shape[:2]), mask_of(image)) > 0.95
 
 
 def test_hidden_repeated_and_incomplete_annotations_are_named(root):
@@ -296,7 +296,7 @@ IMAGE, MASK, VOXEL, MODEL = (
     ("change", "message"),
     [
         (lambda r: (r / IMAGE).unlink(), r"0001\.png is missing"),
-        (lambda r: (r / IMAGE).write_bytes(b"GIF"), "cannot be read as a picture"),
+        (lambda r: (r / IMAGE).write_bytes(b"GIF"), "cannot be read as an image"),
         (lambda r: (r / MASK).write_bytes((r / MASK).read_bytes()[:90]), "cannot be read as a pic"),
         (lambda r: (r / MASK).write_bytes(encode(np.zeros((9, 9), np.uint8))), "json says"),
         (

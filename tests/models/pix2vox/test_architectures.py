@@ -89,14 +89,14 @@ def test_a_step_reaches_every_parameter(arch):
 
 
 @pytest.mark.parametrize("arch", [name for name in FAMILY if name != "pix2vox-vae"])
-def test_cropped_pictures_are_seen_as_if_they_were_no_larger(arch):
+def test_cropped_images_are_seen_as_if_they_were_no_larger(arch):
     plain = tiny_voxel_model(arch, image_size=128).eval()
     cropping = tiny_voxel_model(arch, image_size=144, crop=8).eval()
-    pictures = torch.rand(1, 2, 3, 144, 144)
-    found = cropping.predict_voxels(pictures)
-    assert torch.equal(found, plain.predict_voxels(pictures[..., 8:-8, 8:-8].contiguous()))
-    pictures[..., :8, :] = pictures[..., -8:] = torch.nan
-    assert torch.equal(cropping.predict_voxels(pictures), found)
+    images = torch.rand(1, 2, 3, 144, 144)
+    found = cropping.predict_voxels(images)
+    assert torch.equal(found, plain.predict_voxels(images[..., 8:-8, 8:-8].contiguous()))
+    images[..., :8, :] = images[..., -8:] = torch.nan
+    assert torch.equal(cropping.predict_voxels(images), found)
 
 
 def test_128_cubed():
@@ -113,7 +113,7 @@ def test_128_cubed():
         ({"crop": -8}, "crop must not be negative, got -8"),
         ({"crop": 3}, "image_size less twice the crop must be a multiple of 8 .*, got 58"),
         ({"crop": 32}, "image_size less twice the crop must be a multiple of 8 .*, got 0"),
-        ({"backdrop": 256}, "backdrop must be a grey from 0 to 255, got 256"),
+        ({"background_gray": 256}, "background_gray must be a gray from 0 to 255, got 256"),
         ({"threshold": 0.0}, "threshold must be a probability"),
         ({"backbone": "vgg99"}, "unknown backbone 'vgg99'"),
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19'"),
@@ -159,12 +159,12 @@ def test_a_backbone_is_the_beginning_of_its_network(resnet_file):
     network.load_state_dict(torch.load(resnet_file))
     network.eval()
     backbone, channels = create_backbone("resnet18", False, resnet_file)
-    pictures = torch.rand(1, 3, 64, 64)
+    images = torch.rand(1, 3, 64, 64)
     seen = []
     network.layer2.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    network((pictures - backbone.mean) / backbone.std)
+    network((images - backbone.mean) / backbone.std)
     assert channels == seen[0].shape[1] == 128
-    torch.testing.assert_close(backbone.eval()(pictures), seen[0])
+    torch.testing.assert_close(backbone.eval()(images), seen[0])
 
 
 def test_weights_of_a_timm_network_from_a_file(tmp_path):

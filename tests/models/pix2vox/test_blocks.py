@@ -6,14 +6,14 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import nn
 
-from occvae.models.inference import cell_centres
+from occvae.geometry.voxels_to_mesh import sample_volume
+from occvae.models.inference import cell_centers
 from occvae.models.pix2vox.blocks import (
     ContextMerger,
     MultiScaleMerger,
     Refiner,
     VolumeDecoder,
     merge,
-    sample_volume,
     scaled,
 )
 
@@ -76,7 +76,7 @@ def test_widths_are_multiples_of_eight(width, expected):
     assert scaled(512, width) == expected
 
 
-def test_sampling_is_trilinear_between_cell_centres_and_zero_outside():
+def test_sampling_is_trilinear_between_cell_centers_and_zero_outside():
     rng = np.random.default_rng(1)
     volume, points = rng.random((2, 6, 6, 6)), rng.uniform(-0.65, 0.65, (2, 400, 3))
     expected = [
@@ -87,7 +87,7 @@ def test_sampling_is_trilinear_between_cell_centres_and_zero_outside():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_cells_are_found_at_their_centres():
+def test_cells_are_found_at_their_centers():
     volume = torch.rand(1, 5, 5, 5)
-    found = sample_volume(volume, cell_centres(5, volume.device)[None])
+    found = sample_volume(volume, cell_centers(5, volume.device)[None])
     torch.testing.assert_close(found.view_as(volume), volume)

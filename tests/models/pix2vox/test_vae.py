@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from occvae.errors import UserError
-from occvae.losses import kl_divergence
 from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
+from occvae.train.losses import kl_divergence
 from tests.fakes import tiny_voxel_model
 
 MASK = torch.tensor([[True, False, True, True], [False, True, False, False]])
@@ -43,8 +43,8 @@ def test_the_product_is_that_of_the_densities():
         for dimension in range(5):
             log_density = -0.5 * z**2
             for member in members:
-                deviation = np.exp(0.5 * log_variances[member, dimension].item())
-                log_density += -0.5 * ((z - means[member, dimension].item()) / deviation) ** 2
+                std = np.exp(0.5 * log_variances[member, dimension].item())
+                log_density += -0.5 * ((z - means[member, dimension].item()) / std) ** 2
             density = np.exp(log_density - log_density.max())
             density /= density.sum()
             expected = (density * z).sum()
@@ -108,16 +108,16 @@ def test_by_default_nothing_is_trained_that_changes_nothing():
             assert parameter.grad is not None and parameter.grad.any(), name
 
 
-def test_z_is_the_only_way_from_pictures_to_volumes():
+def test_z_is_the_only_way_from_images_to_volumes():
     """Otherwise a model could see past the KL term, and latents of the prior would mean little."""
     model = vae().train()
     nn.init.constant_(model.to_log_variance.weight, 0.0)
     nn.init.constant_(model.to_mean.weight, 0.0)
     nn.init.constant_(model.to_mean.bias, 0.3)
     volumes = []
-    for pictures in (views(), 1.0 - views()):
+    for images in (views(), 1.0 - views()):
         torch.manual_seed(0)
-        volumes.append(model.train()(pictures).refined)
+        volumes.append(model.train()(images).refined)
     assert torch.equal(*volumes)
 
 
@@ -166,8 +166,8 @@ def test_hypotheses_spread_as_the_posterior_does():
     volumes = model.predict_samples(views(), 4, generator=generator)
     assert volumes.shape == (2, 4, 32, 32, 32) and not torch.equal(volumes[:, 0], volumes[:, 1])
     torch.nn.init.constant_(model.to_log_variance.bias, -30.0)
-    mean, deviation = model.predict_uncertainty(views(), 4)
-    assert deviation.max() < 1e-4
+    mean, std = model.predict_uncertainty(views(), 4)
+    assert std.max() < 1e-4
     torch.testing.assert_close(mean, model.predict_voxels(views()), rtol=1e-3, atol=1e-3)
     torch.nn.init.constant_(model.to_log_variance.bias, 0.0)
     assert model.predict_uncertainty(views(), 4)[1].max() > 1e-3

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from occvae.errors import UserError
-from occvae.models.inference import cell_centres
+from occvae.models.inference import cell_centers
 from occvae.models.pix2vox.voxel_model import VoxelModel, VoxelOutput
-from tests.fakes import CENTRE, tiny_voxel_model
+from tests.fakes import CENTER, tiny_voxel_model
 
 RADIUS = 0.3
 
 
 class BallOfVoxels(VoxelModel):
-    """A soft ball for each item, larger the more red its pictures are."""
+    """A soft ball for each item, larger the more red its images are."""
 
     def __init__(self, resolution: int = 32, threshold: float = 0.5):
         parts = dict.fromkeys(("encoder", "decoder", "merger", "refiner"))
@@ -21,20 +21,20 @@ class BallOfVoxels(VoxelModel):
 
     def forward(self, images, view_mask=None):
         assert not self.training and not torch.is_grad_enabled()
-        distance = (cell_centres(self.resolution, images.device) - torch.tensor(CENTRE)).norm(dim=1)
+        distance = (cell_centers(self.resolution, images.device) - torch.tensor(CENTER)).norm(dim=1)
         radius = RADIUS * images.mean(dim=(1, 2, 3, 4))[:, None]
         edge = self.resolution
         volume = (8.0 * (radius - distance)).sigmoid().view(-1, edge, edge, edge)
         return VoxelOutput(volume, volume)
 
 
-def pictures(*shades: float) -> torch.Tensor:
+def make_images(*shades: float) -> torch.Tensor:
     return torch.stack([torch.full((1, 3, 8, 8), shade) for shade in shades])
 
 
 @pytest.mark.parametrize("arch", ["pix2vox-a", "pix2voxpp-f", "pix2vox-vae"])
 def test_a_missing_view_is_as_if_it_had_never_been(arch):
-    """Whatever its picture holds, and in training too, where it must not enter the statistics."""
+    """Whatever its image holds, and in training too, where it must not enter the statistics."""
     model = tiny_voxel_model(arch).eval()
     mask = torch.tensor([[True, False, True], [False, True, False]])
     images = torch.rand(2, 3, 3, 64, 64)
@@ -75,26 +75,26 @@ def test_wrong_images_are_refused():
 
 def test_other_resolutions_are_of_the_same_field():
     model = BallOfVoxels()
-    own = model.predict_voxels(pictures(1.0))
+    own = model.predict_voxels(make_images(1.0))
     assert own.shape == (1, 32, 32, 32)
-    coarse = model.predict_voxels(pictures(1.0), 16)
+    coarse = model.predict_voxels(make_images(1.0), 16)
     blocks = own.view(16, 2, 16, 2, 16, 2).mean(dim=(1, 3, 5))
     torch.testing.assert_close(coarse[0], blocks)
-    points = cell_centres(16, own.device)[None]
-    logits = model.predict_points(pictures(1.0), points)
+    points = cell_centers(16, own.device)[None]
+    logits = model.predict_points(make_images(1.0), points)
     torch.testing.assert_close(logits.sigmoid().view_as(coarse), coarse, rtol=1e-4, atol=1e-5)
 
 
 def test_points_far_outside_are_empty_and_finite():
-    logits = BallOfVoxels().predict_points(pictures(1.0), torch.full((1, 2, 3), 0.55))
+    logits = BallOfVoxels().predict_points(make_images(1.0), torch.full((1, 2, 3), 0.55))
     assert (logits < -13).all() and logits.isfinite().all()
 
 
 def test_the_mesh_is_smooth_and_each_item_has_its_own():
-    small, large = BallOfVoxels().reconstruct(pictures(0.6, 1.0), resolution=64)
+    small, large = BallOfVoxels().reconstruct(make_images(0.6, 1.0), resolution=64)
     for mesh, radius in ((small, 0.6 * RADIUS), (large, RADIUS)):
         assert mesh.is_watertight
-        found = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+        found = np.linalg.norm(mesh.vertices - CENTER, axis=1)
         np.testing.assert_allclose(found, radius, atol=0.01)  # a third of a voxel
         assert mesh.volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.03)
 
@@ -102,19 +102,19 @@ def test_the_mesh_is_smooth_and_each_item_has_its_own():
 @pytest.mark.parametrize("threshold", [None, 0.3, 0.7])
 def test_the_threshold_moves_the_surface(threshold):
     model = BallOfVoxels(threshold=0.5)
-    [mesh] = model.reconstruct(pictures(1.0), 64, threshold)
+    [mesh] = model.reconstruct(make_images(1.0), 64, threshold)
     used = 0.5 if threshold is None else threshold
     expected = RADIUS - np.log(used / (1 - used)) / 8.0
-    found = np.linalg.norm(mesh.vertices - CENTRE, axis=1)
+    found = np.linalg.norm(mesh.vertices - CENTER, axis=1)
     assert found.mean() == pytest.approx(expected, abs=0.005)
     with pytest.raises(UserError, match="threshold must be a probability"):
-        model.reconstruct(pictures(1.0), 64, 1.5)
+        model.reconstruct(make_images(1.0), 64, 1.5)
 
 
 def test_blocks_are_the_occupied_voxels():
     model = BallOfVoxels()
-    [mesh] = model.reconstruct(pictures(1.0), blocks=True)
-    count = int((model.predict_voxels(pictures(1.0)) >= 0.5).sum())
+    [mesh] = model.reconstruct(make_images(1.0), blocks=True)
+    count = int((model.predict_voxels(make_images(1.0)) >= 0.5).sum())
     assert mesh.is_watertight and mesh.volume == pytest.approx(count / 32**3)
 
 

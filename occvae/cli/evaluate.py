@@ -1,0 +1,155 @@
+"""occvae evaluate: how good a model is on a dataset, beside controls and published figures."""
+
+import argparse
+from pathlib import Path
+
+from occvae.cli.shared import add_precision, load_model, set_precision, trained_on
+from occvae.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
+    parser.add_argument("--data", help="dataset folder; default what the run was trained on")
+    parser.add_argument("--split", default="val", help="default val")
+    parser.add_argument(
+        "--resolution", type=int, default=128, help="of the meshes, cells an axis (default 128)"
+    )
+    parser.add_argument("--no-meshes", action="store_true", help="points and voxels only, quicker")
+    parser.add_argument(
+        "--threshold",
+        help="probability of the surface, or val to choose it on the validation shapes; "
+        "default the model's own",
+    )
+    parser.add_argument("--shapes", type=int, help="so many, spread over the split; default all")
+    parser.add_argument("--seed", type=int, default=0, help="of the points drawn from meshes")
+    parser.add_argument(
+        "--views", help="numbers of views to compare, e.g. 1,2,3,5, or all of the published tables"
+    )
+    add_precision(parser)
+    parser.add_argument(
+        "--json",
+        help="file for the report, with a .csv of all shapes beside it; "
+        "default evaluation.json by the model",
+    )
+    parser.add_argument("--html", help="file for a page with the report and examples in 3D")
+    # The deepspeed launcher gives it.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> None:
+    from occvae.evaluation import evaluate, format_table
+    from occvae.evaluation.cases import write_page
+    from occvae.evaluation.comparison import comparable_by_views
+    from occvae.evaluation.files import write_csv, write_json
+    from occvae.evaluation.ranks import processes, raise_together
+    from occvae.evaluation.threshold import choose_threshold
+    from occvae.evaluation.views import evaluate_views, format_views_table
+
+    with processes() as device:
+        model, folder, data, counts, path = raise_together(lambda: _prepare(options))
+        model = model.to(device)
+        shared = {"num_shapes": options.shapes, "device": device}
+        chosen = {"threshold": _number(options.threshold)}
+        if options.threshold == "val":
+            same = ", the very shapes it is measured on" if options.split == "val" else ""
+            chosen = {
+                "threshold": choose_threshold(model, data, **shared),
+                "threshold_origin": f"chosen on val{same}",
+            }
+        shared |= {"split": options.split, "seed": options.seed}
+        resolution = None if options.no_meshes else options.resolution
+        report = evaluate(model, data, mesh_resolution=resolution, **chosen, **shared)
+        views = counts and evaluate_views(
+            model, data, counts, threshold=chosen["threshold"], **shared
+        )
+        if report is None:
+            return  # the first rank has it
+        report["data"]["trained_on"] = _count_trained_on(folder, report)
+        report["model"] = {"path": str(folder), **report["model"]}
+        print(format_table(report))
+        if views:
+            report["views"] = views
+            print("\n" + format_views_table(views, published=comparable_by_views(report)))
+        write_json(path, report)
+        write_csv(path.with_suffix(".csv"), report)
+        print(f"\nreport: {path}, {path.with_suffix('.csv')}")
+        if options.html is not None:
+            write_page(Path(options.html), report, model, data, device)
+            print(f"page: {options.html}")
+
+
+def _prepare(options: argparse.Namespace) -> tuple:
+    """Model, the folder it is from, the dataset, numbers of views, and the report's file.
+
+    What can be refused is refused here, before shapes are evaluated for hours.
+    """
+    from occvae.evaluation.splits import check_splits
+    from occvae.evaluation.views import check_view_counts
+    from occvae.reconstruction import ReconstructionSettings
+
+    model, folder = load_model(options.model)
+    set_precision(model, options.precision)
+    data = options.data or trained_on(folder)
+    check_splits(folder, data)
+    asked = {"threshold": _number(options.threshold), "seed": options.seed}
+    if not options.no_meshes:
+        asked["resolution"] = options.resolution
+    ReconstructionSettings(**asked).check(model, "glb")
+    counts = _view_counts(options.views)
+    if counts is not None:
+        check_view_counts(model, data, options.split, counts)
+    return model, folder, data, counts, _output(options, folder)
+
+
+def _output(options: argparse.Namespace, folder: Path) -> Path:
+    """The report's file; all that go with it are others, and can be written too."""
+    from occvae.system.atomic_write import check_writable
+
+    path = Path(options.json or folder / "evaluation.json")
+    files = {"the report": path, "the table of all shapes": path.with_suffix(".csv")}
+    if options.html is not None:
+        files["the page"] = Path(options.html)
+    kinds = {}
+    for kind, file in files.items():
+        # Capitals make no difference to some file systems.
+        first = kinds.setdefault(str(file.resolve()).lower(), kind)
+        if first != kind:
+            raise UserError(f"{file}: cannot be {first} and {kind}; change --json or --html")
+        check_writable(file)
+    if options.html is not None and files["the page"].suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--html {options.html}: is a page; end in .html")
+    return path
+
+
+def _count_trained_on(folder: Path, report: dict) -> int | None:
+    """How many of the shapes the model's run was trained on, by their ids, wherever they lie now.
+
+    None where the model is of no run, or its dataset is not there any more.
+    """
+    from occvae.data.dataset import ShapeDataset
+
+    try:
+        training = ShapeDataset(trained_on(folder), "train", image_size=8, num_points=8)
+    except UserError:
+        return None
+    return len({shape["id"] for shape in report["shapes"]} & set(training.ids))
+
+
+def _number(threshold: str | None) -> float | None:
+    if threshold is None or threshold == "val":
+        return None
+    try:
+        return float(threshold)
+    except ValueError:
+        raise UserError(f"--threshold {threshold}: expected a probability, or val") from None
+
+
+def _view_counts(text: str | None) -> tuple[int, ...] | None:
+    from occvae.metrics.published import VIEW_COUNTS
+
+    if text is None or text == "all":
+        return text and VIEW_COUNTS
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--views {text}: expected numbers such as 1,2,5, or all") from None

@@ -1,0 +1,125 @@
+"""occvae reconstruct: images to mesh files."""
+
+import argparse
+from pathlib import Path
+
+from occvae.cli.shared import add_precision, default_device, load_model, set_precision
+from occvae.errors import UserError
+from occvae.system.terminal import one_line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_images(parser)
+    _add_surface(parser)
+    _add_files(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from occvae.reconstruction import ReconstructionSettings, output_paths, reconstruct_files
+
+    settings = ReconstructionSettings(
+        **{name: getattr(options, name) for name in ReconstructionSettings.__dataclass_fields__}
+    )
+    images = _images(options)
+    objects = [images] if options.together else [[image] for image in images]
+    outputs = output_paths([views[0] for views in objects], options.output, options.format)
+    model, _ = load_model(options.model)
+    set_precision(model, options.precision)
+    reconstruct_files(model, objects, outputs, settings, device=default_device())
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="*", help="image files, or folders of them")
+    parser.add_argument(
+        "--webcam",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="NUMBER",
+        help="take the image with a camera (default the first)",
+    )
+    parser.add_argument(
+        "--together", action="store_true", help="all images are views of the same object"
+    )
+    parser.add_argument(
+        "--background",
+        default="auto",
+        help="auto: cut out of plain backgrounds and framed as in training (default); keep: as it "
+        "is; remove: refuse other backgrounds; rembg: with that library",
+    )
+
+
+def _add_surface(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
+    parser.add_argument("--resolution", type=int, default=128, help="cells an axis (default 128)")
+    parser.add_argument("--threshold", type=float, help="probability of the surface")
+    add_precision(parser)
+    parser.add_argument(
+        "--refine",
+        dest="refine_vertices",
+        type=int,
+        nargs="?",
+        const=4,
+        default=0,
+        metavar="STEPS",
+        help="move vertices to where the field crosses the threshold (4 steps if none are given)",
+    )
+    parser.add_argument("--normals", action="store_true", help="of the field (glb, ply, obj)")
+    parser.add_argument(
+        "--blocks", action="store_true", help="a cube for each voxel (models that make voxels)"
+    )
+    parser.add_argument(
+        "--num-samples", type=int, metavar="K", help="hypotheses of a variational model"
+    )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="color vertices by how much hypotheses differ: gray 0, orange 0.25, red 0.5 "
+        "(variational models; glb, ply)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of hypotheses (default 0)")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, help="objects reconstructed together (default 8)"
+    )
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", required=True, help="out.glb|obj|ply|stl|off, or a folder for several"
+    )
+    parser.add_argument("--format", help="of the meshes in a folder (default glb)")
+    parser.add_argument("--largest", action="store_true", help="keep the largest component only")
+    parser.add_argument(
+        "--smooth", type=int, default=0, metavar="ROUNDS", help="of smoothing without shrinking"
+    )
+    parser.add_argument("--decimate", type=int, metavar="FACES", help="faces to keep")
+    parser.add_argument(
+        "--turntable", help="gif: an animation beside each mesh; png: a strip of views"
+    )
+
+
+def _images(options: argparse.Namespace) -> list[Path]:
+    from occvae.reconstruction import find_images
+
+    if options.webcam is None:
+        if not options.images:
+            raise UserError("no images: give files or folders, or --webcam")
+        return find_images(options.images)
+    if options.images:
+        raise UserError("--webcam takes the image: leave out the files")
+    return [_take_image(options)]
+
+
+def _take_image(options: argparse.Namespace) -> Path:
+    """The file of a still from the camera: beside the mesh, so that it can be used again."""
+    from occvae.images.webcam import capture_still
+    from occvae.reconstruction import output_paths
+    from occvae.reconstruction.files import write_output
+    from occvae.system.atomic_write import check_writable
+
+    [mesh] = output_paths(["webcam"], options.output, options.format)
+    path = mesh.with_suffix(".webcam.png") if mesh.stem != "webcam" else mesh.with_suffix(".png")
+    check_writable(path)
+    write_output(path, capture_still(options.webcam).save)
+    print(one_line(f"camera {options.webcam} -> {path}"))
+    return path

@@ -1,0 +1,114 @@
+"""occvae view: meshes, runs and reports in the browser, from a server for this machine only."""
+
+import argparse
+import getpass
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from occvae.errors import UserError
+from occvae.system.terminal import one_line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", nargs="+", type=Path, help="mesh files, folders of them, run folders, reports"
+    )
+    parser.add_argument("--port", type=int, default=0, help="default a free one")
+    parser.add_argument(
+        "--no-browser", action="store_true", help="only print the address; open nothing"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from occvae.visualize.report.server import create_server
+
+    pages = _pages(options.paths)
+    with create_server(pages, options.port) as server:
+        port = server.server_address[1]
+        url = f"http://127.0.0.1:{port}/"
+        print(f"{url}   (Ctrl-C ends)")
+        print(f"from another machine: ssh -L {port}:127.0.0.1:{port} {_login()}", flush=True)
+        if not options.no_browser:
+            threading.Thread(target=_open_browser, args=(url,), daemon=True).start()
+        server.serve_forever()
+
+
+def _pages(paths: list[Path]) -> dict:
+    """What makes a page, by address; runs are read anew for each visit, as they may go on."""
+    from occvae.visualize.report.run_page import index_page, is_run, run_page
+
+    meshes, found = [], []
+    for path in paths:
+        if path.is_dir() and is_run(path):
+            found.append((str(path), lambda path=path: run_page(path)))
+        elif path.is_dir():
+            meshes += _meshes_in(path)
+        elif not path.is_file():
+            raise UserError(f"{path}: no such file")
+        elif path.suffix.lower() in (".html", ".htm"):
+            text = _read_report(path)
+            found.append((str(path), lambda text=text: text))
+        else:
+            meshes.append(path)
+    if meshes:
+        views = _mesh_views(meshes)
+        found.insert(0, (", ".join(path.name for path in meshes), lambda: views))
+    if len(found) == 1:
+        return {"/": found[0][1]}
+    addresses = {f"/{index}": name for index, (name, _) in enumerate(found, 1)}
+    index = index_page(addresses)
+    return {"/": lambda: index} | dict(zip(addresses, (page for _, page in found), strict=True))
+
+
+def _mesh_views(paths: list[Path]) -> str:
+    """A page of those that can be shown, if there are any; the others are named."""
+    from occvae.visualize.report.run_page import load_mesh, mesh_page
+
+    meshes, left_out = [], []
+    for path in paths:
+        try:
+            meshes.append((path.name, load_mesh(path)))
+        except UserError as error:
+            left_out.append(str(error))
+    if not meshes:
+        raise UserError(left_out[0])
+    for note in left_out:
+        print(f"left out: {one_line(note)}", file=sys.stderr)
+    return mesh_page(meshes, left_out)
+
+
+def _meshes_in(folder: Path) -> list[Path]:
+    from occvae.reconstruction import FORMATS
+
+    files = (path for path in folder.iterdir() if path.suffix[1:].lower() in FORMATS)
+    meshes = sorted(path for path in files if path.is_file())
+    if not meshes:
+        raise UserError(f"{folder}: holds neither a run (metrics.jsonl) nor mesh files")
+    return meshes
+
+
+def _read_report(path: Path) -> str:
+    from occvae.visualize.report.document import GENERATOR
+
+    text = path.read_text("utf-8", errors="replace")
+    if GENERATOR not in text[:4096]:
+        raise UserError(f"{path}: not a report of occvae evaluate")
+    return text
+
+
+def _open_browser(url: str) -> None:
+    """Where there is a screen: without one, some systems start a browser in the terminal."""
+    import webbrowser
+
+    if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        webbrowser.open(url)
+
+
+def _login() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a container may give its user no name
+        return socket.gethostname()

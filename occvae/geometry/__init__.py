@@ -1,0 +1,1 @@
+"""Meshes, voxel grids and points, without networks."""

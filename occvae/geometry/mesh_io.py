@@ -1,0 +1,149 @@
+"""Mesh files to triangles in the unit cube; every way a file can be unusable is one line."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from occvae.errors import UserError
+from occvae.ops.inside_mesh import GREATEST_COORDINATE
+
+_MOST_COPIES = 64  # of a vertex on average: more are no copies, and would fill the memory
+
+
+@dataclass(frozen=True)
+class UnitMesh:
+    """A mesh with its bounding box centered on the origin, the longest edge 1.
+
+    Original coordinates are vertices * scale + location.
+    """
+
+    vertices: np.ndarray  # (V, 3) float64, each at a position of its own, each used by a face
+    faces: np.ndarray  # (F, 3) int64
+    location: np.ndarray  # (3,) float64
+    scale: float
+
+
+def mesh_endings() -> set[str]:
+    """Endings, in small letters with their dot, of the files that `read_mesh` can read.
+
+    Those of trimesh, which depend on what is installed: lxml and pycollada add .dae, for example.
+    """
+    from trimesh.exchange.load import mesh_formats
+
+    point_clouds = {"xyz"}
+    return {f".{ending}" for ending in set(mesh_formats()) - point_clouds}
+
+
+def missing_packages() -> dict[str, str]:
+    """Endings that trimesh reads only with other packages, and which of them are not installed."""
+    from trimesh.exceptions import ExceptionWrapper
+    from trimesh.exchange.load import mesh_loaders
+
+    missing = {}
+    for ending, loader in mesh_loaders.items():
+        if isinstance(loader, ExceptionWrapper):
+            try:
+                loader()
+            except ImportError as error:
+                missing[f".{ending}"] = str(error)
+    return missing
+
+
+def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) float64 and faces (F, 3) int64 of all parts of a file, moved to their places.
+
+    Polygons are cut into triangles. Materials are left aside; nothing is fetched from a network.
+    Text that is not UTF-8, as old programs write names and remarks, is read as Latin-1.
+
+    Raises:
+        UserError: there is no such file, or trimesh cannot read it, or it has no faces.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        scene = _load_scene(path)
+        kinds = {type(part).__name__ for part in scene.geometry.values()}
+        mesh = scene.to_mesh()
+        vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
+        faces = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
+    except Exception as error:  # whatever a loader falls over: they do not check what they read
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path}: not a mesh that trimesh can read ({reason[:200]})") from None
+    if not len(faces):
+        found = "a point cloud" if "PointCloud" in kinds else "no mesh"
+        raise UserError(f"{path}: no faces ({found} in it)")
+    return vertices, faces
+
+
+def _load_scene(path: Path):
+    import trimesh
+
+    options = {"process": False, "skip_materials": True}
+    try:
+        return trimesh.load_scene(path, **options)
+    except (ModuleNotFoundError, UnicodeDecodeError):  # trimesh asks another package to guess
+        text = io.BytesIO(path.read_bytes().decode("latin-1").encode())
+        return trimesh.load_scene(text, file_type=path.suffix[1:].lower(), **options)
+
+
+def normalize_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:
+    """The mesh in the unit cube, vertices at equal positions made one, unused ones left out.
+
+    Args:
+        vertices: (V, 3) floating.
+        faces: (F, 3) integer.
+
+    Raises:
+        UserError: no faces, indices out of range, vertices that are not finite or are too large, or
+            all at one point.
+    """
+    if not len(faces):
+        raise UserError("the mesh has no faces")
+    outside = ((faces < 0) | (faces >= len(vertices))).any(1).sum()
+    if outside:
+        raise UserError(f"{outside} of {len(faces)} faces have indices out of range")
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices = np.asarray(vertices, np.float64)[used]
+    broken = (~(np.abs(vertices) <= GREATEST_COORDINATE)).any(1).sum()
+    if broken:
+        raise UserError(
+            f"{broken} of {len(vertices)} vertices are not finite (NaN, infinite or above "
+            f"{GREATEST_COORDINATE:g})"
+        )
+    low, high = vertices.min(0), vertices.max(0)
+    scale = float((high - low).max())
+    if scale < np.finfo(np.float64).tiny:
+        raise UserError("the mesh has no extent: all vertices are at one point")
+    location = low + (high - low) / 2
+    positions, merged = np.unique(
+        (vertices - location) / scale + 0.0, axis=0, return_inverse=True
+    )  # adding 0 makes -0 and 0 one position
+    return UnitMesh(positions, merged.reshape(-1)[faces.reshape(-1, 3)], location, scale)
+
+
+def weld(
+    vertices: np.ndarray, faces: np.ndarray, distance: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The mesh with vertices that are at most so far apart made one; faces that vanish left out.
+
+    Arguments and results are as those of a `UnitMesh`. None where there are so many vertices within
+    the distance of each that they are no copies of one another.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    tree = KDTree(vertices)
+    if tree.count_neighbors(tree, distance) > _MOST_COPIES * len(vertices):
+        return None
+    pairs = tree.query_pairs(distance, output_type="ndarray")
+    links = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), (len(vertices),) * 2)
+    _, labels = connected_components(links, directed=False)
+    _, first, merged = np.unique(labels, return_index=True, return_inverse=True)
+    corners = merged.reshape(-1)[faces]
+    distinct = (corners != np.roll(corners, 1, axis=1)).all(1)
+    used, corners = np.unique(corners[distinct], return_inverse=True)
+    return vertices[first[used]], corners.reshape(-1, 3)

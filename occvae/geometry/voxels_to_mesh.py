@@ -1,0 +1,158 @@
+"""Voxel grids to meshes: the smooth surface of their trilinear field, or a cube for each voxel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from occvae.ops.field import Progress
+
+
+def sample_volume(volume: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
+    """Values of a volume at points: trilinear between the cell centers, 0 outside.
+
+    Args:
+        volume: (B, R, R, R), indexed [x, y, z], over the unit cube.
+        points: (B, N, 3) or (1, N, 3) world coordinates.
+        mode: `bilinear`, or `nearest` for the cell that a point lies in.
+
+    Returns:
+        (B, N) float32.
+    """
+    # grid_sample names the last axis x, and maps the cube's faces to -1 and 1.
+    grid = 2.0 * points.flip(-1).expand(len(volume), -1, -1)
+    values = F.grid_sample(
+        volume[:, None].float(), grid[:, :, None, None], mode=mode, align_corners=False
+    )
+    return values[:, 0, :, 0, 0]
+
+
+def grid_mesh(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and faces of the surface of values (R, R, R) at the unit cube's cell centers."""
+    import mcubes
+
+    vertices, faces = mcubes.marching_cubes(np.pad(grid.astype(np.float32), 1), level)
+    return (vertices - 0.5) / len(grid) - 0.5, faces.astype(np.int64)
+
+
+def smooth_meshes(
+    volumes: Tensor,
+    threshold: float,
+    resolution: int,
+    progress: Progress | None = None,
+    *,
+    refine_vertices: int = 0,
+    normals: bool = False,
+) -> list[trimesh.Trimesh]:
+    """Surfaces of the trilinear fields of volumes, through `extract_mesh`.
+
+    Args:
+        volumes: (B, R, R, R) probabilities over the unit cube, indexed [x, y, z]; 0 outside.
+        threshold: probability of the surface.
+        resolution: cells along each axis of the padded cube.
+        progress: as in `occvae.mise`.
+        refine_vertices, normals: as in `extract_mesh`.
+    """
+    from occvae.geometry.extract_mesh import extract_mesh
+
+    def field(points: Tensor, shape_index: Tensor) -> Tensor:
+        values = points.new_empty(len(points))
+        for shape, volume in enumerate(volumes):
+            mine = shape_index == shape
+            values[mine] = sample_volume(volume[None], points[mine][None])[0]
+        return values
+
+    return extract_mesh(
+        field,
+        resolution=resolution,
+        coarse_resolution=_coarse_resolution(resolution, volumes.shape[-1]),
+        level=threshold,
+        num_shapes=len(volumes),
+        device=volumes.device,
+        progress=progress,
+        refine_vertices=refine_vertices,
+        normals=normals,
+    )
+
+
+def _coarse_resolution(resolution: int, voxels: int) -> int:
+    """About two lattice points a voxel, where there are so many.
+
+    A lone voxel only just above the threshold may still slip between them.
+    """
+    coarse = resolution
+    while coarse % 2 == 0 and coarse // 2 >= max(32, 2 * voxels):
+        coarse //= 2
+    return coarse
+
+
+def block_mesh(occupied: np.ndarray) -> trimesh.Trimesh:
+    """The faces between occupied and empty voxels, watertight.
+
+    Each square is cut in eight triangles around its center. Where two cubes touch in an edge only,
+    four squares meet; the middle of that edge is then a vertex of its own for either cube, so that
+    every edge of the mesh has exactly two triangles.
+
+    Args:
+        occupied: (R, R, R) bool over the unit cube, indexed [x, y, z].
+
+    Returns:
+        Vertices in world units, faces counter-clockwise seen from outside.
+    """
+    import trimesh
+
+    corners, cubes = _boundary_squares(np.pad(occupied, 1))
+    if len(corners) == 0:
+        return trimesh.Trimesh()
+    # On a lattice of half voxels, corners, middles and centers are all whole numbers.
+    middles = (corners + np.roll(corners, -1, axis=1)) // 2
+    centers = corners.sum(axis=1) // 4
+    owners = np.where(_is_shared_by_four(middles), cubes[:, None] + 1, 0)
+    rings = np.stack([_keys(corners, 0), _keys(middles, owners)], axis=2).reshape(-1, 8, 4)
+    hubs = _keys(centers, 0)
+    keys = np.concatenate([rings.reshape(-1, 4), hubs])
+    unique, number = np.unique(keys, axis=0, return_inverse=True)
+    rings = number.reshape(-1)[: 8 * len(rings)].reshape(-1, 8)
+    hubs = number.reshape(-1)[8 * len(rings) :]
+    triangles = np.stack(
+        [rings, np.roll(rings, -1, axis=1), np.repeat(hubs[:, None], 8, axis=1)], axis=-1
+    )
+    vertices = (unique[:, :3] / 2.0 - 1.0) / len(occupied) - 0.5
+    return trimesh.Trimesh(vertices, triangles.reshape(-1, 3), process=False)
+
+
+def _boundary_squares(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (N, 4, 3) in half voxels, counter-clockwise from outside, and the cube of each."""
+    corners, cubes = [], []
+    for axis in range(3):
+        along, across = (axis + 1) % 3, (axis + 2) % 3
+        for side in (0, 1):
+            empty_beyond = ~np.roll(padded, 1 - 2 * side, axis=axis)
+            cells = np.argwhere(padded & empty_beyond)
+            square = np.zeros((4, 3), np.int64)
+            square[:, axis] = 2 * side
+            square[:, along] = [0, 2, 2, 0]
+            square[:, across] = [0, 0, 2, 2]
+            corners.append(2 * cells[:, None] + (square if side else square[::-1]))
+            cubes.append(np.ravel_multi_index(tuple(cells.T), padded.shape))
+    return np.concatenate(corners), np.concatenate(cubes)
+
+
+def _is_shared_by_four(middles: np.ndarray) -> np.ndarray:
+    """(N, 4) bool: whether four squares meet in the edges with these middles (N, 4, 3)."""
+    _, number, count = np.unique(
+        middles.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True
+    )
+    return (count == 4)[number.reshape(-1)].reshape(middles.shape[:2])
+
+
+def _keys(positions: np.ndarray, owners: np.ndarray | int) -> np.ndarray:
+    """(..., 4): what a vertex is known by."""
+    owners = np.broadcast_to(owners, positions.shape[:-1])
+    return np.concatenate([positions, owners[..., None]], axis=-1)

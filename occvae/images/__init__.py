@@ -1,0 +1,1 @@
+"""From an image file or a camera to the pixels that a model is given."""

@@ -1,0 +1,169 @@
+"""Objects cut out of photographs with a plain background, by the colors of the border.
+
+The background is a color that varies slowly over the image: a quadratic in x and y for each
+channel, fitted to the border pixels that agree on one. What has that color is background; what is
+beside it, a darker shade of it and without an edge between is its shadow.
+"""
+
+import functools
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from occvae.errors import UserError
+
+# Of the copy that masks are made on, in pixels: models see a quarter of that.
+_WORKING_EDGE = 1024
+# Of the border's pixels that a plain background must explain; the object may touch the others.
+_PLAIN_SHARE = 0.7
+# From this many pixels along the longer edge, what is one pixel wide is a fringe and no part of the
+# object.
+_FINE_EDGE = 400
+# Color distances are Euclidean in RGB of 0 to 255.
+_LEAST_TOLERANCE, _MOST_TOLERANCE = 14.0, 36.0
+_TOLERANCE_STDS = 5.0
+# A shadow changes by at most so much from one pixel to the next, measured after smoothing, and by
+# up to three times that in images of less than so many pixels along the longer edge. It takes at
+# most this share of the light: it may be deep where the background has a hue to know it by; on
+# gray, what is much darker may as well be a gray object.
+_SHADOW_SLOPE, _SHADOW_EDGE = 2.5, 512
+_DEEP_SHADOW, _LIGHT_SHADOW = 0.65, 0.40
+_LEAST_SATURATION = 0.15
+_NEARLY_WHITE = 250.0
+# Regions without the background's color that are smaller than this share of the largest are dust.
+_DUST = 0.01
+# Enclosed regions of the background's color, such as between the legs of a chair, from this share
+# of the image.
+_LEAST_HOLE = 1e-4
+
+
+class BorderNotPlainError(UserError):
+    """There is no plain background along the border of the image."""
+
+
+def remove_background(image: Image.Image) -> Image.Image:
+    """Makes a plain background transparent.
+
+    Args:
+        image: RGB. More than 1024 pixels along an edge are first reduced to that.
+
+    Returns:
+        RGBA. Alpha is 0 over the background and 255 inside the object.
+
+    Raises:
+        BorderNotPlainError: the border is not of one slowly varying color.
+        UserError: there is nothing but background.
+    """
+    working = image.convert("RGB")
+    working.thumbnail((_WORKING_EDGE, _WORKING_EDGE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    colors = np.asarray(working, np.float32)
+    background, tolerance = _fit_background(colors)
+    mask = _object_mask(colors, background, tolerance)
+    if not mask.any():
+        raise UserError("shows nothing but its background")
+    working.putalpha(Image.fromarray(_soft_alpha(mask, background)))
+    return working
+
+
+def remove_with_rembg(image: Image.Image) -> Image.Image:
+    """Makes any background transparent with the default network of rembg, which fetches it once.
+
+    Args:
+        image: RGB.
+
+    Returns:
+        RGBA of the same size.
+
+    Raises:
+        UserError: rembg is not installed, or fails.
+    """
+    rembg = import_rembg()
+    try:
+        return rembg.remove(image, session=_rembg_session()).convert("RGBA")
+    except Exception as error:  # of the network, the runtime, the download
+        raise UserError(f"rembg failed ({error})") from None
+
+
+def import_rembg() -> ModuleType:
+    """UserError where rembg is not installed."""
+    try:
+        import rembg
+    except (ImportError, SystemExit):  # it exits where it finds no onnxruntime
+        raise UserError(
+            "background rembg needs rembg: pip install 'rembg[cpu]', or choose auto"
+        ) from None
+    return rembg
+
+
+@functools.cache
+def _rembg_session():
+    return import_rembg().new_session()
+
+
+def _fit_background(colors: np.ndarray) -> tuple[np.ndarray, float]:
+    """The background (H, W, 3) under the whole image, and how far its pixels may be from it."""
+    height, width = colors.shape[:2]
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
+    frame = np.ones((height, width), bool)
+    edge = max(1, min(height, width) // 64)
+    frame[edge:-edge, edge:-edge] = False
+    inputs, values = terms[frame], colors[frame]
+    kept = np.linalg.norm(values - np.median(values, axis=0), axis=1) < 3 * _MOST_TOLERANCE
+    for _ in range(5):
+        if np.count_nonzero(kept) < _PLAIN_SHARE * len(kept):
+            break
+        weights = np.linalg.lstsq(inputs[kept], values[kept], rcond=None)[0]
+        residuals = np.linalg.norm(values - inputs @ weights, axis=1)
+        std = float(np.sqrt(np.mean(residuals[kept] ** 2)))
+        tolerance = max(_LEAST_TOLERANCE, _TOLERANCE_STDS * std / np.sqrt(3))
+        kept = residuals < min(tolerance, _MOST_TOLERANCE)
+    if np.count_nonzero(kept) < _PLAIN_SHARE * len(kept) or tolerance > _MOST_TOLERANCE:
+        raise BorderNotPlainError("background not removed: the border of the image is not plain")
+    return np.clip(terms @ weights, 0, 255), tolerance
+
+
+def _object_mask(colors: np.ndarray, background: np.ndarray, tolerance: float) -> np.ndarray:
+    """(H, W) bool: neither background nor shadow nor dust."""
+    alike = np.linalg.norm(colors - background, axis=-1) < tolerance
+    regions, count = ndimage.label(alike)
+    sizes = np.bincount(regions.reshape(-1), minlength=count + 1)
+    large = sizes >= _LEAST_HOLE * alike.size
+    large[0] = False
+    plain = large[regions]
+    plain |= _shadow(colors, background, plain)
+    mask = ndimage.binary_opening(~plain) if max(plain.shape) >= _FINE_EDGE else ~plain
+    regions, count = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(regions.reshape(-1), minlength=count + 1)
+    sizes[0] = 0
+    return (sizes > _DUST * sizes.max())[regions] & mask
+
+
+def _soft_alpha(mask: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """(H, W) uint8. The outermost pixels of an object are a mixture with the background."""
+    if background.min() > _NEARLY_WHITE:  # which is what they should be a mixture with
+        return ndimage.binary_dilation(mask, iterations=2).astype(np.uint8) * 255
+    if max(mask.shape) < _FINE_EDGE:
+        return mask.astype(np.uint8) * 255
+    inner = ndimage.binary_erosion(mask, border_value=1).astype(np.float32)
+    return np.round(ndimage.gaussian_filter(inner, 0.7) * 255).astype(np.uint8)
+
+
+def _shadow(colors: np.ndarray, background: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """(H, W) bool: darker shades of the background that it passes into without an edge."""
+    if background.min() > _NEARLY_WHITE:  # a rendering, or cut out already: it casts none
+        return np.zeros_like(plain)
+    std = max(0.7, 2.5 * max(plain.shape) / _WORKING_EDGE)
+    smooth = ndimage.gaussian_filter(colors, (std, std, 0))
+    light = (smooth * background).sum(-1) / (background**2).sum(-1).clip(min=1.0)
+    hue = np.linalg.norm(smooth - light[..., None] * background, axis=-1)
+    gray = smooth.mean(-1)
+    slope = np.hypot(ndimage.sobel(gray, 0), ndimage.sobel(gray, 1)) / 8
+    steepest = _SHADOW_SLOPE * np.clip(_SHADOW_EDGE / max(plain.shape), 1.0, 3.0)
+    brightest = background.max(-1).clip(min=1.0)
+    saturated = 1 - background.min(-1) / brightest > _LEAST_SATURATION
+    darkest = 1 - np.where(saturated, _DEEP_SHADOW, _LIGHT_SHADOW)
+    shade = (light > darkest) & (light < 1.05) & (hue < _LEAST_TOLERANCE)
+    return ndimage.binary_propagation(plain, mask=plain | shade & (slope < steepest))

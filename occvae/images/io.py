@@ -1,0 +1,112 @@
+"""Reading images: any file a person has becomes a square RGB image without transparency."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from occvae.errors import UserError
+
+# Phones take images of 200 million pixels. Pillow takes half of that for an attack, wherever a
+# image is opened or cropped.
+MOST_PIXELS = 300_000_000
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+WHITE = 255
+
+
+def load_image(
+    source: str | Path | bytes, image_size: int, background_gray: int = WHITE
+) -> np.ndarray:
+    """Reads an image of any size and mode.
+
+    The EXIF orientation is applied and transparency is composited on the background. The longer
+    edge is resized with antialiasing and the shorter one is padded with the background. Training
+    views look like that.
+
+    Args:
+        source: path or encoded bytes.
+        image_size: edge of the result in pixels.
+        background_gray: a gray, 0 to 255.
+
+    Returns:
+        (image_size, image_size, 3) uint8 RGB.
+
+    Raises:
+        UserError: the file is missing or is not an image.
+    """
+    return np.asarray(pad_to_square(open_image(source), image_size, background_gray))
+
+
+def open_image(source: str | Path | bytes) -> Image.Image:
+    """Reads an image upright, of its own size, in mode RGB, or RGBA where it has transparency.
+
+    Images of 16 bits are scaled to 8, and floating point ones from [0, 1].
+
+    Args:
+        source: path or encoded bytes.
+
+    Raises:
+        UserError: the file is missing, is not an image, or has more than `MOST_PIXELS`.
+    """
+    name = "image" if isinstance(source, bytes) else str(source)
+    try:
+        with _open(source) as image:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{name}: not an image (expected PNG, JPEG, WebP, ...)") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = f"{MOST_PIXELS // 1_000_000} million pixels"
+        raise UserError(f"{name}: has more than {most}; make it smaller") from None
+    except Exception as error:  # decoders raise all sorts of things on damaged files
+        raise UserError(f"{name}: cannot be read as an image ({error})") from None
+
+
+def composite(image: Image.Image, background_gray: int = WHITE) -> Image.Image:
+    """RGB of an image that `open_image` read."""
+    if image.mode == "RGB":
+        return image
+    plain = Image.new("RGBA", image.size, (background_gray, background_gray, background_gray, 255))
+    return Image.alpha_composite(plain, image).convert("RGB")
+
+
+def pad_to_square(image: Image.Image, edge: int, background_gray: int = WHITE) -> Image.Image:
+    """An RGB or RGBA image in the middle of a square of `edge` pixels, antialiased."""
+    # Resized before it is padded: the padded square of a long panorama could fill the memory.
+    image = composite(image, background_gray)
+    scale = edge / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    square = Image.new("RGB", (edge, edge), (background_gray, background_gray, background_gray))
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    square.paste(resized, ((edge - width) // 2, (edge - height) // 2))
+    return square
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 to the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def _open(source: str | Path | bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    # Pillow's own conversions clip at 255 instead of scaling.
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return _gray(np.asarray(image) / 257.0)
+    if image.mode == "F":
+        return _gray(np.nan_to_num(np.asarray(image)) * 255.0)
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _gray(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")

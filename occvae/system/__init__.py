@@ -1,0 +1,1 @@
+"""The machine: memory, devices, the terminal, files that are written whole."""

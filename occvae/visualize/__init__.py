@@ -1,0 +1,1 @@
+"""Renderings of meshes, turntables, and HTML reports."""

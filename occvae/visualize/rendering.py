@@ -1,0 +1,149 @@
+"""Images of meshes by ray casting with Embree: training views, previews, contact sheets.
+
+Cameras follow the OpenCV convention: x to the right, y down, z forward. An extrinsic matrix maps
+world to camera coordinates, an intrinsic matrix maps camera coordinates to pixels.
+"""
+
+import itertools
+
+import numpy as np
+
+# Focal length over sensor width of the renderings of Choy et al. 2016 (3D-R2N2): 35 mm / 32 mm.
+FOCAL_RATIO = 35.0 / 32.0
+# Their elevations, and distances that frame an object of longest edge 1 as theirs do.
+ELEVATION_DEGREES = (25.0, 30.0)
+DISTANCE = (1.6, 2.0)
+
+# What models make is blue, beside the gray of the truth.
+PREDICTION_ALBEDO = (0.45, 0.62, 0.80)
+
+_AMBIENT, _KEY, _HEAD = 0.30, 0.50, 0.25
+_KEY_DIRECTION = np.array([-0.5, -0.7, -0.5]) / np.linalg.norm([-0.5, -0.7, -0.5])
+
+
+def orbit_extrinsics(
+    azimuth: np.ndarray, elevation: np.ndarray, distance: np.ndarray
+) -> np.ndarray:
+    """World-to-camera matrices of cameras that look at the origin with +y up.
+
+    Args:
+        azimuth: (V,) degrees around +y; 0 looks at the object's front (+z).
+        elevation: (V,) degrees above the horizon, below 90.
+        distance: (V,) in units of the object's longest edge.
+
+    Returns:
+        (V, 3, 4) float64.
+    """
+    azimuth, elevation = np.radians(azimuth), np.radians(elevation)
+    outward = np.stack(
+        [
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+            np.cos(azimuth) * np.cos(elevation),
+        ],
+        axis=-1,
+    )
+    forward = -outward
+    right = np.cross(forward, [0.0, 1.0, 0.0])
+    right /= np.linalg.norm(right, axis=-1, keepdims=True)
+    down = np.cross(forward, right)
+    rotation = np.stack([right, down, forward], axis=1)
+    translation = -rotation @ (outward * np.asarray(distance)[:, None])[..., None]
+    return np.concatenate([rotation, translation], axis=-1)
+
+
+def random_extrinsics(rng: np.random.Generator, num_views: int) -> np.ndarray:
+    """(V, 3, 4) cameras distributed as in the renderings of Choy et al. 2016."""
+    return orbit_extrinsics(
+        rng.uniform(0.0, 360.0, num_views),
+        rng.uniform(*ELEVATION_DEGREES, num_views),
+        rng.uniform(*DISTANCE, num_views),
+    )
+
+
+def intrinsics(image_size: int) -> np.ndarray:
+    """(3, 3) pinhole matrix of a square image, in pixels, principal point in the center."""
+    focal = FOCAL_RATIO * image_size
+    center = image_size / 2.0
+    return np.array([[focal, 0.0, center], [0.0, focal, center], [0.0, 0.0, 1.0]])
+
+
+def random_albedo(rng: np.random.Generator) -> np.ndarray:
+    """(3,) a muted surface color, so that a model cannot rely on one shade of gray."""
+    return rng.uniform(0.45, 0.85) * (1.0 + 0.25 * rng.uniform(-1.0, 1.0, 3))
+
+
+def render_views(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    extrinsics: np.ndarray,
+    image_size: int,
+    albedo: np.ndarray = (0.65, 0.67, 0.72),
+    supersample: int = 2,
+) -> np.ndarray:
+    """Shaded images of a mesh on white, one for each camera.
+
+    Args:
+        vertices: (N, 3) world coordinates.
+        faces: (F, 3) indices; none give white images.
+        extrinsics: (V, 3, 4) world to camera.
+        image_size: edge in pixels.
+        albedo: (3,) surface color in [0, 1].
+        supersample: rays per pixel and axis.
+
+    Returns:
+        (V, image_size, image_size, 3) uint8 RGB.
+    """
+    if len(faces) == 0:
+        return np.full((len(extrinsics), image_size, image_size, 3), 255, np.uint8)
+    scene = _embree_scene(vertices, faces)
+    directions = _camera_rays(image_size * supersample)
+    images = [
+        _render_view(scene, directions, extrinsic, np.asarray(albedo)) for extrinsic in extrinsics
+    ]
+    return np.stack([_downsample(image, image_size, supersample) for image in images])
+
+
+def _embree_scene(vertices: np.ndarray, faces: np.ndarray):
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    scene = EmbreeScene()
+    TriangleMesh(scene, np.ascontiguousarray(vertices, np.float32)[faces])
+    return scene
+
+
+def _camera_rays(image_size: int) -> np.ndarray:
+    """(image_size^2, 3) ray directions in camera coordinates, through the pixel centers."""
+    pixel = (np.arange(image_size) + 0.5 - image_size / 2.0) / (FOCAL_RATIO * image_size)
+    x, y = np.meshgrid(pixel, pixel)
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
+    return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+
+
+def _render_view(
+    scene, directions: np.ndarray, extrinsic: np.ndarray, albedo: np.ndarray
+) -> np.ndarray:
+    """(len(directions), 3) float32 colors in [0, 1]."""
+    rotation, translation = extrinsic[:, :3], extrinsic[:, 3]
+    rays = np.ascontiguousarray(directions @ rotation, np.float32)
+    origin = np.ascontiguousarray(np.broadcast_to(-translation @ rotation, rays.shape), np.float32)
+    hit = scene.run(origin, rays, output=True)
+    seen = np.flatnonzero(hit["primID"] >= 0)
+    normal = hit["Ng"][seen] @ rotation.T
+    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
+    towards_head = -np.einsum("ij,ij->i", normal, directions[seen])
+    # Light both sides: a hole in a mesh shows its inside rather than black.
+    normal *= np.where(towards_head < 0, -1.0, 1.0)[:, None]
+    brightness = _AMBIENT + _KEY * np.maximum(normal @ _KEY_DIRECTION, 0.0)
+    brightness += _HEAD * np.abs(towards_head)
+    colors = np.ones((len(rays), 3), np.float32)
+    colors[seen] = np.clip(brightness[:, None] * albedo, 0.0, 1.0)
+    return colors
+
+
+def _downsample(colors: np.ndarray, image_size: int, supersample: int) -> np.ndarray:
+    fine = colors.reshape(image_size * supersample, image_size * supersample, 3)
+    offsets = itertools.product(range(supersample), repeat=2)
+    total = sum(fine[row::supersample, column::supersample] for row, column in offsets)
+    return np.round(total * (255.0 / supersample**2)).astype(np.uint8)

@@ -1,0 +1,157 @@
+"""Cases of a report: what the model saw, the truth and its prediction, side by side."""
+
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from occvae.visualize.report.document import pixels_element
+from occvae.visualize.report.metric_names import decimal, higher_is_better, is_number, label
+from occvae.visualize.report.viewer import Viewer, frame_of, legend
+
+_ERROR_QUANTILE = 0.98  # of all vertices; the few beyond share the last color
+
+Mesh = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape to look at.
+
+    Args:
+        id: of the shape, any text.
+        category: any text.
+        metrics: of this shape, by name.
+        image: (H, W, 3) uint8, what the model saw.
+        truth: vertices (V, 3) and faces (F, 3); None where there is no mesh of it.
+        prediction: likewise; None or no faces where the model saw no surface.
+        error: (V,) distances of the prediction's vertices to the true surface, in units of the
+            object's longest edge; None leaves the prediction in one color.
+    """
+
+    id: str
+    category: str
+    metrics: dict[str, float]
+    image: np.ndarray
+    truth: Mesh | None
+    prediction: Mesh | None
+    error: np.ndarray | None = None
+
+
+def cases_section(
+    cases: list[Case], rows: list[dict], examples: dict[str, list[str]], viewer: Viewer
+) -> str:
+    """HTML of all cases, the best first.
+
+    Args:
+        cases: to show.
+        rows: metrics of all shapes, for the ranks.
+        examples: ids by the name of their group; without, the cases are divided into thirds.
+        viewer: collects the meshes.
+    """
+    if not cases:
+        return ""
+    for case in cases:
+        _check(case)
+    names = [name for case in cases for name in case.metrics]
+    metric = next((name for name in names if name.startswith("iou")), names[0] if names else "")
+    sign = -1 if higher_is_better(metric) else 1
+    cases = sorted(cases, key=lambda case: _order(sign, case.metrics.get(metric)))
+    scale = _error_scale(cases)
+    note = f"Ranked by {escape(label(metric))}. " if metric else ""
+    if scale:
+        note += "Colors: distance of the prediction to the true surface, in longest edges."
+    parts = [f'<section id="cases"><h2>Cases</h2><p>{note}</p>{viewer.controls()}']
+    for name, group in _groups(cases, examples, bool(metric)).items():
+        parts.append(f"<h3>{escape(name)}</h3>")
+        parts += [_case(case, _rank(case, rows, metric), scale, viewer) for case in group]
+    return "".join(parts) + "</section>"
+
+
+def _groups(
+    cases: list[Case], examples: dict[str, list[str]], ranked: bool
+) -> dict[str, list[Case]]:
+    group_of = {id: label(name) for name, ids in examples.items() for id in ids}
+    if group_of:
+        groups = {label(name): [] for name in examples} | {"Others": []}
+        for case in cases:
+            groups[group_of.get(case.id, "Others")].append(case)
+    elif ranked and len(cases) >= 3:
+        thirds = np.array_split(np.arange(len(cases)), 3)
+        names = ("Best", "Median", "Worst")
+        groups = {
+            name: [cases[i] for i in third] for name, third in zip(names, thirds, strict=True)
+        }
+    else:
+        groups = {"All": cases}
+    return {name: group for name, group in groups.items() if group}
+
+
+def _check(case: Case) -> None:
+    image = np.asarray(case.image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"{case.id}: image must be (H, W, 3) uint8, got {image.dtype} {image.shape}"
+        )
+    if case.error is not None and (
+        case.prediction is None or np.shape(case.error) != (len(case.prediction[0]),)
+    ):
+        raise ValueError(f"{case.id}: error must have one distance a vertex of the prediction")
+
+
+def _case(case: Case, rank: str, scale: float, viewer: Viewer) -> str:
+    name = escape(case.id)
+    values = "".join(
+        f"<div><dt>{escape(label(key))}</dt><dd>{decimal(value)}</dd></div>"
+        for key, value in case.metrics.items()
+    )
+    intensities = None
+    if case.error is not None and scale:
+        intensities = np.asarray(case.error, np.float64) / scale
+    below = legend(scale, "edge") if intensities is not None else ""
+    views = [
+        viewer.view(
+            "truth", f"truth of {case.id}", case.truth, kind="truth", absent="no mesh of the truth"
+        ),
+        viewer.view(
+            "prediction",
+            f"prediction of {case.id}",
+            case.prediction,
+            intensities,
+            below=below,
+            absent="the model saw no surface",
+        ),
+    ]
+    return (
+        f'<article class="case"><h4>{name}</h4><p class="about">{escape(case.category)}{rank}</p>'
+        f'<figure class="input">{pixels_element(case.image, f"input image of {case.id}")}'
+        f"<figcaption>input</figcaption></figure>"
+        f"{viewer.scene(views, frame_of(case.truth, case.prediction))}"
+        f'<dl class="values">{values}</dl></article>'
+    )
+
+
+def _order(sign: int, value: float | None) -> float:
+    return sign * value if is_number(value) else np.inf
+
+
+def _rank(case: Case, rows: list[dict], metric: str | None) -> str:
+    """Its place among all shapes, where their rows tell."""
+    values = [row[metric] for row in rows if is_number(row.get(metric))]
+    value = case.metrics.get(metric)
+    if not values or not is_number(value):
+        return ""
+    sign = -1 if higher_is_better(metric) else 1
+    return f", rank {1 + sum(sign * other < sign * value for other in values)} of {len(values)}"
+
+
+def _error_scale(cases: list[Case]) -> float:
+    """A round distance for the last color, one for all cases to compare them by; 0: no errors."""
+    errors = [np.asarray(case.error, np.float64) for case in cases if case.error is not None]
+    errors = np.concatenate(errors) if errors else np.empty(0)
+    errors = errors[np.isfinite(errors)]
+    high = float(np.quantile(errors, _ERROR_QUANTILE)) if len(errors) else 0.0
+    if high <= 0:
+        return 1e-3 if len(errors) else 0.0
+    unit = 10.0 ** np.floor(np.log10(high))
+    return float(next(k * unit for k in (1, 2, 3, 5, 10) if k * unit >= high * (1 - 1e-9)))

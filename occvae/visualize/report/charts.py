@@ -1,0 +1,147 @@
+"""Charts as inline SVG, made here so that a page needs no script for them."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from occvae.visualize.report.metric_names import label, number
+
+_WIDTH, _HEIGHT = 360, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 10, 30
+_MAX_POINTS = 300
+_NUM_BINS = 20
+# Of values, as a share of them: numbers that differ by less are the same but for rounding.
+_LEAST_SPREAD = 1e-9
+
+
+def histogram(name: str, values: Sequence[float]) -> str:
+    """How many shapes have which value of one metric, with the median marked."""
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    low, high = _widened(values.min(), values.max())
+    counts, edges = np.histogram(values, _NUM_BINS, (low, high))
+    frame = _Frame((low, high), (0, max(1, int(counts.max()))))
+    bars = "".join(
+        f'<rect class="bar" x="{frame.x(a):.1f}" y="{frame.y(count):.1f}" '
+        f'width="{frame.x(b) - frame.x(a) - 1:.1f}" height="{frame.y(0) - frame.y(count):.1f}">'
+        f"<title>{number(float(a))} to {number(float(b))}: {count} shapes</title></rect>"
+        for a, b, count in zip(edges[:-1], edges[1:], counts, strict=True)
+        if count
+    )
+    median = float(np.median(values))
+    line = (
+        f'<line class="median" x1="{frame.x(median):.1f}" x2="{frame.x(median):.1f}" '
+        f'y1="{_TOP}" y2="{frame.y(0):.1f}"/>'
+    )
+    caption = f"{label(name)}: median {number(median)} of {len(values)} shapes"
+    return _figure(frame.axes("shapes") + bars + line, caption)
+
+
+def curves(name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+    """Values over steps, one line each; long ones as means of at most 300 intervals."""
+    series = {key: xy for key, xy in series.items() if len(xy[0])}
+    if not series:
+        return ""
+    thinned = [_thinned(*xy) for xy in series.values()]
+    x, y = (np.concatenate(axis) for axis in zip(*thinned, strict=True))
+    frame = _Frame(_widened(x.min(), x.max()), _widened(y.min(), y.max()))
+    lines = [_line(frame, xs, ys, index % 4) for index, (xs, ys) in enumerate(thinned)]
+    last = {key: number(float(values[-1])) for key, (_, values) in series.items()}
+    spoken = ", ".join(f"{key} {value}" for key, value in last.items())
+    keys = ", ".join(
+        f'<span class="key line{index % 4}">{escape(key)}</span> {value}'
+        for index, (key, value) in enumerate(last.items())
+    )
+    heading = f"{label(name)} over steps, last: "
+    return _figure(frame.axes("") + "".join(lines), heading + spoken, escape(heading) + keys)
+
+
+def _line(frame: "_Frame", xs: np.ndarray, ys: np.ndarray, style: int) -> str:
+    places = [f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in zip(xs, ys, strict=True)]
+    line = f'<polyline class="line line{style}" points="{" ".join(places)}"/>'
+    if len(xs) < 30:  # few enough to be told apart
+        for place, x, y in zip(places, xs, ys, strict=True):
+            cx, cy = place.split(",")
+            line += (
+                f'<circle class="dot line{style}" r="2.5" cx="{cx}" cy="{cy}">'
+                f"<title>step {x:.0f}: {number(float(y))}</title></circle>"
+            )
+    return line
+
+
+class _Frame:
+    """Data coordinates to those of the image."""
+
+    def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float]):
+        self._x, self._y = x_range, y_range
+
+    def x(self, value: float) -> float:
+        low, high = self._x
+        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self._y
+        return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+    def axes(self, y_name: str) -> str:
+        bottom = _HEIGHT - _BOTTOM
+        parts = []
+        for value in _ticks(*self._y):
+            y = f"{self.y(value):.1f}"
+            parts.append(
+                f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
+            )
+            parts.append(
+                f'<text x="{_LEFT - 6}" y="{y}" dy="4" text-anchor="end">{value:.4g}</text>'
+            )
+        for value in _ticks(*self._x):
+            x = f"{self.x(value):.1f}"
+            parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{value:.6g}</text>')
+        parts.append(
+            f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>'
+        )
+        if y_name:
+            middle = (_TOP + bottom) / 2
+            parts.append(
+                f'<text transform="translate(12 {middle:.0f}) rotate(-90)" '
+                f'text-anchor="middle">{y_name}</text>'
+            )
+        return "".join(parts)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round values between two."""
+    raw = (high - low) / 4
+    unit = 10.0 ** np.floor(np.log10(raw))
+    step = unit * min((1, 2, 5, 10), key=lambda factor: abs(np.log(factor * unit / raw)))
+    first = np.ceil(low / step - 1e-9)
+    return [float(k * step) + 0.0 for k in np.arange(first, np.floor(high / step + 1e-9) + 1)]
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """Two numbers that lie apart, by more than rounding."""
+    low, high = float(low), float(high)
+    size = max(abs(low), abs(high))
+    if high - low > _LEAST_SPREAD * size:
+        return low, high
+    margin = max(0.5, 0.5 * size)
+    return low - margin, high + margin
+
+
+def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if len(x) <= _MAX_POINTS:
+        return x, y
+    groups = zip(np.array_split(x, _MAX_POINTS), np.array_split(y, _MAX_POINTS), strict=True)
+    return tuple(np.array([[a.mean(), b.mean()] for a, b in groups]).T)
+
+
+def _figure(content: str, spoken: str, caption: str | None = None) -> str:
+    return (
+        f'<figure class="chart"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{escape(spoken)}">{content}</svg>'
+        f"<figcaption>{caption or escape(spoken)}</figcaption></figure>"
+    )

@@ -1,0 +1,82 @@
+"""The HTML around a page: its style, the viewer, and a policy that forbids every request."""
+
+import base64
+import hashlib
+import io
+import json
+from functools import cache
+from html import escape
+from importlib.resources import files
+
+import numpy as np
+from PIL import Image
+
+GENERATOR = '<meta name="generator" content="occvae">'
+
+
+def document(title: str, body: str, *, viewer: str = "") -> str:
+    """A whole page.
+
+    Args:
+        title: plain text.
+        body: HTML.
+        viewer: script elements with data of the 3D viewer; empty where the page has no views.
+    """
+    style = _asset("style.css")
+    script = _asset("mesh_data.js") + _asset("viewer.js") if viewer else ""
+    # Hashes allow these two and nothing else: no other script, style, image or connection.
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; img-src data:; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+{GENERATOR}
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+{viewer}
+{f"<script>{script}</script>" if viewer else ""}
+</body>
+</html>
+"""
+
+
+def json_script(identifier: str, value) -> str:
+    """A script element that holds JSON; no text in it can end the element."""
+    text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{escape(identifier)}">{text}</script>'
+
+
+def pixels_element(pixels: np.ndarray, description: str, *, max_edge: int = 320) -> str:
+    """An <img> with (H, W, 3) uint8 pixels inside, reduced to `max_edge` at most."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((max_edge, max_edge))
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return image_element(file.getvalue(), description, image.size)
+
+
+def image_element(png: bytes, description: str, size: tuple[int, int]) -> str:
+    width, height = size
+    return (
+        f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" '
+        f'width="{width}" height="{height}" alt="{escape(description)}">'
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("occvae.visualize.report").joinpath(name).read_text("utf-8")
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

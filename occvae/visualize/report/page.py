@@ -1,0 +1,86 @@
+"""The report of an evaluation: tables, histograms, and cases to look at, in one file."""
+
+from html import escape
+from pathlib import Path
+
+from occvae.system.atomic_write import write_whole
+from occvae.visualize.report.cases import Case, cases_section
+from occvae.visualize.report.charts import histogram
+from occvae.visualize.report.document import document
+from occvae.visualize.report.metric_names import EDGE_NOTE, is_number, label
+from occvae.visualize.report.tables import evaluation_tables, table
+from occvae.visualize.report.viewer import Viewer
+
+_MAX_ROWS = 500
+
+
+def write_report(path: str | Path, evaluation: dict, cases: list[Case]) -> None:
+    """Writes one HTML file that needs no other file and no network.
+
+    Args:
+        path: of the file; its folder is made if absent.
+        evaluation: what `occvae evaluate` writes as JSON. Its tables are found by their form; rows
+            under `shapes`, dicts of `id`, `category` and `metrics`, become histograms.
+        cases: to show, in any order. They are ranked by the first IoU of their metrics, or else
+            the first metric, and grouped by the ids under `examples` of the evaluation, or else
+            as best, median and worst thirds.
+
+    Raises:
+        ValueError: meshes, images or errors of wrong shape.
+    """
+    viewer = Viewer(("error", "wireframe"))
+    rows = [_flat(row) for row in evaluation.get("shapes") or []]
+    title = _title(evaluation)
+    shown = cases_section(cases, rows, evaluation.get("examples") or {}, viewer)
+    body = (
+        f"<header><h1>{escape(title)}</h1>{_contents(cases, rows)}</header><main>"
+        f'<section id="tables"><h2>Results</h2><p>{EDGE_NOTE}</p>'
+        f"{evaluation_tables(evaluation, level=3)}</section>"
+        f"{shown}{_shapes_section(rows)}</main>"
+    )
+    page = document(title, body, viewer=viewer.scripts())
+    # Names of files need be no text.
+    write_whole(Path(path), lambda file: file.write_text(page, "utf-8", "backslashreplace"))
+
+
+def _title(evaluation: dict) -> str:
+    model, data = evaluation.get("model"), evaluation.get("data")
+    if isinstance(model, dict):
+        model = model.get("arch")
+    if isinstance(data, dict):
+        data = data.get("root")
+    return "Evaluation" + f" of {model}" * bool(model) + f" on {data}" * bool(data)
+
+
+def _flat(row: dict) -> dict:
+    """The row of one shape, its metrics beside its id."""
+    return {key: row.get(key, "") for key in ("id", "category")} | {
+        key: value for key, value in row.get("metrics", row).items() if key != "number"
+    }
+
+
+def _contents(cases: list[Case], rows: list[dict]) -> str:
+    links = [("tables", "Results")] + [("cases", "Cases")] * bool(cases)
+    links += [("shapes", "All shapes")] * bool(rows)
+    return "<nav>" + " ".join(f'<a href="#{key}">{text}</a>' for key, text in links) + "</nav>"
+
+
+def _shapes_section(rows: list[dict]) -> str:
+    if not rows:
+        return ""
+    metrics = [
+        key
+        for key in dict.fromkeys(key for row in rows for key in row)
+        if any(is_number(row.get(key)) for row in rows)
+    ]
+    charts = "".join(
+        histogram(key, [row[key] for row in rows if is_number(row.get(key))]) for key in metrics
+    )
+    html = f'<section id="shapes"><h2>All shapes</h2><div class="charts">{charts}</div>'
+    if len(rows) > _MAX_ROWS:
+        return html + f"<p>The {len(rows)} rows are in the JSON file.</p></section>"
+    lines = [
+        [str(row["id"]), str(row["category"]), *(row.get(key) for key in metrics)] for row in rows
+    ]
+    listing = table(["shape", "category", *map(label, metrics)], lines)
+    return html + f"<details><summary>All {len(rows)} shapes</summary>{listing}</details></section>"

@@ -1,0 +1,149 @@
+"""Pages of what a run has written, and of mesh files."""
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from occvae.errors import UserError
+from occvae.visualize.report.charts import curves
+from occvae.visualize.report.document import document, image_element
+from occvae.visualize.report.metric_names import EDGE_NOTE, is_number
+from occvae.visualize.report.tables import evaluation_tables
+from occvae.visualize.report.viewer import Viewer, frame_of
+
+Mesh = tuple[np.ndarray, np.ndarray]
+"""Vertices (V, 3) and faces (F, 3)."""
+_METRICS, _EVALUATION = "metrics.jsonl", "evaluation.json"
+_MAX_SHEETS = 12
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / _METRICS).is_file() or bool(_evaluations(folder))
+
+
+def run_page(folder: Path) -> str:
+    """Curves, evaluations and contact sheets of a run folder, or of an export of a model."""
+    parts = []
+    if charts := _curves(folder / _METRICS):
+        parts.append(f'<section><h2>Training</h2><div class="charts">{charts}</div></section>')
+    for path in _evaluations(folder):
+        name = escape(str(path.relative_to(folder)))
+        tables = evaluation_tables(_read_json(path), level=3)
+        parts.append(f"<section><h2>{name}</h2><p>{EDGE_NOTE}</p>{tables}</section>")
+    if sheets := _contact_sheets(folder / "samples"):
+        parts.append(f"<section><h2>Contact sheets</h2>{sheets}</section>")
+    title = f"Run {folder.resolve().name}"
+    return document(
+        title, f"<header><h1>{escape(title)}</h1></header><main>{''.join(parts)}</main>"
+    )
+
+
+def mesh_page(meshes: list[tuple[str, Mesh]], left_out: Sequence[str] = ()) -> str:
+    """Meshes by name as interactive views, each with a camera of its own.
+
+    Args:
+        meshes: see `load_mesh`.
+        left_out: which files are not among them, and why.
+    """
+    viewer = Viewer(("wireframe", "z-up"))
+    scenes = []
+    for name, mesh in meshes:
+        caption = f"{name}: {len(mesh[0])} vertices, {len(mesh[1])} faces"
+        scenes.append(viewer.scene([viewer.view(caption, name, mesh)], frame_of(mesh)))
+    title = meshes[0][0] if len(meshes) == 1 else f"{len(meshes)} meshes"
+    notes = "".join(f"<p>left out: {escape(note)}</p>" for note in left_out)
+    body = (
+        f"<header><h1>{escape(title)}</h1>{notes}{viewer.controls()}</header>"
+        f'<main class="meshes">{"".join(scenes)}</main>'
+    )
+    return document(title, body, viewer=viewer.scripts())
+
+
+def index_page(links: dict[str, str]) -> str:
+    """Links to the other pages, by address."""
+    entries = "".join(
+        f'<li><a href="{escape(address)}">{escape(name)}</a></li>'
+        for address, name in links.items()
+    )
+    return document("occvae view", f"<h1>occvae view</h1><ul>{entries}</ul>")
+
+
+def load_mesh(path: Path) -> Mesh:
+    """UserError where the file is no mesh, or one without faces."""
+    import trimesh
+    from trimesh.resolvers import FilePathResolver
+
+    kind = path.suffix[1:].lower()
+    try:
+        # Opened here, as trimesh refuses names that are no text.
+        with path.open("rb") as file:
+            others = FilePathResolver(str(path))
+            mesh = trimesh.load(file, file_type=kind, force="mesh", resolver=others)
+    except Exception as error:  # each reader has exceptions of its own
+        raise UserError(f"{path}: cannot be read as a mesh: {error}") from None
+    if not len(getattr(mesh, "faces", ())):
+        raise UserError(f"{path}: has no faces")
+    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+
+
+def _evaluations(folder: Path) -> list[Path]:
+    """Of the folder itself, and of its exports."""
+    return [
+        path
+        for path in (folder / _EVALUATION, *sorted(folder.glob(f"*/{_EVALUATION}")))
+        if path.is_file()
+    ]
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not an evaluation")
+    return value
+
+
+def _curves(path: Path) -> str:
+    """One chart a metric; the parts of a run (train, val) share it."""
+    if not path.is_file():
+        return ""
+    charts = defaultdict(lambda: defaultdict(lambda: ([], [])))
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:  # the last line of a run that writes or was interrupted
+            continue
+        if not isinstance(record, dict):
+            continue
+        for key, value in record.items():
+            if key != "step" and is_number(value):  # a loss that diverged is none
+                part, _, name = key.rpartition("/")
+                steps, values = charts[name][part or "run"]
+                step = record.get("step")
+                steps.append(step if is_number(step) else len(steps))
+                values.append(value)
+    return "".join(curves(name, dict(series)) for name, series in charts.items())
+
+
+def _contact_sheets(folder: Path) -> str:
+    paths = sorted(folder.glob("*.png"), reverse=True)
+    figures = []
+    for path in paths[:_MAX_SHEETS]:
+        data = path.read_bytes()
+        try:
+            size = Image.open(io.BytesIO(data)).size
+        except OSError:  # being written
+            continue
+        image = image_element(data, f"contact sheet {path.stem}", size)
+        figures.append(f"<figure>{image}<figcaption>{escape(path.stem)}</figcaption></figure>")
+    left_out = len(paths) - _MAX_SHEETS
+    note = f"<p>{left_out} earlier ones are left out.</p>" if left_out > 0 else ""
+    return f'<div class="gallery">{"".join(figures)}</div>{note}' if figures else ""

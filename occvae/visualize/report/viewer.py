@@ -1,0 +1,125 @@
+"""HTML of the interactive 3D views that viewer.js brings to life."""
+
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+
+from occvae.visualize.report.document import json_script
+from occvae.visualize.report.mesh_data import pack_mesh
+from occvae.visualize.report.metric_names import number
+
+# Lightness alone would look like shading, so the hue changes with it. Five, as viewer.js has it.
+PALETTE = ((214, 223, 232), (253, 221, 132), (245, 153, 72), (212, 62, 58), (112, 14, 58))
+
+_TOGGLES = {
+    "error": ("error colors", True),
+    "wireframe": ("wireframe", False),
+    "z-up": ("z is up", False),
+}
+
+_STOPS = "".join(
+    f'<stop offset="{index / (len(PALETTE) - 1):g}" stop-color="rgb{color}"/>'
+    for index, color in enumerate(PALETTE)
+)
+_SCALE = (
+    '<svg width="0" height="0" class="defs" aria-hidden="true"><defs>'
+    f'<linearGradient id="scale">{_STOPS}</linearGradient></defs></svg>'
+)
+
+
+@dataclass
+class Viewer:
+    """Collects the views of one page.
+
+    Args:
+        toggles: switches of the page: `error`, `wireframe`, `z-up`.
+    """
+
+    toggles: tuple[str, ...] = ("wireframe",)
+    _meshes: list[dict] = field(default_factory=list)
+
+    def scene(self, views: list[str], frame: tuple[np.ndarray, float]) -> str:
+        """Views that turn together around the center of a frame, see `frame_of`."""
+        center, radius = frame
+        numbers = " ".join(f"{value:.6g}" for value in (*center, radius))
+        return f'<div class="scene" data-frame="{numbers}">{"".join(views)}</div>'
+
+    def view(
+        self,
+        caption: str,
+        description: str,
+        mesh: tuple[np.ndarray, np.ndarray] | None,
+        intensities: np.ndarray | None = None,
+        *,
+        kind: str = "prediction",
+        below: str = "",
+        absent: str = "nothing to show",
+    ) -> str:
+        """One mesh, to be placed in a scene.
+
+        Args:
+            caption: plain text under the view.
+            description: for those who do not see it.
+            mesh: vertices (V, 3) and faces (F, 3).
+            intensities: (V,) in [0, 1], see `pack_mesh`.
+            kind: `truth` or `prediction`, for the color.
+            below: HTML under the caption, where there is a mesh.
+            absent: text in place of a mesh without faces.
+        """
+        packed = None if mesh is None else pack_mesh(*mesh, intensities)
+        if packed is None:
+            stage, below = f'<p class="absent">{escape(absent)}</p>', ""
+        else:
+            stage = (
+                f'<canvas tabindex="0" role="application" data-kind="{kind}" '
+                f'data-mesh="mesh-{len(self._meshes)}" aria-label="{escape(description)}, 3D view: '
+                'arrow keys turn, with shift move, + and - zoom, 0 resets"></canvas>'
+            )
+            self._meshes.append(packed)
+        caption = escape(caption)
+        return (
+            f'<figure class="view"><div class="stage">{stage}</div>'
+            f"<figcaption>{caption}{below}</figcaption></figure>"
+        )
+
+    def controls(self) -> str:
+        """Switches of all views and how to move them."""
+        boxes = "".join(
+            f'<label><input type="checkbox" data-toggle="{name}"'
+            f"{' checked' if _TOGGLES[name][1] else ''}> {_TOGGLES[name][0]}</label>"
+            for name in self.toggles
+        )
+        return (
+            f'<div class="controls">{boxes}<button type="button" data-reset>reset views</button>'
+            "<span>Drag to turn, right button or two fingers to move, wheel (after a click) or "
+            "pinch to zoom; or arrow keys, + and -.</span></div>"
+            f"<noscript><p>The 3D views need JavaScript.</p></noscript>{_SCALE}"
+        )
+
+    def scripts(self) -> str:
+        """What `document` takes as `viewer`."""
+        settings = json_script("viewer-settings", {"palette": PALETTE})
+        return settings + "".join(
+            json_script(f"mesh-{index}", mesh) for index, mesh in enumerate(self._meshes)
+        )
+
+
+def legend(maximum: float, unit: str) -> str:
+    """The colors of intensities 0 to 1, which stand for 0 to `maximum`; needs the controls."""
+    return (
+        '<span class="legend">0 <svg viewBox="0 0 100 10" role="img" aria-label="color scale">'
+        f'<rect width="100" height="10" fill="url(#scale)"/></svg> ≥ {number(maximum)} '
+        f"{escape(unit)}</span>"
+    )
+
+
+def frame_of(*meshes: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, float]:
+    """Center (3,) of the bounds of all finite vertices, and the radius of a sphere around them."""
+    points = [np.asarray(mesh[0], np.float64).reshape(-1, 3) for mesh in meshes if mesh is not None]
+    points = np.concatenate(points) if points else np.empty((0, 3))
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return np.zeros(3), 1.0
+    center = (points.min(axis=0) + points.max(axis=0)) / 2
+    return center, float(np.linalg.norm(points - center, axis=1).max()) or 1.0

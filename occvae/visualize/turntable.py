@@ -1,0 +1,59 @@
+"""A mesh seen from all around: an animated GIF, or a strip of images in one PNG."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from occvae.errors import UserError
+from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+
+# Frames of each kind.
+KINDS = {"gif": 36, "png": 12}
+# So far away that the unit cube is in the frame from all sides.
+_ELEVATION, _DISTANCE = 25.0, 2.2
+_MILLISECONDS = 90  # a frame, so that a turn takes about three seconds
+
+
+def turntable_frames(mesh, num_frames: int, size: int = 224) -> np.ndarray:
+    """Views around +y at equal angles, from the front (+z) on; the same every time.
+
+    Args:
+        mesh: trimesh.Trimesh within [-0.55, 0.55]^3.
+        num_frames: F.
+        size: S, edge of a frame in pixels.
+
+    Returns:
+        (F, S, S, 3) uint8 RGB.
+    """
+    azimuths = np.arange(num_frames) * (360.0 / num_frames)
+    heights, distances = np.full(num_frames, _ELEVATION), np.full(num_frames, _DISTANCE)
+    cameras = orbit_extrinsics(azimuths, heights, distances)
+    return render_views(mesh.vertices, mesh.faces, cameras, size, PREDICTION_ALBEDO)
+
+
+def write_turntable(path: str | Path, mesh, size: int = 224) -> None:
+    """Writes a GIF that turns forever, or a PNG strip, as the suffix says.
+
+    Args:
+        path: ends in .gif or .png.
+        mesh: see `turntable_frames`.
+        size: edge of a frame in pixels.
+
+    Raises:
+        UserError: another suffix.
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in KINDS:
+        raise UserError(f"{path}: turntables are .{' or .'.join(KINDS)} files")
+    frames = turntable_frames(mesh, KINDS[kind], size)
+    if kind == "png":
+        Image.fromarray(np.concatenate(frames, axis=1)).save(path)
+        return
+    # Few shades of one color on white: one palette for all frames is enough, and does not flicker.
+    palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 8)])).quantize(255)
+    first, *others = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in frames
+    ]
+    first.save(path, save_all=True, append_images=others, duration=_MILLISECONDS, loop=0)

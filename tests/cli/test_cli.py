@@ -1,0 +1,355 @@
+"""The command as a user meets it: what it writes, and one line for every mistake."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from occvae.cli.main import main
+from occvae.data.manifest import Manifest
+from occvae.data.shards import Shard
+from occvae.errors import UserError
+from occvae.models import save_pretrained
+from occvae.models.decoders import CbnDecoder
+from occvae.reconstruction import FORMATS, output_paths
+from tests.fakes import CENTER, RADIUS, octahedron_model, tiny_model, tiny_voxel_model
+from tests.tiny import write_archive
+
+SMALL = ["--points", "64", "--views", "1", "--image-size", "16", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "octahedron"
+    save_pretrained(octahedron_model(), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory) -> str:
+    """A model that sees nothing anywhere."""
+    folder = tmp_path_factory.mktemp("models") / "blind"
+    model = octahedron_model()
+    model.decoder.linear_out.bias.data.fill_(-50.0)
+    save_pretrained(model, folder)
+    return str(folder)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory with one image."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save("photo.png")
+    return tmp_path
+
+
+def run(*arguments) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def assert_refused(capsys, *arguments, message: str) -> None:
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    lines = capsys.readouterr().err.splitlines()  # a progress bar may come first
+    assert [line.startswith("error: ") for line in lines].count(True) == 1
+    assert lines[-1].startswith("error: ") and message in lines[-1], lines
+
+
+def test_info(capsys):
+    assert run("info") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"occvae", "torch", "timm", "h5py", "gpu"} <= {line.split()[0] for line in lines}
+
+
+def test_as_a_process(here):
+    for arguments, status in ((["info"], 0), (["data", "verify", "nowhere"], 2)):
+        result = subprocess.run(
+            [sys.executable, "-m", "occvae", *arguments], capture_output=True, text=True
+        )
+        assert result.returncode == status, result.stderr
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: nowhere/dataset.json: no dataset here")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["paint"], ["data"], ["data", "build"], ["evaluate", "x"]]
+)
+def test_wrong_usage_ends_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: occvae" in capsys.readouterr().err
+
+
+def test_build_voxels_and_verify(here, capsys):
+    write_archive(here / "boxes.npz", count=9, resolution=8)
+    (here / "broken.npz").write_bytes(b"broken")
+    build = ["data", "import", "voxels", "boxes.npz", "broken.npz", "set", *SMALL]
+    assert run(*build) == 0
+    out = capsys.readouterr().out
+    assert "9 shapes (6 train, 3 val) in 2 shards, 1 skipped" in out
+    assert "skipped broken.npz: broken.npz: not a readable .npz archive" in out
+    assert run("data", "verify", "set") == 0
+    assert run(*build) == 0  # nothing left to do
+    shard = here / "set" / Manifest.load("set").shards[0].file
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert_refused(capsys, "data", "verify", "set", message=f"{shard.name}: SHA-256 differs")
+
+
+def test_images_stay_in_their_folder(here, capsys):
+    voxels = np.ones((3, 4, 4, 4), bool)
+    np.savez("odd.npz", voxels=voxels, id=["../up", "a/b", "plain"], split=["train"] * 3)
+    assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
+    assert run("data", "images", "set", "out", "--split", "train") == 0
+    names = {path.name for path in Path("out").iterdir()}
+    assert names == {".._up.png", "a_b.png", "plain.png"}
+    assert Image.open("out/plain.png").size == (16, 16)
+    assert not Path("up.png").exists()
+    message = "set: has no shapes in split 'val'"
+    assert_refused(capsys, "data", "images", "set", "out", message=message)
+
+
+def test_images_of_ids_that_make_one_name_or_a_long_one(here, capsys):
+    ids = ["a/b_c", "a_b/c", "\u6f22" * 100, "two\nlines"]
+    np.savez("odd.npz", voxels=np.ones((4, 4, 4, 4), bool), id=ids, split=["train"] * 4)
+    assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
+    assert run("data", "images", "set", "out", "--split", "train") == 0
+    names = {path.name for path in Path("out").iterdir()}
+    assert names == {"a_b_c.png", "a_b_c_.png", "two_lines.png", "\u6f22" * 66 + ".png"}
+
+
+def test_too_few_voxels_to_hold_some_out(here, capsys):
+    np.savez("few.npz", voxels=np.ones((3, 4, 4, 4), bool))
+    assert run("data", "import", "voxels", "few.npz", "set", *SMALL) == 0
+    message = "warning: no val shapes: there are too few to hold some out; `occvae data split`"
+    assert message in capsys.readouterr().out
+
+
+def test_what_files_say_is_printed_on_one_line(here, capsys):
+    np.savez("odd.npz", voxels=np.zeros((2, 4, 4, 4)) + [[[[1]]], [[[0]]]], id=["a", "b\n\x1b[2J"])
+    assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
+    text = "".join(capsys.readouterr())
+    assert r"  skipped b\n\x1b[2J: shape is empty" in text.splitlines() and "\x1b[2J" not in text
+
+
+def test_images_are_named_by_what_they_are(here, monkeypatch):
+    np.savez("solid.npz", voxels=np.ones((1, 4, 4, 4), bool), id=["solid"], split=["train"])
+    assert run("data", "import", "voxels", "solid.npz", "set", *SMALL) == 0
+    photograph = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(photograph, "JPEG")
+    monkeypatch.setattr(Shard, "image", lambda *_: photograph.getvalue())
+    assert run("data", "images", "set", "out", "--split", "train") == 0
+    assert [path.name for path in Path("out").iterdir()] == ["solid.jpeg"]
+
+
+def test_build_procedural(here, capsys):
+    assert run("data", "build", "procedural", "set", "--shapes-per-category", 1, *SMALL) == 0
+    manifest = Manifest.load("set")
+    assert sum(entry.num_shapes for entry in manifest.shards) == len(manifest.categories) == 12
+    assert_refused(
+        capsys,
+        *("data", "build", "procedural", "set", "--shapes-per-category", 1, *SMALL, "--seed", 1),
+        message="set: holds a dataset built with other settings",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["build", "procedural", "set", "--shapes-per-category", 0],
+            "shapes_per_category must be positive",
+        ),
+        (
+            ["build", "procedural", "set", "--points", 100],
+            "num_points must be a multiple of 8, got 100",
+        ),
+        (["build", "procedural", "set", "--views", 0], "num_views must be at least 1"),
+        (["build", "procedural", "set", "--image-size", -1], "image_size must be at least 1"),
+        (["build", "procedural", "set", "--seed", -1], "seed must be at least 0"),
+        (["build", "procedural", "set", "--workers", 0], "workers must be positive, got 0"),
+        (["build", "procedural", "photo.png"], "File exists"),
+        (["import", "voxels", "missing.npz", "set"], "missing.npz: no such file"),
+        (["import", "voxels", "photo.png", "set"], "photo.png: not a readable .npz archive"),
+    ],
+)
+def test_wrong_builds(here, capsys, arguments, message):
+    assert_refused(capsys, "data", *arguments, message=message)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_reconstruct_to_every_format(here, capsys, model, suffix):
+    output = here / "new" / f"photo.{suffix}"
+    arguments = ["reconstruct", "photo.png", "-o", output, "--model", model, "--resolution", 32]
+    assert run(*arguments, "--threshold", 0.5) == 0
+    mesh = trimesh.load(output, force="mesh")
+    assert mesh.is_watertight
+    np.testing.assert_allclose(np.abs(mesh.vertices - CENTER).sum(axis=1), RADIUS, atol=0.04)
+    preview = np.asarray(Image.open(output.with_suffix(".preview.png")))
+    height = preview.shape[0]
+    assert preview.shape == (height, 5 * height, 3)
+    assert all((preview[:, i * height : (i + 1) * height] < 200).any() for i in range(5))
+    assert f"photo.png -> {output}" in capsys.readouterr().out
+
+
+def test_reconstruct_beside_the_image_leaves_it_alone(here, model):
+    before = (here / "photo.png").read_bytes()
+    assert (
+        run("reconstruct", "photo.png", "-o", "photo.GLB", "--model", model, "--resolution", 32)
+        == 0
+    )
+    assert (here / "photo.png").read_bytes() == before
+    assert len(trimesh.load(here / "photo.GLB", file_type="glb", force="mesh").faces) > 0
+
+
+def test_the_precision_is_that_of_the_option(here, model, monkeypatch):
+    packed, pack = [], CbnDecoder.pack
+
+    def watched(self, conditioning, precision=None):
+        packed.append(precision)
+        return pack(self, conditioning, precision)
+
+    monkeypatch.setattr(CbnDecoder, "pack", watched)
+    arguments = ["reconstruct", "photo.png", "-o", "a.ply", "--model", model, "--resolution", 32]
+    for option in ([], ["--precision", "bf16"]):
+        assert run(*arguments, *option) == 0
+    assert packed == [None, "bf16"]
+
+
+def test_models_without_a_fused_decoder_have_no_precision(here, capsys):
+    arguments = ["reconstruct", "photo.png", "-o", "a.ply", "--precision", "fp16", "--model"]
+    for unfused in (tiny_voxel_model(), tiny_model(decoder="cnn")):
+        save_pretrained(unfused, here / unfused.arch)
+        message = f"--precision: {unfused.arch} with these options has no fused decoder"
+        assert_refused(capsys, *arguments, unfused.arch, message=message)
+
+
+def test_reconstruct_several_images_into_a_folder(here, model):
+    shutil.copy("photo.png", "other.png")
+    (here / "meshes.v1").mkdir()
+    arguments = ["--model", model, "--resolution", 32]
+    assert run("reconstruct", "photo.png", "other.png", "-o", "meshes.v1", *arguments) == 0
+    assert run("reconstruct", "photo.png", "-o", "meshes.v1", *arguments) == 0
+    names = {path.name for path in (here / "meshes.v1").iterdir()}
+    assert names == {
+        f"{stem}.{kind}" for stem in ("photo", "other") for kind in ("glb", "preview.png")
+    }
+
+
+def test_the_newest_run_is_the_default(here, model):
+    shutil.copytree(model, here / "runs" / "one" / "last")
+    assert run("reconstruct", "photo.png", "-o", "a.ply", "--resolution", 32) == 0
+
+
+def test_output_paths():
+    assert output_paths(["a/b.jpg"], "out.OBJ") == [Path("out.OBJ")]
+    assert output_paths(["a/b.jpg"], "out") == [Path("out/b.glb")]
+    assert output_paths(["a.jpg", "b.jpg"], "out") == [Path("out/a.glb"), Path("out/b.glb")]
+    with pytest.raises(UserError, match="unknown mesh format; choose from .glb, .obj"):
+        output_paths(["a.jpg"], "out.fbx")
+    with pytest.raises(UserError, match="2 images make 2 meshes; give a folder"):
+        output_paths(["a.jpg", "b.jpg"], "out.glb")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png"], "missing.png: no such file"),
+        (["runs.txt"], "runs.txt: not an image"),
+        (["photo.png", "--resolution", 101], "nearest valid are 100 and 102"),
+        (["photo.png", "--resolution", 0], "resolution must be"),
+        (["photo.png", "--resolution", 1 << 20], "choose a lower resolution"),
+        (["photo.png", "--threshold", 2], "threshold must be a probability"),
+        (["photo.png", "--threshold", "nan"], "threshold must be a probability"),
+        (["photo.png", "--precision", "fp8"], "--precision fp8: choose from fp32, fp16, bf16"),
+        (["photo.png", "--model", "nowhere"], "nowhere: holds no config.json"),
+        (["photo.png", "-o", "out.xyz"], "out.xyz: unknown mesh format"),
+        (["photo.png", "-o", "photo.png/out.glb"], "photo.png"),
+        (["photo.png", "photo.png"], "give a folder"),
+    ],
+)
+def test_wrong_reconstructions(here, capsys, model, arguments, message):
+    (here / "runs.txt").write_text("text")
+    defaults = ["-o", "out.glb", "--model", model, "--resolution", 32]
+    assert_refused(capsys, "reconstruct", *defaults, *arguments, message=message)
+    assert not list(here.glob("out*"))
+
+
+def test_nothing_to_see_is_said(here, capsys, blind):
+    arguments = ["reconstruct", "photo.png", "-o", "out.glb", "--model", blind, "--resolution", 32]
+    message = "photo.png: the model sees no surface here; try a lower --threshold"
+    assert_refused(capsys, *arguments, message=message)
+
+
+def test_no_model_yet(here, capsys):
+    message = "no trained model in runs/; train one, or give one with --model"
+    assert_refused(capsys, "reconstruct", "photo.png", "-o", "out.glb", message=message)
+    assert_refused(capsys, "evaluate", message=message)
+
+
+def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
+    arguments = ["evaluate", "--model", model, "--data", tiny_dataset, "--no-meshes"]
+    assert run(*arguments, "--json", "deep/report.json") == 0
+    out = capsys.readouterr().out
+    report = json.loads((here / "deep" / "report.json").read_text())
+    assert report["model"]["path"] == model and report["data"]["split"] == "val"
+    assert f"{report['metrics']['iou_points']['micro']['mean']:.4f}" in out
+    assert run(*arguments, "--split", "train") == 0
+    beside = json.loads((Path(model) / "evaluation.json").read_text())
+    assert beside["data"]["split"] == "train"
+    assert beside["data"]["num_shapes"] > report["data"]["num_shapes"]
+    # Images say nothing to this model.
+    found = report["metrics"]["iou_voxels"]["micro"]["mean"]
+    assert 0 < found < 1
+    assert report["controls"]["mean_shape"]["micro"]["mean"] > found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "test"], "has no shapes in split 'test'"),
+        (["--data", "nowhere"], "nowhere/dataset.json: no dataset here"),
+        (["--threshold", "high"], "--threshold high: expected a probability, or val"),
+        (["--resolution", "101", "--shapes", "1"], "nearest valid are 100 and 102"),
+        (["--precision", "double"], "--precision double: choose from fp32, fp16, bf16"),
+        (["--model", "nowhere"], "nowhere: holds no config.json"),
+    ],
+)
+def test_wrong_evaluations(here, capsys, model, tiny_dataset, arguments, message):
+    defaults = ["evaluate", "--model", model, "--data", tiny_dataset]
+    assert_refused(capsys, *defaults, *arguments, message=message)
+
+
+def test_options_are_as_they_are_written(capsys):
+    """Not what begins so: --view 4 would be --views 4."""
+    with pytest.raises(SystemExit):
+        main(["data", "import", "meshes", "a", "b", "--view", "4"])
+    errors = capsys.readouterr().err
+    assert errors.startswith("usage: occvae data import meshes [-h]")
+    assert errors.endswith("occvae data import meshes: error: unrecognized arguments: --view 4\n")
+
+
+def test_a_folder_is_not_imported_into_itself(tmp_path, capsys):
+    trimesh.creation.box().export(tmp_path / "box.off")
+    assert main(["data", "import", "meshes", str(tmp_path), str(tmp_path) + "/"]) == 2
+    assert "is the folder to import; choose another" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["box.off"]
+
+
+def test_readers_may_leave_early(tiny_dataset):
+    command = f"{sys.executable} -m occvae data info {tiny_dataset} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stderr == "" and done.stdout.strip() in ("0", "141")
+
+
+def test_metrics_are_part_of_the_package():
+    code = "import occvae; assert occvae.metrics.PROTOCOLS"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

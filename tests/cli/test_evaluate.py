@@ -1,0 +1,187 @@
+"""`occvae evaluate` from the command line: its files, its page, and several processes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from occvae.cli.main import main
+from occvae.data.dataset import ShapeDataset
+from occvae.evaluation.shapes import StoredShapes
+from occvae.models import save_pretrained
+from tests.evaluation.datasets import copy_shapes
+from tests.fakes import CENTER, RADIUS, octahedron_model
+
+LAUNCHER = Path(__file__).parents[2] / "launchers" / "evaluate.py"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "octahedron"
+    save_pretrained(octahedron_model(), folder)
+    return folder
+
+
+@pytest.fixture
+def arguments(model, tiny_dataset, monkeypatch) -> list[str]:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    quick = ["--resolution", "32", "--shapes", "5", "--views", "1,2", "--threshold", "val"]
+    return ["--model", str(model), "--data", str(tiny_dataset), *quick]
+
+
+def test_every_number_is_in_both_files(arguments, tmp_path):
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "new" / "report.json")]) == 0
+    report = json.loads((tmp_path / "new" / "report.json").read_text())
+    origin = report["options"]["threshold_origin"]
+    assert origin == "chosen on val, the very shapes it is measured on"
+    assert list(report["views"]["by_views"]) == ["1", "2"]
+    assert report["views"]["threshold"] == report["options"]["threshold"]
+    with (tmp_path / "new" / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    for row, shape in zip(rows, report["shapes"], strict=True):
+        assert (int(row.pop("number")), row.pop("id")) == (shape["number"], shape["id"])
+        assert row.pop("category") == shape["category"]
+        assert {name: float(value) for name, value in row.items()} == shape["metrics"]
+    assert not [path for path in tmp_path.glob("new/*") if "partial" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (["--seed", "-1"], "seed must be from 0"),
+        (["--resolution", "100000000"], "resolution must be from 1"),
+        (["--resolution", "129"], "resolution must be a number up to 64"),
+        (["--views", "0"], "num_views must be between 1 and"),
+        (["--views", "1,99"], "num_views must be between 1 and"),
+        (["--json", "{folder}/x.csv"], "{folder}/x.csv: cannot be the report and the table of all"),
+        (["--html", "{folder}/x.json"], "{folder}/x.json: cannot be the report and the page; ch"),
+        (["--html", "{folder}/a/../X.csv"], "{folder}/a/../X.csv: cannot be the table of all sh"),
+        (["--json", "{folder}"], "{folder}: is a folder"),
+        (["--json", "{folder}/file/report.json"], "{folder}/file/report.json: cannot be written"),
+        (["--html", "{folder}"], "{folder}: is a folder"),
+        (["--html", "{folder}/page.pdf"], "--html {folder}/page.pdf: is a page; end in .html"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_evaluated(
+    arguments, tmp_path, capsys, monkeypatch, mistake, message
+):
+    (tmp_path / "file").touch()
+    for name in ("evaluate", "threshold.choose_threshold"):
+        monkeypatch.setattr(f"occvae.evaluation.{name}", lambda *_, **__: pytest.fail("too late"))
+    mistake = [word.format(folder=tmp_path) for word in mistake]
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "x.json"), *mistake]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: " + message.format(folder=tmp_path))
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def on_two_ranks(*arguments: str) -> subprocess.CompletedProcess:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(LAUNCHER), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def test_processes_share_the_shapes(arguments, tmp_path, restored_threads):
+    """What two processes write is what one does, to the last digit."""
+    # As many threads as each of two ranks has: sums of networks are rounded by their number.
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
+    finished = on_two_ranks(*arguments, "--json", str(tmp_path / "two.json"))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count(f"report: {tmp_path / 'two.json'}") == 1
+    for suffix in (".json", ".csv"):
+        one, two = (tmp_path / f"{name}{suffix}" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_one_process_tells_a_mistake(arguments):
+    finished = on_two_ranks(*arguments, "--split", "test")
+    assert finished.returncode != 0
+    [line] = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert "has no shapes in split 'test'" in line
+
+
+def test_splits_of_others_are_refused(tiny_dataset, tmp_path, capsys):
+    root = copy_shapes(tiny_dataset, tmp_path / "data", 1, splits="onet")
+    folder = tmp_path / "official"
+    save_pretrained(octahedron_model(), folder, splits="pix2vox")
+    assert main(["evaluate", "--model", str(folder), "--data", str(root), "--split", "test"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {root}: follows the splits of Occupancy Networks, but {folder}")
+
+
+def test_shapes_that_the_model_was_trained_on_are_told_of(tiny_dataset, tmp_path, capsys):
+    """Wherever they lie now: a dataset divided anew has them under the same ids."""
+    run = tmp_path / "run"
+    save_pretrained(octahedron_model(), run / "last")
+    config = {"data": {"root": str(tiny_dataset)}}
+    (run / "train_config.json").write_text(json.dumps(config))
+    divided = str(tmp_path / "divided")
+    assert main(["data", "split", str(tiny_dataset), divided, "--val", "0.5"]) == 0
+    quick = ["evaluate", "--model", str(run), "--no-meshes"]
+    assert main([*quick, "--data", divided]) == 0
+    report = json.loads((run / "last" / "evaluation.json").read_text())
+    trained = set(ShapeDataset(tiny_dataset, "train", image_size=8, num_points=8).ids)
+    count = len(trained & {shape["id"] for shape in report["shapes"]})
+    assert 0 < count == report["data"]["trained_on"] < len(report["shapes"])
+    assert f"{count} of 48 shapes are among those that the model was trained on" in (
+        capsys.readouterr().out
+    )
+    assert main(quick) == 0
+    assert "trained on" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def written(monkeypatch) -> dict:
+    """What a stand-in for occvae.visualize.report was given."""
+    given = {}
+    module = ModuleType("occvae.visualize.report")
+    module.Case = dict
+    module.write_report = lambda path, evaluation, cases: given.update(
+        path=path, evaluation=evaluation, cases=cases
+    )
+    monkeypatch.setitem(sys.modules, "occvae.visualize.report", module)
+    return given
+
+
+def test_the_page_gets_the_examples(arguments, model, tiny_dataset, tmp_path, written, capsys):
+    page = tmp_path / "pages" / "report.html"
+    files = ["--json", str(tmp_path / "report.json"), "--html", str(page)]
+    assert main(["evaluate", *arguments, "--shapes", "6", "--no-meshes", *files]) == 0
+    assert f"page: {page}" in capsys.readouterr().out
+    assert written["path"] == page and page.parent.is_dir()
+    evaluation, cases = written["evaluation"], written["cases"]
+    assert evaluation == json.loads((tmp_path / "report.json").read_text())
+    examples = evaluation["examples"]
+    assert [case["id"] for case in cases] == sum(examples.values(), [])
+    assert {name: len(ids) for name, ids in examples.items()} == dict.fromkeys(examples, 2)
+    shapes = StoredShapes(tiny_dataset, "val", octahedron_model())
+    rows = {row["id"]: row for row in evaluation["shapes"]}
+    for case in cases[::2]:
+        row = rows[case["id"]]
+        assert case["metrics"] == row["metrics"] and case["category"] == row["category"]
+        assert case["image"].dtype == np.uint8 and case["image"].shape == (32, 32, 3)
+        image = shapes.images(row["number"])[0, 0].permute(1, 2, 0).numpy()
+        assert np.array_equal(case["image"] / np.float32(255.0), image)
+        # The truth is a box of whole voxels, its edges rounded by half a voxel.
+        truth, voxels = trimesh.Trimesh(*case["truth"]), shapes.voxels(row["number"])
+        assert truth.is_watertight
+        assert truth.volume == pytest.approx(voxels.sum() / voxels.size, rel=0.15)
+        vertices, faces = case["prediction"]
+        assert faces.max() == len(vertices) - 1
+        threshold = evaluation["options"]["threshold"]
+        radius = RADIUS - np.log(threshold / (1 - threshold)) / 20.0
+        assert np.median(np.abs(np.abs(vertices - CENTER).sum(1) - radius)) < 1e-4
+        assert case["error"].shape == (len(vertices),)
+        surface = shapes.surface(row["number"]).points
+        distances = np.linalg.norm(vertices[::400, None] - surface, axis=2).min(axis=1)
+        np.testing.assert_allclose(case["error"][::400], distances, atol=1e-12)

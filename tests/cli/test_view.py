@@ -1,0 +1,251 @@
+"""occvae view: what it shows, and to whom it answers."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import trimesh
+from PIL import Image
+
+from occvae.cli.main import main
+from occvae.cli.view import _pages
+from occvae.errors import UserError
+from occvae.visualize.report import write_report
+from occvae.visualize.report.server import create_server
+from tests.visualize.report.browser import Browser, needs_browser
+from tests.visualize.report.builders import evaluation
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "a<b>"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "last").mkdir()
+    lines = [{"step": i, "train/loss": 1 / i, "train/iou": None} for i in range(1, 50)]
+    lines += [{"step": 25, "val/loss": 0.125}, {"step": 50, "val/loss": 0.25}]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"step": 51, "train/lo'  # cut by a crash
+    (folder / "metrics.jsonl").write_text(text)
+    (folder / "last" / "evaluation.json").write_text(json.dumps(evaluation({"a": 0.5})))
+    for step in (1, 2):
+        Image.new("RGB", (20, 10), (step, 0, 0)).save(folder / "samples" / f"step-{step}.png")
+    (folder / "samples" / "step-3.png").write_bytes(b"half")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mesh_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("meshes") / "box.OFF"
+    path.write_text(trimesh.creation.box((1.0, 0.3, 0.2)).export(file_type="off"))
+    return path
+
+
+@pytest.fixture
+def serve():
+    """Serves the pages of some paths; gives the port."""
+    servers = []
+
+    def start(*paths: Path) -> int:
+        server = create_server(_pages(list(paths)))
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return server.server_address[1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def get(port: int, path: str = "/", *, host: str | None = None, method: str = "GET"):
+    """Status, headers and text; the path is sent as it is."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.putrequest(method, path, skip_host=True)
+    connection.putheader("Host", f"127.0.0.1:{port}" if host is None else host)
+    connection.endheaders()
+    response = connection.getresponse()
+    return response.status, response.headers, response.read().decode()
+
+
+def test_a_run(serve, run_folder):
+    status, headers, page = get(serve(run_folder))
+    assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "a&lt;b&gt;" in page and "a<b>" not in page
+    assert "Loss over steps" in page and "val</span> 0.25" in page
+    assert "last/evaluation.json" in page and "0.2500" in page
+    assert page.count("<img src=") == 2  # the half-written one is left out
+
+
+def test_a_run_that_goes_on_is_read_anew(serve, run_folder):
+    port = serve(run_folder)
+    metrics = run_folder / "metrics.jsonl"
+    before = metrics.read_text()
+    metrics.write_text('{"step": 1, "train/speed": 3.0}\n')
+    page = get(port)[2]
+    metrics.write_text(before)
+    assert "Speed over steps" in page and "Loss over steps" not in page
+
+
+def test_an_export_alone(serve, run_folder):
+    assert "evaluation.json" in get(serve(run_folder / "last"))[2]
+
+
+def test_several_have_an_index(serve, run_folder, mesh_file, tmp_path):
+    report = tmp_path / "report.html"
+    write_report(report, evaluation({"a": 0.5}), [])
+    port = serve(report, mesh_file, run_folder, mesh_file.parent)
+    links = re.findall(r'<a href="([^"]*)">', get(port)[2])
+    assert links == ["/1", "/2", "/3"]
+    meshes, second, third = (get(port, link)[2] for link in links)
+    assert meshes.count("box.OFF: 8 vertices, 12 faces") == 2
+    assert second == report.read_text("utf-8") and "Run a&lt;b&gt;" in third
+
+
+def test_what_is_no_mesh_is_left_out(serve, mesh_file, tmp_path, capsys):
+    (tmp_path / "x.glb").mkdir()
+    (tmp_path / "good.off").write_bytes(mesh_file.read_bytes())
+    (tmp_path / "<bad>.ply").write_text("no mesh")
+    page = get(serve(tmp_path))[2]
+    assert "good.off: 8 vertices, 12 faces" in page and page.count("</canvas>") == 1
+    assert f"<p>left out: {tmp_path}/&lt;bad&gt;.ply: cannot be read as a mesh" in page
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"left out: {tmp_path}/<bad>.ply: cannot be read as a mesh: ")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/etc/passwd"),
+        *("/metrics.jsonl", "/last/evaluation.json", "/favicon.ico", "/.", "/1", "*", "http://[x/"),
+    ],
+)
+def test_nothing_is_served_from_disk(serve, run_folder, path):
+    status, headers, text = get(serve(run_folder), path)
+    assert (status, text) == (404, "No such page.\n")
+    assert headers["Content-Type"].startswith("text/plain")
+
+
+def test_other_names_are_refused(serve, run_folder):
+    port = serve(run_folder)
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "0.0.0.0"):
+        status, _, text = get(port, host=host)
+        assert status == 403 and "Only for requests to this machine" in text, host
+    for host in ("localhost", f"localhost:{port}", "LOCALHOST:9", "[::1]:9", "127.0.0.1"):
+        assert get(port, host=host)[0] == 200, host
+    assert get(port, method="POST")[0] == 501
+    status, headers, text = get(port, method="HEAD")
+    assert status == 200 and text == "" and int(headers["Content-Length"]) > 1000
+
+
+def test_only_this_machine_can_connect():
+    server = create_server({"/": lambda: "text"})
+    try:
+        assert server.server_address[0] == "127.0.0.1"
+    finally:
+        server.server_close()
+
+
+def test_a_page_that_fails_says_why(serve, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    port = serve(tmp_path)
+    (tmp_path / "evaluation.json").write_text("[")
+    status, _, text = get(port)
+    assert status == 500 and "evaluation.json: not readable as JSON" in text
+    interval = {"mean": 0.5, "interval": [0.25]}
+    strange = {"iou": {"per_category": {}, "macro": interval, "micro": 0.5}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(strange))
+    status, _, text = get(port)
+    assert status == 500 and text.startswith("not to be shown: ValueError: ")
+
+
+def test_a_run_that_diverged(serve, tmp_path):
+    lines = b'{"step": 1, "train/loss": 0.5}\n{"step": 2, "train/loss": NaN}\n'
+    lines += b'{"step": 3, "train/loss": Infinity}\n{"step": null, "train/loss": 0.25}\n[1]\n\xff\n'
+    (tmp_path / "metrics.jsonl").write_bytes(lines)
+    status, _, page = get(serve(tmp_path))
+    assert status == 200 and "Loss over steps, last: " in page and "train</span> 0.25" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.obj", None, "missing.obj: no such file"),
+        ("text.obj", "nothing", "text.obj: "),
+        ("text.xyz1", "nothing", "text.xyz1: cannot be read as a mesh"),
+        ("other.html", "<p>hello", "other.html: not a report of occvae evaluate"),
+        ("folder", ..., "folder: holds neither a run"),
+    ],
+)
+def test_wrong_paths(tmp_path, capsys, name, content, message):
+    path = tmp_path / name
+    if content is ...:
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content)
+    assert main(["view", "--no-browser", str(path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+def test_wrong_ports(run_folder, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["view", "--no-browser", "--port", str(port), str(run_folder)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --port {port}: is in use; choose another, or leave it out\n"
+    )
+    with pytest.raises(UserError, match="--port 65536: must be between 0 and 65535"):
+        create_server({}, 65536)
+
+
+def test_as_a_process_until_interrupted(run_folder):
+    """The address is usable as soon as it is printed, and Ctrl-C ends with one line."""
+    command = [sys.executable, "-m", "occvae", "view", "--no-browser", str(run_folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # Commands in the background of a shell are started with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            url, forward = process.stdout.readline(), process.stdout.readline()
+            port = int(re.match(r"http://127\.0\.0\.1:(\d+)/ ", url).group(1))
+            assert f"ssh -L {port}:127.0.0.1:{port} " in forward
+            assert get(port)[0] == 200
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert process.stderr.read() == "interrupted\n"
+        finally:
+            process.kill()
+
+
+@needs_browser
+def test_a_mesh_in_the_browser(serve, mesh_file):
+    url = f"http://127.0.0.1:{serve(mesh_file)}/"
+    drawn = """(() => {
+      const canvas = document.querySelector("canvas"), { width, height } = canvas;
+      const copy = new OffscreenCanvas(width, height).getContext("2d");
+      copy.drawImage(canvas, 0, 0);
+      const pixels = copy.getImageData(0, 0, width, height).data;
+      return pixels.filter((value, i) => i % 4 === 3 && value > 127).length;
+    })()"""
+    with Browser(600, 600) as browser:
+        browser.open(url)
+        browser.wait_for(f"{drawn} > 1000")
+        before = browser.evaluate(drawn)
+        browser.evaluate("document.querySelector('[data-toggle=z-up]').click()")
+        browser.wait_for(f"Math.abs({drawn} - {before}) > 100")
+        assert browser.requests == [url] and browser.problems == []

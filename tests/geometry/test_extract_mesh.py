@@ -1,0 +1,140 @@
+"""extract_mesh(): what a user gets, against shapes whose size is known."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from occvae.geometry.extract_mesh import extract_mesh
+from occvae.system import memory
+from tests.fields import gyroid, sphere, thin_chair, torus
+
+
+def test_a_sphere():
+    center = (0.05, -0.1, 0.12)
+    (mesh,) = extract_mesh(sphere(0.35, center), resolution=128)
+    assert mesh.is_watertight and mesh.is_winding_consistent
+    assert mesh.euler_number == 2
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.35**3, rel=1e-3)
+    assert mesh.area == pytest.approx(4 * math.pi * 0.35**2, rel=2e-3)
+    np.testing.assert_allclose(mesh.center_mass, center, atol=1e-5)
+    distance = np.linalg.norm(mesh.vertices - center, axis=1)
+    np.testing.assert_allclose(distance, 0.35, atol=1e-4)
+    outward = ((mesh.triangles_center - center) * mesh.face_normals).sum(1)
+    assert outward.min() > 0
+
+
+def test_a_torus_has_a_hole():
+    (mesh,) = extract_mesh(torus(0.3, 0.11), resolution=64, coarse_resolution=16)
+    assert mesh.is_watertight
+    assert mesh.euler_number == 0
+    assert mesh.volume == pytest.approx(2 * math.pi**2 * 0.3 * 0.11**2, rel=6e-3)
+    extent = mesh.bounds[1] - mesh.bounds[0]
+    np.testing.assert_allclose(extent, [0.82, 0.82, 0.22], atol=2e-3)
+
+
+def test_a_thin_chair_is_whole_from_a_coarse_lattice():
+    (mesh,) = extract_mesh(thin_chair, resolution=128, coarse_resolution=16)
+    assert mesh.is_watertight and mesh.is_volume
+    assert mesh.body_count == 1
+    np.testing.assert_allclose(mesh.bounds, [[-0.25, -0.25, -0.5], [0.25, 0.25, 0.5]], atol=0.005)
+    seat, back, legs = 0.5 * 0.5 * 0.04, 0.5 * 0.04 * 0.48, 4 * 0.04 * 0.04 * 0.48
+    assert mesh.volume == pytest.approx(seat + back + legs, rel=0.05)
+
+
+def test_a_surface_that_leaves_the_bounds_is_closed_there():
+    (mesh,) = extract_mesh(gyroid, resolution=64)
+    assert mesh.is_watertight
+    # The gyroid halves space; four periods a unit are cut by the bounds, so only nearly.
+    assert mesh.volume == pytest.approx(1.1**3 / 2, rel=0.02)
+
+
+def test_bounds_and_level_are_in_the_units_of_the_field():
+    options = {"resolution": 64, "coarse_resolution": 16, "bounds": (-3.0, 5.0)}
+    (mesh,) = extract_mesh(sphere(2.5, (1.0, 1.0, 1.0)), level=0.5, **options)
+    np.testing.assert_allclose(mesh.bounds, [[-1, -1, -1], [3, 3, 3]], atol=1e-2)
+
+
+def test_a_batch_with_an_empty_shape():
+    radii = torch.tensor([0.2, -1.0, 0.4])
+    meshes = extract_mesh(
+        lambda points, shape: radii[shape] - points.norm(dim=1),
+        resolution=64,
+        coarse_resolution=16,
+        num_shapes=3,
+    )
+    assert meshes[1].is_empty and meshes[1].faces.shape == (0, 3)
+    for mesh, radius in ((meshes[0], 0.2), (meshes[2], 0.4)):
+        assert mesh.volume == pytest.approx(4 / 3 * math.pi * radius**3, rel=1e-2)
+
+
+def test_a_tie_on_the_lattice_leaves_no_hole():
+    """The faces of this cube lie exactly on lattice points, where the field is exactly 0."""
+    (mesh,) = extract_mesh(
+        lambda points, _: 0.25 - points.abs().amax(1),
+        resolution=32,
+        coarse_resolution=8,
+        bounds=(-0.5, 0.5),
+    )
+    assert mesh.is_watertight and mesh.euler_number == 2
+    assert mesh.area_faces.min() > 0
+    assert mesh.volume == pytest.approx(0.5**3, rel=1e-3)
+
+
+def test_memory_and_arguments_are_checked_before_the_field_is_used(monkeypatch):
+    def field(points, shape_index):
+        raise AssertionError("the field must not be used")
+
+    with pytest.raises(ValueError, match="nearest valid are 128 and 256"):
+        extract_mesh(field, resolution=200)
+    for options, error, message in (
+        ({"refine_vertices": -1}, ValueError, "refine_vertices must be at least 0; got -1"),
+        ({"refine_vertices": 0.5}, TypeError, "refine_vertices must be an integer; got float"),
+        ({"progress": 1}, TypeError, "progress must be callable or None; got int"),
+        ({"max_points_per_call": 0}, ValueError, "max_points_per_call must be at least 1; got 0"),
+        ({"level": math.nan}, ValueError, "level must be finite; got nan"),
+        ({"bounds": (1e5, 1e5 + 1)}, ValueError, "too far from 0 for float32"),
+    ):
+        with pytest.raises(error, match=message):
+            extract_mesh(field, **options)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10 * 2**30)
+    message = r"resolution 2048 on a dense grid needs 24.1 GiB, 10.0 GiB are free on cpu"
+    with pytest.raises(MemoryError, match=message):
+        extract_mesh(field, resolution=2048, backend="reference")
+    monkeypatch.setitem(sys.modules, "trimesh", None)
+    with pytest.raises(ImportError, match="^extract_mesh needs trimesh: pip install trimesh$"):
+        extract_mesh(field)
+
+
+def test_refined_vertices_and_their_progress():
+    seen = []
+    (mesh,) = extract_mesh(
+        lambda points, _: torch.expm1(20 * (0.35 - points.norm(dim=1))),
+        resolution=32,
+        refine_vertices=6,
+        progress=lambda *state: seen.append(state),
+    )
+    np.testing.assert_allclose(np.linalg.norm(mesh.vertices, axis=1), 0.35, atol=4e-5)
+    count = len(mesh.vertices)
+    assert seen[1:] == [(round_, count, count) for round_ in range(1, 7)]
+
+
+def test_progress_and_interruption_pass_through():
+    seen = []
+    extract_mesh(sphere(), resolution=32, progress=lambda *state: seen.append(state))
+    assert seen == [(0, 33**3, 33**3)]
+
+    def stop(*state):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_mesh(sphere(), resolution=32, progress=stop)
+
+
+def test_import_needs_neither_trimesh_nor_pymcubes():
+    without = "import sys; sys.modules.update(trimesh=None, mcubes=None)"
+    code = f"{without}; import occvae.geometry.extract_mesh"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,47 @@
+"""Cubes for voxels: closed, of exactly their volume, whatever touches whatever."""
+
+import numpy as np
+import pytest
+
+from occvae.geometry.voxels_to_mesh import block_mesh
+
+
+def grid(*cells: tuple[int, int, int], edge: int = 4) -> np.ndarray:
+    occupied = np.zeros((edge, edge, edge), bool)
+    for cell in cells:
+        occupied[cell] = True
+    return occupied
+
+
+@pytest.mark.parametrize(
+    "occupied",
+    [
+        grid((0, 0, 0)),
+        grid((3, 1, 2), (3, 1, 1)),
+        grid((1, 1, 1), (2, 2, 1)),  # touch in an edge
+        grid((1, 1, 1), (2, 2, 2)),  # touch in a corner
+        # An edge that two cubes share whose ends are both closed by other cubes.
+        grid(
+            (1, 1, 1), (2, 2, 1), (1, 1, 0), (2, 2, 0), (1, 2, 0), (1, 1, 2), (2, 2, 2), (2, 1, 2)
+        ),
+        np.ones((4, 4, 4), bool),
+        np.random.default_rng(0).random((9, 9, 9)) < 0.5,
+    ],
+    ids=["one", "two", "edge", "corner", "closed-edge", "full", "noise"],
+)
+def test_blocks_are_closed_and_of_the_right_volume(occupied):
+    mesh = block_mesh(occupied)
+    assert mesh.is_watertight and mesh.is_winding_consistent
+    assert mesh.volume == pytest.approx(occupied.sum() / occupied.size)
+    cells = np.argwhere(occupied)
+    low, high = cells.min(axis=0), cells.max(axis=0) + 1
+    np.testing.assert_allclose(mesh.bounds, np.stack([low, high]) / len(occupied) - 0.5)
+
+
+def test_axes_are_x_y_z():
+    mesh = block_mesh(grid((0, 1, 3)))
+    np.testing.assert_allclose(mesh.centroid, [-0.375, -0.125, 0.375])
+
+
+def test_nothing_gives_an_empty_mesh():
+    assert len(block_mesh(grid()).faces) == 0

@@ -1,0 +1,171 @@
+"""Whatever image a person has becomes a square RGB image on white, or one clear line."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from occvae.errors import UserError
+from occvae.images.io import composite, encode_png, load_image, open_image
+
+WHITE = [255, 255, 255]
+
+
+def encode(image: Image.Image, format: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def palette_image() -> Image.Image:
+    """Left half color 0, right half color 1."""
+    image = Image.new("P", (8, 8))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(1, (4, 0, 8, 8))
+    return image
+
+
+def gray16(value: int) -> Image.Image:
+    return Image.fromarray(np.full((8, 8), value, np.uint16))
+
+
+def test_png_round_trip_is_exact():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(load_image(encode_png(image), 16), image)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (encode(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), WHITE),
+        (encode(Image.new("RGBA", (8, 8), (255, 0, 0, 255))), [255, 0, 0]),
+        (encode(Image.new("RGBA", (8, 8), (0, 0, 0, 128))), [127, 127, 127]),
+        (encode(Image.new("LA", (8, 8), (50, 0))), WHITE),
+        (encode(Image.new("LA", (8, 8), (50, 255))), [50, 50, 50]),
+        (encode(Image.new("L", (8, 8), 77)), [77, 77, 77]),
+        (encode(Image.new("1", (8, 8), 1)), WHITE),
+        (encode(Image.new("RGB", (8, 8), (1, 2, 3)), transparency=(1, 2, 3)), WHITE),
+        (encode(gray16(65535)), WHITE),
+        (encode(gray16(257 * 60)), [60, 60, 60]),
+        # Pillow's conversion to RGBA would clip this dark gray to white.
+        (encode(gray16(257 * 60), transparency=5), [60, 60, 60]),
+        (encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"), [255, 0, 0]),
+        (encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), [255, 0, 0]),
+        (encode(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"), [127, 127, 127]),
+        (encode(Image.fromarray(np.full((8, 8), np.nan, np.float32)), "TIFF"), [0, 0, 0]),
+        (encode(Image.fromarray(np.full((8, 8), 257 * 60, np.int32)), "TIFF"), [60, 60, 60]),
+        (encode(Image.new("RGB", (1, 1), (9, 8, 7))), [9, 8, 7]),
+    ],
+)
+def test_every_mode_becomes_rgb_over_white(content, expected):
+    loaded = load_image(content, 8)
+    assert loaded.shape == (8, 8, 3) and loaded.dtype == np.uint8
+    np.testing.assert_array_equal(loaded, np.broadcast_to(expected, (8, 8, 3)))
+
+
+def test_opened_images_keep_their_size_and_transparency():
+    opened = open_image(encode(palette_image(), transparency=0))
+    assert (opened.mode, opened.size) == ("RGBA", (8, 8))
+    assert opened.getpixel((0, 0))[3] == 0 and opened.getpixel((7, 7)) == (200, 100, 50, 255)
+    np.testing.assert_array_equal(np.asarray(composite(opened))[0, 0], WHITE)
+    assert open_image(encode(gray16(9))).mode == "RGB"
+
+
+def test_palette_with_transparency():
+    loaded = load_image(encode(palette_image(), transparency=0), 8)
+    np.testing.assert_array_equal(loaded[0, 0], WHITE)
+    np.testing.assert_array_equal(loaded[7, 7], [200, 100, 50])
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (400, 200), (20, 10)])
+def test_the_shorter_edge_is_padded_with_white(size):
+    loaded = load_image(encode(Image.new("RGB", size, (0, 0, 0))), 40)
+    expected = np.full((40, 40), 255)
+    expected[10:30] = 0
+    np.testing.assert_array_equal(
+        loaded[..., 0], expected if size[0] > size[1] else expected.T, strict=False
+    )
+
+
+def test_any_gray_may_be_behind_a_image():
+    half = Image.new("RGBA", (20, 10), (0, 0, 0, 0))
+    half.paste((9, 8, 7, 255), (10, 0, 20, 10))
+    loaded = load_image(encode(half), 20, background_gray=240)
+    expected = np.full((20, 20, 3), 240)
+    expected[5:15, 10:] = [9, 8, 7]
+    np.testing.assert_array_equal(loaded[:, [0, 8, 11, 19]], expected[:, [0, 8, 11, 19]])
+
+
+def test_a_long_panorama_needs_little_memory():
+    loaded = load_image(encode(Image.new("L", (60_000, 1), 0)), 8)
+    assert (loaded == 0).all(axis=(1, 2)).sum() == 1  # as a square it would take 10 GB
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_of_the_largest_cameras(tmp_path):
+    """Pillow itself would warn from 89 million pixels on."""
+    path = tmp_path / "large.pbm"
+    path.write_bytes(b"P4 10000 10000\n" + bytes(10_000 // 8 * 10_000))  # a bit a pixel, all white
+    loaded = load_image(path, 8)
+    assert (loaded == 255).all()
+    for height in (15_001, 100_000):
+        path.write_bytes(b"P4 20000 %d\n" % height)
+        with pytest.raises(UserError) as caught:
+            load_image(path, 8)
+        message = f"{path}: has more than 300 million pixels; make it smaller"
+        assert str(caught.value) == message
+
+
+def test_resizing_is_antialiased():
+    checkers = np.indices((64, 64)).sum(axis=0) % 2 * 255
+    loaded = load_image(encode(Image.fromarray(checkers.astype(np.uint8))), 8)
+    np.testing.assert_allclose(loaded, 127.5, atol=3)
+
+
+# Where the red corner of the stored image is to be seen: (row, column) of each orientation.
+@pytest.mark.parametrize(
+    ("orientation", "corner"),
+    [(1, (0, 0)), (2, (0, -1)), (3, (-1, -1)), (4, (-1, 0))]
+    + [(5, (0, 0)), (6, (0, -1)), (7, (-1, -1)), (8, (-1, 0))],
+)
+def test_phone_images_are_turned_upright(orientation, corner):
+    image = Image.new("RGB", (8, 8))
+    image.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    loaded = load_image(encode(image, exif=exif), 8)
+    np.testing.assert_array_equal(loaded[corner], [255, 0, 0])
+    assert (loaded[..., 0] == 255).sum() == 1
+
+
+def test_broken_files_are_named(tmp_path):
+    whole = encode(
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    )
+    for name, content, message in (
+        ("text.jpg", b"not an image at all", "not an image"),
+        ("empty.png", b"", "not an image"),
+        ("cut.png", whole[: len(whole) // 2], "cannot be read as an image"),
+        ("missing.png", None, "no such file"),
+    ):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: {message}") as caught:
+            load_image(path, 8)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Pillow on odd TIFF tags
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP"])
+def test_random_damage_raises_nothing_else(format):
+    rng = np.random.default_rng(1)
+    whole = encode(Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)), format)
+    for _ in range(30):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] = rng.integers(256)
+        try:
+            assert load_image(bytes(damaged), 8).shape == (8, 8, 3)
+        except UserError:
+            pass

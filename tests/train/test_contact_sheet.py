@@ -1,0 +1,49 @@
+"""Contact sheets: rows of input, truth and prediction that can be compared by eye."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from occvae.data.dataset import ShapeDataset
+from occvae.images.io import load_image
+from occvae.train.contact_sheet import HEADINGS, TILE, write_contact_sheet
+from tests.fakes import ball_model
+
+
+def tiles(path) -> np.ndarray:
+    """(rows, columns, TILE, TILE, 3), without the headings on top."""
+    sheet = np.asarray(Image.open(path))
+    rows, columns = sheet.shape[0] // TILE, sheet.shape[1] // TILE
+    return sheet[-rows * TILE :].reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
+
+
+@pytest.fixture
+def dataset(tiny_dataset) -> ShapeDataset:
+    return ShapeDataset(tiny_dataset, "val", image_size=8, num_points=8)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_one_row_a_shape(dataset, tmp_path, rows):
+    path = tmp_path / "deep" / "sheet.png"
+    write_contact_sheet(path, ball_model(), dataset, torch.device("cpu"), rows)
+    found = tiles(path)
+    assert found.shape[:2] == (rows, len(HEADINGS))
+    assert all((tile < 255).any() for tile in found.reshape(-1, TILE * TILE * 3))
+    shard, local = dataset.locate(0)
+    np.testing.assert_array_equal(found[0, 0], load_image(shard.image(local, 0), TILE))
+
+
+def test_truth_is_where_the_input_shows_it(dataset, tmp_path):
+    path = tmp_path / "sheet.png"
+    write_contact_sheet(path, ball_model(), dataset, torch.device("cpu"), 4)
+    for row in tiles(path):
+        seen, truth = ((tile < 220).any(axis=-1) for tile in row[:2])
+        assert (seen & truth).sum() / (seen | truth).sum() > 0.9
+
+
+def test_an_empty_prediction_is_white(dataset, tmp_path):
+    path = tmp_path / "sheet.png"
+    write_contact_sheet(path, ball_model(radius=-3.0), dataset, torch.device("cpu"), 1)
+    row = tiles(path)[0]
+    assert (row[2] == 255).all() and (row[4] == 255).all() and (row[1] < 255).any()

@@ -1,0 +1,47 @@
+"""What the canvases of a page show."""
+
+import numpy as np
+
+from tests.visualize.report.browser import Browser
+
+# Of the canvas with an index: width, height, and what is drawn: count, sums of x, y, r, g, b.
+DRAWN = """(index) => {
+  const canvas = document.querySelectorAll("canvas")[index];
+  const { width, height } = canvas;
+  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const pixels = copy.getImageData(0, 0, width, height).data;
+  let [count, x, y, r, g, b] = [0, 0, 0, 0, 0, 0];
+  for (let i = 0; i < pixels.length; i += 4) {
+    if (pixels[i + 3] < 128) continue;
+    count++; x += i / 4 % width; y += Math.floor(i / 4 / width);
+    r += pixels[i]; g += pixels[i + 1]; b += pixels[i + 2];
+  }
+  return [width, height, count, x, y, r, g, b];
+}"""
+
+
+class CanvasImage:
+    """What one canvas shows: share of its area, middle in [0, 1], mean color."""
+
+    def __init__(self, browser: Browser, index: int):
+        width, height, count, x, y, *color = browser.evaluate(f"({DRAWN})({index})")
+        self.share = count / (width * height)
+        self.pixels, self.height = count, height
+        self.middle = (x / max(count, 1) / width, y / max(count, 1) / height)
+        self.color = np.array(color) / max(count, 1)
+
+
+def settle(browser: Browser, index: int = 0) -> None:
+    """Scrolls to a canvas and waits until it has been drawn."""
+    browser.evaluate(
+        f"document.querySelectorAll('canvas')[{index}].scrollIntoView({{block: 'center'}})"
+    )
+    browser.wait_for(f"({DRAWN})({index})[2] > 0")
+    frames(browser)
+
+
+def frames(browser: Browser) -> None:
+    browser.evaluate(
+        "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )

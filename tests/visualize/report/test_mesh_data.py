@@ -1,0 +1,91 @@
+"""Packed meshes: decoded here by the format's description, they are the mesh within a step."""
+
+import base64
+import zlib
+
+import numpy as np
+import pytest
+import trimesh
+
+from occvae.visualize.report.mesh_data import MAX_FACES, pack_mesh
+from tests.visualize.report.builders import sphere
+
+
+def unpack(packed: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One value at a time, unlike either the encoder or the browser's decoder."""
+    data = zlib.decompress(base64.b64decode(packed["data"]))
+    count, corners = packed["vertices"], 3 * packed["faces"]
+    vertices = np.empty((count, 3))
+    for axis in range(3):
+        lattice = 0
+        for i in range(count):
+            zigzag = data[2 * axis * count + i] + 256 * data[(2 * axis + 1) * count + i]
+            lattice += -(zigzag + 1) // 2 if zigzag % 2 else zigzag // 2
+            vertices[i, axis] = packed["offset"][axis] + lattice % 65536 * packed["step"][axis]
+    codes = data[6 * count :]
+    faces, following = [], 0
+    for i in range(corners):
+        code = sum(codes[plane * corners + i] << 8 * plane for plane in range(4))
+        faces.append(following - code)
+        following += code == 0
+    shades = np.frombuffer(codes[4 * corners :], np.uint8)
+    return vertices, np.array(faces).reshape(-1, 3), shades
+
+
+def test_what_goes_in_comes_out():
+    rng = np.random.default_rng(0)
+    vertices, faces = rng.normal(size=(300, 3)) * [1.0, 20.0, 0.01], rng.integers(0, 300, (700, 3))
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
+    intensities = rng.random(300)
+    packed = pack_mesh(vertices, faces, intensities)
+    new, new_faces, shades = unpack(packed)
+    assert packed["faces"] == len(faces) and packed["colored"]
+    step = np.ptp(vertices[np.unique(faces)], axis=0) / 65535
+    assert (np.abs(new[new_faces] - vertices[faces]) <= 0.501 * step).all()
+    np.testing.assert_allclose(shades[new_faces] / 255, intensities[faces], atol=0.5 / 255 + 1e-9)
+
+
+def test_faces_that_cannot_be_drawn_are_left_out():
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [np.nan, 0, 0], [9, 9, 9.0]])
+    faces = np.array([[0, 1, 2], [0, 1, 3], [0, 1, 5], [-1, 0, 1], [1, 1, 2]])
+    packed = pack_mesh(vertices, faces)
+    new, new_faces, _ = unpack(packed)
+    assert (packed["vertices"], packed["faces"]) == (3, 1)
+    np.testing.assert_allclose(new[new_faces[0]], vertices[:3], atol=1e-5)
+    assert pack_mesh(vertices, faces[1:]) is None
+    assert pack_mesh(np.zeros((0, 3)), np.zeros((0, 3), int)) is None
+
+
+def test_a_flat_mesh_and_errors_that_are_not_finite():
+    vertices = np.array([[0, 0, 5], [1, 0, 5], [0, 1, 5.0]])
+    packed = pack_mesh(vertices, np.array([[0, 1, 2]]), np.array([np.nan, 7.0, -1.0]))
+    new, _, shades = unpack(packed)
+    np.testing.assert_allclose(new, vertices, atol=1e-5)
+    assert shades.tolist() == [255, 255, 0]
+
+
+def test_large_meshes_are_decimated_and_stay_small():
+    pytest.importorskip("fast_simplification")
+    vertices, faces = sphere(subdivisions=6)  # 81,920 faces
+    packed = pack_mesh(vertices, faces, (vertices[:, 0] > 0).astype(float))
+    new, new_faces, shades = unpack(packed)
+    assert 0.9 * MAX_FACES < packed["faces"] <= MAX_FACES
+    mesh = trimesh.Trimesh(new, new_faces, process=False)
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=1e-3)
+    clear = np.abs(new[:, 0]) > 0.02
+    assert (shades[clear] == 255 * (new[clear, 0] > 0)).all()
+    assert len(packed["data"]) < 10e6 / 24  # 12 cases of two meshes in 10 MB
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((3, 2)), np.zeros((1, 3), int)), r"expected \(V, 3\) and \(F, 3\)"),
+        ((np.zeros((3, 3)), np.zeros((1, 4), int)), r"expected \(V, 3\) and \(F, 3\)"),
+        ((*sphere(0), np.zeros(3)), "expected 12 intensities"),
+    ],
+)
+def test_wrong_shapes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pack_mesh(*arguments)
