@@ -1,27 +1,18 @@
 """The package with its kernels, without them, and with kernels that do not fit."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from occvae import environment
+import occvae.ops.voxel_iou  # noqa: F401  (registers the op that tests ask for)
+from occvae.cli import info
 from occvae.ops import _extension
 from tests.conftest import DEVICES, needs_kernels
+from tests.fresh_process import run_fresh
 
 
 def run_without_kernels(code: str) -> str:
     """Output of a Python process in which neither kernel module is loaded."""
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", code],
-        env=os.environ | {"OCCVAE_DISABLE_EXT": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    return run_fresh(code, OCCVAE_DISABLE_EXT="1")
 
 
 def test_ops_run_without_kernels_and_warn_once():
@@ -108,7 +99,7 @@ def test_auto_warns_once_on_a_device_without_kernels(monkeypatch, recwarn):
 
 
 def test_describe_names_versions_and_kernels():
-    text = environment.describe()
+    text = info.describe()
     assert text.isascii() and torch.__version__ in text
     for name in ("occvae", "deepspeed", "cpu kernels", "cuda kernels", "gpu"):
         assert any(line.startswith(name) for line in text.splitlines())
@@ -117,8 +108,8 @@ def test_describe_names_versions_and_kernels():
 def test_describe_without_kernels_says_what_to_do():
     output = run_without_kernels(
         "import sys\n"
-        "from occvae import environment\n"
-        "print(environment.describe())\n"
+        "from occvae.cli import info\n"
+        "print(info.describe())\n"
         "print('heavy', sorted({'timm', 'deepspeed', 'torchvision'} & set(sys.modules)))\n"
     )
     assert output.count("switched off by OCCVAE_DISABLE_EXT=1") == 2
