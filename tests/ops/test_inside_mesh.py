@@ -182,7 +182,9 @@ def test_random_tetrahedra_of_few_coordinates(data, backend):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_analytic_shapes_turned_at_random(device, backend, seed):
     turn = random_rotation(seed)
     points = uniform(20_000, seed)
