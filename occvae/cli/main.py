@@ -7,6 +7,7 @@ import sys
 
 from occvae.cli import convert, data, evaluate, info, reconstruct, view
 from occvae.errors import UserError
+from occvae.system.openmp import limit_spinning
 from occvae.system.terminal import escape_what_cannot_be_written, one_line
 
 # Each with `add_arguments(parser)` and `run(options)`.
@@ -36,6 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status; mistakes of the user are one line on stderr and status 2."""
+    limit_spinning()  # no command imports torch before it runs
     parser = _Parser(prog="occvae", description="Images of an object into 3D.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (command, summary) in _COMMANDS.items():
@@ -54,7 +56,3 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
