@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -101,8 +101,8 @@ def extract_mesh(
             grid,
             meshes,
             field,
-            max_points_per_call=max_points_per_call,
-            progress=progress,
+            max_points_per_call,
+            progress,
             first_round=len(grid.rounds) + refine_vertices,
         )
         for result, directions in zip(results, found, strict=True):
@@ -112,7 +112,12 @@ def extract_mesh(
 
 
 def _normals(
-    grid: SparseGrid, meshes: list[Mesh], field: Field, **options: object
+    grid: SparseGrid,
+    meshes: list[Mesh],
+    field: Field,
+    max_points_per_call: int,
+    progress: Progress | None,
+    first_round: int,
 ) -> tuple[Tensor, ...]:
     """(V, 3) float64 for each mesh, 0 where the field has no normal; all meshes together."""
     vertices = torch.cat([vertices for vertices, _ in meshes])
@@ -128,7 +133,9 @@ def _normals(
         shape_index[within],
         step=0.5 * (upper - lower) / grid.resolution,
         bounds=grid.bounds,
-        **options,
+        max_points_per_call=max_points_per_call,
+        progress=progress,
+        first_round=first_round,
     )
     return normals.split(counts)
 
@@ -138,7 +145,7 @@ def _set_normals(mesh: trimesh.Trimesh, directions: Tensor) -> None:
     unknown = ~normals.any(axis=1)
     if unknown.any():
         normals[unknown] = mesh.vertex_normals[unknown]
-    mesh.vertex_normals = normals
+    mesh.vertex_normals = normals  # type: ignore[method-assign]  # a property, decorated twice
 
 
 class ProgressBar:
@@ -152,11 +159,11 @@ class ProgressBar:
 
     def __init__(self, label: str = "extract_mesh"):
         self._label = label
-        self._bar: tqdm | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._round = -1
 
     def __call__(self, round_: int, done: int, total: int) -> None:
-        if round_ != self._round:
+        if self._bar is None or round_ != self._round:
             self.close()
             self._bar = self._open(round_, total)
         self._bar.update(done - self._bar.n)
@@ -169,7 +176,7 @@ class ProgressBar:
             self._bar.close()
         self._bar, self._round = None, -1
 
-    def _open(self, round_: int, total: int) -> tqdm:
+    def _open(self, round_: int, total: int) -> tqdm[NoReturn]:
         from tqdm import tqdm
 
         self._round = round_

@@ -87,7 +87,7 @@ def marching_cubes(
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
         for shape in range(grid.num_shapes)
     ]
-    if not refine_vertices:
+    if not refine_vertices or field is None:
         return [(vertices, faces) for vertices, faces, _, _ in parts]
     evaluate = Evaluator(
         field, grid.resolution, grid.bounds, max_points_per_call, progress, len(grid.rounds)
@@ -164,7 +164,7 @@ def _one_shape(
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
         run, device = _op, _kernel_device(device)
     sizes = (grid.resolution, grid.coarse_resolution)
-    *mesh, problems = run(
+    vertices, faces, edges, ends, problems = run(
         points.to(device), values.to(device), *sizes, level, *grid.bounds, with_edges
     )
     missing, repeated, nan, outside = problems.tolist()
@@ -179,7 +179,8 @@ def _one_shape(
             f"grid lacks {missing} ends of edges that cross its surface: it is not a complete "
             "result of mise()"
         )
-    return tuple(part.to(grid.points.device) for part in mesh)
+    home = grid.points.device
+    return vertices.to(home), faces.to(home), edges.to(home), ends.to(home)
 
 
 def _refine(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 # Lattice coordinates reach the field through float32, which has all integers up to here.
 MAX_RESOLUTION = 2**24
@@ -34,12 +35,12 @@ def check_level(level: float) -> float:
     return number
 
 
-def check_callable(name: str, function: Callable | None) -> None:
+def check_callable(name: str, function: Callable[..., Any] | None) -> None:
     if not callable(function):
         raise TypeError(f"{name} must be callable; got {type(function).__name__}")
 
 
-def check_progress(progress: Callable | None) -> None:
+def check_progress(progress: Callable[..., Any] | None) -> None:
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable or None; got {type(progress).__name__}")
 
