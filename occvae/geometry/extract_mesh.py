@@ -154,7 +154,8 @@ class ProgressBar:
     Rounds of less than half a second pass unseen, and a round that is done leaves no trace.
 
     Example:
-        >>> (ball,) = extract_mesh(field, resolution=1024, progress=ProgressBar())
+        >>> field = lambda points, shape: 0.4 - points.norm(dim=1)
+        >>> (ball,) = extract_mesh(field, resolution=64, progress=ProgressBar())
     """
 
     def __init__(self, label: str = "extract_mesh"):

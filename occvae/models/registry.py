@@ -22,7 +22,13 @@ def register_model(function: Callable[..., nn.Module]) -> Callable[..., nn.Modul
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the architectures that match a shell-style pattern."""
+    """Names of the architectures that match a shell-style pattern.
+
+    Example:
+        >>> import occvae
+        >>> occvae.list_models("pix2vox-?")
+        ['pix2vox-a', 'pix2vox-f']
+    """
     return sorted(fnmatch.filter(_ARCHITECTURES, pattern))
 
 
@@ -45,6 +51,12 @@ def create_model(arch: str, **options) -> nn.Module:
 
     Raises:
         UserError: unknown architecture or option, with the nearest names.
+
+    Example:
+        >>> import occvae
+        >>> model = occvae.create_model("onet", hidden_size=32)
+        >>> model.options["hidden_size"]
+        32
     """
     known = model_options(arch)
     for option in options:

@@ -69,6 +69,13 @@ def marching_cubes(
         TypeError: an argument of the wrong type.
         MemoryError: what it needs does not fit in free memory.
         ImportError: PyMCubes is not installed and there is no kernel.
+
+    Example:
+        >>> dense = torch.full((9, 9, 9), -1.0)  # outside but for the point in the middle
+        >>> dense[4, 4, 4] = 1.0
+        >>> ((vertices, faces),) = marching_cubes(SparseGrid.from_dense(dense))
+        >>> len(vertices), len(faces)  # an octahedron
+        (6, 8)
     """
     level = grid.level if level is None else check_level(level)
     if level != grid.level and grid.coarse_resolution != grid.resolution:

@@ -5,6 +5,8 @@ world to camera coordinates, an intrinsic matrix maps camera coordinates to pixe
 """
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +80,7 @@ def render_views(
     faces: np.ndarray,
     extrinsics: np.ndarray,
     image_size: int,
-    albedo: np.ndarray = (0.65, 0.67, 0.72),
+    albedo: np.ndarray | Sequence[float] = (0.65, 0.67, 0.72),
     supersample: int = 2,
 ) -> np.ndarray:
     """Shaded images of a mesh on white, one for each camera.
@@ -104,7 +106,7 @@ def render_views(
     return np.stack([_downsample(image, image_size, supersample) for image in images])
 
 
-def _embree_scene(vertices: np.ndarray, faces: np.ndarray):
+def _embree_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
@@ -122,7 +124,7 @@ def _camera_rays(image_size: int) -> np.ndarray:
 
 
 def _render_view(
-    scene, directions: np.ndarray, extrinsic: np.ndarray, albedo: np.ndarray
+    scene: Any, directions: np.ndarray, extrinsic: np.ndarray, albedo: np.ndarray
 ) -> np.ndarray:
     """(len(directions), 3) float32 colors in [0, 1]."""
     rotation, translation = extrinsic[:, :3], extrinsic[:, 3]
