@@ -10,6 +10,7 @@ theirs keeps the colors that are stored of partly transparent pixels.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -66,18 +67,18 @@ RULES: dict[str, Rules] = {
 _FIRST_CONVOLUTION = {"pix2vox": "encoder.vgg.0.weight", "pix2voxpp": "encoder.resnet.0.weight"}
 
 
-def recognize(checkpoint: Mapping) -> bool:
+def recognize(checkpoint: Mapping[str, Any]) -> bool:
     """Whether it has the four (or three) state dicts, by name."""
     return {"encoder_state_dict", "decoder_state_dict"} <= checkpoint.keys()
 
 
-def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
+def convert(checkpoint: Mapping[str, Any]) -> tuple[nn.Module, str]:
     """The model as one of ours, and what the file was, in words.
 
     Raises:
         UserError: a model that is none of the four, or tensors that do not fit.
     """
-    state = {}
+    state: dict[str, Tensor] = {}
     for part, key in zip(_PARTS, WEIGHTS, strict=True):
         if key in checkpoint:
             tensors = tensors_of(checkpoint[key], f"its {key}")

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ def stored_points(root: str | Path, split: str, wanted: int) -> int:
     return wanted if not layout or not layout["points"] else min(wanted, layout["points"][0])
 
 
-class ShapeDataset(Dataset):
+class ShapeDataset(Dataset[dict[str, Any]]):
     """Shapes of one split; a sample is addressed by (epoch, index).
 
     Everything random about a sample follows from (seed, epoch, index), so it is the same whichever
@@ -68,7 +68,9 @@ class ShapeDataset(Dataset):
     ):
         self.root = Path(root)
         self.manifest = Manifest.load_complete(root)
-        self.shards = [Shard(root, entry) for entry in self.manifest.shards if entry.split == split]
+        self.shards = [
+            Shard(self.root, entry) for entry in self.manifest.shards if entry.split == split
+        ]
         if not self.shards:
             raise UserError(f"{root}: has no shapes in split {split!r}")
         self._ends = np.cumsum([len(shard) for shard in self.shards])
@@ -85,7 +87,7 @@ class ShapeDataset(Dataset):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, key: tuple[int, ...] | int) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, key: tuple[int, ...] | int) -> dict[str, Any]:
         """The sample of a key: index, (epoch, index) or (epoch, index, views).
 
         Returns:
@@ -103,9 +105,14 @@ class ShapeDataset(Dataset):
         """Shape and dtype of all that a batch of these keys has; as many views in each."""
         count, (_, _, *views) = len(keys), keys[0]
         images = (*views, self.num_views)[0], 3, self.image_size, self.image_size
-        layout = {"index": ((count,), torch.int64), "images": ((count, *images), torch.uint8)}
+        layout: Layout = {
+            "index": ((count,), torch.int64),
+            "images": ((count, *images), torch.uint8),
+        }
         if self.target == "voxels":
-            return layout | {"voxels": ((count, *3 * (self.voxel_resolution,)), torch.bool)}
+            edge = self.voxel_resolution
+            assert edge is not None  # _choose_resolution has found one
+            return layout | {"voxels": ((count, edge, edge, edge), torch.bool)}
         points = (count, self.num_points)
         return layout | {
             "points": ((*points, 3), torch.float32),
@@ -114,7 +121,7 @@ class ShapeDataset(Dataset):
 
     def _sample(
         self, epoch: int, index: int, shard: Shard, local: int, views: int | None = None
-    ) -> dict[str, torch.Tensor | int]:
+    ) -> dict[str, Any]:
         num_views = views or self.num_views
         # What is read as stored is the same for every seed of a run.
         rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])
@@ -151,7 +158,8 @@ class ShapeDataset(Dataset):
             return uniform
         start = self._start(shard.num_near_points, self.num_near_points, rng)
         near = shard.near_points(local, start, self.num_near_points)
-        return tuple(np.concatenate(pair) for pair in zip(uniform, near, strict=True))
+        points, inside = (np.concatenate(pair) for pair in zip(uniform, near, strict=True))
+        return points, inside
 
     def _start(self, stored: int, count: int, rng: np.random.Generator) -> int:
         """The first of a contiguous slice of points; their order is random."""

@@ -71,8 +71,8 @@ def marching_cubes(
         ImportError: PyMCubes is not installed and there is no kernel.
 
     Example:
-        >>> dense = torch.full((9, 9, 9), -1.0)  # outside but for the point in the middle
-        >>> dense[4, 4, 4] = 1.0
+        >>> dense = torch.full((1, 9, 9, 9), -1.0)  # outside but for the point in the middle
+        >>> dense[0, 4, 4, 4] = 1.0
         >>> ((vertices, faces),) = marching_cubes(SparseGrid.from_dense(dense))
         >>> len(vertices), len(faces)  # an octahedron
         (6, 8)

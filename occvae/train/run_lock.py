@@ -5,12 +5,13 @@ import fcntl
 import os
 import socket
 from pathlib import Path
+from typing import TextIO
 
 from occvae.errors import UserError
 
 _NAME = ".lock"
 # A lock ends with the last descriptor of its file that this process closes.
-_held = []
+_held: list[TextIO] = []
 
 
 def lock_run(run: Path) -> None:

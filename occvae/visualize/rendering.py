@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Focal length over sensor width of the renderings of Choy et al. 2016 (3D-R2N2): 35 mm / 32 mm.
 FOCAL_RATIO = 35.0 / 32.0
@@ -23,9 +24,7 @@ _AMBIENT, _KEY, _HEAD = 0.30, 0.50, 0.25
 _KEY_DIRECTION = np.array([-0.5, -0.7, -0.5]) / np.linalg.norm([-0.5, -0.7, -0.5])
 
 
-def orbit_extrinsics(
-    azimuth: np.ndarray, elevation: np.ndarray, distance: np.ndarray
-) -> np.ndarray:
+def orbit_extrinsics(azimuth: ArrayLike, elevation: ArrayLike, distance: ArrayLike) -> np.ndarray:
     """World-to-camera matrices of cameras that look at the origin with +y up.
 
     Args:
