@@ -26,7 +26,7 @@ class Summary(TypedDict):
 
 
 def summarize(
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     categories: Sequence[str],
     *,
     confidence: float = 0.95,
