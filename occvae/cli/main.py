@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from typing import Any
 
 from occvae.cli import convert, data, evaluate, info, reconstruct, view
 from occvae.errors import UserError
@@ -24,10 +25,10 @@ _COMMANDS = {
 class _Parser(argparse.ArgumentParser):
     """Its commands are parsers like it: options are as they are written, not what begins so."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**options, allow_abbrev=False)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """A command refuses by itself what it does not know, and so below its own usage."""
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
