@@ -58,7 +58,7 @@ def main() -> None:
     target = torch.empty_like(source)
     runs = {"copy": lambda: target.copy_(source)}
     runs |= {name: product(name, size, args.device) for name in errors}
-    work = {name: 2 * size**3 / 1e12 for name in runs} | {"copy": 2 * (megabytes << 20) / 1e9}
+    work = dict.fromkeys(runs, 2 * size**3 / 1e12) | {"copy": 2 * (megabytes << 20) / 1e9}
     results = interleave(runs, repeats=args.repeats, device=args.device)
     rows = []
     for name, result in results.items():
