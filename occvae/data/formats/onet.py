@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from occvae.data.formats.binvox import read_binvox
-from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
-from occvae.data.formats.files import (
+from occvae.data.cameras import check_views, unit_cube_extrinsics
+from occvae.data.manifest import SPLITS
+from occvae.data.points import decode_points
+from occvae.data.readers.binvox import read_binvox
+from occvae.data.readers.files import (
     encode_points,
     image_size,
     list_digest,
@@ -18,8 +20,6 @@ from occvae.data.formats.files import (
     read_bytes,
     subfolders,
 )
-from occvae.data.manifest import SPLITS
-from occvae.data.points import decode_points
 from occvae.data.sample import Sample
 from occvae.data.sources import Item, skip_reason
 from occvae.errors import UserError

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from occvae.data.formats.binvox import read_binvox
-from occvae.data.formats.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
-from occvae.data.formats.files import (
+from occvae.data.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
+from occvae.data.manifest import SPLITS
+from occvae.data.readers.binvox import read_binvox
+from occvae.data.readers.files import (
     image_size,
     list_digest,
     name_unlisted,
@@ -18,7 +19,6 @@ from occvae.data.formats.files import (
     read_mat_grid,
     subfolders,
 )
-from occvae.data.manifest import SPLITS
 from occvae.data.sample import Sample
 from occvae.data.sources import Item
 from occvae.errors import UserError

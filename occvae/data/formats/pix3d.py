@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
-from occvae.data.formats.files import (
+from occvae.data.cameras import check_views, unit_cube_extrinsics
+from occvae.data.readers.files import (
     list_digest,
     nothing_usable,
     one_line,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from occvae.data.formats.files import one_line, read_member
 from occvae.data.manifest import OWN_SPLITS, SPLITS
+from occvae.data.readers.files import one_line, read_member
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from occvae.data.build import build_dataset, verify_dataset
-from occvae.data.formats.binvox import write_binvox
 from occvae.data.formats.onet import OccupancyNetworksSource
 from occvae.data.points import dequantize_points
+from occvae.data.readers.binvox import write_binvox
 from occvae.data.shards import Shard
 from occvae.errors import UserError
 from tests.data.formats.scenes import (

@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from occvae.data.build import build_dataset
-from occvae.data.formats.binvox import write_binvox
 from occvae.data.formats.pix2vox import Pix2VoxSource
+from occvae.data.readers.binvox import write_binvox
 from occvae.data.shards import Shard
 from occvae.errors import UserError
 from occvae.images.io import load_image

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from occvae.data.formats.matlab import read_mat_array
 from occvae.data.points import HALF_EXTENT, HALF_PRECISION, quantize_points
+from occvae.data.readers.matlab import read_mat_array
 from occvae.data.sources import Item
 from occvae.errors import UserError
 
