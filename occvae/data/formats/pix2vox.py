@@ -8,15 +8,17 @@ from occvae.data.cameras import check_views, choy_extrinsics, unit_cube_extrinsi
 from occvae.data.manifest import SPLITS
 from occvae.data.readers.binvox import read_binvox
 from occvae.data.readers.files import (
+    describe_error,
     image_size,
+    read_bytes,
+    read_json,
+    read_mat_grid,
+)
+from occvae.data.readers.listings import (
     list_digest,
     name_unlisted,
     nothing_usable,
     numbered,
-    one_line,
-    read_bytes,
-    read_json,
-    read_mat_grid,
     subfolders,
 )
 from occvae.data.sample import Sample
@@ -162,7 +164,7 @@ def _read_cameras(path: Path, count: int) -> np.ndarray:
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         rows = np.array([[float(word) for word in line.split()] for line in lines])
     except (OSError, ValueError) as error:
-        raise UserError(f"{path.name} cannot be read ({one_line(error)})") from None
+        raise UserError(f"{path.name} cannot be read ({describe_error(error)})") from None
     if rows.ndim != 2 or rows.shape[1] < 4 or not np.isfinite(rows).all():
         raise UserError(f"{path.name} has other lines than azimuth elevation in-plane distance fov")
     if len(rows) != count:

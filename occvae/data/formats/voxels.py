@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from occvae.data.manifest import OWN_SPLITS, SPLITS
-from occvae.data.readers.files import one_line, read_member
+from occvae.data.readers.files import describe_error, read_member
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
@@ -114,7 +114,7 @@ def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, l
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # numpy and zipfile raise all sorts of things on damaged files
-        raise UserError(f"{path}: not a readable .npz archive ({one_line(error)})") from None
+        raise UserError(f"{path}: not a readable .npz archive ({describe_error(error)})") from None
     if "voxels" not in content:
         raise UserError(f"{path}: has no 'voxels' array (found {', '.join(found)})")
     grids, edge = _pack_grids(path, content)
