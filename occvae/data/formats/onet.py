@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from occvae.data.cameras import check_views, unit_cube_extrinsics
+from occvae.data.formats import Format, add_published_folder
 from occvae.data.manifest import SPLITS
 from occvae.data.points import decode_points, encode_points
 from occvae.data.readers.binvox import read_binvox
@@ -234,3 +235,10 @@ def _points_of(sample: Sample) -> np.ndarray:
     if sample.points is not None:
         return decode_points(sample.points)[sample.occupancies]
     return np.empty((0, 3))
+
+
+FORMAT = Format(
+    help="preprocessed ShapeNet of Occupancy Networks",
+    add_arguments=add_published_folder,
+    make_source=lambda options: OccupancyNetworksSource(options.root),
+)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from occvae.data.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
+from occvae.data.formats import Format, add_published_folder
 from occvae.data.manifest import SPLITS
 from occvae.data.readers.binvox import read_binvox
 from occvae.data.readers.files import (
@@ -196,3 +197,10 @@ def _intrinsics(width: int, height: int) -> np.ndarray:
     """(3, 3): the sensor's 32 mm are the longer side's, as Blender has it."""
     focal = FOCAL_RATIO * max(width, height)
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+
+
+FORMAT = Format(
+    help="ShapeNetRendering, ShapeNetVox32 and ShapeNet.json, of 3D-R2N2 and Pix2Vox",
+    add_arguments=add_published_folder,
+    make_source=lambda options: Pix2VoxSource.from_folder(options.root),
+)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from occvae.data.cameras import check_views, unit_cube_extrinsics
+from occvae.data.formats import Format, add_published_folder
 from occvae.data.readers.files import describe_error, read_bytes, read_json, read_mat_grid
 from occvae.data.readers.listings import list_digest, nothing_usable
 from occvae.data.sample import Sample
@@ -242,3 +243,10 @@ def _intrinsics(annotation: _Annotation, left: int, top: int, ratio: float) -> n
     matrix = np.array([[focal, 0.0, x], [0.0, focal, y], [0.0, 0.0, 1.0]])
     matrix[:2] *= ratio
     return matrix
+
+
+FORMAT = Format(
+    help="photographs of Pix3D, for testing",
+    add_arguments=add_published_folder,
+    make_source=lambda options: Pix3DSource(options.root),
+)
