@@ -7,6 +7,7 @@ import sys
 from occvae.cli import convert, data, evaluate, info, reconstruct, view
 from occvae.cli.parser import Command, CommandParser
 from occvae.errors import UserError
+from occvae.system.openmp import limit_spinning
 from occvae.system.terminal import escape_what_cannot_be_written, one_line
 
 _COMMANDS: dict[str, tuple[Command, str]] = {
@@ -21,6 +22,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status; mistakes of the user are one line on stderr and status 2."""
+    limit_spinning()  # before anything imports torch
     parser = CommandParser(prog="occvae", description="Images of an object into 3D.")
     parser.add_commands("command", _COMMANDS)
     escape_what_cannot_be_written()
@@ -37,7 +39,3 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
