@@ -8,12 +8,10 @@ from typing import Protocol
 class Command(Protocol):
     """What a module of a command defines."""
 
-    @staticmethod
-    def add_arguments(parser: "CommandParser") -> None:
+    def add_arguments(self, parser: "CommandParser") -> None:
         """Adds what the command takes."""
 
-    @staticmethod
-    def run(options: argparse.Namespace) -> None:
+    def run(self, options: argparse.Namespace) -> None:
         """Runs the command; raises `UserError` for mistakes of the user."""
 
 

@@ -49,4 +49,4 @@ def _suffix(content: bytes) -> str:
     from PIL import Image
 
     with Image.open(io.BytesIO(content)) as image:
-        return image.format.lower()
+        return str(image.format).lower()
