@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +55,11 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
     """One beside each mesh, a gif or png; see `occvae.visualize.turntable`."""
     turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
     for turntable, mesh in zip(turntables, meshes, strict=True):
-        write_output(turntable, functools.partial(write_turntable, mesh=mesh))
+
+        def save(file: Path, mesh: trimesh.Trimesh = mesh) -> None:
+            write_turntable(file, mesh)
+
+        write_output(turntable, save)
     return turntables
 
 
