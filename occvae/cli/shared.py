@@ -1,10 +1,18 @@
 """What several commands share: the model to use, and on what."""
 
+from __future__ import annotations
+
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from occvae.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from occvae.models.protocol import Model
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +21,7 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(path: str | None):
+def load_model(path: str | None) -> tuple[Model, Path]:
     """The model and the folder it came from."""
     from occvae.models import from_pretrained
     from occvae.models.pretrained import find_export
@@ -37,19 +45,19 @@ def trained_on(export: Path) -> str:
     return json.loads(config.read_text())["data"]["root"]
 
 
-def set_precision(model, precision: str | None) -> None:
+def set_precision(model: Model, precision: str | None) -> None:
     from occvae.ops.query_occupancy import PRECISIONS
 
     if precision is None:
         return
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
-    if not hasattr(getattr(model, "decoder", None), "pack"):
+    if not model.has_fused_decoder:
         raise UserError(f"--precision: {model.arch} with these options has no fused decoder")
     model.precision = precision
 
 
-def default_device():
+def default_device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,10 +11,11 @@ theirs keeps the colors that are stored of partly transparent pixels.
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from occvae.convert.checkpoint import Rules, fit, tensors_of
 from occvae.errors import UserError
+from occvae.models.protocol import Model
 from occvae.models.registry import create_model
 
 # 137 pixels are resized to 240, the scale of 128 to 224.
@@ -71,7 +72,7 @@ def recognize(checkpoint: Mapping) -> bool:
     return {"encoder_state_dict", "decoder_state_dict"} <= checkpoint.keys()
 
 
-def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
+def convert(checkpoint: Mapping) -> tuple[Model, str]:
     """The model as one of ours, and what the file was, in words.
 
     Raises:

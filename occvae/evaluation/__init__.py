@@ -17,6 +17,7 @@ from occvae.evaluation.shapes import StoredShapes
 from occvae.evaluation.table import format_table
 from occvae.metrics import summarize
 from occvae.models.inference import check_threshold
+from occvae.models.protocol import Model
 
 __all__ = ["VERSION", "evaluate", "format_table"]
 
@@ -26,7 +27,7 @@ _EXAMPLES = 4  # of the best, of the median and of the worst
 
 
 def evaluate(
-    model,
+    model: Model,
     root: str | Path,
     *,
     split: str = "val",
@@ -78,8 +79,6 @@ def evaluate(
     shapes = raise_together(
         lambda: StoredShapes(root, split, model, num_points=num_points, num_shapes=num_shapes)
     )
-    if not hasattr(model, "reconstruct"):
-        mesh_resolution = None
     settings = Settings(threshold, mesh_resolution, seed, device)
     scores = map_over_ranks(
         shapes.numbers, lambda number: score_shape(model, shapes, number, settings), "evaluate"
@@ -90,27 +89,14 @@ def evaluate(
         "version": VERSION,
         "model": _describe_model(model),
         "data": _describe_data(root, split, shapes),
-        "options": {
-            "num_points": shapes.num_points,
-            "mesh_resolution": mesh_resolution,
-            "threshold": threshold,
-            "threshold_origin": threshold_origin,
-            "seed": seed,
-            "device": device.type,
-            "precision": getattr(model, "precision", None),
-        },
+        "options": _describe_options(model, shapes, settings, threshold_origin),
         "metrics": _summaries([score.metrics for score in scores], shapes.categories),
         "num_empty_meshes": int(sum(score.metrics.get("empty_mesh", 0.0) for score in scores)),
         "controls": _controls(shapes, root, model, scores),
     }
     report["published"] = published_beside(report)
     report["examples"] = _examples(shapes, scores)
-    report["shapes"] = [
-        {"number": number, "id": id, "category": category, "metrics": score.metrics}
-        for number, id, category, score in zip(
-            shapes.numbers, shapes.ids, shapes.categories, scores, strict=True
-        )
-    ]
+    report["shapes"] = _rows(shapes, scores)
     return report
 
 
@@ -120,7 +106,7 @@ def _summaries(scores: list[dict[str, float]], categories: list[str]) -> dict:
     }
 
 
-def _controls(shapes: StoredShapes, root: str | Path, model, scores: list[Score]) -> dict:
+def _controls(shapes: StoredShapes, root: str | Path, model: Model, scores: list[Score]) -> dict:
     if not shapes.voxel_resolution:
         return {}
     has_training = any(entry.split == "train" for entry in shapes.manifest.shards)
@@ -128,10 +114,10 @@ def _controls(shapes: StoredShapes, root: str | Path, model, scores: list[Score]
     return control_summaries(shapes, training, [score.grid for score in scores])
 
 
-def _describe_model(model) -> dict:
+def _describe_model(model: Model) -> dict:
     return {
-        "arch": getattr(model, "arch", type(model).__name__),
-        "options": getattr(model, "options", {}),
+        "arch": model.arch,
+        "options": model.options,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
@@ -147,6 +133,29 @@ def _describe_data(root: str | Path, split: str, shapes: StoredShapes) -> dict:
         "voxel_resolution": shapes.voxel_resolution,
         "num_surface_points": shapes.num_surface_points,
     }
+
+
+def _describe_options(
+    model: Model, shapes: StoredShapes, settings: Settings, threshold_origin: str
+) -> dict:
+    return {
+        "num_points": shapes.num_points,
+        "mesh_resolution": settings.mesh_resolution,
+        "threshold": settings.threshold,
+        "threshold_origin": threshold_origin,
+        "seed": settings.seed,
+        "device": settings.device.type,
+        "precision": model.precision,
+    }
+
+
+def _rows(shapes: StoredShapes, scores: list[Score]) -> list[dict]:
+    return [
+        {"number": number, "id": id, "category": category, "metrics": score.metrics}
+        for number, id, category, score in zip(
+            shapes.numbers, shapes.ids, shapes.categories, scores, strict=True
+        )
+    ]
 
 
 def _examples(shapes: StoredShapes, scores: list[Score]) -> dict[str, list[str]]:

@@ -1,7 +1,6 @@
-"""Occupancy decoders: points and a conditioning vector to logits. Points never see each other.
+"""Occupancy decoders: points and a conditioning vector to logits. Points never see each other."""
 
-A decoder with `pack(conditioning)` is evaluated by the fused kernels of `query_occupancy`.
-"""
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,19 @@ class CbnBlock(nn.Module):
         return features + update
 
 
-class CbnDecoder(nn.Module):
+class FusedDecoder(nn.Module, ABC):
+    """A decoder that the fused kernels of `query_occupancy` evaluate."""
+
+    @abstractmethod
+    def pack(self, conditioning: Tensor, precision: str | None = None) -> PackedDecoder:
+        """The decoder in eval mode for the shapes of conditioning (B, E).
+
+        Args:
+            precision: of the products, "fp32", "fp16" or "bf16"; None for the device's default.
+        """
+
+
+class CbnDecoder(FusedDecoder):
     """The published decoder of Occupancy Networks (Mescheder et al. 2019).
 
     Shapes: points (B, N, 3), conditioning (B, E) -> logits (B, N).

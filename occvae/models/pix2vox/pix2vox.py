@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import (
     ContextMerger,
     MultiScaleMerger,
@@ -14,7 +15,7 @@ from occvae.models.pix2vox.blocks import (
     scaled,
 )
 from occvae.models.pix2vox.encoder import ConvLayer, ViewEncoder, create_backbone
-from occvae.models.pix2vox.voxel_model import VoxelModel, VoxelOutput
+from occvae.models.protocol import VoxelOutput
 from occvae.models.registry import register_model
 
 LAYERS_A = (ConvLayer(512, 3), ConvLayer(512, 3, pool=3), ConvLayer(256, 1))
@@ -33,7 +34,7 @@ CHANNELS_A = (512, 128, 32, 8)
 CHANNELS_F = (128, 64, 32, 8)
 
 
-class Pix2Vox(VoxelModel):
+class Pix2Vox(Pix2VoxBase):
     """Each view is decoded by itself, then the volumes are merged voxel by voxel and refined."""
 
     def encode(self, images: Tensor, view_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
