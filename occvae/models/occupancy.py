@@ -16,6 +16,7 @@ from occvae.models.inference import (
     evaluation_mode,
     resize_images,
 )
+from occvae.models.presets import GENERAL, register_presets
 from occvae.models.protocol import ImplicitModel
 from occvae.models.registry import register_model
 from occvae.ops.field import Field
@@ -239,3 +240,14 @@ def vitocc(
     )
     implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
+
+
+_SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
+_CPU_SMALL_MODELS = {
+    "onet": {"image_size": 96, **_SMALL_DECODER},
+    # Of timm's vision transformers, LeViT learns fastest from scratch: its convolutional stem
+    # spares it learning what neighboring pixels have in common.
+    "vitocc": {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER},
+}
+for _arch, _options in _CPU_SMALL_MODELS.items():
+    register_presets(_arch, {"cpu-small": {**GENERAL["cpu-small"], "model": _options}})
