@@ -128,7 +128,7 @@ class ImplicitModel(Model):
 
 
 class VoxelOutput(NamedTuple):
-    """What a voxel model's `forward` returns, and training looks at."""
+    """What a voxel model's `forward` returns, all of it float32 under autocast, too."""
 
     merged: Tensor
     """(B, R, R, R) probabilities before the refiner."""
