@@ -26,12 +26,13 @@ def load_model(path: str | None) -> tuple[Model, Path]:
     from occvae.models import from_pretrained
     from occvae.models.pretrained import find_export
 
-    if path is None:
+    if path is not None:
+        folder = find_export(path)
+    else:
         runs = [run for run in Path("runs").glob("*") if (run / "last").is_dir()]
         if not runs:
             raise UserError("no trained model in runs/; train one, or give one with --model")
-        path = max(runs, key=lambda run: (run / "last").stat().st_mtime)
-    folder = find_export(path)
+        folder = find_export(max(runs, key=lambda run: (run / "last").stat().st_mtime))
     return from_pretrained(folder), folder
 
 

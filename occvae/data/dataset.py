@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from occvae.images.io import WHITE
 Batch = dict[str, torch.Tensor]
 
 
-class ShapeDataset(Dataset):
+class ShapeDataset(Dataset[dict[str, Any]]):
     """Shapes of one split; a sample is addressed by (epoch, index).
 
     Everything random about a sample follows from (seed, epoch, index), so it is the same whichever
@@ -52,7 +53,9 @@ class ShapeDataset(Dataset):
     ):
         self.root = Path(root)
         self.manifest = Manifest.load_complete(root)
-        self.shards = [Shard(root, entry) for entry in self.manifest.shards if entry.split == split]
+        self.shards = [
+            Shard(self.root, entry) for entry in self.manifest.shards if entry.split == split
+        ]
         if not self.shards:
             raise UserError(f"{root}: has no shapes in split {split!r}")
         self._ends = np.cumsum([len(shard) for shard in self.shards])
@@ -71,7 +74,7 @@ class ShapeDataset(Dataset):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, key: tuple[int, ...] | int) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, key: tuple[int, ...] | int) -> dict[str, Any]:
         """The sample of a key: index, (epoch, index) or (epoch, index, views).
 
         Returns:
@@ -88,7 +91,10 @@ class ShapeDataset(Dataset):
         """Shape and dtype of all that a batch of these keys has; as many views in each."""
         count, (_, _, *views) = len(keys), keys[0]
         images = (*views, self.num_views)[0], 3, self.image_size, self.image_size
-        layout = {"index": ((count,), torch.int64), "images": ((count, *images), torch.uint8)}
+        layout: Layout = {
+            "index": ((count,), torch.int64),
+            "images": ((count, *images), torch.uint8),
+        }
         if self.target is None:
             return layout
         return layout | {
@@ -98,7 +104,7 @@ class ShapeDataset(Dataset):
 
     def _sample(
         self, epoch: int, index: int, shard: Shard, local: int, views: int | None = None
-    ) -> dict[str, torch.Tensor | int]:
+    ) -> dict[str, Any]:
         num_views = views or self.num_views
         # What is read as stored is the same for every seed of a run.
         rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])

@@ -4,7 +4,9 @@ means and intervals by category, beside controls and published figures.
 `macro` is the mean over categories of the mean over shapes, `micro` the mean over shapes.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ def evaluate(
     num_shapes: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> dict | None:
+) -> dict[str, Any] | None:
     """Scores a model on one split, from the first view of each shape.
 
     Several ranks (see `ranks.processes`) share the shapes, and the first has the report. A shape's
@@ -100,21 +102,25 @@ def evaluate(
     return report
 
 
-def _summaries(scores: list[dict[str, float]], categories: list[str]) -> dict:
+def _summaries(scores: list[dict[str, float]], categories: list[str]) -> dict[str, Any]:
     return {
         name: summarize([metrics[name] for metrics in scores], categories) for name in scores[0]
     }
 
 
-def _controls(shapes: StoredShapes, root: str | Path, model: Model, scores: list[Score]) -> dict:
+def _controls(
+    shapes: StoredShapes, root: str | Path, model: Model, scores: list[Score]
+) -> dict[str, Any]:
     if not shapes.voxel_resolution:
         return {}
     has_training = any(entry.split == "train" for entry in shapes.manifest.shards)
     training = StoredShapes(root, "train", model) if has_training else None
-    return control_summaries(shapes, training, [score.grid for score in scores])
+    return control_summaries(
+        shapes, training, [score.grid for score in scores if score.grid is not None]
+    )
 
 
-def _describe_model(model: Model) -> dict:
+def _describe_model(model: Model) -> dict[str, Any]:
     return {
         "arch": model.arch,
         "options": model.options,
@@ -122,7 +128,7 @@ def _describe_model(model: Model) -> dict:
     }
 
 
-def _describe_data(root: str | Path, split: str, shapes: StoredShapes) -> dict:
+def _describe_data(root: str | Path, split: str, shapes: StoredShapes) -> dict[str, Any]:
     return {
         "root": str(root),
         "source": shapes.manifest.source,
@@ -137,7 +143,7 @@ def _describe_data(root: str | Path, split: str, shapes: StoredShapes) -> dict:
 
 def _describe_options(
     model: Model, shapes: StoredShapes, settings: Settings, threshold_origin: str
-) -> dict:
+) -> dict[str, Any]:
     return {
         "num_points": shapes.num_points,
         "mesh_resolution": settings.mesh_resolution,
@@ -149,7 +155,7 @@ def _describe_options(
     }
 
 
-def _rows(shapes: StoredShapes, scores: list[Score]) -> list[dict]:
+def _rows(shapes: StoredShapes, scores: list[Score]) -> list[dict[str, Any]]:
     return [
         {"number": number, "id": id, "category": category, "metrics": score.metrics}
         for number, id, category, score in zip(
@@ -164,7 +170,7 @@ def _examples(shapes: StoredShapes, scores: list[Score]) -> dict[str, list[str]]
     order = np.argsort([-score.metrics[first] for score in scores], kind="stable")
     count = min(_EXAMPLES, len(order) // 3)
     start = (len(order) - count) // 2
-    places = {
+    places: dict[str, Iterable[int]] = {
         "best": order[:count],
         "median": order[start : start + count],
         "worst": order[len(order) - count :],

@@ -1,6 +1,7 @@
 """The examples of a report as images and meshes, for a page to look at."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,11 @@ _TRUTH_SAMPLES = 100_000
 
 
 def write_page(
-    path: Path, report: dict, model: Model, root: str | Path, device: str | torch.device = "cpu"
+    path: Path,
+    report: dict[str, Any],
+    model: Model,
+    root: str | Path,
+    device: str | torch.device = "cpu",
 ) -> None:
     """The report of `evaluate` as an HTML page, with its examples in 3D.
 
@@ -42,7 +47,9 @@ def write_page(
     write_report(path, report, cases)
 
 
-def _example(model: Model, shapes: StoredShapes, row: dict, settings: Settings) -> dict:
+def _example(
+    model: Model, shapes: StoredShapes, row: dict[str, Any], settings: Settings
+) -> dict[str, Any]:
     """What `Case` is made of."""
     number = row["number"]
     images = shapes.images(number)

@@ -58,7 +58,8 @@ class Score:
 def score_shape(model: Model, shapes: StoredShapes, number: int, settings: Settings) -> Score:
     """All metrics that the dataset has the truth for and the model an answer."""
     images = shapes.images(number).to(settings.device)
-    metrics, grid = {}, None
+    metrics: dict[str, float] = {}
+    grid = None
     if shapes.num_points:
         points, occupied = shapes.points(number)
         metrics |= _point_metrics(model, images, points, occupied, settings)
@@ -123,7 +124,7 @@ def _mesh_metrics(
         inside = _contains(mesh, points, settings.device)
     if not shapes.num_surface_points:
         metrics = {"empty": float(len(mesh.faces) == 0)}
-        if occupied is not None:
+        if inside is not None and occupied is not None:
             metrics["iou"] = occupancy_iou(inside, occupied)
     else:
         metrics = measure_mesh(

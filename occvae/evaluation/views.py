@@ -6,6 +6,7 @@ evaluated shapes; the four thresholds of which papers print the best are given o
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ def evaluate_views(
     num_shapes: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> dict | None:
+) -> dict[str, Any] | None:
     """Scores a model from the first 1, 2, ... views of each shape of a split.
 
     Args:
@@ -103,7 +104,7 @@ def _score(
     return scores
 
 
-def format_views_table(report: dict, *, published: bool) -> str:
+def format_views_table(report: dict[str, Any], *, published: bool) -> str:
     """The report as a plain text table.
 
     Args:
@@ -128,7 +129,7 @@ def format_views_table(report: dict, *, published: bool) -> str:
     return "\n".join(text)
 
 
-def _own_lines(rows: list[dict]) -> dict[str, list[float]]:
+def _own_lines(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Title and means of each line, from the summaries by number of views."""
 
     def means(metric: str, key: str) -> list[float]:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from occvae.ops.validation import suitable_coarse_resolution
 if TYPE_CHECKING:
     import trimesh
 
-    from occvae.ops.mise import Progress
+    from occvae.ops.field import Progress
 
 
 _warned: set[type] = set()
@@ -214,7 +214,7 @@ def vitocc(
     encoder: str = "vit_small_patch16_224",
     pretrained: bool = False,
     encoder_weights: str | None = None,
-    encoder_options: dict | None = None,
+    encoder_options: dict[str, Any] | None = None,
     image_size: int = 224,
     embedding_size: int = 256,
     decoder: str = "cbn",

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from occvae.errors import UserError
 from occvae.models.protocol import Model
@@ -13,7 +14,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 RUN_EXPORTS = ("best", "last")
 
 
-def save_pretrained(model: Model, folder: str | Path, **metadata) -> None:
+def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
     """Writes a model so that `from_pretrained` and safetensors readers can load it.
 
     Args:

@@ -152,14 +152,12 @@ class VoxelModel(Model):
 
     target = "voxels"
 
-    def __init__(self, *, resolution: int, **settings):
+    def __init__(self, *, resolution: int, **settings: Any):
         super().__init__(**settings)
         self.resolution = resolution
 
     @torch.no_grad()
-    def predict_voxels(
-        self, images: Tensor, resolution: int | None = None, **views: Tensor | None
-    ) -> Tensor:
+    def predict_voxels(self, images: Tensor, resolution: int | None = None, **views: Any) -> Tensor:
         """Probabilities (B, R, R, R), in eval mode.
 
         Args:
@@ -171,7 +169,7 @@ class VoxelModel(Model):
             return resample(self(images, **views).refined, resolution)
 
     @torch.no_grad()
-    def predict_points(self, images: Tensor, points: Tensor, **views: Tensor | None) -> Tensor:
+    def predict_points(self, images: Tensor, points: Tensor, **views: Any) -> Tensor:
         """Logits (B, N) at points (B, N, 3), of the interpolated probabilities."""
         return sample_volume(self.predict_voxels(images, **views), points).logit(_SURE)
 
@@ -186,7 +184,7 @@ class VoxelModel(Model):
         progress: Progress | None = None,
         refine_vertices: int = 0,
         normals: bool = False,
-        **views: Tensor | None,
+        **views: Any,
     ) -> list[trimesh.Trimesh]:
         """One mesh for each item of images (B, V, 3, H, W).
 
@@ -217,7 +215,7 @@ class VoxelModel(Model):
         threshold: float | None = None,
         blocks: bool = False,
         progress: Progress | None = None,
-        **extraction,
+        **extraction: Any,
     ) -> list[trimesh.Trimesh]:
         """Meshes of volumes (B, R, R, R) of probabilities, with the arguments of `reconstruct`."""
         threshold = self.threshold if threshold is None else threshold
@@ -277,7 +275,7 @@ class VariationalModel(VoxelModel):
         """Hypotheses (B, num_samples, R, R, R) of what images (B, V, 3, H, W) show."""
 
     def predict_uncertainty(
-        self, images: Tensor, num_samples: int = 16, **options
+        self, images: Tensor, num_samples: int = 16, **options: Any
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over hypotheses, (B, R, R, R) each.
 

@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from occvae.errors import UserError
 from occvae.models.protocol import Model
@@ -32,7 +33,7 @@ def model_options(arch: str) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(_ARCHITECTURES[arch]).parameters)
 
 
-def create_model(arch: str, **options) -> Model:
+def create_model(arch: str, **options: Any) -> Model:
     """Builds an architecture.
 
     Args:

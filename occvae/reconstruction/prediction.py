@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,15 +71,18 @@ def _extract(
 ) -> list[list[trimesh.Trimesh]]:
     """The meshes of each object as they come, one or one for each hypothesis."""
     surface = (settings.resolution, settings.threshold)
-    options = dict(
-        progress=progress, refine_vertices=settings.refine_vertices, normals=settings.normals
-    )
+    options: dict[str, Any] = {
+        "progress": progress,
+        "refine_vertices": settings.refine_vertices,
+        "normals": settings.normals,
+    }
     if settings.num_samples is not None:
         assert isinstance(model, VariationalModel)
-        options["blocks"] = settings.blocks
+        samples = (
+            _sample(model, item, settings.num_samples, settings.seed) for item in images.split(1)
+        )
         return [
-            model.mesh(_sample(model, item, settings), *surface, **options)
-            for item in images.split(1)
+            model.mesh(volumes, *surface, blocks=settings.blocks, **options) for volumes in samples
         ]
     if settings.blocks:
         assert isinstance(model, VoxelModel)
@@ -102,13 +105,14 @@ def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:
     points = torch.as_tensor(np.array(mesh.vertices), dtype=torch.float32)
     values = sample_volume(stds.float().cpu()[None], points[None])[0].double().numpy()
     colors = np.stack([np.interp(values, _RAMP_AT, channel) for channel in _RAMP.T], axis=-1)
-    mesh.visual.vertex_colors = np.round(colors).astype(np.uint8)
+    visual: Any = mesh.visual
+    visual.vertex_colors = np.round(colors).astype(np.uint8)
     return values
 
 
-def _sample(model: VariationalModel, item: Tensor, settings: ReconstructionSettings) -> Tensor:
-    generator = torch.Generator(item.device).manual_seed(settings.seed)
-    samples = model.predict_samples(item, settings.num_samples, generator=generator)
+def _sample(model: VariationalModel, item: Tensor, num_samples: int, seed: int) -> Tensor:
+    generator = torch.Generator(item.device).manual_seed(seed)
+    samples = model.predict_samples(item, num_samples, generator=generator)
     return check_probabilities(samples)[0]
 
 

@@ -80,7 +80,7 @@ class Engine:
             self._scale = self._own_loss_scale(GradScalerState(*state["loss_scale"]))
         zero_state.create_moments(self._engine, self._updates)
         if step:
-            zero_state.set_moments(self._engine, moments)
+            zero_state.set_moments(self._engine, moments or {})
 
     def _own_loss_scale(self, scale: GradScalerState) -> GradScalerState:
         """In place of DeepSpeed's for autocast, which clips gradients that are still scaled.

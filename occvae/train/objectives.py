@@ -98,7 +98,7 @@ class VoxelObjective:
         loss = voxel_loss(output.refined, batch["voxels"], self.optim.dice_weight)
         if output.merged is not output.refined:
             loss = loss + voxel_loss(output.merged, batch["voxels"], self.optim.dice_weight)
-        if output.mean is None:
+        if output.mean is None or output.log_variance is None:
             return loss, {}
         kl = kl_divergence(output.mean, output.log_variance)
         # The seed's sum over the batch makes the weight depend on how many shapes are in it.

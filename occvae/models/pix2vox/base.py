@@ -1,10 +1,13 @@
 """What the models of the family have in common: the way from views to one volume."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from occvae.models.inference import check_images, resize_images
 from occvae.models.pix2vox.blocks import merge
+from occvae.models.pix2vox.encoder import ViewEncoder
 from occvae.models.protocol import MultiViewModel, VoxelOutput
 
 
@@ -26,11 +29,11 @@ class Pix2VoxBase(MultiViewModel):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: ViewEncoder,
         decoder: nn.Module,
         merger: nn.Module | None,
         refiner: nn.Module | None,
-        **settings,
+        **settings: Any,
     ):
         super().__init__(**settings)
         self.encoder, self.decoder = encoder, decoder
@@ -53,6 +56,7 @@ class Pix2VoxBase(MultiViewModel):
         if mask.shape[1] == 1:
             # The weight of a single view is 1, whatever the merger says.
             return self._refine(volumes.squeeze(1))
+        assert self.merger is not None
         scores = self.merger(torch.cat([maps, volumes.to(maps.dtype)], dim=1))
         return self._refine(merge(volumes.squeeze(1), scores.squeeze(1), mask))
 

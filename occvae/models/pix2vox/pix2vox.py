@@ -1,6 +1,7 @@
 """Pix2Vox (Xie et al., ICCV 2019) and Pix2Vox++ (Xie et al., IJCV 2020)."""
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -83,7 +84,7 @@ def _pix2vox(
     threshold: float,
     background_gray: int,
     legacy_init: bool = False,
-    **seeing,
+    **seeing: Any,
 ) -> Pix2Vox:
     encoder = build_encoder(layers, activation, image_size=image_size, width=width, **seeing)
     if legacy_init:

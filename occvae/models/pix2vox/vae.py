@@ -1,6 +1,6 @@
 """Pix2Vox-VAE: a distribution over objects that look like the views, and one over all objects."""
 
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
         **parts: see `Pix2VoxBase`.
     """
 
-    def __init__(self, *, latent_size: int, fusion: str, parity: bool, **parts):
+    def __init__(self, *, latent_size: int, fusion: str, parity: bool, **parts: Any):
         super().__init__(**parts)
         num_features = self.encoder.num_features
         self.to_mean = nn.Linear(num_features, latent_size)
@@ -124,12 +124,24 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
 
     @overload
     def reconstruct(
-        self, images: Tensor, *arguments, num_samples: None = None, **options
+        self,
+        images: Tensor,
+        resolution: int = ...,
+        threshold: float | None = ...,
+        *,
+        num_samples: None = ...,
+        **options: Any,
     ) -> "list[trimesh.Trimesh]": ...
 
     @overload
     def reconstruct(
-        self, images: Tensor, *arguments, num_samples: int, **options
+        self,
+        images: Tensor,
+        resolution: int = ...,
+        threshold: float | None = ...,
+        *,
+        num_samples: int,
+        **options: Any,
     ) -> "list[list[trimesh.Trimesh]]": ...
 
     def reconstruct(
@@ -140,8 +152,8 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
         *,
         num_samples: int | None = None,
         view_mask: Tensor | None = None,
-        **options,
-    ):
+        **options: Any,
+    ) -> "list[trimesh.Trimesh] | list[list[trimesh.Trimesh]]":
         """As `VoxelModel.reconstruct`; with `num_samples` a list of hypotheses for each item."""
         surface = (resolution, threshold)
         if num_samples is None:
