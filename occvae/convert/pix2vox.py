@@ -64,7 +64,7 @@ RULES: dict[str, Rules] = {
     "pix2voxpp-a": (*_RESNET, *_ENCODER, *_DECODER, *_MULTI_SCALE_MERGER, *_REFINER),
     "pix2voxpp-f": (*_RESNET, *_ENCODER, *_DECODER, *_MULTI_SCALE_MERGER),
 }
-_FIRST_CONVOLUTION = {"pix2vox": "encoder.vgg.0.weight", "pix2voxpp": "encoder.resnet.0.weight"}
+_FIRST_CONVOLUTIONS = ("encoder.vgg.0.weight", "encoder.resnet.0.weight")
 
 
 def recognize(checkpoint: Mapping) -> bool:
@@ -84,7 +84,7 @@ def convert(checkpoint: Mapping) -> tuple[Model, str]:
             tensors = tensors_of(checkpoint[key], f"its {key}")
             state |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
     arch = architecture(state)
-    first = _FIRST_CONVOLUTION[arch.split("-")[0]]
+    first = next(name for name in _FIRST_CONVOLUTIONS if name in state)
     if state[first].dim() == 4:  # of another shape, it is refused when it is fitted
         state[first] = state[first].flip(1)
     model = fit(
