@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from occvae.data.dataset import Batch, Layout, ShapeDataset
+from occvae.data.dataset import Batch, ShapeDataset
+from occvae.data.targets import Layout
 from occvae.errors import UserError
 
 _PREFETCHED = 4  # batches of each worker

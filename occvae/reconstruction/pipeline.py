@@ -14,6 +14,7 @@ from occvae.errors import UserError
 from occvae.geometry.extract_mesh import ProgressBar
 from occvae.geometry.mesh_checks import check_mesh
 from occvae.images.preprocess import prepare_image
+from occvae.models.protocol import Model
 from occvae.reconstruction.files import (
     OutputError,
     hypothesis_paths,
@@ -37,7 +38,7 @@ class _Object(NamedTuple):
 
 
 def reconstruct_files(
-    model,
+    model: Model,
     images: list[list[str | Path]],
     outputs: list[Path],
     settings: ReconstructionSettings | None = None,
@@ -77,7 +78,9 @@ def reconstruct_files(
 
 
 class _Run:
-    def __init__(self, model, settings: ReconstructionSettings, device: torch.device, total: int):
+    def __init__(
+        self, model: Model, settings: ReconstructionSettings, device: torch.device, total: int
+    ):
         self.model, self.settings, self.device = model, settings, device
         self.total, self.done, self.failed = total, 0, []
 
@@ -146,7 +149,7 @@ class _Run:
 
 
 def _read(
-    images: list[str | Path], output: Path, model, settings: ReconstructionSettings
+    images: list[str | Path], output: Path, model: Model, settings: ReconstructionSettings
 ) -> _Object:
     prepared = [
         prepare_image(image, model.image_size, settings.background, model.background_gray)
