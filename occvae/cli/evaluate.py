@@ -135,7 +135,7 @@ def _count_trained_on(folder: Path, report: dict[str, Any]) -> int | None:
     from occvae.data.dataset import ShapeDataset
 
     try:
-        training = ShapeDataset(trained_on(folder), "train", image_size=8, num_points=8)
+        training = ShapeDataset(trained_on(folder), "train", image_size=8)
     except UserError:
         return None
     return len({shape["id"] for shape in report["shapes"]} & set(training.ids))

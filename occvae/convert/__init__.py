@@ -5,12 +5,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from occvae.convert import occupancy_networks, pix2vox
 from occvae.convert.checkpoint import holds_tensors, read_checkpoint
 from occvae.errors import UserError
 from occvae.models.pretrained import CONFIG, save_pretrained
+from occvae.models.protocol import Model
 from occvae.system.atomic_write import check_writable
 
 # Each has WEIGHTS, TRAINING_STATE, SPLITS, recognize(checkpoint) and convert(checkpoint).
@@ -20,7 +19,7 @@ SOURCES = (occupancy_networks, pix2vox)
 class Conversion(NamedTuple):
     """What became of a file."""
 
-    model: nn.Module
+    model: Model
     origin: str
     """The system and layout that it came from."""
     splits: str

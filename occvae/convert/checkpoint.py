@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from occvae.errors import UserError
+from occvae.models.protocol import Model
 
 # (pattern of a whole foreign name, our name): `re` replacement syntax.
 Rules = tuple[tuple[str, str], ...]
@@ -106,9 +107,7 @@ def places(names: Iterable[str], rules: Rules) -> tuple[dict[str, str], list[str
     return placed, left_over
 
 
-def fit(
-    build: Callable[[], nn.Module], state: Mapping[str, Tensor], rules: Rules, what: str
-) -> nn.Module:
+def fit(build: Callable[[], Model], state: Mapping[str, Tensor], rules: Rules, what: str) -> Model:
     """The model that `build` makes, with every tensor of a foreign state in its place.
 
     Trailing dimensions of size 1, as of convolutions over single points, may be there or not.

@@ -7,10 +7,11 @@ layout differs in the names and shapes of the conditional batch norm's affine ma
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from occvae.convert.checkpoint import PREFIXES, Rules, fit, tensors_of
 from occvae.errors import UserError
+from occvae.models.protocol import Model
 from occvae.models.registry import create_model
 
 THRESHOLD = 0.2  # the published one
@@ -48,7 +49,7 @@ def recognize(checkpoint: Mapping[str, Any]) -> bool:
     return not state.keys().isdisjoint({f"{prefix}decoder.fc_p.weight" for prefix in PREFIXES})
 
 
-def convert(checkpoint: Mapping[str, Any]) -> tuple[nn.Module, str]:
+def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
     """The model as our `onet`, and what the file was, in words.
 
     Raises:

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from occvae.data.dataset import Batch, Layout, ShapeDataset
+from occvae.data.dataset import Batch, ShapeDataset
+from occvae.data.targets import Layout
 from occvae.errors import UserError
 
 _PREFETCHED = 4  # batches of each worker

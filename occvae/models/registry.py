@@ -4,15 +4,15 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable
-
-from torch import nn
+from typing import Any
 
 from occvae.errors import UserError
+from occvae.models.protocol import Model
 
-_ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {}
+_ARCHITECTURES: dict[str, Callable[..., Model]] = {}
 
 
-def register_model(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def register_model(function: Callable[..., Model]) -> Callable[..., Model]:
     """Decorator: the function's name, with hyphens for underscores, becomes an architecture."""
     name = function.__name__.replace("_", "-")
     if name in _ARCHITECTURES:
@@ -39,7 +39,7 @@ def model_options(arch: str) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(_ARCHITECTURES[arch]).parameters)
 
 
-def create_model(arch: str, **options) -> nn.Module:
+def create_model(arch: str, **options: Any) -> Model:
     """Builds an architecture.
 
     Args:

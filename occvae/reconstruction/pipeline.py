@@ -15,6 +15,7 @@ from occvae.errors import UserError
 from occvae.geometry.extract_mesh import ProgressBar
 from occvae.geometry.mesh_checks import check_mesh
 from occvae.images.preprocess import prepare_image
+from occvae.models.protocol import Model
 from occvae.reconstruction.files import (
     OutputError,
     hypothesis_paths,
@@ -38,7 +39,7 @@ class _Object(NamedTuple):
 
 
 def reconstruct_files(
-    model,
+    model: Model,
     images: Sequence[Sequence[str | Path]],
     outputs: list[Path],
     settings: ReconstructionSettings | None = None,
@@ -78,7 +79,9 @@ def reconstruct_files(
 
 
 class _Run:
-    def __init__(self, model, settings: ReconstructionSettings, device: torch.device, total: int):
+    def __init__(
+        self, model: Model, settings: ReconstructionSettings, device: torch.device, total: int
+    ):
         self.model, self.settings, self.device = model, settings, device
         self.total, self.done = total, 0
         self.failed: list[str | Path] = []
@@ -148,7 +151,7 @@ class _Run:
 
 
 def _read(
-    images: Sequence[str | Path], output: Path, model, settings: ReconstructionSettings
+    images: Sequence[str | Path], output: Path, model: Model, settings: ReconstructionSettings
 ) -> _Object:
     prepared = [
         prepare_image(image, model.image_size, settings.background, model.background_gray)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from occvae.errors import UserError
@@ -13,6 +14,35 @@ from occvae.models.registry import model_options
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+# Numbers of a `TrainConfig` by their full names.
+_POSITIVE = (
+    "data.num_points",
+    "data.num_views",
+    "optim.steps",
+    "optim.batch_size",
+    "optim.accumulation_steps",
+    "optim.lr",
+    "log_every",
+    "validate_every",
+    "validate_shapes",
+    "validate_points",
+    "save_every",
+    "keep_checkpoints",
+)
+_NOT_NEGATIVE = (
+    "data.num_near_points",
+    "data.num_workers",
+    "optim.weight_decay",
+    "optim.warmup_steps",
+    "optim.clip_norm",
+    "optim.dice_weight",
+    "optim.kl_weight",
+    "optim.kl_warmup_steps",
+    "optim.free_nats",
+    "seed",
+    "profile_steps",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,39 +128,12 @@ class TrainConfig:
     """Weights & Biases project that the metrics also go to."""
 
     def __post_init__(self) -> None:
-        positive = {
-            "data.num_points": self.data.num_points,
-            "data.num_views": self.data.num_views,
-            "optim.steps": self.optim.steps,
-            "optim.batch_size": self.optim.batch_size,
-            "optim.accumulation_steps": self.optim.accumulation_steps,
-            "optim.lr": self.optim.lr,
-            "log_every": self.log_every,
-            "validate_every": self.validate_every,
-            "validate_shapes": self.validate_shapes,
-            "validate_points": self.validate_points,
-            "save_every": self.save_every,
-            "keep_checkpoints": self.keep_checkpoints,
-        }
-        for name, value in positive.items():
-            if not 0 < value < math.inf:
-                raise UserError(f"{name} must be positive, got {value}")
-        not_negative = {
-            "data.num_near_points": self.data.num_near_points,
-            "data.num_workers": self.data.num_workers,
-            "optim.weight_decay": self.optim.weight_decay,
-            "optim.warmup_steps": self.optim.warmup_steps,
-            "optim.clip_norm": self.optim.clip_norm,
-            "optim.dice_weight": self.optim.dice_weight,
-            "optim.kl_weight": self.optim.kl_weight,
-            "optim.kl_warmup_steps": self.optim.kl_warmup_steps,
-            "optim.free_nats": self.optim.free_nats,
-            "seed": self.seed,
-            "profile_steps": self.profile_steps,
-        }
-        for name, value in not_negative.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name} must not be negative, got {value}")
+        for name in _POSITIVE:
+            if not 0 < attrgetter(name)(self) < math.inf:
+                raise UserError(f"{name} must be positive, got {attrgetter(name)(self)}")
+        for name in _NOT_NEGATIVE:
+            if not 0 <= attrgetter(name)(self) < math.inf:
+                raise UserError(f"{name} must not be negative, got {attrgetter(name)(self)}")
         if self.data.min_views is not None and not 1 <= self.data.min_views <= self.data.num_views:
             raise UserError(
                 f"data.min_views must be from 1 to data.num_views={self.data.num_views}, "

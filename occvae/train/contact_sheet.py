@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from occvae.data.dataset import ShapeDataset
 from occvae.geometry.voxels_to_mesh import grid_mesh
 from occvae.images.io import load_image
+from occvae.models.protocol import Model, VariationalModel
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 
 TILE = 160
@@ -16,13 +17,13 @@ HEADINGS = ("input", "truth", "prediction", "truth, behind", "prediction, behind
 
 
 def write_contact_sheet(
-    path: Path, model, dataset: ShapeDataset, device: torch.device, num_shapes: int = 6
+    path: Path, model: Model, dataset: ShapeDataset, device: torch.device, num_shapes: int = 6
 ) -> None:
     """A PNG with one row a shape: input view, truth and prediction from its camera and from behind.
 
     Args:
         path: of the PNG; its folder is made if absent.
-        model: with `predict_voxels` and `threshold`.
+        model: on the device.
         dataset: shapes are taken evenly spread over it, first view each.
         device: of the model.
         num_shapes: rows.
@@ -38,12 +39,14 @@ def write_contact_sheet(
     _with_headings(np.concatenate(rows)).save(path)
 
 
-def write_prior_sheet(path: Path, model, device: torch.device, num_shapes: int = 12) -> None:
+def write_prior_sheet(
+    path: Path, model: VariationalModel, device: torch.device, num_shapes: int = 12
+) -> None:
     """A PNG with objects that a variational model invents, four in a row.
 
     Args:
         path: of the PNG; its folder is made if absent.
-        model: with `sample` and `threshold`.
+        model: on the device.
         device: of the model.
         num_shapes: a multiple of 4. Their latents are the same every time.
     """

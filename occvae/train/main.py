@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
+from occvae.models.presets import list_presets
 from occvae.models.registry import list_models, model_options
 from occvae.system import terminal as console
 from occvae.system.atomic_write import write_whole
@@ -36,7 +37,7 @@ from occvae.train.failures import (
     place,
 )
 from occvae.train.launch import complete_environment
-from occvae.train.presets import PRESETS, make_preset
+from occvae.train.presets import make_preset
 from occvae.train.run_lock import lock_run
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--arch", help=f"architecture: {', '.join(list_models())}; default vitocc")
     parser.add_argument(
-        "--preset", help=f"{', '.join(PRESETS)}; default chooses by whether there is a GPU"
+        "--preset", help=f"{', '.join(list_presets())}; default chooses by whether there is a GPU"
     )
     parser.add_argument("--data", help="dataset folder; short for data.root=FOLDER")
     parser.add_argument("--out", help="run folder; default the next free runs/ARCH")

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch.utils.data import default_collate
 
-from occvae.data.dataset import Batch, ShapeDataset, stored_points
+from occvae.data.dataset import Batch, ShapeDataset
 from occvae.data.loader import StepSampler, load_batches
+from occvae.data.targets import stored_points
 from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
+from occvae.models.protocol import Model, VariationalModel
 from occvae.models.registry import create_model
 from occvae.ops.voxel_iou import voxel_iou
 from occvae.train import parallel
@@ -72,7 +74,7 @@ class Trainer:
         self._loss: torch.Tensor | None = None
         self._indices: list[int] = []
 
-    def _create_model(self) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
+    def _create_model(self) -> tuple[Model, list[torch.nn.Module]]:
         """And its frozen parts."""
         model = create_model(self.config.arch, **self.config.model)
         return model, _freeze(model, self.config.frozen)
@@ -247,7 +249,7 @@ class Trainer:
 
         parallel.from_first_rank(write)
 
-    def _export(self, model: torch.nn.Module, name: str, **metrics: float) -> None:
+    def _export(self, model: Model, name: str, **metrics: float) -> None:
         splits = self.train_set.manifest.splits
         save_pretrained(model, self.run / name, step=self.progress.step, splits=splits, **metrics)
 
@@ -317,7 +319,7 @@ class Trainer:
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
 
     @torch.no_grad()
-    def _validate_shape(self, model: torch.nn.Module, number: int) -> torch.Tensor:
+    def _validate_shape(self, model: Model, number: int) -> torch.Tensor:
         """Sum and count of IoUs; without autocast, by the numbers that `occvae evaluate` prints."""
         batch = to_device(default_collate([self.validation_set[0, number]]), self.device)
         iou = self._iou(self.objective.predict(model, batch), batch)
@@ -330,7 +332,7 @@ class Trainer:
             part.eval()
 
     def _finish_validation(
-        self, model: torch.nn.Module, logger: RunLogger, iou_sum: float, count: float
+        self, model: Model, logger: RunLogger, iou_sum: float, count: float
     ) -> None:
         step, iou = self.progress.step, iou_sum / count
         best = iou > self.progress.best_iou
@@ -341,7 +343,7 @@ class Trainer:
             logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
             sheet = self.run / "samples" / f"step-{step:07d}.png"
             write_contact_sheet(sheet, model, self.validation_set, self.device)
-            if hasattr(model, "sample"):
+            if isinstance(model, VariationalModel):
                 write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), model, self.device)
             if best:
                 self._export(model, "best", val_iou=iou)
@@ -366,16 +368,14 @@ class Trainer:
 
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
         data, train = self.config.data, split == "train"
+        num_near_points = data.num_near_points if train else 0
         return ShapeDataset(
             data.root,
             split,
             image_size=self.model.image_size,
             background_gray=self.model.background_gray,
-            num_points=num_points,
-            num_near_points=data.num_near_points if train else 0,
             num_views=num_views,
-            voxel_resolution=self.model.resolution if self.model.target == "voxels" else None,
-            target=self.model.target,
+            target=self.objective.data_target(self.model, num_points, num_near_points),
             train=train,
             augment=train and data.augment,
             seed=self.config.seed,

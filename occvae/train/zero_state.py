@@ -7,13 +7,14 @@ moments exist inside its optimizer only.
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def moment_names(module: nn.Module) -> set[str]:
@@ -81,7 +82,7 @@ def set_moments(engine: Any, moments: dict[str, torch.Tensor]) -> None:
                 engine.optimizer.state[parameter][moment].copy_(whole)
 
 
-def empty_copy(module: nn.Module) -> nn.Module:
+def empty_copy(module: _Module) -> _Module:
     """Copies a model without its weights, for `gathered_copy`. Call it before DeepSpeed starts."""
     empty = copy.deepcopy(module).cpu()
     for parameter in empty.parameters():
@@ -90,7 +91,7 @@ def empty_copy(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def gathered_copy(module: nn.Module, empty: nn.Module) -> nn.Module:
+def gathered_copy(module: nn.Module, empty: _Module) -> _Module:
     """Collective: a model under ZeRO-3 with all its weights, on its device."""
     import deepspeed
 

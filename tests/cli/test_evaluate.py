@@ -130,7 +130,7 @@ def test_shapes_that_the_model_was_trained_on_are_told_of(tiny_dataset, tmp_path
     quick = ["evaluate", "--model", str(run), "--no-meshes"]
     assert main([*quick, "--data", divided]) == 0
     report = json.loads((run / "last" / "evaluation.json").read_text())
-    trained = set(ShapeDataset(tiny_dataset, "train", image_size=8, num_points=8).ids)
+    trained = set(ShapeDataset(tiny_dataset, "train", image_size=8).ids)
     count = len(trained & {shape["id"] for shape in report["shapes"]})
     assert 0 < count == report["data"]["trained_on"] < len(report["shapes"])
     assert f"{count} of 48 shapes are among those that the model was trained on" in (

@@ -26,6 +26,7 @@ from occvae.data.manifest import MANIFEST, Manifest, ShardEntry
 from occvae.data.points import HALF_EXTENT, dequantize_points, quantize_points
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard, write_shard
+from occvae.data.targets import PointTarget
 from occvae.errors import UserError
 from tests.small_disk import mounted
 
@@ -169,7 +170,7 @@ def read_all(dataset: ShapeDataset, workers: int, start: str | None = None) -> l
 @pytest.mark.parametrize(("workers", "start"), [(2, "fork"), (1, "spawn")])
 def test_workers_read_the_same(tiny_dataset, workers, start):
     dataset = ShapeDataset(
-        tiny_dataset, "train", image_size=16, num_points=64, num_views=2, train=True
+        tiny_dataset, "train", image_size=16, target=PointTarget(64), num_views=2, train=True
     )
     expected = read_all(dataset, 0)  # leaves files open that a fork shares
     for want, got in zip(expected, read_all(dataset, workers, start), strict=True):

@@ -4,8 +4,9 @@ import pytest
 
 from occvae.errors import UserError
 from occvae.models import list_models
+from occvae.models.presets import presets_of
 from occvae.train.config import apply_overrides, from_dict
-from occvae.train.presets import PRESETS, make_preset
+from occvae.train.presets import make_preset
 from occvae.train.schedule import warmup_cosine, warmup_halved
 
 
@@ -47,12 +48,7 @@ def test_mistakes_are_one_line_that_names_the_setting(override, message):
     assert "\n" not in str(caught.value)
 
 
-PRESETS_OF_ARCHS = [
-    (preset, arch)
-    for preset in PRESETS
-    for arch in list_models()
-    if "fusion" not in preset or arch.startswith(("pix2vox-a", "pix2vox-f", "pix2voxpp"))
-]
+PRESETS_OF_ARCHS = [(preset, arch) for arch in list_models() for preset in presets_of(arch)]
 
 
 @pytest.mark.parametrize(("preset", "arch"), PRESETS_OF_ARCHS)
@@ -71,7 +67,10 @@ def test_the_second_stage_trains_the_fusion_of_views():
 
 @pytest.mark.parametrize("arch", ["vitocc", "onet", "pix2vox-vae"])
 def test_the_second_stage_is_for_models_with_a_merger(arch):
-    with pytest.raises(UserError, match=f"^{arch} has no merger to train"):
+    message = (
+        f"preset 'cpu-small-fusion' is not for {arch}, but for pix2vox-a, pix2vox-f, pix2voxpp-a"
+    )
+    with pytest.raises(UserError, match=f"^{message}, pix2voxpp-f$"):
         make_preset("cpu-small-fusion", arch)
 
 

@@ -114,7 +114,7 @@ def test_a_read_error_names_the_shard(tiny_dataset, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    dataset = ShapeDataset(tiny_dataset, "train", image_size=32, num_points=8)
+    dataset = ShapeDataset(tiny_dataset, "train", image_size=32)
     monkeypatch.setattr(Shard, "image", fail)
     with pytest.raises(UserError, match=f"train-00000.h5: shape {dataset.ids[0]}: .*Input/output"):
         dataset[0]

@@ -14,6 +14,7 @@ from occvae.evaluation import evaluate
 from occvae.images.io import encode_png
 from occvae.train.checkpoint import list_checkpoints
 from occvae.train.config import apply_overrides
+from occvae.train.objectives import create_objective
 from occvae.train.presets import make_preset
 from occvae.train.trainer import Trainer
 from tests.fakes import tiny_voxel_model
@@ -80,6 +81,7 @@ def test_transparent_images_are_laid_on_the_gray_of_the_model(tiny_voxel_dataset
     trainer.model = tiny_voxel_model(background_gray=240)
     data = [f"data.root={tiny_voxel_dataset}", "data.augment=false"]
     trainer.config = apply_overrides(make_preset("default", "pix2vox-a"), data)
+    trainer.objective = create_objective(trainer.model, trainer.config.optim)
     for split in ("train", "val"):
         assert (trainer._dataset(split, 8, 1)[0]["images"] == 240).all()
 

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
 
     from occvae.data.dataset import ShapeDataset
 
-    dataset = ShapeDataset(options.root, options.split, image_size=1, num_points=8)
+    dataset = ShapeDataset(options.root, options.split, image_size=1)
     folder = Path(options.destination)
     folder.mkdir(parents=True, exist_ok=True)
     count = min(options.count, len(dataset))
