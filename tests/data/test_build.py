@@ -216,7 +216,7 @@ def test_a_sample_says_the_same_in_points_voxels_and_images():
 
 
 def test_cell_centers_run_in_c_order():
-    centers = cell_centers(4)
+    centers = cell_centers(4).numpy()
     np.testing.assert_allclose(centers[0], -0.375)
     np.testing.assert_allclose(centers[1], [-0.375, -0.375, -0.125])
     np.testing.assert_allclose(centers[16], [-0.125, -0.375, -0.375])

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.geometry.voxelize import cell_centers
 from occvae.geometry.voxels_to_mesh import sample_volume
 from occvae.models.inference import (
-    cell_centers,
     check_images,
     check_threshold,
     evaluation_mode,
