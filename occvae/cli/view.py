@@ -7,11 +7,13 @@ import socket
 import sys
 import threading
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
+
+if TYPE_CHECKING:
+    from occvae.visualize.report.run_page import Mesh
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +84,9 @@ def _mesh_views(paths: list[Path]) -> str:
     return mesh_page(meshes, left_out)
 
 
-def _load_mesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and faces of a file. Vertices at one position, as in .stl files, become one."""
+def _load_mesh(path: Path) -> "Mesh":
+    """Reads a mesh file. Vertices at one position, as in .stl files, become one."""
+    import numpy as np
     import trimesh
 
     from occvae.geometry.mesh_io import read_mesh
