@@ -12,6 +12,7 @@ from PIL import Image
 from occvae.errors import UserError
 from occvae.system.atomic_write import write_whole
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+from occvae.visualize.sheet import make_sheet
 from occvae.visualize.turntable import write_turntable
 
 if TYPE_CHECKING:
@@ -80,13 +81,9 @@ def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Im
     cameras = orbit_extrinsics(
         np.array([30.0, 120.0, 210.0, 300.0]), np.full(4, 27.5), np.full(4, 1.8)
     )
-    rows = [
-        np.concatenate(
-            render_views(mesh.vertices, mesh.faces, cameras, _TILE, PREDICTION_ALBEDO), axis=1
-        )
-        for mesh in meshes[:_MOST_ROWS]
-    ]
-    views = np.concatenate(rows)
-    left = np.full((len(views), len(seen) * _TILE, 3), 255, np.uint8)
-    left[:_TILE] = np.concatenate(seen, axis=1)
-    return Image.fromarray(np.concatenate([left, views], axis=1))
+    beside = [np.full_like(seen[0], 255)] * len(seen)
+    tiles = []
+    for mesh in meshes[:_MOST_ROWS]:
+        tiles += beside if tiles else seen
+        tiles += [*render_views(mesh.vertices, mesh.faces, cameras, _TILE, PREDICTION_ALBEDO)]
+    return make_sheet(tiles, len(seen) + len(cameras))
