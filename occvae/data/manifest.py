@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import get_args, get_origin, get_type_hints
 
 from occvae.data.sources import CONTINUES
 from occvae.errors import UserError
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
 
 FORMAT_VERSION = 2
 MANIFEST = "dataset.json"
@@ -70,7 +70,7 @@ class Manifest:
 
     def save(self, root: Path) -> None:
         text = json.dumps(asdict(self), indent=1) + "\n"
-        write_file(root / MANIFEST, lambda path: path.write_text(text))
+        write_whole_text(root / MANIFEST, text, CONTINUES)
 
     def digest(self) -> str:
         """The same of equal datasets only, wherever they lie."""
@@ -132,18 +132,6 @@ class Manifest:
         for entry in self.shards:
             counts[entry.split] += entry.num_shapes
         return {split: count for split, count in counts.items() if count}
-
-
-def write_file(path: Path, save: Callable[[Path], object]) -> None:
-    """Writes a file of a dataset whole or not at all, see `write_whole`.
-
-    Raises:
-        UserError: it cannot be written, the disk being full, for example.
-    """
-    try:
-        write_whole(path, save)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); {CONTINUES}") from None
 
 
 def _check_types(manifest: Manifest) -> None:

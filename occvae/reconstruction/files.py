@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from occvae.errors import UserError
 from occvae.system.atomic_write import write_whole
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
@@ -22,10 +20,6 @@ _TILE = 224
 _MOST_SEEN, _MOST_ROWS = 4, 8
 
 
-class OutputError(UserError):
-    """A file cannot be written, and so will the next ones not be."""
-
-
 def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
     """chair-1.glb, chair-2.glb, ... for hypotheses, the path itself where there are none."""
     if count is None:
@@ -35,7 +29,7 @@ def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
 
 def write_mesh(path: Path, mesh: trimesh.Trimesh) -> None:
     """In the format of the suffix."""
-    write_output(path, mesh.export)
+    write_whole(path, mesh.export)
 
 
 def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Path:
@@ -48,7 +42,7 @@ def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimes
     """
     # Not merely .png: that may be the very image.
     path = output.with_suffix(".preview.png")
-    write_output(path, preview_image(pixels, meshes).save)
+    write_whole(path, preview_image(pixels, meshes).save)
     return path
 
 
@@ -56,20 +50,8 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
     """One beside each mesh, a gif or png; see `occvae.visualize.turntable`."""
     turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
     for turntable, mesh in zip(turntables, meshes, strict=True):
-        write_output(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
+        write_whole(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
     return turntables
-
-
-def write_output(path: Path, save: Callable[[Path], object]) -> None:
-    """Saves a file whole or, whatever interrupts it, not at all; `save` goes by the suffix.
-
-    Raises:
-        OutputError: the system refuses, for want of space or permission.
-    """
-    try:
-        write_whole(path, save)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:

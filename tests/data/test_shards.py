@@ -357,7 +357,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):
         f"write_shard(Path({str(path)!r}), [random_sample(seed) for seed in range(99)])"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    line = f"UserError: {path}: cannot be written (No space left on device); run the same"
+    line = f"WriteError: {path}: cannot be written (No space left on device); run the same"
     assert ended.returncode == 1 and line in ended.stderr.splitlines()[-1]
     assert list(small_disk.iterdir()) == []
 

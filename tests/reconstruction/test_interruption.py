@@ -135,7 +135,8 @@ def test_a_short_extraction_shows_no_bar(monkeypatch):
 # The command as it is, with a field that takes seconds on any machine.
 SLOW_COMMAND = """
 import sys, time
-from occvae import cli, meshing
+from occvae.cli import main
+from occvae.geometry import extract_mesh as meshing
 
 def slow(field, mise=meshing.mise, **options):
     def slower(points, shape_index):
@@ -145,7 +146,7 @@ def slow(field, mise=meshing.mise, **options):
     return mise(slower, **options | {"max_points_per_call": 300})
 
 meshing.mise = slow
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main.main(sys.argv[1:]))
 """
 
 
