@@ -1,10 +1,7 @@
 """`dataset.json`: what a dataset holds, how it was made, and what was left out and why."""
 
-import fcntl
 import hashlib
 import json
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,14 +11,13 @@ from typing import get_args, get_origin, get_type_hints
 from occvae.data.sources import CONTINUES
 from occvae.errors import UserError
 from occvae.system.atomic_write import write_whole_text
+from occvae.system.lock import try_lock, unlock
 
 FORMAT_VERSION = 2
 MANIFEST = "dataset.json"
 SPLITS = ("train", "val", "test")
 # Of shapes that no publication has divided.
 OWN_SPLITS = "own"
-# Workers of a build that was killed need a moment to leave, and hold its lock until then.
-_PATIENCE = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -161,27 +157,12 @@ def sole_writer(root: Path) -> Iterator[None]:
         UserError: another process is writing to it.
     """
     root.mkdir(parents=True, exist_ok=True)
-    folder = os.open(root, os.O_RDONLY)
+    if not try_lock(root):
+        raise UserError(f"{root}: another command is writing to it")
     try:
-        if not _lock(folder):
-            raise UserError(f"{root}: another command is writing to it")
         yield
     finally:
-        os.close(folder)
-
-
-def _lock(folder: int) -> bool:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        except OSError:
-            return True  # many network file systems have no locks
+        unlock(root)
 
 
 def check_version(path: Path, version: int) -> None:

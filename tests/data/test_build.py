@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from occvae.data import build
-from occvae.data import manifest as manifests
 from occvae.data.build import build_dataset, verify_dataset
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.formats.voxels import VoxelArchiveSource, VoxelShape
@@ -400,8 +399,7 @@ def test_verify_refuses_an_interrupted_build(source, tmp_path, monkeypatch):
         verify_dataset(tmp_path)
 
 
-def test_two_builds_into_one_folder(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(manifests, "_PATIENCE", 0.0)
+def test_two_builds_into_one_folder(source, tmp_path):
     with sole_writer(tmp_path):
         with pytest.raises(UserError, match="another command is writing to it"):
             make(source, tmp_path)
