@@ -78,7 +78,7 @@ major, minor = torch.cuda.get_device_capability()
 print(f"{major}.{minor}" + "a" * (major == 9))' 2>/dev/null) || architecture=9.0a
   run build 300 env OCCVAE_CUDA=1 TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$architecture}" \
     "$PYTHON" setup.py build_ext --inplace
-  run "occvae info" 60 "$PYTHON" -m occvae info
+  run "occvae info" 60 "$PYTHON" -c 'from occvae.cli import info; print(info.describe())'
 }
 
 tests() {

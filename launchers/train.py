@@ -8,7 +8,10 @@ python launchers/train.py --arch vitocc --preset cpu-small optim.steps=500
 
 import sys
 
-from occvae.train.main import main
+from occvae.system.openmp import limit_spinning
 
 if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+    from occvae.train.main import main
+
     sys.exit(main())

@@ -1,38 +1,62 @@
-"""Images of an object into 3D: voxels, or an implicit occupancy field and a watertight mesh."""
+"""Images of an object into 3D: voxels, or an implicit occupancy field and a watertight mesh.
+
+Public names are imported when they are first used. So a command can start, and set up the threads
+of torch, before torch is loaded.
+"""
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
-from occvae.errors import UserError
-from occvae.geometry.extract_mesh import ProgressBar, extract_mesh
-from occvae.models import create_model, from_pretrained, list_models
-from occvae.ops.inside_mesh import inside_mesh
-from occvae.ops.marching_cubes import marching_cubes
-from occvae.ops.mise import mise
-from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
-from occvae.ops.sparse_grid import SparseGrid
-from occvae.ops.voxel_iou import voxel_iou
+if TYPE_CHECKING:
+    from occvae import metrics as metrics
+    from occvae.errors import UserError as UserError
+    from occvae.geometry.extract_mesh import ProgressBar as ProgressBar
+    from occvae.geometry.extract_mesh import extract_mesh as extract_mesh
+    from occvae.models.pretrained import from_pretrained as from_pretrained
+    from occvae.models.registry import create_model as create_model
+    from occvae.models.registry import list_models as list_models
+    from occvae.ops.inside_mesh import inside_mesh as inside_mesh
+    from occvae.ops.marching_cubes import marching_cubes as marching_cubes
+    from occvae.ops.mise import mise as mise
+    from occvae.ops.query_occupancy import PackedDecoder as PackedDecoder
+    from occvae.ops.query_occupancy import query_occupancy as query_occupancy
+    from occvae.ops.query_occupancy import query_shapes as query_shapes
+    from occvae.ops.sparse_grid import SparseGrid as SparseGrid
+    from occvae.ops.voxel_iou import voxel_iou as voxel_iou
 
 __version__ = "0.1.0"
-__all__ = [
-    "PackedDecoder",
-    "ProgressBar",
-    "SparseGrid",
-    "UserError",
-    "create_model",
-    "extract_mesh",
-    "from_pretrained",
-    "inside_mesh",
-    "list_models",
-    "marching_cubes",
-    "mise",
-    "query_occupancy",
-    "query_shapes",
-    "voxel_iou",
-]
+
+# Where each public name is defined.
+_HOMES = {
+    "PackedDecoder": "occvae.ops.query_occupancy",
+    "ProgressBar": "occvae.geometry.extract_mesh",
+    "SparseGrid": "occvae.ops.sparse_grid",
+    "UserError": "occvae.errors",
+    "create_model": "occvae.models",
+    "extract_mesh": "occvae.geometry.extract_mesh",
+    "from_pretrained": "occvae.models",
+    "inside_mesh": "occvae.ops.inside_mesh",
+    "list_models": "occvae.models",
+    "marching_cubes": "occvae.ops.marching_cubes",
+    "mise": "occvae.ops.mise",
+    "query_occupancy": "occvae.ops.query_occupancy",
+    "query_shapes": "occvae.ops.query_occupancy",
+    "voxel_iou": "occvae.ops.voxel_iou",
+}
+_PACKAGES = ("metrics",)
+
+__all__ = [*_HOMES, *_PACKAGES]  # noqa: PLE0604
 
 
-def __getattr__(name: str):
-    """`occvae.metrics` is imported when it is asked for: what it needs, kernels do without."""
-    if name == "metrics":
-        return importlib.import_module("occvae.metrics")
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"occvae.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module 'occvae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

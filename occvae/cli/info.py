@@ -5,10 +5,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
-
 import occvae
-from occvae.ops import _extension
 
 # Asked of the installed metadata, so that nothing heavy is imported.
 _PACKAGES = (
@@ -35,6 +32,8 @@ def run(options: argparse.Namespace) -> None:
 
 def describe() -> str:
     """Several lines of text for people; every missing part comes with the way to get it."""
+    import torch
+
     rows = [
         ("occvae", occvae.__version__),
         ("python", f"{platform.python_version()} at {sys.executable}"),
@@ -57,10 +56,14 @@ def _installed(package: str) -> str:
 
 
 def _torch_cuda() -> str:
+    import torch
+
     return f"built with CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
 
 
 def _gpus() -> str:
+    import torch
+
     count = torch.cuda.device_count()
     if count == 0:
         return "none visible"
@@ -69,6 +72,8 @@ def _gpus() -> str:
 
 
 def _cpu_kernels() -> str:
+    from occvae.ops import _extension
+
     reason = _extension.status()["_C"]
     if reason is None:
         return f"occvae._C, {_extension.cpu_isa()}"
@@ -76,6 +81,10 @@ def _cpu_kernels() -> str:
 
 
 def _cuda_kernels() -> str:
+    import torch
+
+    from occvae.ops import _extension
+
     reason = _extension.status()["_C_cuda"]
     if reason is None:
         return "occvae._C_cuda"

@@ -32,12 +32,11 @@ def processes() -> Iterator[torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield local_device()
         return
-    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
-    share_cores(local_ranks)
     try:
         dist.init_process_group("gloo", timeout=_MEETING)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the ranks cannot meet: {str(error).splitlines()[0]}") from None
+    share_cores()
     set_time_limit(_PATIENCE, dist.group.WORLD)
     try:
         yield local_device()

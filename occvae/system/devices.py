@@ -1,10 +1,13 @@
 """The device of a process, its share of the cores, and how long it waits for others."""
 
 import os
+import socket
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from occvae.system.openmp import chosen_threads, usable_cores
 
 
 def set_time_limit(limit: timedelta, group: dist.ProcessGroup) -> None:
@@ -26,7 +29,20 @@ def local_device() -> torch.device:
     return device
 
 
-def share_cores(num_local_ranks: int) -> None:
-    """Each rank taking all cores makes two ranks on two cores a hundred times slower."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(max(1, cores // num_local_ranks))
+def share_cores(group: dist.ProcessGroup | None = None, busy: int = 0) -> None:
+    """Collective: divides the cores of each host among the ranks that may run on them.
+
+    Ranks that each take all cores wait for one another most of the time. Ranks that their launcher
+    has bound to cores of their own keep these. OMP_NUM_THREADS decides where the user has set it.
+
+    Args:
+        group: of the ranks, on the CPU; None is the default group.
+        busy: cores that other work keeps busy, which are left to it.
+    """
+    cores = usable_cores()
+    mine = (socket.gethostname(), cores)
+    places: list = [None] * dist.get_world_size(group)
+    dist.all_gather_object(places, mine, group=group)
+    sharing = sum(host == mine[0] and bool(cores & others) for host, others in places)
+    threads = chosen_threads() or max(1, (len(cores) - busy) // sharing)
+    torch.set_num_threads(threads)

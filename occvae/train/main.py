@@ -39,8 +39,6 @@ from occvae.train.run_lock import lock_run
 
 # Of a rank, whose own batch norm statistics would be poor.
 _FEW_SAMPLES = 16
-# Processes that wait for a core, on the average of a minute, when a training begins.
-_BUSY = 1.5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -131,20 +129,13 @@ def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
         lock_run(run)
         if list_checkpoints(run):
             raise UserError(f"{run}: another run has just begun here; choose another --out")
-    _warn(config, device)
+    _warn(config)
     text = json.dumps(config.to_dict(), indent=1) + "\n"
     write_whole_text(run / TRAIN_CONFIG, text)
     return config, run
 
 
-def _warn(config: TrainConfig, device) -> None:
-    busy = os.getloadavg()[0] > _BUSY
-    if device.type == "cpu" and busy and "OMP_WAIT_POLICY" not in os.environ:
-        print(
-            "warning: this machine is busy; OMP_WAIT_POLICY=PASSIVE in the environment keeps "
-            "threads from waiting for one another at full speed, which can slow steps many times",
-            file=sys.stderr,
-        )
+def _warn(config: TrainConfig) -> None:
     few = parallel.world_size() > 1 and config.optim.batch_size < _FEW_SAMPLES
     if few and not config.sync_batch_norm:
         print(

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch.distributed as dist
 
 from occvae.errors import UserError
 from occvae.system.devices import local_device, set_time_limit, share_cores
+from occvae.system.openmp import busy_cores, chosen_threads, usable_cores
 from occvae.train.failures import MachineFailure, ReportedByPeer, exit_status
 from occvae.train.launch import check_address, choose_interface
 from occvae.train.watch import watch_launchers
@@ -53,7 +55,6 @@ def distributed(timeout: float) -> Iterator[torch.device]:
         env["MASTER_PORT"] = str(_free_port())
     check_address(env)
     device = local_device()
-    share_cores(int(env["LOCAL_WORLD_SIZE"]))
     deepspeed = _import_deepspeed(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     choose_interface(env)
@@ -65,9 +66,32 @@ def distributed(timeout: float) -> Iterator[torch.device]:
         _Waiting.first_rank = dist.new_group(timeout=starting, backend="gloo")
     except RuntimeError as error:
         raise _not_met(error, starting) from None
+    _choose_threads()
     yield device
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _choose_threads() -> None:
+    """Threads for this rank's share of the cores that other work leaves free.
+
+    A thread on a core that it shares with other work would keep the others waiting in every
+    parallel region: a training then makes a sixth of its steps, where one thread makes half.
+    """
+    if chosen_threads() is not None:
+        share_cores(_Waiting.first_rank)
+        return
+    dist.barrier(_Waiting.first_rank)  # from here on no rank works
+    cores = usable_cores()
+    busy = busy_cores(cores)
+    share_cores(_Waiting.first_rank, round(busy))
+    if rank() == 0 and round(busy):
+        print(
+            f"warning: other work keeps {busy:.1f} of {len(cores)} cores busy, so this training "
+            f"uses {torch.get_num_threads()} thread(s) a rank; set OMP_NUM_THREADS for another "
+            "number",
+            file=sys.stderr,
+        )
 
 
 def _not_met(error: RuntimeError, waited: timedelta) -> UserError:

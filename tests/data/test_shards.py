@@ -395,7 +395,7 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeyp
     def replace(*paths):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("occvae.data.manifest.os.replace", replace)
+    monkeypatch.setattr("occvae.system.atomic_write.os.replace", replace)
     with pytest.raises(UserError, match=r"dataset.json: cannot be written .No space left"):
         Manifest("list", "own", {}, []).save(tmp_path)
     assert list(tmp_path.iterdir()) == []

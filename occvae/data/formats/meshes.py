@@ -1,5 +1,6 @@
 """A folder of meshes, of any kind that trimesh reads."""
 
+import argparse
 import hashlib
 import itertools
 import os
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from occvae.data.formats import Format
 from occvae.data.manifest import OWN_SPLITS, SPLITS
 from occvae.data.sample import Sample
+from occvae.data.shape_arguments import POINTS, add_shape_arguments, shape_settings
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
@@ -229,3 +232,24 @@ def _with_validation(items: list[Item]) -> list[Item]:
         last = items[training[-1]]
         items[training[-1]] = Item(last.id, last.category, "val")
     return items
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="searched with the folders in it; or one mesh file")
+    parser.add_argument("--up", default="y", choices=("y", "z"), help="upward axis (default y)")
+    add_shape_arguments(parser, near_points=POINTS, voxels="32,64,128")
+
+
+def _make_source(options: argparse.Namespace) -> MeshSource:
+    settings = shape_settings(options, training_surface=True)
+    source = MeshSource(options.folder, settings, up=options.up)
+    if Path(options.folder).resolve() == Path(options.destination).resolve():
+        raise UserError(f"{options.destination}: is the folder to import; choose another")
+    return source
+
+
+FORMAT = Format(
+    help="a folder of meshes, of any kind trimesh reads",
+    add_arguments=_add_arguments,
+    make_source=_make_source,
+)

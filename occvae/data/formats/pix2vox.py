@@ -4,21 +4,24 @@ from pathlib import Path
 
 import numpy as np
 
-from occvae.data.formats.binvox import read_binvox
-from occvae.data.formats.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
-from occvae.data.formats.files import (
+from occvae.data.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
+from occvae.data.formats import Format, add_published_folder
+from occvae.data.manifest import SPLITS
+from occvae.data.readers.binvox import read_binvox
+from occvae.data.readers.files import (
+    describe_error,
     image_size,
+    read_bytes,
+    read_json,
+    read_mat_grid,
+)
+from occvae.data.readers.listings import (
     list_digest,
     name_unlisted,
     nothing_usable,
     numbered,
-    one_line,
-    read_bytes,
-    read_json,
-    read_mat_grid,
     subfolders,
 )
-from occvae.data.manifest import SPLITS
 from occvae.data.sample import Sample
 from occvae.data.sources import Item
 from occvae.errors import UserError
@@ -162,7 +165,7 @@ def _read_cameras(path: Path, count: int) -> np.ndarray:
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         rows = np.array([[float(word) for word in line.split()] for line in lines])
     except (OSError, ValueError) as error:
-        raise UserError(f"{path.name} cannot be read ({one_line(error)})") from None
+        raise UserError(f"{path.name} cannot be read ({describe_error(error)})") from None
     if rows.ndim != 2 or rows.shape[1] < 4 or not np.isfinite(rows).all():
         raise UserError(f"{path.name} has other lines than azimuth elevation in-plane distance fov")
     if len(rows) != count:
@@ -194,3 +197,10 @@ def _intrinsics(width: int, height: int) -> np.ndarray:
     """(3, 3): the sensor's 32 mm are the longer side's, as Blender has it."""
     focal = FOCAL_RATIO * max(width, height)
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+
+
+FORMAT = Format(
+    help="ShapeNetRendering, ShapeNetVox32 and ShapeNet.json, of 3D-R2N2 and Pix2Vox",
+    add_arguments=add_published_folder,
+    make_source=lambda options: Pix2VoxSource.from_folder(options.root),
+)

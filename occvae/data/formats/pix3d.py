@@ -7,15 +7,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
-from occvae.data.formats.files import (
-    list_digest,
-    nothing_usable,
-    one_line,
-    read_bytes,
-    read_json,
-    read_mat_grid,
-)
+from occvae.data.cameras import check_views, unit_cube_extrinsics
+from occvae.data.formats import Format, add_published_folder
+from occvae.data.readers.files import describe_error, read_bytes, read_json, read_mat_grid
+from occvae.data.readers.listings import list_digest, nothing_usable
 from occvae.data.sample import Sample
 from occvae.data.sources import Item
 from occvae.errors import UserError
@@ -197,7 +192,7 @@ def _model_frame(path: Path) -> tuple[np.ndarray, float]:
     try:
         vertices = np.array(lines, dtype=np.float64)
     except ValueError as error:
-        raise UserError(f"{path.name} has a wrong vertex ({one_line(error)})") from None
+        raise UserError(f"{path.name} has a wrong vertex ({describe_error(error)})") from None
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
         raise UserError(f"{path.name} has no vertices, or some that are not finite")
     low, high = vertices.min(0), vertices.max(0)
@@ -233,7 +228,8 @@ def _open(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"{path.name} is missing") from None
     except Exception as error:  # decoders raise all sorts of things on damaged files
-        raise UserError(f"{path.name} cannot be read as an image ({one_line(error)})") from None
+        reason = describe_error(error)
+        raise UserError(f"{path.name} cannot be read as an image ({reason})") from None
     if converted.size != size:
         raise UserError(f"{path.name} is {converted.size}, pix3d.json says {size}")
     return converted
@@ -247,3 +243,10 @@ def _intrinsics(annotation: _Annotation, left: int, top: int, ratio: float) -> n
     matrix = np.array([[focal, 0.0, x], [0.0, focal, y], [0.0, 0.0, 1.0]])
     matrix[:2] *= ratio
     return matrix
+
+
+FORMAT = Format(
+    help="photographs of Pix3D, for testing",
+    add_arguments=add_published_folder,
+    make_source=lambda options: Pix3DSource(options.root),
+)
