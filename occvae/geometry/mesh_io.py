@@ -80,13 +80,20 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _load_scene(path: Path):
     import trimesh
+    from trimesh.resolvers import FilePathResolver
 
-    options = {"process": False, "skip_materials": True}
+    options = {
+        "file_type": path.suffix[1:].lower(),
+        "resolver": FilePathResolver(str(path)),
+        "process": False,
+        "skip_materials": True,
+    }
     try:
-        return trimesh.load_scene(path, **options)
+        with path.open("rb") as file:  # trimesh itself opens no name that is not UTF-8
+            return trimesh.load_scene(file, **options)
     except (ModuleNotFoundError, UnicodeDecodeError):  # trimesh asks another package to guess
         text = io.BytesIO(path.read_bytes().decode("latin-1").encode())
-        return trimesh.load_scene(text, file_type=path.suffix[1:].lower(), **options)
+        return trimesh.load_scene(text, **options)
 
 
 def normalize_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:

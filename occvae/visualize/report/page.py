@@ -3,7 +3,7 @@
 from html import escape
 from pathlib import Path
 
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
 from occvae.visualize.report.cases import Case, cases_section
 from occvae.visualize.report.charts import histogram
 from occvae.visualize.report.document import document
@@ -40,7 +40,7 @@ def write_report(path: str | Path, evaluation: dict, cases: list[Case]) -> None:
     )
     page = document(title, body, viewer=viewer.scripts())
     # Names of files need be no text.
-    write_whole(Path(path), lambda file: file.write_text(page, "utf-8", "backslashreplace"))
+    write_whole_text(Path(path), page)
 
 
 def _title(evaluation: dict) -> str:
