@@ -9,9 +9,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
+
+if TYPE_CHECKING:
+    from occvae.visualize.report.run_page import Mesh
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,12 +72,12 @@ def _pages(paths: list[Path]) -> dict[str, Callable[[], str]]:
 
 def _mesh_views(paths: list[Path]) -> str:
     """A page of those that can be shown, if there are any; the others are named."""
-    from occvae.visualize.report.run_page import load_mesh, mesh_page
+    from occvae.visualize.report.run_page import mesh_page
 
     meshes, left_out = [], []
     for path in paths:
         try:
-            meshes.append((path.name, load_mesh(path)))
+            meshes.append((path.name, _load_mesh(path)))
         except UserError as error:
             left_out.append(str(error))
     if not meshes:
@@ -81,6 +85,19 @@ def _mesh_views(paths: list[Path]) -> str:
     for note in left_out:
         print(f"left out: {one_line(note)}", file=sys.stderr)
     return mesh_page(meshes, left_out)
+
+
+def _load_mesh(path: Path) -> "Mesh":
+    """Reads a mesh file. Vertices at one position, as in .stl files, become one."""
+    import numpy as np
+    import trimesh
+
+    from occvae.geometry.mesh_io import read_mesh
+
+    mesh = trimesh.Trimesh(*read_mesh(path))
+    if not len(mesh.faces):
+        raise UserError(f"{path}: no faces with finite vertices")
+    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
 
 
 def _meshes_in(folder: Path) -> list[Path]:

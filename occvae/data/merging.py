@@ -6,10 +6,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from occvae.data.manifest import SPLITS, Manifest, ShardEntry, sole_writer, write_file
+from occvae.data.manifest import SPLITS, Manifest, ShardEntry, sole_writer
 from occvae.data.shards import Shard, file_sha256
+from occvae.data.sources import CONTINUES
 from occvae.data.splitting import fingerprint
 from occvae.errors import UserError
+from occvae.system.atomic_write import write_whole
 
 
 def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest:
@@ -128,5 +130,5 @@ def _copy(root: Path, entry: ShardEntry, destination: Path, file: str) -> ShardE
         if file_sha256(path) != entry.sha256:
             raise UserError(f"{root / entry.file}: SHA-256 differs from the manifest (damaged)")
 
-    write_file(destination / file, copy)
+    write_whole(destination / file, copy, CONTINUES)
     return ShardEntry(file, entry.split, entry.num_shapes, entry.num_bytes, entry.sha256)

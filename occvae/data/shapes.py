@@ -11,7 +11,7 @@ from occvae.data.points import HALF_EXTENT, dequantize_points, quantize_points
 from occvae.data.sample import Sample
 from occvae.errors import UserError
 from occvae.geometry.surface_sampling import Surface, sample_surface
-from occvae.geometry.voxelize import cell_centers
+from occvae.geometry.voxelize import voxels_inside
 from occvae.images.io import encode_png
 from occvae.visualize import rendering
 
@@ -87,7 +87,7 @@ def make_sample(
         UserError: no cell of the coarsest grid is inside.
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
-    voxelize = voxelize or (lambda r: shape.contains(cell_centers(r)).reshape(r, r, r))
+    voxelize = voxelize or (lambda resolution: voxels_inside(shape.contains, resolution))
     voxels = {resolution: voxelize(resolution) for resolution in sorted(settings.voxel_resolutions)}
     if not next(iter(voxels.values())).any():
         raise UserError("shape is empty")

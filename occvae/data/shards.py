@@ -34,11 +34,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from occvae.data.manifest import FORMAT_VERSION, ShardEntry, check_version, write_file
+from occvae.data.manifest import FORMAT_VERSION, ShardEntry, check_version
 from occvae.data.points import decode_points
 from occvae.data.sample import Sample
 from occvae.data.sources import CONTINUES, machine_failure
 from occvae.errors import UserError
+from occvae.system.atomic_write import write_whole
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
@@ -51,7 +52,7 @@ def write_shard(path: Path, samples: list[Sample]) -> None:
         content = _encode(samples)
     except MemoryError:
         raise UserError(f"{path}: out of memory; {CONTINUES}") from None
-    write_file(path, lambda temporary: temporary.write_bytes(content))
+    write_whole(path, lambda temporary: temporary.write_bytes(content), CONTINUES)
 
 
 def _encode(samples: list[Sample]) -> bytes:

@@ -5,12 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole, write_whole_text
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write_text(text, "utf-8"))
+    write_whole_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, report: dict[str, Any]) -> None:

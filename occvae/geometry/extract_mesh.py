@@ -14,7 +14,7 @@ from occvae.ops.field_normals import field_normals
 from occvae.ops.marching_cubes import Mesh, check_memory, marching_cubes
 from occvae.ops.mise import mise
 from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid
-from occvae.ops.validation import check_callable, check_count, check_progress, check_resolutions
+from occvae.ops.validation import check_count, check_resolutions
 
 if TYPE_CHECKING:
     import trimesh
@@ -64,14 +64,9 @@ def extract_mesh(
         True
     """
     trimesh = _import_trimesh()
-    resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
     refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
-    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
-    check_callable("field", field)
-    check_progress(progress)
     device = torch.get_default_device() if device is None else torch.device(device)
-    first = (coarse_resolution + 1) ** 3
-    check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
+    _check_memory(resolution, coarse_resolution, device, backend)
     grid = mise(
         field,
         resolution=resolution,
@@ -97,18 +92,21 @@ def extract_mesh(
         for vertices, faces in meshes
     ]
     if normals:
-        found = _normals(
-            grid,
-            meshes,
-            field,
-            max_points_per_call,
-            progress,
-            first_round=len(grid.rounds) + refine_vertices,
-        )
+        first_round = len(grid.rounds) + refine_vertices
+        found = _normals(grid, meshes, field, max_points_per_call, progress, first_round)
         for result, directions in zip(results, found, strict=True):
             if len(directions):  # trimesh refuses none
                 _set_normals(result, directions)
     return results
+
+
+def _check_memory(
+    resolution: int, coarse_resolution: int, device: torch.device, backend: str
+) -> None:
+    """MemoryError where not even the coarse lattice could be marched; before the field is used."""
+    resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
+    first = (coarse_resolution + 1) ** 3
+    check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
 
 
 def _normals(

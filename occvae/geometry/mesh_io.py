@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -86,13 +86,20 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _load_scene(path: Path) -> trimesh.Scene:
     import trimesh
+    from trimesh.resolvers import FilePathResolver
 
+    options: dict[str, Any] = {
+        "file_type": path.suffix[1:].lower(),
+        "resolver": FilePathResolver(str(path)),
+        "process": False,
+        "skip_materials": True,
+    }
     try:
-        return trimesh.load_scene(path, process=False, skip_materials=True)
+        with path.open("rb") as file:  # trimesh itself opens no name that is not UTF-8
+            return trimesh.load_scene(file, **options)
     except (ModuleNotFoundError, UnicodeDecodeError):  # trimesh asks another package to guess
         text = io.BytesIO(path.read_bytes().decode("latin-1").encode())
-        ending = path.suffix[1:].lower()
-        return trimesh.load_scene(text, file_type=ending, process=False, skip_materials=True)
+        return trimesh.load_scene(text, **options)
 
 
 def normalize_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:

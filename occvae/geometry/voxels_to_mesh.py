@@ -8,6 +8,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from occvae.ops.marching_cubes_reference import import_mcubes
+
 if TYPE_CHECKING:
     import trimesh
 
@@ -33,12 +35,22 @@ def sample_volume(volume: Tensor, points: Tensor, mode: str = "bilinear") -> Ten
     return values[:, 0, :, 0, 0]
 
 
+def march_padded(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The closed surface of values (R, R, R) with a cell of zeros around them, by PyMCubes.
+
+    Returns:
+        Vertices (V, 3) float64 in cells, where value [i, j, k] lies at (i + 1, j + 1, k + 1), and
+        faces (F, 3) int64.
+    """
+    padded = np.pad(grid.astype(np.float32), 1)
+    vertices, faces = import_mcubes().marching_cubes(padded, level)
+    return vertices, faces.astype(np.int64)
+
+
 def grid_mesh(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and faces of the surface of values (R, R, R) at the unit cube's cell centers."""
-    import mcubes
-
-    vertices, faces = mcubes.marching_cubes(np.pad(grid.astype(np.float32), 1), level)
-    return (vertices - 0.5) / len(grid) - 0.5, faces.astype(np.int64)
+    vertices, faces = march_padded(grid, level)
+    return (vertices - 0.5) / len(grid) - 0.5, faces
 
 
 def smooth_meshes(

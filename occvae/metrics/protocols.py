@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from occvae.geometry.surface_sampling import Surface, sample_surface
+from occvae.geometry.voxels_to_mesh import march_padded
 from occvae.metrics.surface import Comparison, compare_surfaces
-from occvae.ops.marching_cubes_reference import import_mcubes
 from occvae.ops.voxel_iou import voxel_iou
 
 if TYPE_CHECKING:
@@ -237,5 +237,5 @@ def _grid_surface(grid: np.ndarray, seed: np.random.SeedSequence) -> Surface:
     grid = np.asarray(grid)
     if grid.ndim != 3 or grid.dtype != bool:
         raise ValueError(f"expected a bool grid (R, R, R), got {grid.dtype} {grid.shape}")
-    vertices, faces = import_mcubes().marching_cubes(np.pad(grid, 1).astype(np.float32), 0.5)
+    vertices, faces = march_padded(grid, 0.5)
     return sample_surface(vertices / (len(grid) + 1), faces, WHAT3D_SAMPLES, seed)

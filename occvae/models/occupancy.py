@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from occvae.geometry.voxelize import cell_centers
 from occvae.models.decoders import FusedDecoder, create_decoder
 from occvae.models.encoders import resnet_encoder, timm_encoder
 from occvae.models.inference import (
-    cell_centers,
     check_images,
     check_threshold,
     evaluation_mode,

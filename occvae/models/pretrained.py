@@ -7,7 +7,7 @@ from typing import Any
 from occvae.errors import UserError
 from occvae.models.protocol import Model
 from occvae.models.registry import create_model
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole, write_whole_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # Where a training run keeps its exports, in the order they are looked for.
@@ -35,7 +35,7 @@ def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     text = json.dumps(config, indent=1) + "\n"
     write_whole(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
-    write_whole(folder / CONFIG, lambda path: path.write_text(text))
+    write_whole_text(folder / CONFIG, text)
 
 
 def from_pretrained(path: str | Path) -> Model:

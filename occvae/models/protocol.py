@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.geometry.voxelize import cell_centers
 from occvae.geometry.voxels_to_mesh import block_mesh, sample_volume, smooth_meshes
 from occvae.images.io import WHITE
-from occvae.models.inference import cell_centers, check_threshold, evaluation_mode
+from occvae.models.inference import check_threshold, evaluation_mode
 from occvae.ops.validation import check_count
 
 if TYPE_CHECKING:

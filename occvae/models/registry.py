@@ -1,12 +1,11 @@
 """Architectures by name: `create_model("vitocc", hidden_size=128)`."""
 
-import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from occvae.errors import UserError
+from occvae.errors import UserError, suggest
 from occvae.models.protocol import Model
 
 _ARCHITECTURES: dict[str, Callable[..., Model]] = {}
@@ -35,7 +34,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def model_options(arch: str) -> dict[str, inspect.Parameter]:
     """The options an architecture takes, with their types and defaults."""
     if arch not in _ARCHITECTURES:
-        raise UserError(f"unknown arch {arch!r}{_suggest(arch, _ARCHITECTURES)}")
+        raise UserError(f"unknown arch {arch!r}; {suggest(arch, list_models())}")
     return dict(inspect.signature(_ARCHITECTURES[arch]).parameters)
 
 
@@ -61,16 +60,9 @@ def create_model(arch: str, **options: Any) -> Model:
     known = model_options(arch)
     for option in options:
         if option not in known:
-            raise UserError(f"{arch} has no option {option!r}{_suggest(option, known)}")
+            raise UserError(f"{arch} has no option {option!r}; {suggest(option, sorted(known))}")
     model = _ARCHITECTURES[arch](**options)
     model.arch = arch
     # Defaults included: an export must not change when a default does.
     model.options = {name: entry.default for name, entry in known.items()} | options
     return model
-
-
-def _suggest(name: str, known) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; choose from {', '.join(sorted(known))}"

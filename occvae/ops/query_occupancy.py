@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from occvae.ops import _extension
 from occvae.ops import query_occupancy_reference as query_reference
+from occvae.ops.validation import check_tensor
 
 PRECISIONS = ("fp32", "fp16", "bf16")  # in the order of csrc/query_occupancy.h
 PANEL = 32  # channels come in multiples of it
@@ -194,10 +195,7 @@ def _precision_in_range(weights: Tensor, precision: str) -> str:
 
 
 def _check_points(points: Tensor, packed: PackedDecoder) -> None:
-    if not isinstance(points, Tensor):
-        raise TypeError(f"points must be a torch.Tensor; got {type(points).__name__}")
-    if points.dtype != torch.float32:
-        raise TypeError(f"points must be float32; got {points.dtype}")
+    check_tensor("points", points, (torch.float32,))
     if points.device != packed.head.device:
         raise ValueError(f"points are on {points.device} but the decoder on {packed.head.device}")
 

@@ -7,6 +7,9 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 # Lattice coordinates reach the field through float32, which has all integers up to here.
 MAX_RESOLUTION = 2**24
 # Vertices keep at least this share of their edge to both of the edge's lattice points. Without it a
@@ -33,6 +36,15 @@ def check_level(level: float) -> float:
     if not math.isfinite(number):
         raise ValueError(f"level must be finite; got {number}")
     return number
+
+
+def check_tensor(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(tensor).__name__}")
+    if tensor.dtype not in dtypes:
+        names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
+        wanted = " or ".join(names) if len(names) < 3 else f"one of {', '.join(names)}"
+        raise TypeError(f"{name} must be {wanted}; got {tensor.dtype}")
 
 
 def check_callable(name: str, function: Callable[..., Any] | None) -> None:

@@ -17,7 +17,6 @@ from occvae.geometry.mesh_checks import check_mesh
 from occvae.images.preprocess import prepare_image
 from occvae.models.protocol import Model
 from occvae.reconstruction.files import (
-    OutputError,
     hypothesis_paths,
     write_mesh,
     write_previews,
@@ -25,7 +24,7 @@ from occvae.reconstruction.files import (
 )
 from occvae.reconstruction.prediction import Prediction, predict_meshes
 from occvae.reconstruction.settings import ReconstructionSettings
-from occvae.system.atomic_write import check_writable
+from occvae.system.atomic_write import WriteError, check_writable
 from occvae.system.terminal import one_line
 
 _FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
@@ -97,7 +96,7 @@ class _Run:
         for item, prediction in self._predict(objects):
             try:
                 line = _write(item, prediction, self.settings)
-            except OutputError as error:
+            except WriteError as error:
                 counts = f"; {self.done} of {self.total} objects are done" * (self.total > 1)
                 raise UserError(f"{error}{counts}") from None
             except UserError as error:

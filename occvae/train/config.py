@@ -1,15 +1,13 @@
 """The configuration of a run: typed, immutable, overridable as `section.name=value`."""
 
 import dataclasses
-import difflib
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from occvae.errors import UserError
+from occvae.errors import UserError, suggest
 from occvae.models.registry import model_options
 
 if TYPE_CHECKING:
@@ -195,17 +193,12 @@ def _refuse_unknown(content: dict[str, Any], schema: type, prefix: str) -> None:
     fields = {entry.name: entry for entry in dataclasses.fields(schema)}
     for name, value in content.items():
         if name not in fields:
-            raise UserError(f"unknown setting {prefix}{name}; {_near(name, fields, prefix)}")
+            raise UserError(f"unknown setting {prefix}{name}; {suggest(name, fields, prefix)}")
         kind = fields[name].type
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             if not isinstance(value, dict):
                 raise UserError(f"{prefix}{name} is a section; set {prefix}{name}.NAME=value")
             _refuse_unknown(value, kind, f"{prefix}{name}.")
-
-
-def _near(name: str, known: Iterable[str], prefix: str) -> str:
-    near = [prefix + match for match in difflib.get_close_matches(name, known, n=2, cutoff=0.5)]
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
 
 
 def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -216,9 +209,8 @@ def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
     typed = {}
     for name, value in options.items():
         if name not in known:
-            raise UserError(
-                f"unknown setting model.{name} for {arch}; {_near(name, known, 'model.')}"
-            )
+            hint = suggest(name, known, "model.")
+            raise UserError(f"unknown setting model.{name} for {arch}; {hint}")
         try:
             typed[name] = TypeAdapter(known[name].annotation).validate_python(value)
         except ValidationError as error:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
 
 
 class Mirror(Protocol):
@@ -55,7 +55,7 @@ class RunLogger:
         threading.excepthook = functools.partial(_unless_raised_again, threading.excepthook)
         path = folder / "metrics.jsonl"
         kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first_step]
-        write_whole(path, lambda file: file.write_text("".join(kept)))
+        write_whole_text(path, "".join(kept))
         self._file = path.open("a", buffering=1)
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 

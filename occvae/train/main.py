@@ -16,7 +16,7 @@ from occvae.errors import UserError
 from occvae.models.presets import list_presets
 from occvae.models.registry import list_models, model_options
 from occvae.system import terminal as console
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
 from occvae.train import parallel
 from occvae.train.checkpoint import (
     TRAIN_CONFIG,
@@ -137,7 +137,7 @@ def _prepare(options: argparse.Namespace, device: torch.device) -> tuple[TrainCo
             raise UserError(f"{run}: another run has just begun here; choose another --out")
     _warn(config)
     text = json.dumps(config.to_dict(), indent=1) + "\n"
-    write_whole(run / TRAIN_CONFIG, lambda file: file.write_text(text))
+    write_whole_text(run / TRAIN_CONFIG, text)
     return config, run
 
 

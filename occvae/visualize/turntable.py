@@ -10,6 +10,7 @@ from PIL import Image
 
 from occvae.errors import UserError
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+from occvae.visualize.sheet import make_sheet
 
 if TYPE_CHECKING:
     import trimesh
@@ -54,10 +55,10 @@ def write_turntable(path: str | Path, mesh: trimesh.Trimesh, size: int = 224) ->
         raise UserError(f"{path}: turntables are .{' or .'.join(KINDS)} files")
     frames = turntable_frames(mesh, KINDS[kind], size)
     if kind == "png":
-        Image.fromarray(np.concatenate(frames, axis=1)).save(path)
+        make_sheet([*frames], len(frames)).save(path)
         return
     # Few shades of one color on white: one palette for all frames is enough, and does not flicker.
-    palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 8)])).quantize(255)
+    palette = make_sheet([*frames[:: max(1, len(frames) // 8)]], 1).quantize(255)
     first, *others = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames

@@ -358,7 +358,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):
         f"write_shard(Path({str(path)!r}), [random_sample(seed) for seed in range(99)])"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    line = f"UserError: {path}: cannot be written (No space left on device); run the same"
+    line = f"WriteError: {path}: cannot be written (No space left on device); run the same"
     assert ended.returncode == 1 and line in ended.stderr.splitlines()[-1]
     assert list(small_disk.iterdir()) == []
 
@@ -396,7 +396,7 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeyp
     def replace(*paths):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("occvae.data.manifest.os.replace", replace)
+    monkeypatch.setattr("occvae.system.atomic_write.os.replace", replace)
     with pytest.raises(UserError, match=r"dataset.json: cannot be written .No space left"):
         Manifest("list", "own", {}, []).save(tmp_path)
     assert list(tmp_path.iterdir()) == []

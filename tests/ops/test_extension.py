@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from occvae import environment
+from occvae.cli import info
 from occvae.ops import _extension
 from tests.conftest import DEVICES, needs_kernels
 
@@ -108,7 +108,7 @@ def test_auto_warns_once_on_a_device_without_kernels(monkeypatch, recwarn):
 
 
 def test_describe_names_versions_and_kernels():
-    text = environment.describe()
+    text = info.describe()
     assert text.isascii() and torch.__version__ in text
     for name in ("occvae", "deepspeed", "cpu kernels", "cuda kernels", "gpu"):
         assert any(line.startswith(name) for line in text.splitlines())
@@ -117,8 +117,8 @@ def test_describe_names_versions_and_kernels():
 def test_describe_without_kernels_says_what_to_do():
     output = run_without_kernels(
         "import sys\n"
-        "from occvae import environment\n"
-        "print(environment.describe())\n"
+        "from occvae.cli import info\n"
+        "print(info.describe())\n"
         "print('heavy', sorted({'timm', 'deepspeed', 'torchvision'} & set(sys.modules)))\n"
     )
     assert output.count("switched off by OCCVAE_DISABLE_EXT=1") == 2

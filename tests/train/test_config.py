@@ -25,7 +25,7 @@ def test_overrides_take_the_declared_types():
         ("optim.lr=fast", r"optim\.lr = 'fast': .*number"),
         ("optim.steps=1.5", r"optim\.steps = 1\.5: .*integer"),
         ("optim.steps=0", r"optim\.steps must be positive, got 0"),
-        ("optim.learning=1", "unknown setting optim.learning; known: steps, batch_size"),
+        ("optim.learning=1", "unknown setting optim.learning; choose from steps, batch_size"),
         ("optim.lr=NaN", "optim.lr must be positive, got nan"),
         ("seed=-1", "seed must not be negative, got -1"),
         ("optimizer.lr=1", "unknown setting optimizer; did you mean optim"),

@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
 from occvae.visualize.report.cases import Case, cases_section
 from occvae.visualize.report.charts import histogram
 from occvae.visualize.report.document import document
@@ -41,7 +41,7 @@ def write_report(path: str | Path, evaluation: dict[str, Any], cases: list[Case]
     )
     page = document(title, body, viewer=viewer.scripts())
     # Names of files need be no text.
-    write_whole(Path(path), lambda file: file.write_text(page, "utf-8", "backslashreplace"))
+    write_whole_text(Path(path), page)
 
 
 def _title(evaluation: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ def mesh_page(meshes: list[tuple[str, Mesh]], left_out: Sequence[str] = ()) -> s
     """Meshes by name as interactive views, each with a camera of its own.
 
     Args:
-        meshes: see `load_mesh`.
+        meshes: name and mesh of each.
         left_out: which files are not among them, and why.
     """
     viewer = Viewer(("wireframe", "z-up"))
@@ -73,24 +73,6 @@ def index_page(links: dict[str, str]) -> str:
         for address, name in links.items()
     )
     return document("occvae view", f"<h1>occvae view</h1><ul>{entries}</ul>")
-
-
-def load_mesh(path: Path) -> Mesh:
-    """UserError where the file is no mesh, or one without faces."""
-    import trimesh
-    from trimesh.resolvers import FilePathResolver
-
-    kind = path.suffix[1:].lower()
-    try:
-        # Opened here, as trimesh refuses names that are no text.
-        with path.open("rb") as file:
-            others = FilePathResolver(str(path))
-            mesh = trimesh.load(file, file_type=kind, force="mesh", resolver=others)
-    except Exception as error:  # each reader has exceptions of its own
-        raise UserError(f"{path}: cannot be read as a mesh: {error}") from None
-    if not len(getattr(mesh, "faces", ())):
-        raise UserError(f"{path}: has no faces")
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
 
 
 def _evaluations(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from occvae.errors import UserError
-from occvae.models.inference import cell_centers
+from occvae.geometry.voxelize import cell_centers
 from occvae.models.protocol import VoxelModel, VoxelOutput
 from tests.fakes import CENTER, tiny_voxel_model
 
