@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Command(Protocol):
@@ -27,7 +27,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(
-        self, *, add_arguments: "Callable[[CommandParser], None] | None" = None, **options
+        self, *, add_arguments: "Callable[[CommandParser], None] | None" = None, **options: Any
     ):
         super().__init__(**options, allow_abbrev=False)
         self._add_arguments = add_arguments
@@ -43,7 +43,7 @@ class CommandParser(argparse.ArgumentParser):
         for name, (command, summary) in commands.items():
             parsers.add_parser(name, help=summary, add_arguments=command.add_arguments)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Refuses unknown arguments here, so that a command reports them below its own usage."""
         if self._add_arguments is not None:
             add_arguments, self._add_arguments = self._add_arguments, None

@@ -1,11 +1,13 @@
 """occvae view: meshes, runs and reports in the browser, from a server for this machine only."""
 
 import argparse
+import functools
 import getpass
 import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,21 +42,22 @@ def run(options: argparse.Namespace) -> None:
         server.serve_forever()
 
 
-def _pages(paths: list[Path]) -> dict:
+def _pages(paths: list[Path]) -> dict[str, Callable[[], str]]:
     """What makes a page, by address; runs are read anew for each visit, as they may go on."""
     from occvae.visualize.report.run_page import index_page, is_run, run_page
 
-    meshes, found = [], []
+    meshes: list[Path] = []
+    found: list[tuple[str, Callable[[], str]]] = []
     for path in paths:
         if path.is_dir() and is_run(path):
-            found.append((str(path), lambda path=path: run_page(path)))
+            found.append((str(path), functools.partial(run_page, path)))
         elif path.is_dir():
             meshes += _meshes_in(path)
         elif not path.is_file():
             raise UserError(f"{path}: no such file")
         elif path.suffix.lower() in (".html", ".htm"):
             text = _read_report(path)
-            found.append((str(path), lambda text=text: text))
+            found.append((str(path), functools.partial(str, text)))
         else:
             meshes.append(path)
     if meshes:

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from occvae.convert import occupancy_networks, pix2vox
 from occvae.convert.checkpoint import holds_tensors, read_checkpoint
@@ -54,7 +54,7 @@ def convert_checkpoint(source: str | Path) -> Conversion:
     return Conversion(model.eval(), origin, module.SPLITS, ignored)
 
 
-def _beside_the_weights(checkpoint: dict, module: ModuleType) -> list[str]:
+def _beside_the_weights(checkpoint: dict[str, Any], module: ModuleType) -> list[str]:
     """Names of the entries that training needs and a model does not."""
     if not checkpoint.keys() & set(module.WEIGHTS):
         return []  # a bare state dict

@@ -10,6 +10,7 @@ theirs keeps the colors that are stored of partly transparent pixels.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -67,18 +68,18 @@ RULES: dict[str, Rules] = {
 _FIRST_CONVOLUTIONS = ("encoder.vgg.0.weight", "encoder.resnet.0.weight")
 
 
-def recognize(checkpoint: Mapping) -> bool:
+def recognize(checkpoint: Mapping[str, Any]) -> bool:
     """Whether it has the four (or three) state dicts, by name."""
     return {"encoder_state_dict", "decoder_state_dict"} <= checkpoint.keys()
 
 
-def convert(checkpoint: Mapping) -> tuple[Model, str]:
+def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
     """The model as one of ours, and what the file was, in words.
 
     Raises:
         UserError: a model that is none of the four, or tensors that do not fit.
     """
-    state = {}
+    state: dict[str, Tensor] = {}
     for part, key in zip(_PARTS, WEIGHTS, strict=True):
         if key in checkpoint:
             tensors = tensors_of(checkpoint[key], f"its {key}")

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from occvae.data.sources import CONTINUES
 from occvae.errors import UserError
@@ -55,9 +55,9 @@ class Manifest:
 
     source: str
     splits: str
-    settings: dict
+    settings: dict[str, Any]
     categories: list[str]
-    layouts: dict[str, dict] = field(default_factory=dict)
+    layouts: dict[str, dict[str, Any]] = field(default_factory=dict)
     shards: list[ShardEntry] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -141,11 +141,17 @@ def _check_types(manifest: Manifest) -> None:
             raise TypeError(f"a shard {entry.file!r} of split {entry.split!r}")
 
 
-def _is_of(kind, value) -> bool:
+def _is_of(kind: Any, value: object) -> bool:
+    if kind is Any:
+        return True
     outer, inner = get_origin(kind) or kind, get_args(kind)
     if not isinstance(value, outer):
         return False
-    parts = value.values() if outer is dict else value if outer is list else ()
+    parts: Iterable[object] = ()
+    if isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list):
+        parts = value
     return not inner or all(_is_of(inner[-1], part) for part in parts)
 
 

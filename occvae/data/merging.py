@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -24,18 +25,18 @@ def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest
         UserError: the datasets do not fit together, one is not what its manifest says, or the
             destination holds another dataset.
     """
-    roots = [Path(root) for root in roots]
-    if len(roots) < 2:
+    folders = [Path(root) for root in roots]
+    if len(folders) < 2:
         raise UserError("merging needs two datasets or more")
-    manifests = [Manifest.load_complete(root) for root in roots]
-    _check_splits(roots, manifests)
-    _check_layouts(roots, manifests)
-    _check_ids(roots, manifests)
+    manifests = [Manifest.load_complete(folder) for folder in folders]
+    _check_splits(folders, manifests)
+    _check_layouts(folders, manifests)
+    _check_ids(folders, manifests)
     destination = Path(destination)
     with sole_writer(destination):
         merged = _new_manifest(manifests).resume(destination)
         finished = {entry.file for entry in merged.shards}
-        for root, entry, file in tqdm(_plan(roots, manifests), desc=f"merge {destination}"):
+        for root, entry, file in tqdm(_plan(folders, manifests), desc=f"merge {destination}"):
             if file not in finished:
                 merged.shards.append(_copy(root, entry, destination, file))
                 merged.shards.sort(key=lambda shard: shard.file)
@@ -55,7 +56,7 @@ def _check_splits(roots: list[Path], manifests: list[Manifest]) -> None:
 
 
 def _check_layouts(roots: list[Path], manifests: list[Manifest]) -> None:
-    expected: dict[str, tuple[Path, dict]] = {}
+    expected: dict[str, tuple[Path, dict[str, Any]]] = {}
     for root, manifest in zip(roots, manifests, strict=True):
         for split, layout in manifest.layouts.items():
             other, wanted = expected.setdefault(split, (root, layout))

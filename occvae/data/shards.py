@@ -29,6 +29,7 @@ from collections import deque
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -73,7 +74,7 @@ def _arrays(samples: list[Sample]) -> dict[str, np.ndarray]:
     first = samples[0]
     blobs = [blob for sample in samples for blob in sample.images]
     ends = np.cumsum([len(blob) for blob in blobs], dtype=np.int64)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "image_bytes": np.frombuffer(b"".join(blobs), np.uint8),
         "image_ends": ends.reshape(len(samples), -1),
         "locations": np.array([sample.location for sample in samples], np.float64),
@@ -159,7 +160,7 @@ class Shard:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
     def points(self, index: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +216,9 @@ class Shard:
     def sample(self, index: int) -> Sample:
         """All that is stored of a shape, as it was written, but for its note."""
         views = range(self.num_views)
-        present = {name: self._row(name, index) for name in self._arrays if name in _OPTIONAL}
+        present: dict[str, Any] = {
+            name: self._row(name, index) for name in self._arrays if name in _OPTIONAL
+        }
         for name, count in (
             ("occupancies", self.num_points),
             ("near_occupancies", self.num_near_points),
@@ -255,7 +258,9 @@ class Shard:
         try:
             # At a given place, so that processes may share the open file.
             file = self._open()
-            size = os.preadv(file.fileno(), [content], array.offset + first * array.dtype.itemsize)
+            size = os.preadv(
+                file.fileno(), [content.data], array.offset + first * array.dtype.itemsize
+            )
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
         if size < content.nbytes:

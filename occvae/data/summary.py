@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ImageDraw
@@ -28,7 +29,7 @@ def open_shards(root: str | Path, manifest: Manifest) -> list[tuple[str, Shard]]
     return [(entry.split, Shard(Path(root), entry)) for entry in manifest.shards]
 
 
-def summarize_dataset(root: str | Path) -> dict:
+def summarize_dataset(root: str | Path) -> dict[str, Any]:
     """JSON values: what a dataset holds.
 
     `categories` has for each the shapes by split and `mean_occupancy`, the share of the stored
@@ -78,7 +79,7 @@ def _occupancy(shard: Shard, local: int) -> float:
     return float(shard.voxels(local).mean())
 
 
-def format_summary(summary: dict) -> str:
+def format_summary(summary: dict[str, Any]) -> str:
     """What `summarize_dataset` found, for people."""
     splits = list(summary["shapes"])
     state = "" if summary["complete"] else ", INCOMPLETE: run the same command again"
@@ -105,7 +106,7 @@ def format_summary(summary: dict) -> str:
     return "\n".join(map(one_line, lines))
 
 
-def _describe(layout: dict) -> str:
+def _describe(layout: dict[str, Any]) -> str:
     parts = [f"{layout['views']} views{' with cameras' if layout['cameras'] else ''}"]
     for name in ("points", "near_points", "surface_points"):
         if layout[name]:
@@ -141,7 +142,7 @@ def write_sample_sheet(
         raise UserError(f"{root}: has no shapes to draw")
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(places))[:num_shapes]
-    strips = [_strip(*places[number], rng) for number in chosen]
+    strips = [_strip(*places[int(number)], rng) for number in chosen]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     make_sheet(strips, _SHAPES_A_ROW).save(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -143,7 +143,7 @@ def _set_normals(mesh: trimesh.Trimesh, directions: Tensor) -> None:
     unknown = ~normals.any(axis=1)
     if unknown.any():
         normals[unknown] = mesh.vertex_normals[unknown]
-    mesh.vertex_normals = normals
+    mesh.vertex_normals = normals  # type: ignore[method-assign]  # a property, decorated twice
 
 
 class ProgressBar:
@@ -152,16 +152,17 @@ class ProgressBar:
     Rounds of less than half a second pass unseen, and a round that is done leaves no trace.
 
     Example:
-        >>> (ball,) = extract_mesh(field, resolution=1024, progress=ProgressBar())
+        >>> field = lambda points, shape: 0.4 - points.norm(dim=1)
+        >>> (ball,) = extract_mesh(field, resolution=64, progress=ProgressBar())
     """
 
     def __init__(self, label: str = "extract_mesh"):
         self._label = label
-        self._bar: tqdm | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._round = -1
 
     def __call__(self, round_: int, done: int, total: int) -> None:
-        if round_ != self._round:
+        if self._bar is None or round_ != self._round:
             self.close()
             self._bar = self._open(round_, total)
         self._bar.update(done - self._bar.n)
@@ -174,7 +175,7 @@ class ProgressBar:
             self._bar.close()
         self._bar, self._round = None, -1
 
-    def _open(self, round_: int, total: int) -> tqdm:
+    def _open(self, round_: int, total: int) -> tqdm[NoReturn]:
         from tqdm import tqdm
 
         self._round = round_

@@ -1,13 +1,19 @@
 """Mesh files to triangles in the unit cube; every way a file can be unusable is one line."""
 
+from __future__ import annotations
+
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from occvae.errors import UserError
 from occvae.ops.inside_mesh import GREATEST_COORDINATE
+
+if TYPE_CHECKING:
+    import trimesh
 
 _MOST_COPIES = 64  # of a vertex on average: more are no copies, and would fill the memory
 
@@ -78,11 +84,11 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return vertices, faces
 
 
-def _load_scene(path: Path):
+def _load_scene(path: Path) -> trimesh.Scene:
     import trimesh
     from trimesh.resolvers import FilePathResolver
 
-    options = {
+    options: dict[str, Any] = {
         "file_type": path.suffix[1:].lower(),
         "resolver": FilePathResolver(str(path)),
         "process": False,

@@ -130,10 +130,10 @@ def block_mesh(occupied: np.ndarray) -> trimesh.Trimesh:
     hubs = _keys(centers, 0)
     keys = np.concatenate([rings.reshape(-1, 4), hubs])
     unique, number = np.unique(keys, axis=0, return_inverse=True)
-    rings = number.reshape(-1)[: 8 * len(rings)].reshape(-1, 8)
-    hubs = number.reshape(-1)[8 * len(rings) :]
+    around = number.reshape(-1)[: 8 * len(rings)].reshape(-1, 8)
+    middle = number.reshape(-1)[8 * len(rings) :]
     triangles = np.stack(
-        [rings, np.roll(rings, -1, axis=1), np.repeat(hubs[:, None], 8, axis=1)], axis=-1
+        [around, np.roll(around, -1, axis=1), np.repeat(middle[:, None], 8, axis=1)], axis=-1
     )
     vertices = (unique[:, :3] / 2.0 - 1.0) / len(occupied) - 0.5
     return trimesh.Trimesh(vertices, triangles.reshape(-1, 3), process=False)

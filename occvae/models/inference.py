@@ -16,7 +16,7 @@ class evaluation_mode:
         self.was_training = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         for part, training in self.was_training:
             part.training = training
 

@@ -21,7 +21,13 @@ def register_model(function: Callable[..., Model]) -> Callable[..., Model]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the architectures that match a shell-style pattern."""
+    """Names of the architectures that match a shell-style pattern.
+
+    Example:
+        >>> import occvae
+        >>> occvae.list_models("pix2vox-?")
+        ['pix2vox-a', 'pix2vox-f']
+    """
     return sorted(fnmatch.filter(_ARCHITECTURES, pattern))
 
 
@@ -44,6 +50,12 @@ def create_model(arch: str, **options: Any) -> Model:
 
     Raises:
         UserError: unknown architecture or option, with the nearest names.
+
+    Example:
+        >>> import occvae
+        >>> model = occvae.create_model("onet", hidden_size=32)
+        >>> model.options["hidden_size"]
+        32
     """
     known = model_options(arch)
     for option in options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,12 +47,12 @@ def check_tensor(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> 
         raise TypeError(f"{name} must be {wanted}; got {tensor.dtype}")
 
 
-def check_callable(name: str, function: Callable | None) -> None:
+def check_callable(name: str, function: Callable[..., Any] | None) -> None:
     if not callable(function):
         raise TypeError(f"{name} must be callable; got {type(function).__name__}")
 
 
-def check_progress(progress: Callable | None) -> None:
+def check_progress(progress: Callable[..., Any] | None) -> None:
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable or None; got {type(progress).__name__}")
 

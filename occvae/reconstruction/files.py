@@ -50,7 +50,11 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
     """One beside each mesh, a gif or png; see `occvae.visualize.turntable`."""
     turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
     for turntable, mesh in zip(turntables, meshes, strict=True):
-        write_whole(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
+
+        def save(file: Path, mesh: trimesh.Trimesh = mesh) -> None:
+            write_turntable(file, mesh)
+
+        write_whole(turntable, save)
     return turntables
 
 
@@ -64,7 +68,7 @@ def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Im
         np.array([30.0, 120.0, 210.0, 300.0]), np.full(4, 27.5), np.full(4, 1.8)
     )
     beside = [np.full_like(seen[0], 255)] * len(seen)
-    tiles = []
+    tiles: list[np.ndarray] = []
     for mesh in meshes[:_MOST_ROWS]:
         tiles += beside if tiles else seen
         tiles += [*render_views(mesh.vertices, mesh.faces, cameras, _TILE, PREDICTION_ALBEDO)]

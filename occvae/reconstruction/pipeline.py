@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class _Object(NamedTuple):
 
 def reconstruct_files(
     model: Model,
-    images: list[list[str | Path]],
+    images: Sequence[Sequence[str | Path]],
     outputs: list[Path],
     settings: ReconstructionSettings | None = None,
     *,
@@ -69,8 +70,8 @@ def reconstruct_files(
     run = _Run(model.to(device).eval(), settings, torch.device(device), total=len(images))
     pairs = list(zip(images, outputs, strict=True))
     # The images of a batch are read when its turn comes: of thousands, few are in memory.
-    for _, alike in itertools.groupby(pairs, key=lambda pair: len(pair[0])):
-        alike = list(alike)
+    for _, group in itertools.groupby(pairs, key=lambda pair: len(pair[0])):
+        alike = list(group)
         for start in range(0, len(alike), settings.batch_size):
             run.reconstruct(alike[start : start + settings.batch_size])
     run.finish()
@@ -81,9 +82,10 @@ class _Run:
         self, model: Model, settings: ReconstructionSettings, device: torch.device, total: int
     ):
         self.model, self.settings, self.device = model, settings, device
-        self.total, self.done, self.failed = total, 0, []
+        self.total, self.done = total, 0
+        self.failed: list[str | Path] = []
 
-    def reconstruct(self, batch) -> None:
+    def reconstruct(self, batch: list[tuple[Sequence[str | Path], Path]]) -> None:
         """A batch of (images, output), all with the same number of images."""
         objects = []
         for images, output in batch:
@@ -112,7 +114,7 @@ class _Run:
         if self.total > 1:
             print(f"all {self.total} objects reconstructed")
 
-    def _predict(self, objects: list[_Object]):
+    def _predict(self, objects: list[_Object]) -> Iterator[tuple[_Object, Prediction]]:
         """Pairs of an object and its prediction, of those that have one."""
         error = None
         try:
@@ -148,7 +150,7 @@ class _Run:
 
 
 def _read(
-    images: list[str | Path], output: Path, model: Model, settings: ReconstructionSettings
+    images: Sequence[str | Path], output: Path, model: Model, settings: ReconstructionSettings
 ) -> _Object:
     prepared = [
         prepare_image(image, model.image_size, settings.background, model.background_gray)

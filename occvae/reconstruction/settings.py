@@ -42,7 +42,7 @@ class ReconstructionSettings:
     turntable: str | None = None  # gif or png
     batch_size: int = 8  # objects that the model gets together
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:

@@ -5,10 +5,13 @@ import json
 import math
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from occvae.errors import UserError, suggest
 from occvae.models.registry import model_options
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # Numbers of a `TrainConfig` by their full names.
 _POSITIVE = (
@@ -122,7 +125,7 @@ class TrainConfig:
     wandb_project: str | None = None
     """Weights & Biases project that the metrics also go to."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in _POSITIVE:
             if not 0 < attrgetter(name)(self) < math.inf:
                 raise UserError(f"{name} must be positive, got {attrgetter(name)(self)}")
@@ -191,10 +194,11 @@ def _refuse_unknown(content: dict[str, Any], schema: type, prefix: str) -> None:
     for name, value in content.items():
         if name not in fields:
             raise UserError(f"unknown setting {prefix}{name}; {suggest(name, fields, prefix)}")
-        if dataclasses.is_dataclass(fields[name].type):
+        kind = fields[name].type
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             if not isinstance(value, dict):
                 raise UserError(f"{prefix}{name} is a section; set {prefix}{name}.NAME=value")
-            _refuse_unknown(value, fields[name].type, f"{prefix}{name}.")
+            _refuse_unknown(value, kind, f"{prefix}{name}.")
 
 
 def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +218,7 @@ def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
     return typed
 
 
-def _wrong_value(error, prefix: str) -> UserError:
+def _wrong_value(error: "ValidationError", prefix: str) -> UserError:
     details = []
     for entry in error.errors():
         name = ".".join([prefix] * bool(prefix) + [str(part) for part in entry["loc"]])

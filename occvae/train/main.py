@@ -6,7 +6,9 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 import torch.distributed as dist
 
 from occvae.data.manifest import MANIFEST, Manifest
@@ -37,6 +39,9 @@ from occvae.train.failures import (
 from occvae.train.launch import complete_environment
 from occvae.train.presets import make_preset
 from occvae.train.run_lock import lock_run
+
+if TYPE_CHECKING:
+    from occvae.train.trainer import Trainer
 
 # Of a rank, whose own batch norm statistics would be poor.
 _FEW_SAMPLES = 16
@@ -94,7 +99,7 @@ def _fail(error: Exception) -> int:
     return exit_status(error)
 
 
-def _train(options: argparse.Namespace, device) -> int:
+def _train(options: argparse.Namespace, device: torch.device) -> int:
     from occvae.train.trainer import Trainer
 
     config, run = parallel.from_first_rank(lambda: _prepare(options, device))
@@ -109,17 +114,17 @@ def _train(options: argparse.Namespace, device) -> int:
         )
     if trainer.fit():
         return 0
-    return 128 + trainer.stop_signal
+    return 128 + (trainer.stop_signal or 0)
 
 
-def _beginning(trainer) -> str:
+def _beginning(trainer: "Trainer") -> str:
     step, last = trainer.progress.step, trainer.config.optim.steps
     if step >= last:
         return f", already at step {step}; a larger optim.steps goes on"
     return f", from step {step}" if step else ""
 
 
-def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
+def _prepare(options: argparse.Namespace, device: torch.device) -> tuple[TrainConfig, Path]:
     """On the first rank alone: the configuration, its run folder, and the data."""
     run = choose_run_folder(options.out, options.arch or TrainConfig().arch, options.resume)
     config = _resumed_config(options, run) if options.resume else _configure(options)

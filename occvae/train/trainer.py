@@ -6,6 +6,8 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from torch.utils.data import default_collate
@@ -146,14 +148,20 @@ class Trainer:
         with self._profiler() as profiler:
             return self._run_to(last, batches, logger, profiler)
 
-    def _profiler(self):
+    def _profiler(self) -> contextlib.AbstractContextManager[torch.profiler.profile | None]:
         """Of the first rank, where it is asked for; otherwise a stand-in."""
         num_steps = self.config.profile_steps
         if parallel.rank() or not num_steps:
             return contextlib.nullcontext()
         return create_profiler(self.run, num_steps, self.device)
 
-    def _run_to(self, last: int, batches: Iterator[Batch], logger: RunLogger, profiler) -> bool:
+    def _run_to(
+        self,
+        last: int,
+        batches: Iterator[Batch],
+        logger: RunLogger,
+        profiler: torch.profiler.profile | None,
+    ) -> bool:
         while self.progress.step < last:
             micro_batches = self._fetch(batches)
             if signal_number := self._agree():
@@ -191,13 +199,13 @@ class Trainer:
 
         Raises on every rank when one has failed, after saving where the weights are sound.
         """
-        verdict = self.stop_signal or 0
+        own: int | torch.Tensor = self.stop_signal or 0
         if self._failure is not None:
-            verdict = _FAILED + exit_status(self._failure)
+            own = _FAILED + exit_status(self._failure)
         if self._loss is not None:
             finite = self._loss.isfinite() & (not self.engine.gradients_failed)
-            verdict = torch.where(finite, verdict, _NOT_FINITE)
-        verdict = parallel.all_reduce_max(verdict, self.device)
+            own = torch.where(finite, own, _NOT_FINITE)
+        verdict = parallel.all_reduce_max(own, self.device)
         if verdict >= _NOT_FINITE:
             raise self._not_finite()
         if verdict >= _FAILED:
@@ -207,7 +215,8 @@ class Trainer:
 
     def _not_finite(self) -> Exception:
         """Each rank tells of its own loss; of gradients, which are of all ranks, the first."""
-        what, indices, told_here = "loss", self._indices, not self._loss.isfinite()
+        what, indices = "loss", self._indices
+        told_here = self._loss is not None and not bool(self._loss.isfinite())
         if (
             self.engine.gradients_failed
             and parallel.all_reduce_max(int(told_here), self.device) == 0
@@ -267,7 +276,7 @@ class Trainer:
             self._log(logger, figures)
 
     @torch.no_grad()
-    def _iou(self, output, batch) -> torch.Tensor:
+    def _iou(self, output: Any, batch: Batch) -> torch.Tensor:
         """(B, 1) at the model's threshold."""
         return voxel_iou(*self.objective.iou_inputs(output, batch), (self.model.threshold,))
 
@@ -382,7 +391,7 @@ class Trainer:
             seed=self.config.seed,
             steps=range(first * accumulation, last * accumulation),
             position=self.progress.samples,
-            random_views=data.min_views and (data.min_views, data.num_views),
+            random_views=(data.min_views, data.num_views) if data.min_views else None,
         )
         return load_batches(
             self.train_set,
@@ -397,7 +406,7 @@ class Trainer:
     def _samples_per_step(self) -> int:
         return self._global_batch() * self.config.optim.accumulation_steps
 
-    def _request_stop(self, number: int, frame) -> None:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = self.stop_signal or number
 
 

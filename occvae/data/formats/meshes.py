@@ -134,7 +134,8 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
     if not root.is_dir():
         raise UserError(f"{root}: no such folder or file")
     endings = mesh_endings()
-    files, others = [], Counter()
+    files: list[Path] = []
+    others: Counter[str] = Counter()
     for path in sorted(_walk(root, skipped)):
         ending = path.suffix.lower()
         if ending not in endings:
@@ -156,7 +157,7 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
     return root, files
 
 
-def _name_other_kinds(others: Counter, skipped: dict[str, str]) -> None:
+def _name_other_kinds(others: Counter[str], skipped: dict[str, str]) -> None:
     missing = missing_packages()
     for ending in sorted(others.keys() & (_OTHER_KINDS | missing.keys())):
         reason = f"{others[ending]} files of a kind that trimesh does not read"

@@ -100,7 +100,8 @@ class OccupancyNetworksSource:
         return any((self.root / name / f"{split}.lst").is_file() for split in SPLITS)
 
     def _add_class(self, name: str, category: str) -> None:
-        present, listed = subfolders(self.root / name), {}
+        present = subfolders(self.root / name)
+        listed: dict[str, str] = {}
         for split in SPLITS:
             path = self.root / name / f"{split}.lst"
             try:

@@ -1,6 +1,7 @@
 """ShapeNet as rendered and voxelized for 3D-R2N2 (Choy et al. 2016), split as for Pix2Vox."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,8 +95,9 @@ class Pix2VoxSource:
         published = _read_cameras(folder / _METADATA, len(names))
         location, scale = _mesh_frame(grid, location, scale)
         extrinsics = unit_cube_extrinsics(published, location, scale)
-        intrinsics = np.stack([_intrinsics(*size) for size in sizes]) if sizes else None
+        intrinsics = None
         if sizes:
+            intrinsics = np.stack([_intrinsics(*size) for size in sizes])
             points = (np.argwhere(grid) + 0.5) / len(grid) - 0.5
             check_views(points, extrinsics, intrinsics, sizes, _LEAST_IN_VIEW)
         return Sample(
@@ -109,7 +111,7 @@ class Pix2VoxSource:
             scale=scale,
         )
 
-    def _add_class(self, entry: dict) -> None:
+    def _add_class(self, entry: dict[str, Any]) -> None:
         name, category = entry["taxonomy_id"], entry["taxonomy_name"]
         rendered, voxelized = subfolders(self.renderings / name), subfolders(self.voxels / name)
         listed: dict[str, str] = {}
@@ -140,7 +142,7 @@ class Pix2VoxSource:
         raise UserError("has neither model.binvox nor model.mat")
 
 
-def _read_taxonomy(path: Path) -> list[dict]:
+def _read_taxonomy(path: Path) -> list[dict[str, Any]]:
     content = read_json(path)
     if not isinstance(content, list) or not content:
         raise UserError(f"{path}: not a list of classes")
@@ -184,7 +186,7 @@ def _mesh_frame(grid: np.ndarray, location: np.ndarray, scale: float) -> tuple[n
     """
     cells = np.argwhere(grid)
     low, high = cells.min(0), cells.max(0) + 1
-    diagonal = np.linalg.norm(high - low)
+    diagonal = float(np.linalg.norm(high - low))
     center = (low + high) / 2 / len(grid) - 0.5
     estimate = len(grid) / diagonal
     size_agrees = abs(scale / estimate - 1) < 2 * np.sqrt(3) / diagonal  # two cells an axis

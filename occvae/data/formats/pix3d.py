@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -108,7 +109,7 @@ class Pix3DSource:
             scale=scale,
         )
 
-    def _add(self, number: int, entry: dict, seen: set[str]) -> None:
+    def _add(self, number: int, entry: dict[str, Any], seen: set[str]) -> None:
         try:
             annotation = _read_annotation(entry)
             category, hidden = str(entry["category"]), _hidden(entry)
@@ -126,11 +127,17 @@ class Pix3DSource:
         seen.add(id)
 
 
-def _read_annotation(entry: dict) -> _Annotation:
+def _read_annotation(entry: dict[str, Any]) -> _Annotation:
+    image, mask, voxel, model = (_relative(entry[key]) for key in ("img", "mask", "voxel", "model"))
+    width, height = map(int, _numbers(entry["img_size"], 2))
+    left, top, right, bottom = _numbers(entry["bbox"], 4).tolist()
     annotation = _Annotation(
-        *(_relative(entry[key]) for key in ("img", "mask", "voxel", "model")),
-        size=tuple(int(length) for length in _numbers(entry["img_size"], 2)),
-        box=tuple(_numbers(entry["bbox"], 4).tolist()),
+        image,
+        mask,
+        voxel,
+        model,
+        size=(width, height),
+        box=(left, top, right, bottom),
         rotation=_numbers(entry["rot_mat"], 3, 3),
         translation=_numbers(entry["trans_mat"], 3),
         focal_length=float(_numbers(entry["focal_length"])),
@@ -149,14 +156,14 @@ def _relative(text: str) -> str:
     return str(path)
 
 
-def _numbers(value, *shape: int) -> np.ndarray:
+def _numbers(value: Any, *shape: int) -> np.ndarray:
     numbers = np.array(value, dtype=np.float64)
     if numbers.shape != shape or not np.isfinite(numbers).all():
         raise ValueError(f"{value} where finite numbers {shape} were expected")
     return numbers
 
 
-def _hidden(entry: dict) -> str:
+def _hidden(entry: dict[str, Any]) -> str:
     """Why only a part of the object is seen, empty if all of it is."""
     found = [key for key in _HIDDEN if entry.get(key) in (True, "true")]
     return found[0].replace("_", " ") if found else ""
@@ -182,7 +189,8 @@ def _fill_cube(grid: np.ndarray, resolution: int) -> np.ndarray:
 def _coarsen(grid: np.ndarray, resolution: int) -> np.ndarray:
     """(R, R, R) bool: cells with anything in them, so that thin parts stay."""
     factor = len(grid) // resolution
-    return grid.reshape((resolution, factor) * 3).any(axis=(1, 3, 5))
+    blocks = grid.reshape((resolution, factor) * 3)
+    return np.any(blocks, axis=(1, 3, 5))
 
 
 @lru_cache(maxsize=64)  # several photographs in a row show the same model

@@ -59,18 +59,18 @@ class VoxelArchiveSource:
         if up not in ("y", "z"):
             raise UserError(f"up must be 'y' or 'z', got {up!r}")
         self.up = up
-        paths = [Path(path) for path in paths]
+        files = [Path(path) for path in paths]
         self.shape_settings = shape_settings
-        archives = [[path.name, _digest(path)] for path in paths]
+        archives = [[file.name, _digest(file)] for file in files]
         self.settings = {"archives": archives, "up": up, **shape_settings.to_dict()}
         self.skipped: dict[str, str] = {}
         self.items: list[Item] = []
         self._grids: list[tuple[np.ndarray, int]] = []  # packed bits and edge
-        for path in paths:
+        for file in files:
             try:
-                self._add_archive(path)
+                self._add_archive(file)
             except UserError as error:
-                self.skipped[str(path)] = skip_reason(str(path), error)
+                self.skipped[str(file)] = skip_reason(str(file), error)
         if not self.items:
             reasons = "; ".join(self.skipped.values()) or "the archives hold no shapes"
             raise UserError(f"no voxel archive could be read: {reasons}")

@@ -67,14 +67,14 @@ def _parse_header(lines: list[str]) -> tuple[tuple[int, int, int], np.ndarray, f
     sizes = fields.get("dim", [])
     if len(sizes) != 3 or not all(re.fullmatch("[0-9]{1,9}", size) for size in sizes):
         raise ValueError("its header has no 'dim' with three sizes")
-    shape = tuple(int(size) for size in sizes)
-    if 0 in shape:
+    x, y, z = map(int, sizes)
+    if 0 in (x, y, z):
         raise ValueError(f"it is empty: dim {' '.join(sizes)}")
     translate = _parse_numbers(fields, "translate", [0.0, 0.0, 0.0])
     (scale,) = _parse_numbers(fields, "scale", [1.0])
     if scale <= 0:
         raise ValueError(f"its scale is {scale}")
-    return shape, translate, float(scale)
+    return (x, y, z), translate, float(scale)
 
 
 def _parse_numbers(fields: dict[str, list[str]], key: str, default: list[float]) -> np.ndarray:

@@ -4,6 +4,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,7 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     raise UserError(f"{path.name} has no '{missing[0]}' (found {found})")
 
 
-def read_member(archive, name: str) -> np.ndarray:
+def read_member(archive: Any, name: str) -> np.ndarray:
     """Reads an array of an open .npz archive.
 
     Raises:
@@ -53,7 +54,7 @@ def read_mat_grid(path: Path, name: str) -> np.ndarray:
     return grid >= 0.5
 
 
-def read_json(path: Path):
+def read_json(path: Path) -> Any:
     """Reads the JSON file that lists a dataset."""
     try:
         return json.loads(path.read_text())

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -83,7 +84,7 @@ def _evaluations(folder: Path) -> list[Path]:
     ]
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -97,6 +98,7 @@ def _curves(path: Path) -> str:
     """One chart a metric; the parts of a run (train, val) share it."""
     if not path.is_file():
         return ""
+    charts: defaultdict[str, defaultdict[str, tuple[list[float], list[float]]]]
     charts = defaultdict(lambda: defaultdict(lambda: ([], [])))
     for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
