@@ -57,7 +57,9 @@ CASES = [*DENSE_CASES, ("specks", 1024)]
 
 def in_a_process(call: str) -> object:
     """What a function below returns in a fresh process; others find room that tests left them."""
-    code = f"import json; from tests import test_memory; print(json.dumps(test_memory.{call}))"
+    code = (
+        f"import json; from tests.system import test_memory; print(json.dumps(test_memory.{call}))"
+    )
     path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
     done = subprocess.run(
         [sys.executable, "-c", code],
