@@ -19,7 +19,7 @@ from occvae.train.presets import make_preset
 from occvae.train.trainer import Trainer
 from tests.fakes import tiny_voxel_model
 from tests.tiny import TINY_VOXEL_RUN, build_tiny_dataset
-from tests.train.test_training import assert_refused, assert_same_weights, metrics, run, succeed
+from tests.train.runs import assert_refused, assert_same_weights, metrics, run, succeed
 
 
 def arguments(arch: str, *more: str) -> list[str]:
@@ -30,7 +30,12 @@ def arguments(arch: str, *more: str) -> list[str]:
 def trained(tiny_voxel_dataset, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "vae"
     steps = ["optim.steps=80", "validate_every=80", "save_every=80", "data.num_views=1"]
-    succeed(tiny_voxel_dataset, out, *arguments("pix2vox-vae", *steps, "optim.batch_size=8"))
+    succeed(
+        tiny_voxel_dataset,
+        out,
+        *arguments("pix2vox-vae", *steps, "optim.batch_size=8"),
+        sheets=True,
+    )
     return out
 
 
@@ -127,7 +132,10 @@ def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
     succeed(tiny_voxel_dataset, tmp_path / "straight", *arguments("pix2vox-vae", *options))
     out = tmp_path / "resumed"
     (out / "samples" / "step-0000004.png").mkdir(parents=True)  # where the last sheet would go
-    assert run(tiny_voxel_dataset, out, *arguments("pix2vox-vae", *options)).returncode != 0
+    assert_refused(
+        run(tiny_voxel_dataset, out, *arguments("pix2vox-vae", *options), sheets=True),
+        "step-0000004.png",
+    )
     assert [folder.name for folder in list_checkpoints(out)] == ["step-0", "step-2"]
     (out / "samples" / "step-0000004.png").rmdir()
     succeed(tiny_voxel_dataset, out, "--resume")
