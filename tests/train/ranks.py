@@ -14,7 +14,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-import torch
 
 from occvae.train.main import main
 
@@ -96,6 +95,7 @@ def start(
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",  # small models gain nothing from more, and other tests run beside
         **environment,
     }
     started = []
@@ -145,8 +145,6 @@ def _call(
     prepare: Callable[[], None] | None,
     sheets: bool,
 ) -> int:
-    # Small models gain nothing from a second thread, and the tests run beside others.
-    mock.patch("occvae.train.parallel.share_cores", lambda ranks: torch.set_num_threads(1)).start()
     if not sheets:
         for name in ("write_contact_sheet", "write_prior_sheet"):
             mock.patch(f"occvae.train.trainer.{name}").start()
