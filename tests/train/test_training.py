@@ -177,6 +177,7 @@ def test_a_failure_ends_the_run_and_its_loaders(tiny_dataset, tmp_path):
     assert_refused(run(tiny_dataset, out, *TINY_RUN, *steps, sheets=True), "samples")
 
 
+@pytest.mark.slow
 def test_torchrun_with_its_default_of_one_process(tiny_dataset, tmp_path):
     more = "validate_points=100000"  # than are stored: then those
     arguments = [*TINY_RUN, more, "optim.steps=2"]
