@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
 @pytest.fixture(scope="module")
 def trained(tiny_dataset, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "trained"
-    steps = ["optim.steps=400", "validate_every=200", "save_every=400"]
+    steps = ["optim.steps=240", "validate_every=120", "save_every=240"]
     succeed(tiny_dataset, out, *TINY_RUN, *steps, sheets=True)
     return out
 
@@ -50,7 +50,7 @@ def test_training_learns_from_the_image(trained, tiny_dataset):
 
 
 def test_exports_say_what_they_were_trained_on(trained):
-    for name, step in (("best", 200), ("last", 400)):
+    for name, step in (("best", 120), ("last", 240)):
         config = json.loads((trained / name / "config.json").read_text())
         assert config["splits"] == "own" and config["step"] >= step
 
@@ -59,23 +59,34 @@ def test_a_run_leaves_its_records(trained):
     lines = metrics(trained)
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert losses[-1] < losses[0]
-    assert [line["step"] for line in lines if "val/iou" in line] == [200, 400]
-    assert json.loads((trained / "train_config.json").read_text())["optim"]["steps"] == 400
+    assert [line["step"] for line in lines if "val/iou" in line] == [120, 240]
+    assert json.loads((trained / "train_config.json").read_text())["optim"]["steps"] == 240
     assert list((trained / "tensorboard").iterdir())
-    assert (trained / "samples" / "step-0000400.png").stat().st_size > 1000
-    assert [folder.name for folder in list_checkpoints(trained)] == ["step-0", "step-400"]
+    assert (trained / "samples" / "step-0000240.png").stat().st_size > 1000
+    assert [folder.name for folder in list_checkpoints(trained)] == ["step-0", "step-240"]
+
+
+def die_at_step_30() -> None:
+    from occvae.train.trainer import Trainer
+
+    take_step = Trainer._step
+
+    def take_step_or_die(self, *arguments):
+        take_step(self, *arguments)
+        if self.progress.step == 30:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Trainer._step = take_step_or_die
 
 
 def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
     steps = ["optim.steps=60", "save_every=20", "validate_every=1000"]
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     succeed(tiny_dataset, straight, *TINY_RUN, *steps)
-    arguments = arguments_of(tiny_dataset, resumed, *TINY_RUN, *steps, "data.num_workers=1")
-    [rank] = start(tmp_path, arguments)
-    wait_until(lambda: len(list_checkpoints(resumed)) > 1, rank)  # and so not from step 0
-    rank.process.kill()
-    rank.process.join()
-    assert list_checkpoints(resumed)[-1].name != "step-60"
+    loader = "data.num_workers=1"
+    [rank] = run(tiny_dataset, resumed, *TINY_RUN, *steps, loader, prepare=die_at_step_30)
+    assert rank.status() == 128 + signal.SIGKILL, rank.text()
+    assert [folder.name for folder in list_checkpoints(resumed)] == ["step-0", "step-20"]
     succeed(tiny_dataset, resumed, "--resume")
     assert_same_weights(straight, resumed)
 
@@ -96,7 +107,7 @@ def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused(trained, tiny_dataset):
     copy = Path(shutil.copytree(trained, trained.parent / "copy"))
-    state = copy / "checkpoints" / "step-400" / "state.json"
+    state = copy / "checkpoints" / "step-240" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "global_batch": 3}))
     refused = run(tiny_dataset, copy, "--resume", ranks=2)
     assert_refused(refused, "batch of 3 shapes cannot be shared out evenly among 2 ranks")

@@ -5,9 +5,9 @@ import importlib
 
 import deepspeed
 import PIL.Image
+import torch
 
 for module in (
-    "deepspeed.runtime.zero.muon.muon_optimizer",  # DeepSpeed loads it for ZeRO, with a compiler
     "occvae.cli.main",
     "occvae.evaluation",
     "occvae.train.trainer",
@@ -20,5 +20,8 @@ for module in (
 ):
     importlib.import_module(module)
 PIL.Image.init()
-deepspeed.ops.__compatible_ops__  # noqa: B018  runs compilers on the first access
+if not torch.cuda.is_available():  # they may start CUDA, which a forked process cannot use
+    # DeepSpeed imports Muon for ZeRO, and Muon imports torch's compiler.
+    importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    deepspeed.ops.__compatible_ops__  # noqa: B018  runs compilers on the first access
 gc.freeze()  # a collection in a rank would copy the memory that it shares with the server
