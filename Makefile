@@ -1,31 +1,54 @@
-# `make train` and `make test` do all their own set-up in .venv; nothing else need be installed but
-# Python 3.11 or later, make and a C++ compiler (without one the pure-PyTorch path is used).
+# make train      builds the default dataset, trains, evaluates, writes meshes and images
+# make test       lint and the fast tests: run it before each commit
+# make test-all   lint and all tests
+# make lint       style of Python, C++ and CUDA sources; needs no torch and builds nothing
+# make typecheck  types of the package
+# make coverage   all tests, and which branches of the package they take
+# make clean      removes what was built, except the virtual environments
+#
+# Each sets up what it needs in .venv, or .venv-lint. Needed are Python 3.11 or later, make and a
+# C++ compiler. Without a compiler the pure-PyTorch path is used.
 
 PYTHON ?= python3
 VENV   ?= .venv
+LINTER ?= .venv-lint
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
+.PHONY: train test test-all lint typecheck coverage clean
+
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: train test lint clean
+# Two files of tests run at a time, the long ones first. Threads that spin while they wait would take
+# the other file's core.
+test test-all coverage: export OMP_WAIT_POLICY = PASSIVE
+PYTEST = pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-# Builds the default dataset, trains, evaluates beside the controls, and writes meshes and images.
 train: $(READY)
 	$(BIN)/deepspeed launchers/train.py --arch vitocc
 	$(BIN)/python launchers/evaluate.py
 	$(BIN)/occvae data images data/procedural out/images
 	$(BIN)/python launchers/reconstruct.py out/images/*.png -o out/meshes
 
-# Two files of tests at a time, the long ones first. Threads that spin while they wait would take the
-# other file's core.
-test: $(READY) lint
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+test: lint $(READY)
+	$(BIN)/python -m $(PYTEST) -m 'not slow'
 
-lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+test-all: lint $(READY)
+	$(BIN)/python -m $(PYTEST)
+
+lint: $(LINTER)/ready
+	$(LINTER)/bin/ruff check .
+	$(LINTER)/bin/ruff format --check .
+	$(LINTER)/bin/clang-format --dry-run --Werror $(CXX_FILES)
+
+typecheck: $(READY)
+	$(BIN)/mypy
+
+coverage: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 $(READY): pyproject.toml setup.py $(shell find csrc -type f)
 	$(PYTHON) -m venv $(VENV)
@@ -35,5 +58,11 @@ $(READY): pyproject.toml setup.py $(shell find csrc -type f)
 	$(BIN)/occvae info
 	touch $@
 
+$(LINTER)/ready: pyproject.toml
+	$(PYTHON) -m venv $(LINTER)
+	$(LINTER)/bin/pip install --quiet --upgrade pip
+	$(LINTER)/bin/pip install --quiet --group lint
+	touch $@
+
 clean:
-	rm -rf build *.egg-info occvae/*.so .pytest_cache .ruff_cache
+	rm -rf build *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*

@@ -3,27 +3,29 @@
 #
 #     bash benchmarks/gpu_check.sh
 #
-# builds the kernels, runs the CUDA tests, measures the machine's ceilings, runs every benchmark and
-# compute-sanitizer. Needs torch of CUDA, nvcc, pytest, setuptools and ninja. Each part has a time
-# limit; one that fails is named, and the next goes on. With deepspeed and a dataset at hand,
+# builds the kernels, runs the CUDA tests, every benchmark and compute-sanitizer. Needs torch of CUDA,
+# nvcc, pytest, setuptools and ninja. Each part has a time limit; one that fails is named, and the
+# next goes on. With deepspeed and a dataset at hand,
 #
 #     PARTS="build training" DATA=data/mine bash benchmarks/gpu_check.sh
 #
-# times training steps of three architectures and spends what is left on a real training of one.
+# times training steps of three architectures and then trains one of them.
 #
 #   OUT      folder of log.txt, results.jsonl and summary.txt   (default out/gpu_check)
 #   PYTHON   (default python3)
-#   PARTS    (default "machine build tests ceilings benchmarks sanitizers")
+#   PARTS    (default "machine build tests benchmarks sanitizers")
 #   DEVICE   cpu tries the benchmarks where there is no GPU     (default cuda)
 #   DATA     dataset of the part training                       (default data/procedural, built if absent)
+#   STEPS    of that training                                   (default 1000)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 OUT=${OUT:-out/gpu_check}
 PYTHON=${PYTHON:-python3}
-PARTS=${PARTS:-machine build tests ceilings benchmarks sanitizers}
+PARTS=${PARTS:-machine build tests benchmarks sanitizers}
 DEVICE=${DEVICE:-cuda}
 DATA=${DATA:-data/procedural}
+STEPS=${STEPS:-1000}
 LAST_SECOND=520 # of the script; what still runs then is ended
 
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 OCCVAE_REQUIRE_CUDA=1
@@ -76,16 +78,12 @@ major, minor = torch.cuda.get_device_capability()
 print(f"{major}.{minor}" + "a" * (major == 9))' 2>/dev/null) || architecture=9.0a
   run build 300 env OCCVAE_CUDA=1 TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-$architecture}" \
     "$PYTHON" setup.py build_ext --inplace
-  run "occvae info" 60 "$PYTHON" -c 'from occvae import environment; print(environment.describe())'
+  run "occvae info" 60 "$PYTHON" -c 'from occvae.cli import info; print(info.describe())'
 }
 
 tests() {
   run "CUDA tests" 150 "$PYTHON" -m pytest tests -m needs_cuda -q --tb=short --maxfail=40 -p no:cacheprovider \
     --continue-on-collection-errors
-}
-
-ceilings() {
-  run ceilings 45 "$PYTHON" benchmarks/ceilings.py --device "$DEVICE" --json "$OUT/results.jsonl"
 }
 
 benchmarks() {
@@ -114,19 +112,17 @@ sanitizers() {
 
 # Its presets are those of the device.
 training() {
-  local arch steps
+  local arch
   [[ -e $DATA/dataset.json ]] ||
     run "build data" 100 "$PYTHON" -m occvae data build procedural "$DATA"
   for arch in onet pix2vox-vae vitocc; do
     run "train_bench $arch" 70 "$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick \
       --arch "$arch" --data "$DATA" --json "$OUT/results.jsonl"
   done
-  # Of 1000 where nothing was timed, those that fit: the training saves when it is ended.
-  steps=$("$PYTHON" benchmarks/affordable_steps.py "$OUT/results.jsonl" \
-    --arch vitocc --seconds $((LAST_SECOND - SECONDS - 110))) || steps=1000
-  run "training, $steps steps" $((LAST_SECOND - SECONDS - 80)) "$PYTHON" launchers/train.py \
-    --arch vitocc --data "$DATA" --out "$OUT/vitocc" "optim.steps=$steps" \
-    "optim.warmup_steps=$((steps / 20))" "validate_every=$(((steps + 3) / 4))"
+  # A training that is ended at its limit saves first.
+  run "training, $STEPS steps" $((LAST_SECOND - SECONDS - 80)) "$PYTHON" launchers/train.py \
+    --arch vitocc --data "$DATA" --out "$OUT/vitocc" "optim.steps=$STEPS" \
+    "optim.warmup_steps=$((STEPS / 20))" "validate_every=$(((STEPS + 3) / 4))"
   run evaluation 60 "$PYTHON" launchers/evaluate.py --model "$OUT/vitocc" --data "$DATA" --no-meshes
   run "page of 16 shapes" 60 "$PYTHON" launchers/evaluate.py --model "$OUT/vitocc" --data "$DATA" \
     --shapes 16 --json "$OUT/page.json" --html "$OUT/page.html"
@@ -137,6 +133,5 @@ for part in $PARTS; do
 done
 
 printf '\n=== summary (%d s)\n' "$SECONDS"
-"$PYTHON" benchmarks/result_table.py "$OUT/results.jsonl" >>"$OUT/summary.txt"
 cat "$OUT/summary.txt"
 exit $failed

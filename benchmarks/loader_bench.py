@@ -27,6 +27,7 @@ from occvae.data.build import build_dataset
 from occvae.data.dataset import ShapeDataset
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.loader import StepSampler, load_batches
+from occvae.data.targets import PointTarget
 
 OURS, PUBLISHED, NO_NOISE = "shards", "npz folder", "npz folder, no noise"
 PACE = 0.8  # of what the workers can deliver, in the simulation
@@ -154,7 +155,7 @@ def parts(dataset: ShapeDataset) -> dict[str, float]:
         "read the image": lambda: shard.image(local, 0),
         "decode it": lambda: decoding._decode_ordinary(content),
         "resize it": lambda: decoding._pad_to_square(image, dataset.image_size, False),
-        "read and decode the points": lambda: shard.points(local, 0, dataset.num_points),
+        "read and decode the points": lambda: shard.points(local, 0, dataset.target.num_points),
         "the whole sample": lambda: dataset[0, 0],
     }
     return {name: _cpu_time(run) for name, run in runs.items()}
@@ -175,7 +176,7 @@ def open_shards(args, scratch: Path) -> ShapeDataset:
     if not args.dataset:
         build_dataset(ProceduralSource(args.shapes_per_category), root)
     return ShapeDataset(
-        root, "train", image_size=args.image_size, num_points=args.points, train=True
+        root, "train", image_size=args.image_size, target=PointTarget(args.points), train=True
     )
 
 

@@ -1,4 +1,4 @@
-"""Training: samples/s, where a step's time goes, scaling, memory by ZeRO stage, and H200s on paper.
+"""Training: samples/s, where a step's time goes, scaling, and memory by ZeRO stage.
 
 python benchmarks/train_bench.py [--arch vitocc] [--preset cpu-small] [--data FOLDER] [name=value]
 
@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -26,12 +25,10 @@ from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.shapes import ShapeSettings
 from occvae.train.config import apply_overrides
 from occvae.train.presets import make_preset
-from scaling_model import Machine, TrainingCost, assumptions, project
 from step_clock import PHASES
 
 RANK = Path(__file__).with_name("train_rank.py")
 SHAPES_PER_CATEGORY = 8  # one of them is for validation
-PAPER_GPUS = (1, 8, 64, 1024)
 TIME_LIMIT = 600  # seconds of a run
 
 
@@ -41,7 +38,9 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def run_ranks(options: argparse.Namespace, data: Path, ranks: int, overrides: list[str], *more):
+def run_ranks(
+    options: argparse.Namespace, data: Path, ranks: int, overrides: list[str]
+) -> list[dict]:
     """What each rank of a run of train_rank.py found."""
     with socket.socket() as listener, tempfile.TemporaryDirectory() as folder:
         listener.bind(("127.0.0.1", 0))
@@ -50,7 +49,7 @@ def run_ranks(options: argparse.Namespace, data: Path, ranks: int, overrides: li
         result = Path(folder) / "result.json"
         command = [sys.executable, RANK, result, "--arch", options.arch, "--data", data]
         command += ["--steps", options.repeats, "--threads", max(1, options.threads // ranks)]
-        command += [*more, *overrides]
+        command += ["--preset", options.preset, *overrides]
         shared = dict(WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks, MASTER_ADDR="127.0.0.1")
         shared |= dict(MASTER_PORT=port, PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path]))
         if options.device == "cpu":
@@ -88,7 +87,7 @@ def time_training(options: argparse.Namespace, data: Path, batch: int) -> list[d
             f"zero_stage={stage}",
             f"optim.batch_size={batch // ranks}",
         ]
-        found = run_ranks(options, data, ranks, overrides, "--preset", options.preset)
+        found = run_ranks(options, data, ranks, overrides)
         rows.append(make_row(ranks, stage, found))
         print(line(rows[-1], rows[0]), flush=True)
     return rows
@@ -133,40 +132,6 @@ def line(row: dict, first: dict) -> str:
     )
 
 
-def on_paper(options: argparse.Namespace, data: Path, measured: dict) -> list[dict]:
-    """Rows of the preset for GPUs on many H200s; prints what they rest on."""
-    overrides = ["optim.batch_size=2", "data.num_workers=0", "precision=fp32", *options.overrides]
-    [found] = run_ranks(options, data, 1, overrides, "--preset", "default", "--cost")
-    cost = TrainingCost(**found)
-    batch = make_preset("default", options.arch).optim.batch_size
-    machine = Machine()
-    if options.mfu is not None:
-        machine = Machine(utilization=options.mfu)
-    elif options.device == "cuda" and options.preset == "default":  # measured here
-        rate = cost.flops_per_sample * measured["samples_per_second"]
-        machine = Machine(utilization=rate / machine.peak_flops)
-    print(
-        f"\non paper: {options.arch}, preset default, {batch} samples a GPU; one training step has"
-    )
-    for name, value in found.items():
-        print(f"  {name} {value:.6g}")
-    print("assumed")
-    for text in assumptions(machine):
-        print(f"  {text}")
-    print(f"{'GPUs':>5} {'arithmetic':>12} {'all-reduce':>12} {'norm sync':>12} {'data':>12}")
-    rows = []
-    for gpus in PAPER_GPUS:
-        row = project(cost, machine, gpus, batch)
-        times = (row.compute, row.all_reduce, row.norm_sync, row.data)
-        print(
-            f"{gpus:>5} " + " ".join(f"{1e3 * seconds:>9.3f} ms" for seconds in times) + f"  "
-            f"{row.samples_per_second:,.0f} samples/s, {row.efficiency:.0%}; "
-            f"binds first: {row.binds_first}, then {row.binds_next}"
-        )
-        rows.append(dict(part="paper", arch=options.arch, **asdict(row)))
-    return rows
-
-
 def parse() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--arch", default="vitocc")
@@ -174,7 +139,6 @@ def parse() -> argparse.Namespace:
     options.add_argument("--data", type=Path, help="folder of a dataset")
     options.set_defaults(repeats=6)  # steps of each run
     options.add_argument("--quick", action="store_true", help="ZeRO stages 0 and 3 only")
-    options.add_argument("--mfu", type=float, help="utilization of the H200s on paper")
     options.add_argument("overrides", nargs="*", metavar="section.name=value")
     result = options.parse_intermixed_args()
     result.preset = result.preset or ("default" if result.device == "cuda" else "cpu-small")
@@ -196,11 +160,9 @@ def main() -> None:
         data = options.data or make_data(Path(folder) / "data")
         print(HEADINGS)
         rows = time_training(options, data, batch)
-        paper = on_paper(options, data, rows[0])
     if options.json:
         known = dict(arch=options.arch, preset=options.preset, device=options.device, batch=batch)
-        write_json(options.json, "train", facts, [dict(known, part="step", **row) for row in rows])
-        write_json(options.json, "train", facts, paper)
+        write_json(options.json, "train", facts, [known | row for row in rows])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from occvae.data.dataset import ShapeDataset
 from occvae.models import create_model
 from occvae.models.occupancy import OccupancyModel
+from occvae.models.protocol import Model, VoxelModel
 from occvae.train.config import apply_overrides
 from occvae.train.presets import make_preset
 from tests.tiny import TINY_MODEL
@@ -71,7 +72,7 @@ def ball_model(threshold: float = 0.5, **options) -> OccupancyModel:
     return OccupancyModel(MeanColor(), Ball(**options), image_size=8, threshold=threshold)
 
 
-class LookUp(nn.Module):
+class LookUp(Model):
     """Recognizes the first view of each shape of a dataset and answers from a table.
 
     Args:
@@ -80,11 +81,10 @@ class LookUp(nn.Module):
         voxels: (S, R, R, R) probabilities.
     """
 
-    threshold, background_gray = 0.5, 255
+    reconstruct = None  # not asked for
 
-    def __init__(self, dataset: ShapeDataset, logits: Tensor, voxels: Tensor):
-        super().__init__()
-        self.image_size = dataset.image_size
+    def __init__(self, dataset: ShapeDataset, logits: Tensor, voxels: Tensor, **settings):
+        super().__init__(image_size=dataset.image_size, threshold=0.5, **settings)
         self.numbers = {
             self._key(dataset[i]["images"][None] / 255.0): i for i in range(len(dataset))
         }
@@ -102,3 +102,7 @@ class LookUp(nn.Module):
         grids = self.voxels[[self.numbers[self._key(image[None])] for image in images]]
         assert grids.shape[1] == resolution
         return grids
+
+
+class VoxelLookUp(LookUp, VoxelModel):
+    """The same, as a voxel model."""

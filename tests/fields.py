@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from occvae.ops.mise import Field
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, world_to_lattice
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS
+
+
+def world_to_lattice(positions: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:
+    """Fractional lattice coordinates of world positions (..., 3): lattice_to_world inverted."""
+    lower, upper = bounds
+    return ((positions - (lower + upper) / 2) / (upper - lower) + 0.5) * resolution
 
 
 def sphere(radius: float = 0.35, center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Field:

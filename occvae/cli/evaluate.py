@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from occvae.cli.shared import add_precision, load_model, set_precision, trained_on
 from occvae.errors import UserError
+
+if TYPE_CHECKING:
+    from occvae.models.protocol import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +52,8 @@ def run(options: argparse.Namespace) -> None:
     with processes() as device:
         model, folder, data, counts, path = raise_together(lambda: _prepare(options))
         model = model.to(device)
-        shared = {"num_shapes": options.shapes, "device": device}
-        chosen = {"threshold": _number(options.threshold)}
+        shared: dict[str, Any] = {"num_shapes": options.shapes, "device": device}
+        chosen: dict[str, Any] = {"threshold": _number(options.threshold)}
         if options.threshold == "val":
             same = ", the very shapes it is measured on" if options.split == "val" else ""
             chosen = {
@@ -78,7 +82,9 @@ def run(options: argparse.Namespace) -> None:
             print(f"page: {options.html}")
 
 
-def _prepare(options: argparse.Namespace) -> tuple:
+def _prepare(
+    options: argparse.Namespace,
+) -> tuple["Model", Path, str, tuple[int, ...] | None, Path]:
     """Model, the folder it is from, the dataset, numbers of views, and the report's file.
 
     What can be refused is refused here, before shapes are evaluated for hours.
@@ -91,7 +97,7 @@ def _prepare(options: argparse.Namespace) -> tuple:
     set_precision(model, options.precision)
     data = options.data or trained_on(folder)
     check_splits(folder, data)
-    asked = {"threshold": _number(options.threshold), "seed": options.seed}
+    asked: dict[str, Any] = {"threshold": _number(options.threshold), "seed": options.seed}
     if not options.no_meshes:
         asked["resolution"] = options.resolution
     ReconstructionSettings(**asked).check(model, "glb")
@@ -109,7 +115,7 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
     files = {"the report": path, "the table of all shapes": path.with_suffix(".csv")}
     if options.html is not None:
         files["the page"] = Path(options.html)
-    kinds = {}
+    kinds: dict[str, str] = {}
     for kind, file in files.items():
         # Capitals make no difference to some file systems.
         first = kinds.setdefault(str(file.resolve()).lower(), kind)
@@ -121,7 +127,7 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
     return path
 
 
-def _count_trained_on(folder: Path, report: dict) -> int | None:
+def _count_trained_on(folder: Path, report: dict[str, Any]) -> int | None:
     """How many of the shapes the model's run was trained on, by their ids, wherever they lie now.
 
     None where the model is of no run, or its dataset is not there any more.
@@ -129,7 +135,7 @@ def _count_trained_on(folder: Path, report: dict) -> int | None:
     from occvae.data.dataset import ShapeDataset
 
     try:
-        training = ShapeDataset(trained_on(folder), "train", image_size=8, num_points=8)
+        training = ShapeDataset(trained_on(folder), "train", image_size=8)
     except UserError:
         return None
     return len({shape["id"] for shape in report["shapes"]} & set(training.ids))
@@ -147,8 +153,10 @@ def _number(threshold: str | None) -> float | None:
 def _view_counts(text: str | None) -> tuple[int, ...] | None:
     from occvae.metrics.published import VIEW_COUNTS
 
-    if text is None or text == "all":
-        return text and VIEW_COUNTS
+    if text is None:
+        return None
+    if text == "all":
+        return VIEW_COUNTS
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:

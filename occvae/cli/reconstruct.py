@@ -114,12 +114,11 @@ def _take_image(options: argparse.Namespace) -> Path:
     """The file of a still from the camera: beside the mesh, so that it can be used again."""
     from occvae.images.webcam import capture_still
     from occvae.reconstruction import output_paths
-    from occvae.reconstruction.files import write_output
-    from occvae.system.atomic_write import check_writable
+    from occvae.system.atomic_write import check_writable, write_whole
 
     [mesh] = output_paths(["webcam"], options.output, options.format)
     path = mesh.with_suffix(".webcam.png") if mesh.stem != "webcam" else mesh.with_suffix(".png")
     check_writable(path)
-    write_output(path, capture_still(options.webcam).save)
+    write_whole(path, capture_still(options.webcam).save)
     print(one_line(f"camera {options.webcam} -> {path}"))
     return path

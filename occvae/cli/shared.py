@@ -1,10 +1,18 @@
 """What several commands share: the model to use, and on what."""
 
+from __future__ import annotations
+
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from occvae.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from occvae.models.protocol import Model
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
@@ -13,17 +21,18 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(path: str | None):
+def load_model(path: str | None) -> tuple[Model, Path]:
     """The model and the folder it came from."""
     from occvae.models import from_pretrained
     from occvae.models.pretrained import find_export
 
-    if path is None:
+    if path is not None:
+        folder = find_export(path)
+    else:
         runs = [run for run in Path("runs").glob("*") if (run / "last").is_dir()]
         if not runs:
             raise UserError("no trained model in runs/; train one, or give one with --model")
-        path = max(runs, key=lambda run: (run / "last").stat().st_mtime)
-    folder = find_export(path)
+        folder = find_export(max(runs, key=lambda run: (run / "last").stat().st_mtime))
     return from_pretrained(folder), folder
 
 
@@ -37,19 +46,19 @@ def trained_on(export: Path) -> str:
     return json.loads(config.read_text())["data"]["root"]
 
 
-def set_precision(model, precision: str | None) -> None:
+def set_precision(model: Model, precision: str | None) -> None:
     from occvae.ops.query_occupancy import PRECISIONS
 
     if precision is None:
         return
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
-    if not hasattr(getattr(model, "decoder", None), "pack"):
+    if not model.has_fused_decoder:
         raise UserError(f"--precision: {model.arch} with these options has no fused decoder")
     model.precision = precision
 
 
-def default_device():
+def default_device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,15 +1,21 @@
 """occvae view: meshes, runs and reports in the browser, from a server for this machine only."""
 
 import argparse
+import functools
 import getpass
 import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
+
+if TYPE_CHECKING:
+    from occvae.visualize.report.run_page import Mesh
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,21 +42,22 @@ def run(options: argparse.Namespace) -> None:
         server.serve_forever()
 
 
-def _pages(paths: list[Path]) -> dict:
+def _pages(paths: list[Path]) -> dict[str, Callable[[], str]]:
     """What makes a page, by address; runs are read anew for each visit, as they may go on."""
     from occvae.visualize.report.run_page import index_page, is_run, run_page
 
-    meshes, found = [], []
+    meshes: list[Path] = []
+    found: list[tuple[str, Callable[[], str]]] = []
     for path in paths:
         if path.is_dir() and is_run(path):
-            found.append((str(path), lambda path=path: run_page(path)))
+            found.append((str(path), functools.partial(run_page, path)))
         elif path.is_dir():
             meshes += _meshes_in(path)
         elif not path.is_file():
             raise UserError(f"{path}: no such file")
         elif path.suffix.lower() in (".html", ".htm"):
             text = _read_report(path)
-            found.append((str(path), lambda text=text: text))
+            found.append((str(path), functools.partial(str, text)))
         else:
             meshes.append(path)
     if meshes:
@@ -65,12 +72,12 @@ def _pages(paths: list[Path]) -> dict:
 
 def _mesh_views(paths: list[Path]) -> str:
     """A page of those that can be shown, if there are any; the others are named."""
-    from occvae.visualize.report.run_page import load_mesh, mesh_page
+    from occvae.visualize.report.run_page import mesh_page
 
     meshes, left_out = [], []
     for path in paths:
         try:
-            meshes.append((path.name, load_mesh(path)))
+            meshes.append((path.name, _load_mesh(path)))
         except UserError as error:
             left_out.append(str(error))
     if not meshes:
@@ -78,6 +85,19 @@ def _mesh_views(paths: list[Path]) -> str:
     for note in left_out:
         print(f"left out: {one_line(note)}", file=sys.stderr)
     return mesh_page(meshes, left_out)
+
+
+def _load_mesh(path: Path) -> "Mesh":
+    """Reads a mesh file. Vertices at one position, as in .stl files, become one."""
+    import numpy as np
+    import trimesh
+
+    from occvae.geometry.mesh_io import read_mesh
+
+    mesh = trimesh.Trimesh(*read_mesh(path))
+    if not len(mesh.faces):
+        raise UserError(f"{path}: no faces with finite vertices")
+    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
 
 
 def _meshes_in(folder: Path) -> list[Path]:

@@ -3,14 +3,13 @@
 import hashlib
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
-
-from torch import nn
+from typing import Any, NamedTuple
 
 from occvae.convert import occupancy_networks, pix2vox
 from occvae.convert.checkpoint import holds_tensors, read_checkpoint
 from occvae.errors import UserError
 from occvae.models.pretrained import CONFIG, save_pretrained
+from occvae.models.protocol import Model
 from occvae.system.atomic_write import check_writable
 
 # Each has WEIGHTS, TRAINING_STATE, SPLITS, recognize(checkpoint) and convert(checkpoint).
@@ -20,7 +19,7 @@ SOURCES = (occupancy_networks, pix2vox)
 class Conversion(NamedTuple):
     """What became of a file."""
 
-    model: nn.Module
+    model: Model
     origin: str
     """The system and layout that it came from."""
     splits: str
@@ -55,7 +54,7 @@ def convert_checkpoint(source: str | Path) -> Conversion:
     return Conversion(model.eval(), origin, module.SPLITS, ignored)
 
 
-def _beside_the_weights(checkpoint: dict, module: ModuleType) -> list[str]:
+def _beside_the_weights(checkpoint: dict[str, Any], module: ModuleType) -> list[str]:
     """Names of the entries that training needs and a model does not."""
     if not checkpoint.keys() & set(module.WEIGHTS):
         return []  # a bare state dict

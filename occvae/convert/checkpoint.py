@@ -4,12 +4,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from occvae.errors import UserError
+from occvae.models.protocol import Model
 
 # (pattern of a whole foreign name, our name): `re` replacement syntax.
 Rules = tuple[tuple[str, str], ...]
@@ -20,8 +22,8 @@ _COUNTER = ".num_batches_tracked"
 _LISTED = 10  # names of each kind in an error
 # Best scores were saved as numpy scalars. Rebuilding them runs no code of the file's choosing; the
 # function that does bears the module's name of numpy 1 or of numpy 2.
-_REBUILD_SCALAR = np.float64(0).__reduce__()[0]
-_NUMPY_SCALARS = [
+_REBUILD_SCALAR: Any = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_REBUILD_SCALAR, "numpy.core.multiarray.scalar"),
     (_REBUILD_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -29,7 +31,7 @@ _NUMPY_SCALARS = [
 ]
 
 
-def read_checkpoint(path: str | Path) -> dict:
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The dictionary that torch.save wrote.
 
     Raises:
@@ -56,7 +58,7 @@ def _reason(error: Exception) -> str:
     return f"not a readable checkpoint ({type(error).__name__}); is the download complete?"
 
 
-def tensors_of(state: Mapping, what: str) -> dict[str, Tensor]:
+def tensors_of(state: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
     """A state dict without the prefix, if every name has it."""
     if not isinstance(state, Mapping):
         raise UserError(f"{what} is a {type(state).__name__} instead of named tensors")
@@ -105,9 +107,7 @@ def places(names: Iterable[str], rules: Rules) -> tuple[dict[str, str], list[str
     return placed, left_over
 
 
-def fit(
-    build: Callable[[], nn.Module], state: Mapping[str, Tensor], rules: Rules, what: str
-) -> nn.Module:
+def fit(build: Callable[[], Model], state: Mapping[str, Tensor], rules: Rules, what: str) -> Model:
     """The model that `build` makes, with every tensor of a foreign state in its place.
 
     Trailing dimensions of size 1, as of convolutions over single points, may be there or not.

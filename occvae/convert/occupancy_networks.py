@@ -5,11 +5,13 @@ layout differs in the names and shapes of the conditional batch norm's affine ma
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from occvae.convert.checkpoint import PREFIXES, Rules, fit, tensors_of
 from occvae.errors import UserError
+from occvae.models.protocol import Model
 from occvae.models.registry import create_model
 
 THRESHOLD = 0.2  # the published one
@@ -32,14 +34,14 @@ _RULES: Rules = (
     (r"decoder\.fc_out\.(.+)", r"decoder.linear_out.\1"),
 )
 # Residual blocks of each stage, and whether they have three convolutions.
-_RESNETS = {
+_RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
     ((3, 4, 6, 3), True): "resnet50",
 }
 
 
-def recognize(checkpoint: Mapping) -> bool:
+def recognize(checkpoint: Mapping[str, Any]) -> bool:
     """Whether these are the keys of a checkpoint, or of the model in it."""
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, Mapping):
@@ -47,7 +49,7 @@ def recognize(checkpoint: Mapping) -> bool:
     return not state.keys().isdisjoint({f"{prefix}decoder.fc_p.weight" for prefix in PREFIXES})
 
 
-def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
+def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
     """The model as our `onet`, and what the file was, in words.
 
     Raises:
@@ -70,7 +72,7 @@ def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
     return model, f"occupancy_networks, {layout} layout"
 
 
-def _options(state: dict[str, Tensor]) -> dict:
+def _options(state: dict[str, Tensor]) -> dict[str, Any]:
     """Sizes as the tensors have them; whether all agree is found when they are fitted."""
     blocks = {name.split(".")[1] for name in state if name.startswith("decoder.block")}
     return {

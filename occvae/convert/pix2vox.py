@@ -10,11 +10,13 @@ theirs keeps the colors that are stored of partly transparent pixels.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from occvae.convert.checkpoint import Rules, fit, tensors_of
 from occvae.errors import UserError
+from occvae.models.protocol import Model
 from occvae.models.registry import create_model
 
 # 137 pixels are resized to 240, the scale of 128 to 224.
@@ -63,27 +65,27 @@ RULES: dict[str, Rules] = {
     "pix2voxpp-a": (*_RESNET, *_ENCODER, *_DECODER, *_MULTI_SCALE_MERGER, *_REFINER),
     "pix2voxpp-f": (*_RESNET, *_ENCODER, *_DECODER, *_MULTI_SCALE_MERGER),
 }
-_FIRST_CONVOLUTION = {"pix2vox": "encoder.vgg.0.weight", "pix2voxpp": "encoder.resnet.0.weight"}
+_FIRST_CONVOLUTIONS = ("encoder.vgg.0.weight", "encoder.resnet.0.weight")
 
 
-def recognize(checkpoint: Mapping) -> bool:
+def recognize(checkpoint: Mapping[str, Any]) -> bool:
     """Whether it has the four (or three) state dicts, by name."""
     return {"encoder_state_dict", "decoder_state_dict"} <= checkpoint.keys()
 
 
-def convert(checkpoint: Mapping) -> tuple[nn.Module, str]:
+def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
     """The model as one of ours, and what the file was, in words.
 
     Raises:
         UserError: a model that is none of the four, or tensors that do not fit.
     """
-    state = {}
+    state: dict[str, Tensor] = {}
     for part, key in zip(_PARTS, WEIGHTS, strict=True):
         if key in checkpoint:
             tensors = tensors_of(checkpoint[key], f"its {key}")
             state |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
     arch = architecture(state)
-    first = _FIRST_CONVOLUTION[arch.split("-")[0]]
+    first = next(name for name in _FIRST_CONVOLUTIONS if name in state)
     if state[first].dim() == 4:  # of another shape, it is refused when it is fitted
         state[first] = state[first].flip(1)
     model = fit(

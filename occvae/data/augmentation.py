@@ -5,6 +5,7 @@ sample. Mirroring, which changes the shape too, is done where the shape is read,
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def apply_seeded(transform: Callable[[Tensor], Tensor], images: Tensor, seed: li
         return transform(images)
 
 
-class RandomBackground(v2.Transform):
+class RandomBackground(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """White pixels take one random color, each of its channels uniform in [low, high].
 
     Pixels that the antialiasing mixed with white keep their color, as in the original.
@@ -48,25 +49,25 @@ class RandomBackground(v2.Transform):
         super().__init__()
         self.low, self.high = low, high
 
-    def make_params(self, flat_inputs: list) -> dict:
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         color = torch.randint(self.low, self.high + 1, (3, 1, 1), dtype=torch.uint8)
         return {"color": color}
 
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         is_white = inpt.amin(dim=-3, keepdim=True) == 255
         return torch.where(is_white, params["color"], inpt)
 
 
-class RandomLighting(v2.Transform):
+class RandomLighting(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Adds a random multiple of the principal components of natural colors (AlexNet)."""
 
     def __init__(self, std: float):
         super().__init__()
         self.std = std
 
-    def make_params(self, flat_inputs: list) -> dict:
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         amounts = torch.randn(3) * self.std * _COLOR_STDS
         return {"shift": 255.0 * (_COLOR_AXES @ amounts).view(3, 1, 1)}
 
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         return (inpt + params["shift"]).round().clamp(0, 255).to(torch.uint8)

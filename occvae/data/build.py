@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -28,6 +29,7 @@ _UNLIKE = "where most shapes of the split have"
 
 _KILLED = "killed, perhaps for want of memory"
 
+_Value = TypeVar("_Value")
 _source: Source  # of a worker process, set once by _start_worker
 
 
@@ -51,7 +53,8 @@ def build_dataset(
             the machine has failed, no shape is usable, or the shapes of a split are not laid out
             alike: the dataset is then complete, but for those that differ from most.
     """
-    num_workers = os.cpu_count() if num_workers is None else num_workers
+    if num_workers is None:
+        num_workers = os.cpu_count() or 1
     if num_workers < 1:
         raise UserError(f"workers must be positive, got {num_workers}")
     if shapes_per_shard < 1:
@@ -155,7 +158,7 @@ def _build_together(
     manifest: Manifest,
     todo: list[tuple[str, list[int]]],
     num_workers: int,
-    progress: tqdm,
+    progress: "tqdm[NoReturn]",
 ) -> None:
     """Takes from `todo` what is finished; raises BrokenProcessPool where a worker was killed."""
     with _worker_pool(num_workers, source) as pool:
@@ -186,7 +189,7 @@ def _try_one_by_one(source: Source, root: Path, indices: list[int]) -> list[Samp
     return outcomes
 
 
-def _one_ahead(values: Iterable) -> Iterator:
+def _one_ahead(values: Iterable[_Value]) -> Iterator[_Value]:
     """The same, each taken when the one before is asked for."""
     iterator = iter(values)
     ahead = list(itertools.islice(iterator, 1))
@@ -218,7 +221,9 @@ def _start_worker(source: Source) -> None:
 
 def _leave_with_the_parent() -> None:
     """A build that is killed cannot tell its workers, which would wait for work for ever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 
@@ -247,14 +252,17 @@ def _collect_samples(
     indices: list[int],
     outcomes: Iterable[Sample | str],
     manifest: Manifest,
-    progress: tqdm,
+    progress: "tqdm[NoReturn]",
 ) -> list[Sample]:
     """The usable ones of a shard; of the others the manifest says why they are not."""
     items = [source.items[index] for index in indices]
     found: dict[str, Sample] = {}
     problems: dict[str, str] = {}
     for item, outcome in zip(items, outcomes, strict=True):
-        (problems if isinstance(outcome, str) else found)[item.id] = outcome
+        if isinstance(outcome, str):
+            problems[item.id] = outcome
+        else:
+            found[item.id] = outcome
         progress.update()
     if found:
         layout = manifest.layouts.setdefault(items[0].split, _usual_layout(found.values()))
@@ -282,13 +290,13 @@ def _try_sample(index: int) -> Sample | str:
         return skip_reason(_source.items[index].id, error)
 
 
-def _usual_layout(samples: Iterable[Sample]) -> dict:
+def _usual_layout(samples: Iterable[Sample]) -> dict[str, Any]:
     """Of most of the samples of a split's first shard; all its others must have it, too."""
     layouts = [sample.layout() for sample in samples]
     return max(layouts, key=layouts.count)
 
 
-def _differences(layout: dict, usual: dict) -> str:
+def _differences(layout: dict[str, Any], usual: dict[str, Any]) -> str:
     return "; ".join(
         f"{name} {layout[name]} {_UNLIKE} {usual[name]}"
         for name in layout

@@ -11,15 +11,17 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from occvae.data.dataset import Batch, Layout, ShapeDataset
+from occvae.data.dataset import Batch, ShapeDataset
+from occvae.data.targets import Layout
 from occvae.errors import UserError
 
 _PREFETCHED = 4  # batches of each worker
 _ALIGNMENT = 64
 # Streams of random numbers beside those of a shape, [seed, epoch, shape], which end in 0 and 1.
 _ORDER, _VIEWS = 2, 3
-_under_way: weakref.WeakSet[Iterator] = weakref.WeakSet()
+_under_way: weakref.WeakSet[_MultiProcessingDataLoaderIter] = weakref.WeakSet()
 
 
 class StepSampler:
@@ -118,6 +120,7 @@ def load_batches(
     )
     with _deaf_to_signals():
         numbered = iter(loader)  # the processes start here, not at the first batch
+    assert isinstance(numbered, _MultiProcessingDataLoaderIter)
     _under_way.add(numbered)
     keep = _pinned if pin_memory else _copied
     return (keep(ring.tensors(number, layout)) for number, layout in numbered)
@@ -138,7 +141,7 @@ def _end_loaders() -> None:
         numbered._shutdown_workers()
 
 
-class _Ring(Dataset):
+class _Ring(Dataset[tuple[int, Layout]]):
     """Batches in shared memory that is used again and again.
 
     The first touch of a fresh page costs many times what the bytes written to it cost. Sent as

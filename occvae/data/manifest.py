@@ -1,27 +1,23 @@
 """`dataset.json`: what a dataset holds, how it was made, and what was left out and why."""
 
-import fcntl
 import hashlib
 import json
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from occvae.data.sources import CONTINUES
 from occvae.errors import UserError
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
+from occvae.system.lock import try_lock, unlock
 
 FORMAT_VERSION = 2
 MANIFEST = "dataset.json"
 SPLITS = ("train", "val", "test")
 # Of shapes that no publication has divided.
 OWN_SPLITS = "own"
-# Workers of a build that was killed need a moment to leave, and hold its lock until then.
-_PATIENCE = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -59,9 +55,9 @@ class Manifest:
 
     source: str
     splits: str
-    settings: dict
+    settings: dict[str, Any]
     categories: list[str]
-    layouts: dict[str, dict] = field(default_factory=dict)
+    layouts: dict[str, dict[str, Any]] = field(default_factory=dict)
     shards: list[ShardEntry] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -70,7 +66,7 @@ class Manifest:
 
     def save(self, root: Path) -> None:
         text = json.dumps(asdict(self), indent=1) + "\n"
-        write_file(root / MANIFEST, lambda path: path.write_text(text))
+        write_whole_text(root / MANIFEST, text, CONTINUES)
 
     def digest(self) -> str:
         """The same of equal datasets only, wherever they lie."""
@@ -134,18 +130,6 @@ class Manifest:
         return {split: count for split, count in counts.items() if count}
 
 
-def write_file(path: Path, save: Callable[[Path], object]) -> None:
-    """Writes a file of a dataset whole or not at all, see `write_whole`.
-
-    Raises:
-        UserError: it cannot be written, the disk being full, for example.
-    """
-    try:
-        write_whole(path, save)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); {CONTINUES}") from None
-
-
 def _check_types(manifest: Manifest) -> None:
     """Raises TypeError where a field holds something else than its annotation says."""
     for record in (manifest, *manifest.shards):
@@ -157,11 +141,17 @@ def _check_types(manifest: Manifest) -> None:
             raise TypeError(f"a shard {entry.file!r} of split {entry.split!r}")
 
 
-def _is_of(kind, value) -> bool:
+def _is_of(kind: Any, value: object) -> bool:
+    if kind is Any:
+        return True
     outer, inner = get_origin(kind) or kind, get_args(kind)
     if not isinstance(value, outer):
         return False
-    parts = value.values() if outer is dict else value if outer is list else ()
+    parts: Iterable[object] = ()
+    if isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, list):
+        parts = value
     return not inner or all(_is_of(inner[-1], part) for part in parts)
 
 
@@ -173,27 +163,12 @@ def sole_writer(root: Path) -> Iterator[None]:
         UserError: another process is writing to it.
     """
     root.mkdir(parents=True, exist_ok=True)
-    folder = os.open(root, os.O_RDONLY)
+    if not try_lock(root):
+        raise UserError(f"{root}: another command is writing to it")
     try:
-        if not _lock(folder):
-            raise UserError(f"{root}: another command is writing to it")
         yield
     finally:
-        os.close(folder)
-
-
-def _lock(folder: int) -> bool:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        except OSError:
-            return True  # many network file systems have no locks
+        unlock(root)
 
 
 def check_version(path: Path, version: int) -> None:

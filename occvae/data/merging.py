@@ -2,13 +2,16 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from occvae.data.manifest import SPLITS, Manifest, ShardEntry, sole_writer, write_file
+from occvae.data.manifest import SPLITS, Manifest, ShardEntry, sole_writer
 from occvae.data.shards import Shard, file_sha256
+from occvae.data.sources import CONTINUES
 from occvae.data.splitting import fingerprint
 from occvae.errors import UserError
+from occvae.system.atomic_write import write_whole
 
 
 def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest:
@@ -22,18 +25,18 @@ def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest
         UserError: the datasets do not fit together, one is not what its manifest says, or the
             destination holds another dataset.
     """
-    roots = [Path(root) for root in roots]
-    if len(roots) < 2:
+    folders = [Path(root) for root in roots]
+    if len(folders) < 2:
         raise UserError("merging needs two datasets or more")
-    manifests = [Manifest.load_complete(root) for root in roots]
-    _check_splits(roots, manifests)
-    _check_layouts(roots, manifests)
-    _check_ids(roots, manifests)
+    manifests = [Manifest.load_complete(folder) for folder in folders]
+    _check_splits(folders, manifests)
+    _check_layouts(folders, manifests)
+    _check_ids(folders, manifests)
     destination = Path(destination)
     with sole_writer(destination):
         merged = _new_manifest(manifests).resume(destination)
         finished = {entry.file for entry in merged.shards}
-        for root, entry, file in tqdm(_plan(roots, manifests), desc=f"merge {destination}"):
+        for root, entry, file in tqdm(_plan(folders, manifests), desc=f"merge {destination}"):
             if file not in finished:
                 merged.shards.append(_copy(root, entry, destination, file))
                 merged.shards.sort(key=lambda shard: shard.file)
@@ -53,7 +56,7 @@ def _check_splits(roots: list[Path], manifests: list[Manifest]) -> None:
 
 
 def _check_layouts(roots: list[Path], manifests: list[Manifest]) -> None:
-    expected: dict[str, tuple[Path, dict]] = {}
+    expected: dict[str, tuple[Path, dict[str, Any]]] = {}
     for root, manifest in zip(roots, manifests, strict=True):
         for split, layout in manifest.layouts.items():
             other, wanted = expected.setdefault(split, (root, layout))
@@ -127,5 +130,5 @@ def _copy(root: Path, entry: ShardEntry, destination: Path, file: str) -> ShardE
         if file_sha256(path) != entry.sha256:
             raise UserError(f"{root / entry.file}: SHA-256 differs from the manifest (damaged)")
 
-    write_file(destination / file, copy)
+    write_whole(destination / file, copy, CONTINUES)
     return ShardEntry(file, entry.split, entry.num_shapes, entry.num_bytes, entry.sha256)

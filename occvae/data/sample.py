@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,7 +36,7 @@ class Sample:
     scale: float = 1.0  # original coordinates are unit ones * scale + location
     note: str | None = None  # for people: what there is to say of this shape
 
-    def layout(self) -> dict:
+    def layout(self) -> dict[str, Any]:
         """JSON values: what there is of it and how much; equal for all shapes of a shard."""
         return {
             "views": len(self.images),
@@ -64,7 +65,9 @@ class Sample:
         for view, image in enumerate(self.images):
             _check_image(view, image)
 
-    def _check_points(self, name: str, points, occupancies) -> None:
+    def _check_points(
+        self, name: str, points: np.ndarray | None, occupancies: np.ndarray | None
+    ) -> None:
         if points is None:
             return
         _check_coordinates(name, points)
@@ -93,7 +96,7 @@ class Sample:
                 raise UserError(f"{name} must be finite {shape}, got {cameras.shape}")
 
 
-def _describe_points(points: np.ndarray | None) -> list | None:
+def _describe_points(points: np.ndarray | None) -> list[Any] | None:
     return None if points is None else [len(points), points.dtype.name]
 
 

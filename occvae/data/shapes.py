@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from occvae.data.points import HALF_EXTENT, dequantize_points, quantize_points
 from occvae.data.sample import Sample
 from occvae.errors import UserError
 from occvae.geometry.surface_sampling import Surface, sample_surface
-from occvae.geometry.voxelize import cell_centers
+from occvae.geometry.voxelize import voxels_inside
 from occvae.images.io import encode_png
 from occvae.visualize import rendering
 
@@ -53,7 +53,7 @@ class ShapeSettings:
     image_size: int = 137
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         least = {"num_points": 8, "num_views": 1, "image_size": 1}
         for name, value in asdict(self).items():
             if name != "voxel_resolutions" and value < least.get(name, 0):
@@ -65,7 +65,7 @@ class ShapeSettings:
         if not resolutions or min(resolutions) < 1 or len(set(resolutions)) < len(resolutions):
             raise UserError(f"voxel_resolutions must be positive and different, got {resolutions}")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {**asdict(self), "voxel_resolutions": list(self.voxel_resolutions)}
 
@@ -87,7 +87,7 @@ def make_sample(
         UserError: no cell of the coarsest grid is inside.
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
-    voxelize = voxelize or (lambda r: shape.contains(cell_centers(r)).reshape(r, r, r))
+    voxelize = voxelize or (lambda resolution: voxels_inside(shape.contains, resolution))
     voxels = {resolution: voxelize(resolution) for resolution in sorted(settings.voxel_resolutions)}
     if not next(iter(voxels.values())).any():
         raise UserError("shape is empty")
@@ -117,7 +117,13 @@ def _contains(shape: Shape, points: np.ndarray) -> np.ndarray:
     return shape.contains(dequantize_points(points).astype(np.float64))
 
 
-def _near_surface(shape: Shape, vertices, faces, settings: ShapeSettings, rng) -> dict:
+def _near_surface(
+    shape: Shape,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    settings: ShapeSettings,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     if settings.num_near_points == 0:
         return {}
     surface = _sample(vertices, faces, settings.num_near_points, rng)
@@ -126,7 +132,13 @@ def _near_surface(shape: Shape, vertices, faces, settings: ShapeSettings, rng) -
     return {"near_points": points, "near_occupancies": _contains(shape, points)}
 
 
-def _on_surface(vertices, faces, split: str, settings: ShapeSettings, rng) -> dict:
+def _on_surface(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    split: str,
+    settings: ShapeSettings,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     if settings.num_surface_points == 0 or (split == "train" and not settings.training_surface):
         return {}
     surface = _sample(vertices, faces, settings.num_surface_points, rng)
@@ -136,7 +148,9 @@ def _on_surface(vertices, faces, split: str, settings: ShapeSettings, rng) -> di
     }
 
 
-def _sample(vertices, faces, count: int, rng) -> Surface:
+def _sample(
+    vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
+) -> Surface:
     surface = sample_surface(vertices, faces, count, int(rng.integers(2**63)))
     if len(surface) < count:
         raise UserError("the surface has no area")

@@ -29,15 +29,17 @@ from collections import deque
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from occvae.data.manifest import FORMAT_VERSION, ShardEntry, check_version, write_file
+from occvae.data.manifest import FORMAT_VERSION, ShardEntry, check_version
 from occvae.data.points import decode_points
 from occvae.data.sample import Sample
 from occvae.data.sources import CONTINUES, machine_failure
 from occvae.errors import UserError
+from occvae.system.atomic_write import write_whole
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
@@ -50,7 +52,7 @@ def write_shard(path: Path, samples: list[Sample]) -> None:
         content = _encode(samples)
     except MemoryError:
         raise UserError(f"{path}: out of memory; {CONTINUES}") from None
-    write_file(path, lambda temporary: temporary.write_bytes(content))
+    write_whole(path, lambda temporary: temporary.write_bytes(content), CONTINUES)
 
 
 def _encode(samples: list[Sample]) -> bytes:
@@ -72,7 +74,7 @@ def _arrays(samples: list[Sample]) -> dict[str, np.ndarray]:
     first = samples[0]
     blobs = [blob for sample in samples for blob in sample.images]
     ends = np.cumsum([len(blob) for blob in blobs], dtype=np.int64)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "image_bytes": np.frombuffer(b"".join(blobs), np.uint8),
         "image_ends": ends.reshape(len(samples), -1),
         "locations": np.array([sample.location for sample in samples], np.float64),
@@ -158,7 +160,7 @@ class Shard:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
     def points(self, index: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -214,7 +216,9 @@ class Shard:
     def sample(self, index: int) -> Sample:
         """All that is stored of a shape, as it was written, but for its note."""
         views = range(self.num_views)
-        present = {name: self._row(name, index) for name in self._arrays if name in _OPTIONAL}
+        present: dict[str, Any] = {
+            name: self._row(name, index) for name in self._arrays if name in _OPTIONAL
+        }
         for name, count in (
             ("occupancies", self.num_points),
             ("near_occupancies", self.num_near_points),
@@ -254,7 +258,9 @@ class Shard:
         try:
             # At a given place, so that processes may share the open file.
             file = self._open()
-            size = os.preadv(file.fileno(), [content], array.offset + first * array.dtype.itemsize)
+            size = os.preadv(
+                file.fileno(), [content.data], array.offset + first * array.dtype.itemsize
+            )
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
         if size < content.nbytes:

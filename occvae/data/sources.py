@@ -3,7 +3,7 @@
 import errno
 import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from occvae.data.sample import Sample
 from occvae.errors import UserError
@@ -45,7 +45,7 @@ class Source(Protocol):
     name: str
     splits: str
     items: list[Item]
-    settings: dict
+    settings: dict[str, Any]
     skipped: dict[str, str]
 
     def sample(self, index: int) -> Sample:

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from occvae.data.manifest import Manifest
 from occvae.data.shards import Shard
@@ -13,6 +14,7 @@ from occvae.geometry.voxels_to_mesh import grid_mesh
 from occvae.images.io import load_image
 from occvae.system.terminal import one_line
 from occvae.visualize.rendering import orbit_extrinsics, render_views
+from occvae.visualize.sheet import make_sheet
 
 TILE = 160
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp")
@@ -27,7 +29,7 @@ def open_shards(root: str | Path, manifest: Manifest) -> list[tuple[str, Shard]]
     return [(entry.split, Shard(Path(root), entry)) for entry in manifest.shards]
 
 
-def summarize_dataset(root: str | Path) -> dict:
+def summarize_dataset(root: str | Path) -> dict[str, Any]:
     """JSON values: what a dataset holds.
 
     `categories` has for each the shapes by split and `mean_occupancy`, the share of the stored
@@ -77,7 +79,7 @@ def _occupancy(shard: Shard, local: int) -> float:
     return float(shard.voxels(local).mean())
 
 
-def format_summary(summary: dict) -> str:
+def format_summary(summary: dict[str, Any]) -> str:
     """What `summarize_dataset` found, for people."""
     splits = list(summary["shapes"])
     state = "" if summary["complete"] else ", INCOMPLETE: run the same command again"
@@ -104,7 +106,7 @@ def format_summary(summary: dict) -> str:
     return "\n".join(map(one_line, lines))
 
 
-def _describe(layout: dict) -> str:
+def _describe(layout: dict[str, Any]) -> str:
     parts = [f"{layout['views']} views{' with cameras' if layout['cameras'] else ''}"]
     for name in ("points", "near_points", "surface_points"):
         if layout[name]:
@@ -140,17 +142,13 @@ def write_sample_sheet(
         raise UserError(f"{root}: has no shapes to draw")
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(places))[:num_shapes]
-    strips = [_strip(*places[number], rng) for number in chosen]
-    rows = -(-len(strips) // _SHAPES_A_ROW)
-    sheet = Image.new("RGB", (_SHAPES_A_ROW * strips[0].width, rows * TILE), "white")
-    for number, strip in enumerate(strips):
-        row, column = divmod(number, _SHAPES_A_ROW)
-        sheet.paste(strip, (column * strip.width, row * TILE))
+    strips = [_strip(*places[int(number)], rng) for number in chosen]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    make_sheet(strips, _SHAPES_A_ROW).save(path)
 
 
-def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> Image.Image:
+def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np.ndarray:
+    """(TILE, 3 TILE, 3) uint8: a shape as `write_sample_sheet` shows it."""
     view = int(rng.integers(shard.num_views))
     front = orbit_extrinsics([35.0], [30.0], [1.8])
     cameras = np.concatenate(
@@ -161,10 +159,10 @@ def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> Im
     )
     tiles = render_views(*grid_mesh(_solid(shard, local), 0.5), cameras, TILE)
     seen = load_image(shard.image(local, view), TILE)
-    strip = Image.fromarray(np.concatenate([seen, *tiles], axis=1))
+    strip = make_sheet([seen, *tiles], 3)
     caption = f"{shard.categories[local]}, {split}, view {view}"
     ImageDraw.Draw(strip).text((TILE + 4, 2), caption, fill="black")
-    return strip
+    return np.asarray(strip)
 
 
 def _solid(shard: Shard, local: int) -> np.ndarray:

@@ -4,7 +4,9 @@ means and intervals by category, beside controls and published figures.
 `macro` is the mean over categories of the mean over shapes, `micro` the mean over shapes.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from occvae.evaluation.shapes import StoredShapes
 from occvae.evaluation.table import format_table
 from occvae.metrics import summarize
 from occvae.models.inference import check_threshold
+from occvae.models.protocol import Model
 
 __all__ = ["VERSION", "evaluate", "format_table"]
 
@@ -26,7 +29,7 @@ _EXAMPLES = 4  # of the best, of the median and of the worst
 
 
 def evaluate(
-    model,
+    model: Model,
     root: str | Path,
     *,
     split: str = "val",
@@ -37,7 +40,7 @@ def evaluate(
     num_shapes: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> dict | None:
+) -> dict[str, Any] | None:
     """Scores a model on one split, from the first view of each shape.
 
     Several ranks (see `ranks.processes`) share the shapes, and the first has the report. A shape's
@@ -78,8 +81,6 @@ def evaluate(
     shapes = raise_together(
         lambda: StoredShapes(root, split, model, num_points=num_points, num_shapes=num_shapes)
     )
-    if not hasattr(model, "reconstruct"):
-        mesh_resolution = None
     settings = Settings(threshold, mesh_resolution, seed, device)
     scores = map_over_ranks(
         shapes.numbers, lambda number: score_shape(model, shapes, number, settings), "evaluate"
@@ -90,53 +91,44 @@ def evaluate(
         "version": VERSION,
         "model": _describe_model(model),
         "data": _describe_data(root, split, shapes),
-        "options": {
-            "num_points": shapes.num_points,
-            "mesh_resolution": mesh_resolution,
-            "threshold": threshold,
-            "threshold_origin": threshold_origin,
-            "seed": seed,
-            "device": device.type,
-            "precision": getattr(model, "precision", None),
-        },
+        "options": _describe_options(model, shapes, settings, threshold_origin),
         "metrics": _summaries([score.metrics for score in scores], shapes.categories),
         "num_empty_meshes": int(sum(score.metrics.get("empty_mesh", 0.0) for score in scores)),
         "controls": _controls(shapes, root, model, scores),
     }
     report["published"] = published_beside(report)
     report["examples"] = _examples(shapes, scores)
-    report["shapes"] = [
-        {"number": number, "id": id, "category": category, "metrics": score.metrics}
-        for number, id, category, score in zip(
-            shapes.numbers, shapes.ids, shapes.categories, scores, strict=True
-        )
-    ]
+    report["shapes"] = _rows(shapes, scores)
     return report
 
 
-def _summaries(scores: list[dict[str, float]], categories: list[str]) -> dict:
+def _summaries(scores: list[dict[str, float]], categories: list[str]) -> dict[str, Any]:
     return {
         name: summarize([metrics[name] for metrics in scores], categories) for name in scores[0]
     }
 
 
-def _controls(shapes: StoredShapes, root: str | Path, model, scores: list[Score]) -> dict:
+def _controls(
+    shapes: StoredShapes, root: str | Path, model: Model, scores: list[Score]
+) -> dict[str, Any]:
     if not shapes.voxel_resolution:
         return {}
     has_training = any(entry.split == "train" for entry in shapes.manifest.shards)
     training = StoredShapes(root, "train", model) if has_training else None
-    return control_summaries(shapes, training, [score.grid for score in scores])
+    return control_summaries(
+        shapes, training, [score.grid for score in scores if score.grid is not None]
+    )
 
 
-def _describe_model(model) -> dict:
+def _describe_model(model: Model) -> dict[str, Any]:
     return {
-        "arch": getattr(model, "arch", type(model).__name__),
-        "options": getattr(model, "options", {}),
+        "arch": model.arch,
+        "options": model.options,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
 
-def _describe_data(root: str | Path, split: str, shapes: StoredShapes) -> dict:
+def _describe_data(root: str | Path, split: str, shapes: StoredShapes) -> dict[str, Any]:
     return {
         "root": str(root),
         "source": shapes.manifest.source,
@@ -149,13 +141,36 @@ def _describe_data(root: str | Path, split: str, shapes: StoredShapes) -> dict:
     }
 
 
+def _describe_options(
+    model: Model, shapes: StoredShapes, settings: Settings, threshold_origin: str
+) -> dict[str, Any]:
+    return {
+        "num_points": shapes.num_points,
+        "mesh_resolution": settings.mesh_resolution,
+        "threshold": settings.threshold,
+        "threshold_origin": threshold_origin,
+        "seed": settings.seed,
+        "device": settings.device.type,
+        "precision": model.precision,
+    }
+
+
+def _rows(shapes: StoredShapes, scores: list[Score]) -> list[dict[str, Any]]:
+    return [
+        {"number": number, "id": id, "category": category, "metrics": score.metrics}
+        for number, id, category, score in zip(
+            shapes.numbers, shapes.ids, shapes.categories, scores, strict=True
+        )
+    ]
+
+
 def _examples(shapes: StoredShapes, scores: list[Score]) -> dict[str, list[str]]:
     """Ids of the best, the most ordinary and the worst shapes, none of them twice."""
     first = next(name for name in scores[0].metrics if name.startswith("iou_"))
     order = np.argsort([-score.metrics[first] for score in scores], kind="stable")
     count = min(_EXAMPLES, len(order) // 3)
     start = (len(order) - count) // 2
-    places = {
+    places: dict[str, Iterable[int]] = {
         "best": order[:count],
         "median": order[start : start + count],
         "worst": order[len(order) - count :],

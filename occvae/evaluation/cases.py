@@ -1,6 +1,7 @@
 """The examples of a report as images and meshes, for a page to look at."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +11,18 @@ from occvae.evaluation.shapes import StoredShapes
 from occvae.geometry.nearest_neighbors import nearest_neighbors
 from occvae.geometry.voxels_to_mesh import smooth_meshes
 from occvae.metrics import sample_surface
+from occvae.models.protocol import Model
 
 _MESH_RESOLUTION = 128  # where the evaluation itself had no meshes
 _TRUTH_SAMPLES = 100_000
 
 
 def write_page(
-    path: Path, report: dict, model, root: str | Path, device: str | torch.device = "cpu"
+    path: Path,
+    report: dict[str, Any],
+    model: Model,
+    root: str | Path,
+    device: str | torch.device = "cpu",
 ) -> None:
     """The report of `evaluate` as an HTML page, with its examples in 3D.
 
@@ -31,10 +37,7 @@ def write_page(
 
     options = report["options"]
     settings = Settings(
-        options["threshold"],
-        options["mesh_resolution"] or _MESH_RESOLUTION,
-        options["seed"],
-        torch.device(device),
+        options["threshold"], options["mesh_resolution"], options["seed"], torch.device(device)
     )
     shapes = StoredShapes(root, report["data"]["split"], model, num_points=options["num_points"])
     rows = {row["id"]: row for row in report["shapes"]}
@@ -44,11 +47,14 @@ def write_page(
     write_report(path, report, cases)
 
 
-def _example(model, shapes: StoredShapes, row: dict, settings: Settings) -> dict:
+def _example(
+    model: Model, shapes: StoredShapes, row: dict[str, Any], settings: Settings
+) -> dict[str, Any]:
     """What `Case` is made of."""
     number = row["number"]
     images = shapes.images(number)
-    mesh = predict_mesh(model, images.to(settings.device), settings)
+    resolution = settings.mesh_resolution or _MESH_RESOLUTION
+    mesh = predict_mesh(model, images.to(settings.device), resolution, settings.threshold)
     vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
     truth = _true_mesh(shapes.voxels(number)) if shapes.voxel_resolution else None
     return {

@@ -1,6 +1,8 @@
 """Published figures of the same protocol, where the data are the same, and why not where they are
 not."""
 
+from typing import Any
+
 from occvae.evaluation.splits import PUBLISHED
 from occvae.metrics import PROTOCOLS, TABLES, PublishedTable, shapenet_category
 from occvae.metrics.published import SHAPENET
@@ -24,7 +26,7 @@ _POINTS = 100_000
 _RESOLUTION = 32
 
 
-def published_beside(report: dict) -> dict:
+def published_beside(report: dict[str, Any]) -> dict[str, Any]:
     """Rows to print beside a report's.
 
     Args:
@@ -42,11 +44,10 @@ def published_beside(report: dict) -> dict:
     tables, protocols, unlike = {}, [], []
     for metric, counterpart in _COUNTERPARTS[data["splits"]].items():
         rows = [
-            _row(table, counterpart[1], names)
+            row
             for table in TABLES
-            if _is_of(table, data, *counterpart)
+            if _is_of(table, data, *counterpart) and (row := _row(table, counterpart[1], names))
         ]
-        rows = [row for row in rows if row is not None]
         if metric not in report["metrics"] or not rows:
             continue
         if _same_protocol(metric, report):
@@ -60,7 +61,7 @@ def published_beside(report: dict) -> dict:
     return _result(tables, protocols, note)
 
 
-def comparable_by_views(report: dict) -> bool:
+def comparable_by_views(report: dict[str, Any]) -> bool:
     """Whether published figures by number of views are of the data of a report of `evaluate`."""
     data = report["data"]
     return (
@@ -71,12 +72,12 @@ def comparable_by_views(report: dict) -> bool:
     )
 
 
-def _result(tables: dict, protocols: list[str], note: str) -> dict:
+def _result(tables: dict[str, Any], protocols: list[str], note: str) -> dict[str, Any]:
     definitions = {name: PROTOCOLS[name].definition for name in protocols}
     return {"tables": tables, "protocols": definitions, "note": note}
 
 
-def _obstacle(report: dict) -> str:
+def _obstacle(report: dict[str, Any]) -> str:
     data = report["data"]
     if data["splits"] not in PUBLISHED:
         known = " or ".join(PUBLISHED.values())
@@ -88,13 +89,14 @@ def _obstacle(report: dict) -> str:
     return f"no figures for {', '.join(unknown)}" if unknown else ""
 
 
-def _categories(report: dict) -> dict[str, str]:
+def _categories(report: dict[str, Any]) -> dict[str, str]:
     """Published names of ours."""
     metric = next(iter(report["metrics"].values()))
-    return {shapenet_category(name): name for name in metric["per_category"]}
+    names = metric["per_category"]
+    return {known: name for name in names if (known := shapenet_category(name)) is not None}
 
 
-def _is_of(table: PublishedTable, data: dict, protocol: str, metric: str) -> bool:
+def _is_of(table: PublishedTable, data: dict[str, Any], protocol: str, metric: str) -> bool:
     return (
         (table.splits, table.split, table.protocol) == (data["splits"], data["split"], protocol)
         and table.num_views == 1
@@ -102,7 +104,7 @@ def _is_of(table: PublishedTable, data: dict, protocol: str, metric: str) -> boo
     )
 
 
-def _row(table: PublishedTable, metric: str, names: dict[str, str]) -> dict | None:
+def _row(table: PublishedTable, metric: str, names: dict[str, str]) -> dict[str, Any] | None:
     """The figures that have one of ours beside them; the mean only of the same categories."""
     values = table.metrics[metric]
     row = {ours: values[published] for published, ours in names.items() if published in values}
@@ -113,7 +115,7 @@ def _row(table: PublishedTable, metric: str, names: dict[str, str]) -> dict | No
     return {"method": table.method, "source": table.source, "setting": table.setting, **row}
 
 
-def _same_protocol(metric: str, report: dict) -> bool:
+def _same_protocol(metric: str, report: dict[str, Any]) -> bool:
     data, options = report["data"], report["options"]
     if metric.startswith(("iou_voxels", "voxel_")):
         return data["voxel_resolution"] == _RESOLUTION
@@ -122,7 +124,7 @@ def _same_protocol(metric: str, report: dict) -> bool:
     return data["num_surface_points"] >= _POINTS
 
 
-def _own_row(report: dict, metric: str, rows: list[dict]) -> dict:
+def _own_row(report: dict[str, Any], metric: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     summary = report["metrics"][metric]
     # Means over categories in the papers of Occupancy Networks, over shapes in those of Pix2Vox.
     mean = summary["macro" if report["data"]["splits"] == "onet" else "micro"]["mean"]

@@ -4,6 +4,7 @@ All are measured by the IoU of grids.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ _NUM_SHUFFLES = 5
 
 def control_summaries(
     shapes: StoredShapes, training: StoredShapes | None, grids: list[np.ndarray]
-) -> dict:
+) -> dict[str, Any]:
     """The IoU of each control by category, macro and micro.
 
     Args:
@@ -26,7 +27,7 @@ def control_summaries(
         training: gives the mean shapes; None where the dataset has no such split.
         grids: predicted of each shape, packed bits as in `Score`.
     """
-    controls = {}
+    controls: dict[str, Any] = {}
     if len(shapes) > 1:  # one shape has no other's image
         shuffled = _shuffled_iou(shapes, grids)
         controls["shuffled_images"] = summarize(shuffled, shapes.categories)
@@ -55,7 +56,8 @@ def _shuffled_iou(shapes: StoredShapes, grids: list[np.ndarray]) -> np.ndarray:
 
 def _mean_shapes(voxels: Iterable[tuple[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     """Mean occupancy (R, R, R) of each category, and of all under the name ""."""
-    sums, counts = {}, {}
+    sums: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
     for category, grid in voxels:
         for name in (category, ""):
             counts[name] = counts.get(name, 0) + 1
@@ -64,7 +66,7 @@ def _mean_shapes(voxels: Iterable[tuple[str, np.ndarray]]) -> dict[str, torch.Te
     return {name: torch.from_numpy(total / counts[name]) for name, total in sums.items()}
 
 
-def _mean_shape_summary(shapes: StoredShapes, means: dict[str, torch.Tensor]) -> dict:
+def _mean_shape_summary(shapes: StoredShapes, means: dict[str, torch.Tensor]) -> dict[str, Any]:
     """The mean training shape as prediction, at the threshold that suits the control best.
 
     A category without training shapes has no mean of its own, and takes that of all.

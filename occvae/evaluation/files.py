@@ -3,21 +3,21 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
-from occvae.system.atomic_write import write_whole
-
-
-def write_json(path: Path, report: dict) -> None:
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write_text(text, "utf-8"))
+from occvae.system.atomic_write import write_whole, write_whole_text
 
 
-def write_csv(path: Path, report: dict) -> None:
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    write_whole_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, report: dict[str, Any]) -> None:
     """Columns `number` in the split, `id`, `category` and the metrics, to the last digit."""
     write_whole(path, lambda file: _write_rows(file, report["shapes"]))
 
 
-def _write_rows(path: Path, rows: list[dict]) -> None:
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     metrics = list(rows[0]["metrics"])
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -37,7 +37,9 @@ def processes() -> Iterator[torch.device]:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the ranks cannot meet: {str(error).splitlines()[0]}") from None
     share_cores()
-    set_time_limit(_PATIENCE, dist.group.WORLD)
+    everyone = dist.group.WORLD
+    assert everyone is not None  # the processes have just met
+    set_time_limit(_PATIENCE, everyone)
     try:
         yield local_device()
         _leave_together()
@@ -61,7 +63,8 @@ def raise_together(function: Callable[[], _Result]) -> _Result:
     """
     if world_size() == 1:
         return function()
-    result, failure = None, None
+    result: Any = None
+    failure: str | None = None
     try:
         result = function()
     except (UserError, OSError) as error:
@@ -76,7 +79,7 @@ def gather(value: _Result) -> list[_Result]:
     """The values of all ranks, in their order, on each of them."""
     if world_size() == 1:
         return [value]
-    values = [None] * world_size()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 

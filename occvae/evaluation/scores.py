@@ -1,6 +1,9 @@
 """What one shape scores: occupancies, grid and mesh of a model against what is stored."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,8 +13,12 @@ from occvae.errors import UserError
 from occvae.evaluation.shapes import StoredShapes
 from occvae.metrics import PIX2VOX_THRESHOLDS, measure_mesh, occupancy_iou, what3d_f_score
 from occvae.models.checks import check_probabilities
+from occvae.models.protocol import Model
 from occvae.ops.inside_mesh import inside_mesh
 from occvae.ops.voxel_iou import voxel_iou
+
+if TYPE_CHECKING:
+    import trimesh
 
 # The metrics of `conv_onet` include those of `onet`.
 MESH_PROTOCOL = "conv_onet"
@@ -48,10 +55,11 @@ class Score:
 
 
 @torch.no_grad()
-def score_shape(model, shapes: StoredShapes, number: int, settings: Settings) -> Score:
+def score_shape(model: Model, shapes: StoredShapes, number: int, settings: Settings) -> Score:
     """All metrics that the dataset has the truth for and the model an answer."""
     images = shapes.images(number).to(settings.device)
-    metrics, grid = {}, None
+    metrics: dict[str, float] = {}
+    grid = None
     if shapes.num_points:
         points, occupied = shapes.points(number)
         metrics |= _point_metrics(model, images, points, occupied, settings)
@@ -61,16 +69,19 @@ def score_shape(model, shapes: StoredShapes, number: int, settings: Settings) ->
         metrics |= voxel_metrics(predicted, truth, settings, number)
         grid = np.packbits((predicted[0] >= settings.threshold).cpu().numpy())
     if settings.mesh_resolution is not None:
-        metrics |= _mesh_metrics(predict_mesh(model, images, settings), shapes, number, settings)
+        mesh = predict_mesh(model, images, settings.mesh_resolution, settings.threshold)
+        metrics |= _mesh_metrics(mesh, shapes, number, settings)
     return Score(metrics, grid)
 
 
-def predict_mesh(model, images: Tensor, settings: Settings):
-    """trimesh.Trimesh of images (1, V, 3, S, S)."""
+def predict_mesh(
+    model: Model, images: Tensor, resolution: int, threshold: float
+) -> trimesh.Trimesh:
+    """The mesh of images (1, V, 3, S, S), with so many cells along each axis."""
     try:
-        [mesh] = model.reconstruct(images, settings.mesh_resolution, settings.threshold)
+        [mesh] = model.reconstruct(images, resolution, threshold)
     except (ValueError, MemoryError) as error:
-        raise UserError(f"meshes at {settings.mesh_resolution}^3: {error}") from None
+        raise UserError(f"meshes at {resolution}^3: {error}") from None
     return mesh
 
 
@@ -88,7 +99,7 @@ def voxel_metrics(
 
 
 def _point_metrics(
-    model, images: Tensor, points: np.ndarray, occupied: np.ndarray, settings: Settings
+    model: Model, images: Tensor, points: np.ndarray, occupied: np.ndarray, settings: Settings
 ) -> dict[str, float]:
     logits = model.predict_points(images, torch.from_numpy(points)[None].to(settings.device))
     predicted = check_probabilities(logits.sigmoid())
@@ -104,14 +115,16 @@ def _at_thresholds(
     return dict(zip(names, values, strict=True))
 
 
-def _mesh_metrics(mesh, shapes: StoredShapes, number: int, settings: Settings) -> dict[str, float]:
+def _mesh_metrics(
+    mesh: trimesh.Trimesh, shapes: StoredShapes, number: int, settings: Settings
+) -> dict[str, float]:
     inside = occupied = None
     if shapes.num_points:
         points, occupied = shapes.points(number)
         inside = _contains(mesh, points, settings.device)
     if not shapes.num_surface_points:
         metrics = {"empty": float(len(mesh.faces) == 0)}
-        if occupied is not None:
+        if inside is not None and occupied is not None:
             metrics["iou"] = occupancy_iou(inside, occupied)
     else:
         metrics = measure_mesh(
@@ -127,7 +140,7 @@ def _mesh_metrics(mesh, shapes: StoredShapes, number: int, settings: Settings) -
     return {names.get(name, name): value for name, value in metrics.items()}
 
 
-def _contains(mesh, points: np.ndarray, device: torch.device) -> np.ndarray:
+def _contains(mesh: trimesh.Trimesh, points: np.ndarray, device: torch.device) -> np.ndarray:
     """(N,) bool."""
     vertices = torch.from_numpy(np.array(mesh.vertices, np.float64).reshape(-1, 3))
     faces = torch.from_numpy(np.array(mesh.faces, np.int64).reshape(-1, 3))

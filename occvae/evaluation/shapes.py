@@ -9,6 +9,7 @@ from torch import Tensor
 from occvae.data.dataset import ShapeDataset
 from occvae.errors import UserError
 from occvae.metrics import Surface
+from occvae.models.protocol import Model, VoxelModel
 
 # At which the published protocols compare grids.
 _COMPARED_RESOLUTION = 32
@@ -20,8 +21,8 @@ class StoredShapes:
     Args:
         root: folder of the dataset.
         split: of it.
-        model: gives the size of images, the gray behind them, and the resolution of grids where
-            it has one.
+        model: gives the size of images, the gray behind them, and the resolution of grids if it is
+            a voxel model.
         num_points: of each shape, at most those stored.
         num_shapes: spread evenly over the split; None for all.
         num_views: images of a shape, the first ones.
@@ -31,7 +32,7 @@ class StoredShapes:
         self,
         root: str | Path,
         split: str,
-        model,
+        model: Model,
         *,
         num_points: int = 100_000,
         num_shapes: int | None = None,
@@ -42,7 +43,6 @@ class StoredShapes:
             split,
             image_size=model.image_size,
             background_gray=model.background_gray,
-            num_points=8,
             num_views=num_views,
         )
         self.manifest = self._dataset.manifest
@@ -83,9 +83,10 @@ class StoredShapes:
             yield category, self.voxels(number)
 
 
-def _choose_resolution(stored: list[int], model) -> int | None:
+def _choose_resolution(stored: list[int], model: Model) -> int | None:
     """The model's own, or that of the protocols, or the coarsest; None where there are no grids."""
-    for wanted in (getattr(model, "resolution", None), _COMPARED_RESOLUTION):
+    own = model.resolution if isinstance(model, VoxelModel) else None
+    for wanted in (own, _COMPARED_RESOLUTION):
         if wanted in stored:
             return wanted
     return min(stored, default=None)

@@ -1,6 +1,7 @@
 """A report as plain text tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from occvae.evaluation.scores import MESH_PROTOCOL
 from occvae.metrics import PROTOCOLS
@@ -37,7 +38,7 @@ _UNITS = (
 )
 
 
-def format_table(report: dict) -> str:
+def format_table(report: dict[str, Any]) -> str:
     """What `evaluate` returned."""
     blocks = [
         _heading(report),
@@ -50,7 +51,7 @@ def format_table(report: dict) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def _heading(report: dict) -> str:
+def _heading(report: dict[str, Any]) -> str:
     data, options = report["data"], report["options"]
     count = f"{data['num_shapes']} shapes"
     if data["num_shapes"] < data["num_stored"]:
@@ -69,7 +70,7 @@ def _heading(report: dict) -> str:
 
 
 def _block(
-    summaries: dict[str, dict], columns: Sequence[tuple[str, str, int]], note: str = ""
+    summaries: dict[str, dict[str, Any]], columns: Sequence[tuple[str, str, int]], note: str = ""
 ) -> str:
     """Rows of categories and means, and an interval below each mean."""
     columns = [column for column in columns if column[1] in summaries]
@@ -78,19 +79,15 @@ def _block(
     names = list(summaries[columns[0][1]]["per_category"])
     rows = [("", [title for title, *_ in columns])]
 
-    def add(title: str, cell: Callable[[dict, int], str]) -> None:
-        rows.append((title, [cell(summaries[metric], digits) for _, metric, digits in columns]))
-
+    shown = [(summaries[metric], digits) for _, metric, digits in columns]
     for name in names:
-        add(
-            name,
-            lambda entry, digits, name=name: f"{entry['per_category'][name]['mean']:.{digits}f}",
-        )
+        means = [f"{entry['per_category'][name]['mean']:.{digits}f}" for entry, digits in shown]
+        rows.append((name, means))
     for key, title in _MEANS.items():
-        add(title, lambda entry, digits, key=key: f"{entry[key]['mean']:.{digits}f}")
-        add("", lambda entry, digits, key=key: _interval(entry[key]["interval"], digits - 1))
-        if not any(rows[-1][1]):
-            rows.pop()
+        rows.append((title, [f"{entry[key]['mean']:.{digits}f}" for entry, digits in shown]))
+        intervals = [_interval(entry[key]["interval"], digits - 1) for entry, digits in shown]
+        if any(intervals):
+            rows.append(("", intervals))
     return "\n".join([*([note] if note else []), *_aligned(rows)])
 
 
@@ -100,8 +97,9 @@ def _interval(interval: list[float], digits: int) -> str:
     return f"{low:.{digits}f}-{high:.{digits}f}" if low < high else ""
 
 
-def _notes(report: dict) -> str:
-    data, lines = report["data"], []
+def _notes(report: dict[str, Any]) -> str:
+    data = report["data"]
+    lines: list[str] = []
     if data.get("trained_on"):
         lines.append(
             f"{data['trained_on']} of {data['num_shapes']} shapes are among those that the model "
@@ -129,7 +127,7 @@ def _notes(report: dict) -> str:
     return "\n".join(lines)
 
 
-def _published(published: dict) -> str:
+def _published(published: dict[str, Any]) -> str:
     blocks = [published["note"]] if published["note"] else []
     for metric, rows in published["tables"].items():
         names = [name for name in rows[0] if name not in ("method", "source", "setting")]

@@ -6,6 +6,7 @@ evaluated shapes; the four thresholds of which papers print the best are given o
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from occvae.evaluation.shapes import StoredShapes
 from occvae.metrics import PIX2VOX_THRESHOLDS, summarize
 from occvae.metrics.published import VIEW_COUNTS, published_by_views
 from occvae.models.checks import check_probabilities
+from occvae.models.protocol import Model
 
 # Published rows to print: ShapeNet, 13 categories, 32^3, thresholds chosen on the test set.
 _PUBLISHED_METHODS = ("Pix2Vox++/A", "LRGT+")
@@ -24,7 +26,7 @@ _PUBLISHED_METRICS = {"IoU": "iou", "F@1%": "f_score_1_percent"}
 
 
 def evaluate_views(
-    model,
+    model: Model,
     root: str | Path,
     view_counts: Sequence[int] = VIEW_COUNTS,
     *,
@@ -33,7 +35,7 @@ def evaluate_views(
     num_shapes: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> dict | None:
+) -> dict[str, Any] | None:
     """Scores a model from the first 1, 2, ... views of each shape of a split.
 
     Args:
@@ -70,13 +72,15 @@ def evaluate_views(
     }
 
 
-def check_view_counts(model, root: str | Path, split: str, view_counts: Sequence[int]) -> None:
+def check_view_counts(
+    model: Model, root: str | Path, split: str, view_counts: Sequence[int]
+) -> None:
     """UserError unless the dataset has grids and so many views."""
     _shapes_with_grids(model, root, split, None, view_counts)
 
 
 def _shapes_with_grids(
-    model, root: str | Path, split: str, num_shapes: int | None, view_counts: Sequence[int]
+    model: Model, root: str | Path, split: str, num_shapes: int | None, view_counts: Sequence[int]
 ) -> StoredShapes:
     # The least first, because fewer than one are refused like more than are stored.
     num_views = min(view_counts) if min(view_counts) < 1 else max(view_counts)
@@ -88,7 +92,7 @@ def _shapes_with_grids(
 
 @torch.no_grad()
 def _score(
-    model, shapes: StoredShapes, number: int, view_counts: Sequence[int], settings: Settings
+    model: Model, shapes: StoredShapes, number: int, view_counts: Sequence[int], settings: Settings
 ) -> list[dict[str, float]]:
     """Metrics of one shape for each number of views."""
     images = shapes.images(number).to(settings.device)
@@ -100,7 +104,7 @@ def _score(
     return scores
 
 
-def format_views_table(report: dict, *, published: bool) -> str:
+def format_views_table(report: dict[str, Any], *, published: bool) -> str:
     """The report as a plain text table.
 
     Args:
@@ -108,32 +112,8 @@ def format_views_table(report: dict, *, published: bool) -> str:
         published: beside published ones, where `comparable_by_views` says so.
     """
     counts = list(report["by_views"])
-    rows = list(report["by_views"].values())
-
-    def means(metric: str, key: str) -> list[float]:
-        return [row[metric][key]["mean"] for row in rows]
-
-    lines = {
-        "IoU, mean of shapes": means("iou_voxels", "micro"),
-        "IoU, mean of categories": means("iou_voxels", "macro"),
-        **{
-            f"IoU from probability {threshold}": means(f"iou_voxels_{threshold}", "micro")
-            for threshold in PIX2VOX_THRESHOLDS
-        },
-        "F@1%, mean of shapes": means("voxel_f_score_1_percent", "micro"),
-        "F@1%, mean of categories": means("voxel_f_score_1_percent", "macro"),
-        **{
-            f"{title}, {name}": [row[metric]["per_category"][name]["mean"] for row in rows]
-            for title, metric in _PER_CATEGORY.items()
-            for name in rows[0][metric]["per_category"]
-        },
-    }
-    others = {
-        f"{method} {title}": list(map(published_by_views(method, metric).get, map(int, counts)))
-        for method in _PUBLISHED_METHODS
-        for title, metric in _PUBLISHED_METRICS.items()
-    }
-    others = others if published else {}
+    lines = _own_lines(list(report["by_views"].values()))
+    others = _published_lines(counts) if published else {}
     width = max(map(len, [*lines, *others])) + 2
     text = [
         "by number of views, the first ones; IoU of protocol pix2vox, F-score of what3d",
@@ -149,6 +129,38 @@ def format_views_table(report: dict, *, published: bool) -> str:
     return "\n".join(text)
 
 
-def _table_row(name: str, values: list[float | None], width: int) -> str:
+def _own_lines(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Title and means of each line, from the summaries by number of views."""
+
+    def means(metric: str, key: str) -> list[float]:
+        return [row[metric][key]["mean"] for row in rows]
+
+    return {
+        "IoU, mean of shapes": means("iou_voxels", "micro"),
+        "IoU, mean of categories": means("iou_voxels", "macro"),
+        **{
+            f"IoU from probability {threshold}": means(f"iou_voxels_{threshold}", "micro")
+            for threshold in PIX2VOX_THRESHOLDS
+        },
+        "F@1%, mean of shapes": means("voxel_f_score_1_percent", "micro"),
+        "F@1%, mean of categories": means("voxel_f_score_1_percent", "macro"),
+        **{
+            f"{title}, {name}": [row[metric]["per_category"][name]["mean"] for row in rows]
+            for title, metric in _PER_CATEGORY.items()
+            for name in rows[0][metric]["per_category"]
+        },
+    }
+
+
+def _published_lines(counts: list[str]) -> dict[str, list[float | None]]:
+    """Title and figures of each published line, None for numbers of views that it lacks."""
+    return {
+        f"{method} {title}": list(map(published_by_views(method, metric).get, map(int, counts)))
+        for method in _PUBLISHED_METHODS
+        for title, metric in _PUBLISHED_METRICS.items()
+    }
+
+
+def _table_row(name: str, values: Sequence[float | None], width: int) -> str:
     cells = ("       -" if value is None else f"{value:8.3f}" for value in values)
     return f"{name:<{width}}" + "".join(cells)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from occvae.ops.field_normals import field_normals
 from occvae.ops.marching_cubes import Mesh, check_memory, marching_cubes
 from occvae.ops.mise import mise
 from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid
-from occvae.ops.validation import check_callable, check_count, check_progress, check_resolutions
+from occvae.ops.validation import check_count, check_resolutions
 
 if TYPE_CHECKING:
     import trimesh
@@ -64,14 +64,9 @@ def extract_mesh(
         True
     """
     trimesh = _import_trimesh()
-    resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
     refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
-    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
-    check_callable("field", field)
-    check_progress(progress)
     device = torch.get_default_device() if device is None else torch.device(device)
-    first = (coarse_resolution + 1) ** 3
-    check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
+    _check_memory(resolution, coarse_resolution, device, backend)
     grid = mise(
         field,
         resolution=resolution,
@@ -97,22 +92,30 @@ def extract_mesh(
         for vertices, faces in meshes
     ]
     if normals:
-        found = _normals(
-            grid,
-            meshes,
-            field,
-            max_points_per_call=max_points_per_call,
-            progress=progress,
-            first_round=len(grid.rounds) + refine_vertices,
-        )
+        first_round = len(grid.rounds) + refine_vertices
+        found = _normals(grid, meshes, field, max_points_per_call, progress, first_round)
         for result, directions in zip(results, found, strict=True):
             if len(directions):  # trimesh refuses none
                 _set_normals(result, directions)
     return results
 
 
+def _check_memory(
+    resolution: int, coarse_resolution: int, device: torch.device, backend: str
+) -> None:
+    """MemoryError where not even the coarse lattice could be marched; before the field is used."""
+    resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
+    first = (coarse_resolution + 1) ** 3
+    check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
+
+
 def _normals(
-    grid: SparseGrid, meshes: list[Mesh], field: Field, **options: object
+    grid: SparseGrid,
+    meshes: list[Mesh],
+    field: Field,
+    max_points_per_call: int,
+    progress: Progress | None,
+    first_round: int,
 ) -> tuple[Tensor, ...]:
     """(V, 3) float64 for each mesh, 0 where the field has no normal; all meshes together."""
     vertices = torch.cat([vertices for vertices, _ in meshes])
@@ -128,7 +131,9 @@ def _normals(
         shape_index[within],
         step=0.5 * (upper - lower) / grid.resolution,
         bounds=grid.bounds,
-        **options,
+        max_points_per_call=max_points_per_call,
+        progress=progress,
+        first_round=first_round,
     )
     return normals.split(counts)
 
@@ -138,7 +143,7 @@ def _set_normals(mesh: trimesh.Trimesh, directions: Tensor) -> None:
     unknown = ~normals.any(axis=1)
     if unknown.any():
         normals[unknown] = mesh.vertex_normals[unknown]
-    mesh.vertex_normals = normals
+    mesh.vertex_normals = normals  # type: ignore[method-assign]  # a property, decorated twice
 
 
 class ProgressBar:
@@ -147,16 +152,17 @@ class ProgressBar:
     Rounds of less than half a second pass unseen, and a round that is done leaves no trace.
 
     Example:
-        >>> (ball,) = extract_mesh(field, resolution=1024, progress=ProgressBar())
+        >>> field = lambda points, shape: 0.4 - points.norm(dim=1)
+        >>> (ball,) = extract_mesh(field, resolution=64, progress=ProgressBar())
     """
 
     def __init__(self, label: str = "extract_mesh"):
         self._label = label
-        self._bar: tqdm | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._round = -1
 
     def __call__(self, round_: int, done: int, total: int) -> None:
-        if round_ != self._round:
+        if self._bar is None or round_ != self._round:
             self.close()
             self._bar = self._open(round_, total)
         self._bar.update(done - self._bar.n)
@@ -169,7 +175,7 @@ class ProgressBar:
             self._bar.close()
         self._bar, self._round = None, -1
 
-    def _open(self, round_: int, total: int) -> tqdm:
+    def _open(self, round_: int, total: int) -> tqdm[NoReturn]:
         from tqdm import tqdm
 
         self._round = round_

@@ -1,13 +1,19 @@
 """Mesh files to triangles in the unit cube; every way a file can be unusable is one line."""
 
+from __future__ import annotations
+
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from occvae.errors import UserError
 from occvae.ops.inside_mesh import GREATEST_COORDINATE
+
+if TYPE_CHECKING:
+    import trimesh
 
 _MOST_COPIES = 64  # of a vertex on average: more are no copies, and would fill the memory
 
@@ -78,15 +84,22 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return vertices, faces
 
 
-def _load_scene(path: Path):
+def _load_scene(path: Path) -> trimesh.Scene:
     import trimesh
+    from trimesh.resolvers import FilePathResolver
 
-    options = {"process": False, "skip_materials": True}
+    options: dict[str, Any] = {
+        "file_type": path.suffix[1:].lower(),
+        "resolver": FilePathResolver(str(path)),
+        "process": False,
+        "skip_materials": True,
+    }
     try:
-        return trimesh.load_scene(path, **options)
+        with path.open("rb") as file:  # trimesh itself opens no name that is not UTF-8
+            return trimesh.load_scene(file, **options)
     except (ModuleNotFoundError, UnicodeDecodeError):  # trimesh asks another package to guess
         text = io.BytesIO(path.read_bytes().decode("latin-1").encode())
-        return trimesh.load_scene(text, file_type=path.suffix[1:].lower(), **options)
+        return trimesh.load_scene(text, **options)
 
 
 def normalize_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:

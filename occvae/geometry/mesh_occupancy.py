@@ -24,6 +24,7 @@ from occvae.geometry.voxelize import (
     fill_voxels,
     occupancies_from_voxels,
     surface_voxels,
+    voxels_inside,
 )
 from occvae.ops.inside_mesh import inside_mesh, winding_number
 
@@ -71,7 +72,7 @@ class MeshOccupancy:
         """(R, R, R) bool: cells whose center is inside; for sheets, cells that they touch."""
         if self.method == "voxels":
             return fill_voxels(surface_voxels(self.vertices, self.faces, resolution))
-        return self.contains(cell_centers(resolution)).reshape((resolution,) * 3)
+        return voxels_inside(self.contains, resolution)
 
     def winding(self, points: np.ndarray) -> np.ndarray:
         """(N,) magnitudes of the winding number: how faces are oriented as a whole is no matter."""
@@ -164,7 +165,7 @@ def _wound_cells(solid: MeshOccupancy) -> np.ndarray:
     surface = surface_voxels(solid.vertices, solid.faces, _WOUND_RESOLUTION)
     regions, _ = label(~surface)
     _, first = np.unique(regions, return_index=True)  # region 0, of the surface, is there always
-    centers = (np.stack(np.unravel_index(first, regions.shape), 1) + 0.5) / _WOUND_RESOLUTION - 0.5
+    centers = cell_centers(_WOUND_RESOLUTION, dtype=torch.float64).numpy()[first]
     states = np.where(solid.winding(centers) >= 0.5, _INSIDE, _OUTSIDE).astype(np.uint8)
     states[0] = _UNCLEAR
     return states[regions]

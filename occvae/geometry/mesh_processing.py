@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,7 +103,7 @@ def decimate_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
     return trimesh.Trimesh(vertices.astype(np.float64), faces.astype(np.int64), process=False)
 
 
-def import_simplify():
+def import_simplify() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """UserError where fast-simplification is not installed."""
     try:
         from fast_simplification import simplify

@@ -77,8 +77,8 @@ def _search_blocks(
     points = torch.from_numpy(references - center).to(device, torch.float32)
     rows = max(1, _BLOCK_ELEMENTS // len(references))
     blocks = torch.from_numpy(queries - center).to(device, torch.float32).split(rows)
-    indices = torch.cat([_squared_distances(block, points).argmin(dim=1) for block in blocks])
-    indices = indices.cpu().numpy()
+    nearest = torch.cat([_squared_distances(block, points).argmin(dim=1) for block in blocks])
+    indices = nearest.cpu().numpy()
     return np.linalg.norm(queries - references[indices], axis=1), indices
 
 

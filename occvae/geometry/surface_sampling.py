@@ -21,7 +21,7 @@ class Surface:
     points: np.ndarray
     normals: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         points = np.asarray(self.points, np.float64)
         normals = np.asarray(self.normals, np.float64)
         if points.ndim != 2 or points.shape[1] != 3 or normals.shape != points.shape:
@@ -39,7 +39,10 @@ class Surface:
 
 
 def sample_surface(
-    vertices: np.ndarray, faces: np.ndarray, count: int, seed: int | Sequence[int]
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    count: int,
+    seed: int | Sequence[int] | np.random.SeedSequence,
 ) -> Surface:
     """Points drawn independently and uniformly by area, with the normals of their faces.
 

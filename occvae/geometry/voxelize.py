@@ -1,38 +1,39 @@
-"""Voxels of triangle meshes, solid and of the surface, and occupancies of points from voxels.
+"""Voxels that the surface of a mesh touches or encloses, and occupancies of points from voxels.
 
 Grids are (R, R, R) bool over the cube [-0.5, 0.5]^3, indexed [x, y, z]; the center of cell i is at
 (i + 0.5) / R - 0.5.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-
-from occvae.ops.inside_mesh import inside_mesh
+from torch import Tensor
 
 _PAIRS = 1 << 17  # of faces and blocks of cells, tested at once: 100 MB
 _BLOCKS = 4  # along the longest edge of a face's bounding box, at first
 _OCTANTS = np.indices((2, 2, 2)).reshape(3, 8).T
 
 
-def cell_centers(resolution: int) -> np.ndarray:
-    """(R^3, 3) float64, in C order of [x, y, z]."""
-    line = (np.arange(resolution) + 0.5) / resolution - 0.5
-    return np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
+def cell_centers(
+    resolution: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """(R^3, 3) centers of the cells, in C order of [x, y, z]."""
+    line = (torch.arange(resolution, device=device, dtype=dtype) + 0.5) / resolution - 0.5
+    return torch.cartesian_prod(line, line, line)
 
 
-def solid_voxels(
-    vertices: np.ndarray, faces: np.ndarray, resolution: int, *, method: str = "parity"
-) -> np.ndarray:
-    """(R, R, R) bool: cells whose center is inside the mesh; arguments as in `inside_mesh`."""
-    inside = inside_mesh(
-        torch.from_numpy(np.ascontiguousarray(vertices)),
-        torch.from_numpy(np.ascontiguousarray(faces)),
-        torch.from_numpy(cell_centers(resolution)),
-        method=method,
-    )
-    return inside.numpy().reshape((resolution,) * 3)
+def voxels_inside(contains: Callable[[np.ndarray], np.ndarray], resolution: int) -> np.ndarray:
+    """(R, R, R) bool: cells whose center is inside.
+
+    Args:
+        contains: (N, 3) float64 points to (N,) bool.
+        resolution: R.
+    """
+    centers = cell_centers(resolution, dtype=torch.float64).numpy()
+    return contains(centers).reshape((resolution,) * 3)
 
 
 def surface_voxels(vertices: np.ndarray, faces: np.ndarray, resolution: int) -> np.ndarray:

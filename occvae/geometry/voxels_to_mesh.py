@@ -8,6 +8,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from occvae.ops.marching_cubes_reference import import_mcubes
+
 if TYPE_CHECKING:
     import trimesh
 
@@ -33,12 +35,22 @@ def sample_volume(volume: Tensor, points: Tensor, mode: str = "bilinear") -> Ten
     return values[:, 0, :, 0, 0]
 
 
+def march_padded(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The closed surface of values (R, R, R) with a cell of zeros around them, by PyMCubes.
+
+    Returns:
+        Vertices (V, 3) float64 in cells, where value [i, j, k] lies at (i + 1, j + 1, k + 1), and
+        faces (F, 3) int64.
+    """
+    padded = np.pad(grid.astype(np.float32), 1)
+    vertices, faces = import_mcubes().marching_cubes(padded, level)
+    return vertices, faces.astype(np.int64)
+
+
 def grid_mesh(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and faces of the surface of values (R, R, R) at the unit cube's cell centers."""
-    import mcubes
-
-    vertices, faces = mcubes.marching_cubes(np.pad(grid.astype(np.float32), 1), level)
-    return (vertices - 0.5) / len(grid) - 0.5, faces.astype(np.int64)
+    vertices, faces = march_padded(grid, level)
+    return (vertices - 0.5) / len(grid) - 0.5, faces
 
 
 def smooth_meshes(
@@ -118,10 +130,10 @@ def block_mesh(occupied: np.ndarray) -> trimesh.Trimesh:
     hubs = _keys(centers, 0)
     keys = np.concatenate([rings.reshape(-1, 4), hubs])
     unique, number = np.unique(keys, axis=0, return_inverse=True)
-    rings = number.reshape(-1)[: 8 * len(rings)].reshape(-1, 8)
-    hubs = number.reshape(-1)[8 * len(rings) :]
+    around = number.reshape(-1)[: 8 * len(rings)].reshape(-1, 8)
+    middle = number.reshape(-1)[8 * len(rings) :]
     triangles = np.stack(
-        [rings, np.roll(rings, -1, axis=1), np.repeat(hubs[:, None], 8, axis=1)], axis=-1
+        [around, np.roll(around, -1, axis=1), np.repeat(middle[:, None], 8, axis=1)], axis=-1
     )
     vertices = (unique[:, :3] / 2.0 - 1.0) / len(occupied) - 0.5
     return trimesh.Trimesh(vertices, triangles.reshape(-1, 3), process=False)

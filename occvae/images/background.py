@@ -7,6 +7,7 @@ beside it, a darker shade of it and without an edge between is its shadow.
 
 import functools
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -98,7 +99,7 @@ def import_rembg() -> ModuleType:
 
 
 @functools.cache
-def _rembg_session():
+def _rembg_session() -> Any:
     return import_rembg().new_session()
 
 

@@ -12,7 +12,6 @@ from occvae.metrics.protocols import (
 from occvae.metrics.published import (
     TABLES,
     PublishedTable,
-    published_tables,
     shapenet_category,
 )
 from occvae.metrics.statistics import summarize
@@ -29,7 +28,6 @@ __all__ = [
     "compare_surfaces",
     "measure_mesh",
     "occupancy_iou",
-    "published_tables",
     "sample_surface",
     "shapenet_category",
     "summarize",

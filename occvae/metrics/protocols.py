@@ -8,16 +8,22 @@ An empty or missing prediction is never dropped. It counts as one whose every po
 edges away and whose normals have cosine -1, with IoU and F-score 0.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from occvae.geometry.surface_sampling import Surface, sample_surface
+from occvae.geometry.voxels_to_mesh import march_padded
 from occvae.metrics.surface import Comparison, compare_surfaces
-from occvae.ops.marching_cubes_reference import import_mcubes
 from occvae.ops.voxel_iou import voxel_iou
+
+if TYPE_CHECKING:
+    import trimesh
 
 PIX2VOX_THRESHOLDS = (0.2, 0.3, 0.4, 0.5)
 WHAT3D_SAMPLES = 8192
@@ -117,7 +123,7 @@ PROTOCOLS = {
 
 
 def measure_mesh(
-    mesh,
+    mesh: trimesh.Trimesh | None,
     truth: Surface,
     protocol: str,
     *,
@@ -156,7 +162,8 @@ def measure_mesh(
     if occupancies is not None:
         if inside is None and not empty:
             raise ValueError("the IoU of a mesh needs `inside` beside `occupancies`")
-        inside = np.zeros(len(occupancies), bool) if empty else inside
+        if inside is None or empty:
+            inside = np.zeros(len(occupancies), bool)
         result["iou"] = occupancy_iou(inside, occupancies)
     elif inside is not None:
         raise ValueError("the IoU of a mesh needs `occupancies` beside `inside`")
@@ -216,19 +223,19 @@ def what3d_f_score(
         )
     # Of one seed would draw the same points wherever the surfaces begin alike.
     seeds = np.random.SeedSequence(seed).spawn(2)
-    surfaces = [
+    prediction, target = (
         _grid_surface(grid, own) for grid, own in zip((predicted, truth), seeds, strict=True)
-    ]
-    if min(map(len, surfaces)) == 0:
+    )
+    if min(len(prediction), len(target)) == 0:
         return 0.0
     if np.array_equal(predicted, truth):
         return 1.0
-    return compare_surfaces(*surfaces, device).f_score(0.01)
+    return compare_surfaces(prediction, target, device).f_score(0.01)
 
 
 def _grid_surface(grid: np.ndarray, seed: np.random.SeedSequence) -> Surface:
     grid = np.asarray(grid)
     if grid.ndim != 3 or grid.dtype != bool:
         raise ValueError(f"expected a bool grid (R, R, R), got {grid.dtype} {grid.shape}")
-    vertices, faces = import_mcubes().marching_cubes(np.pad(grid, 1).astype(np.float32), 0.5)
+    vertices, faces = march_padded(grid, 0.5)
     return sample_surface(vertices / (len(grid) + 1), faces, WHAT3D_SAMPLES, seed)

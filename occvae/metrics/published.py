@@ -51,15 +51,6 @@ class PublishedTable:
     categories: tuple[str, ...] = SHAPENET
 
 
-def published_tables(protocol: str, metric: str | None = None) -> list[PublishedTable]:
-    """The tables of a protocol, or those of them that have a metric."""
-    return [
-        table
-        for table in TABLES
-        if table.protocol == protocol and (metric is None or metric in table.metrics)
-    ]
-
-
 def shapenet_category(name: str) -> str | None:
     """The name that the tables have for a category, None for one of other data."""
     name = _ALIASES.get(name, name)

@@ -1,20 +1,38 @@
 """Means over shapes by category, macro and micro, with bootstrap confidence intervals."""
 
 from collections.abc import Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 _DRAWN_AT_ONCE = 1 << 20
 
 
+class Mean(TypedDict):
+    """A mean and its confidence interval; `count` of shapes where it is of one category."""
+
+    mean: float
+    interval: list[float]
+    count: NotRequired[int]
+
+
+class Summary(TypedDict):
+    """What `summarize` returns."""
+
+    per_category: dict[str, Mean]
+    macro: Mean
+    micro: Mean
+    count: int
+
+
 def summarize(
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     categories: Sequence[str],
     *,
     confidence: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,
-) -> dict:
+) -> Summary:
     """Mean of each category, of the categories (macro) and of the shapes (micro).
 
     Intervals are percentiles of means of shapes drawn with replacement (Efron 1979): among all
@@ -36,22 +54,24 @@ def summarize(
         ValueError: nothing to average, lengths that differ, or a value that is not finite: a shape
             that failed must be counted by the protocol's rule, not dropped.
     """
-    values, categories = np.asarray(values, np.float64), np.asarray(categories)
-    _check(values, categories, confidence)
+    numbers, labels = np.asarray(values, np.float64), np.asarray(categories)
+    _check(numbers, labels, confidence)
     rng = np.random.default_rng(seed)
-    names = np.unique(categories)
-    groups = [values[categories == name] for name in names]
+    names = np.unique(labels)
+    groups = [numbers[labels == name] for name in names]
     resampled = [_resampled_means(group, num_resamples, rng) for group in groups]
     return {
         "per_category": {
-            str(name): _entry(group.mean(), means, confidence) | {"count": len(group)}
+            str(name): {**_entry(group.mean(), means, confidence), "count": len(group)}
             for name, group, means in zip(names, groups, resampled, strict=True)
         },
         "macro": _entry(
-            np.mean([group.mean() for group in groups]), np.mean(resampled, axis=0), confidence
+            float(np.mean([group.mean() for group in groups])),
+            np.mean(resampled, axis=0),
+            confidence,
         ),
-        "micro": _entry(values.mean(), _resampled_means(values, num_resamples, rng), confidence),
-        "count": len(values),
+        "micro": _entry(numbers.mean(), _resampled_means(numbers, num_resamples, rng), confidence),
+        "count": len(numbers),
     }
 
 
@@ -79,7 +99,7 @@ def _resampled_means(values: np.ndarray, count: int, rng: np.random.Generator) -
     return np.concatenate(parts)
 
 
-def _entry(mean: float, means: np.ndarray, confidence: float) -> dict:
+def _entry(mean: float, means: np.ndarray, confidence: float) -> Mean:
     tail = 0.5 * (1.0 - confidence)
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return {"mean": float(mean), "interval": [float(low), float(high)]}

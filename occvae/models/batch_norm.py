@@ -4,6 +4,8 @@ torch.nn.SyncBatchNorm refuses CPU tensors; here N ranks of batch B equal one ra
 wherever the process group runs.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ class _Normalize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         local_mean = x.mean(_all_but_channels(x))
         centered = x - _by_channel(local_mean, x)  # torch.var_mean takes ten times as long on CPUs
         variance = centered.square().mean(_all_but_channels(x)).double()
@@ -40,7 +42,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor, *_) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         normalized, inverse, count = ctx.saved_tensors
         dims = _all_but_channels(gradient)
         sums = torch.cat([gradient.sum(dims), (gradient * normalized).sum(dims)])
@@ -61,6 +63,11 @@ def _by_channel(values: Tensor, x: Tensor) -> Tensor:
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over (M, C, ...) with statistics of all ranks; same state as nn.BatchNorm."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -85,7 +92,9 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 class SyncBatchNormAct(SyncBatchNorm):
     """The same for timm's batch norm that carries its dropout and activation."""
 
-    def __init__(self, num_features: int, *arguments, drop: nn.Module, act: nn.Module, **options):
+    def __init__(
+        self, num_features: int, *arguments: Any, drop: nn.Module, act: nn.Module, **options: Any
+    ):
         super().__init__(num_features, *arguments, **options)
         self.drop, self.act = drop, act
 
@@ -97,7 +106,7 @@ def synchronize_batch_norm(module: nn.Module) -> nn.Module:
     """Replaces every torch batch norm inside `module` by `SyncBatchNorm`, keeping its state."""
     for name, child in module.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            parts = dict(child.named_children())
+            parts: dict[str, Any] = dict(child.named_children())
             synchronized = (SyncBatchNormAct if parts else SyncBatchNorm)(
                 child.num_features, child.eps, child.momentum, affine=child.affine, **parts
             )

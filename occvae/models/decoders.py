@@ -1,7 +1,7 @@
-"""Occupancy decoders: points and a conditioning vector to logits. Points never see each other.
+"""Occupancy decoders: points and a conditioning vector to logits. Points never see each other."""
 
-A decoder with `pack(conditioning)` is evaluated by the fused kernels of `query_occupancy`.
-"""
+from abc import ABC, abstractmethod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,19 @@ class CbnBlock(nn.Module):
         return features + update
 
 
-class CbnDecoder(nn.Module):
+class FusedDecoder(nn.Module, ABC):
+    """A decoder that the fused kernels of `query_occupancy` evaluate."""
+
+    @abstractmethod
+    def pack(self, conditioning: Tensor, precision: str | None = None) -> PackedDecoder:
+        """The decoder in eval mode for the shapes of conditioning (B, E).
+
+        Args:
+            precision: of the products, "fp32", "fp16" or "bf16"; None for the device's default.
+        """
+
+
+class CbnDecoder(FusedDecoder):
     """The published decoder of Occupancy Networks (Mescheder et al. 2019).
 
     Shapes: points (B, N, 3), conditioning (B, E) -> logits (B, N).
@@ -82,16 +94,15 @@ class CbnDecoder(nn.Module):
             )
         conditioning = conditioning.double()
         affines = []
+        blocks = cast("list[CbnBlock]", list(self.blocks))
         residual_bias = self.linear_in.bias.double()  # of what the kernels leave out of x
-        for block in self.blocks:
+        for block in blocks:
             inner_bias = block.linear_0.bias.double()
             affines.append(_fold_norm(block.norm_0, conditioning, residual_bias))
             affines.append(_fold_norm(block.norm_1, conditioning, inner_bias))
             residual_bias = residual_bias + block.linear_1.bias.double()
         affines.append(_fold_norm(self.norm_out, conditioning, residual_bias))
-        layers = [
-            linear.weight for block in self.blocks for linear in (block.linear_0, block.linear_1)
-        ]
+        layers = [linear.weight for block in blocks for linear in (block.linear_0, block.linear_1)]
         width = self.linear_in.weight.shape[0]
         return pack_decoder(
             self.linear_in.weight.T,

@@ -7,6 +7,7 @@ work without them.
 import difflib
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class ImageEncoder(nn.Module):
     """A backbone with its own input normalization."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
@@ -63,10 +67,11 @@ def timm_encoder(
     image_size: int,
     pretrained: bool,
     weights_file: str | None,
-    options: dict,
+    options: dict[str, Any],
 ) -> ImageEncoder:
     """A timm vision transformer (or any timm model) whose head is altered to the embedding."""
     import timm
+    from timm.data.config import resolve_model_data_config
 
     if name.split(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models()) or ["vit_small_patch16_224"]
@@ -89,11 +94,11 @@ def timm_encoder(
         if not pretrained:
             raise UserError(f"timm model {name!r} cannot be made: {error}") from None
         raise no_weights(name, error) from None
-    data = timm.data.resolve_model_data_config(backbone)
+    data = resolve_model_data_config(backbone)
     return ImageEncoder(backbone, data["mean"], data["std"])
 
 
-def timm_weights(name: str, weights_file: str, **options) -> dict:
+def timm_weights(name: str, weights_file: str, **options: Any) -> dict[str, Any]:
     """Arguments of `timm.create_model` for weights from a file, which is seen to be of the model.
 
     timm leaves out what it does not find, and says nothing when that is all of it.
@@ -110,7 +115,7 @@ def timm_weights(name: str, weights_file: str, **options) -> dict:
     return {"pretrained": True, "pretrained_cfg_overlay": overlay}
 
 
-def _create_timm(name: str, image_size: int, arguments: dict) -> nn.Module:
+def _create_timm(name: str, image_size: int, arguments: dict[str, Any]) -> nn.Module:
     import timm
 
     try:

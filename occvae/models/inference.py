@@ -1,6 +1,5 @@
 """What every model checks and does around its networks when it is asked for a prediction."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +16,7 @@ class evaluation_mode:
         self.was_training = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         for part, training in self.was_training:
             part.training = training
 
@@ -43,10 +42,3 @@ def resize_images(images: Tensor, image_size: int) -> Tensor:
     if images.shape[-2:] == size:
         return images
     return F.interpolate(images, size, mode="bilinear", antialias=True)
-
-
-def cell_centers(resolution: int, device: torch.device) -> Tensor:
-    """(R^3, 3) float32 centers of the voxels of the unit cube, in C order of [x, y, z]."""
-    line = (torch.arange(resolution, device=device) + 0.5) / resolution - 0.5
-    grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1)
-    return grid.view(-1, 3)

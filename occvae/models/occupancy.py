@@ -2,20 +2,22 @@
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from occvae.models.decoders import create_decoder
-from occvae.models.encoders import ImageEncoder, resnet_encoder, timm_encoder
+from occvae.geometry.voxelize import cell_centers
+from occvae.models.decoders import FusedDecoder, create_decoder
+from occvae.models.encoders import resnet_encoder, timm_encoder
 from occvae.models.inference import (
-    cell_centers,
     check_images,
     check_threshold,
     evaluation_mode,
     resize_images,
 )
+from occvae.models.presets import GENERAL, register_presets
+from occvae.models.protocol import ImplicitModel
 from occvae.models.registry import register_model
 from occvae.ops.field import Field
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
@@ -24,20 +26,19 @@ from occvae.ops.validation import suitable_coarse_resolution
 if TYPE_CHECKING:
     import trimesh
 
-    from occvae.ops.mise import Progress
+    from occvae.ops.field import Progress
 
 
 _warned: set[type] = set()
 
 
-class OccupancyModel(nn.Module):
+class OccupancyModel(ImplicitModel):
     """Images to an implicit occupancy field, after Occupancy Networks (Mescheder et al. 2019).
 
-    What starts with `predict` and `reconstruct` runs in eval mode without gradients, and through
-    the fused kernels of `query_occupancy` where the decoder has `pack`, as `cbn` has, packed once
-    a call: in fp32 on a CPU and fp16 on a GPU, or in what `precision` says. Other decoders (`cnn`)
-    run in PyTorch in chunks, said by one warning. `decode` and `forward` are plain PyTorch, for
-    training.
+    Predictions run through the fused kernels of `query_occupancy` where the decoder is a
+    `FusedDecoder`, as `cbn` is. It is packed once a call: in fp32 on a CPU and fp16 on a GPU, or in
+    what `precision` says. Other decoders (`cnn`) run in PyTorch in chunks, and one warning says so.
+    `decode` and `forward` are plain PyTorch, for training.
 
     Args:
         encoder: images of `image_size` to embeddings.
@@ -47,23 +48,14 @@ class OccupancyModel(nn.Module):
             because the set that maximizes the expected IoU J is {p >= J / (1 + J)}.
     """
 
-    target = "points"
-    """What of a shape it is trained on."""
-    background_gray = 255
-    """The gray that transparent images are laid on."""
-
-    precision: str | None = None
-    """Of predictions: "fp32", "fp16", "bf16", or None for the default of `CbnDecoder.pack`."""
-
-    def __init__(
-        self, encoder: ImageEncoder, decoder: nn.Module, image_size: int, threshold: float
-    ):
-        super().__init__()
-        check_threshold(threshold)
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, image_size: int, threshold: float):
+        super().__init__(image_size=image_size, threshold=threshold)
         self.encoder = encoder
         self.decoder = decoder
-        self.image_size = image_size
-        self.threshold = threshold
+
+    @property
+    def has_fused_decoder(self) -> bool:
+        return isinstance(self.decoder, FusedDecoder)
 
     def encode(self, images: Tensor) -> Tensor:
         """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E): the mean over the views."""
@@ -102,8 +94,8 @@ class OccupancyModel(nn.Module):
         images: Tensor,
         resolution: int = 256,
         threshold: float | None = None,
-        progress: "Progress | None" = None,
         *,
+        progress: "Progress | None" = None,
         refine_vertices: int = 0,
         normals: bool = False,
     ) -> list["trimesh.Trimesh"]:
@@ -161,9 +153,9 @@ class OccupancyModel(nn.Module):
 
     def _pack(self, conditioning: Tensor) -> PackedDecoder | None:
         """For the fused kernels; None where the decoder has none, said once."""
-        decoder = type(self.decoder)
-        if hasattr(decoder, "pack"):
+        if isinstance(self.decoder, FusedDecoder):
             return self.decoder.pack(conditioning, self.precision)
+        decoder = type(self.decoder)
         if decoder not in _warned:
             _warned.add(decoder)
             warnings.warn(
@@ -222,7 +214,7 @@ def vitocc(
     encoder: str = "vit_small_patch16_224",
     pretrained: bool = False,
     encoder_weights: str | None = None,
-    encoder_options: dict | None = None,
+    encoder_options: dict[str, Any] | None = None,
     image_size: int = 224,
     embedding_size: int = 256,
     decoder: str = "cbn",
@@ -248,3 +240,14 @@ def vitocc(
     )
     implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
+
+
+_SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
+_CPU_SMALL_MODELS = {
+    "onet": {"image_size": 96, **_SMALL_DECODER},
+    # Of timm's vision transformers, LeViT learns fastest from scratch: its convolutional stem
+    # spares it learning what neighboring pixels have in common.
+    "vitocc": {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER},
+}
+for _arch, _options in _CPU_SMALL_MODELS.items():
+    register_presets(_arch, {"cpu-small": {**GENERAL["cpu-small"], "model": _options}})

@@ -2,19 +2,19 @@
 
 import json
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 from occvae.errors import UserError
+from occvae.models.protocol import Model
 from occvae.models.registry import create_model
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole, write_whole_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # Where a training run keeps its exports, in the order they are looked for.
 RUN_EXPORTS = ("best", "last")
 
 
-def save_pretrained(model: nn.Module, folder: str | Path, **metadata) -> None:
+def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
     """Writes a model so that `from_pretrained` and safetensors readers can load it.
 
     Args:
@@ -35,10 +35,10 @@ def save_pretrained(model: nn.Module, folder: str | Path, **metadata) -> None:
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     text = json.dumps(config, indent=1) + "\n"
     write_whole(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
-    write_whole(folder / CONFIG, lambda path: path.write_text(text))
+    write_whole_text(folder / CONFIG, text)
 
 
-def from_pretrained(path: str | Path) -> nn.Module:
+def from_pretrained(path: str | Path) -> Model:
     """Loads an exported model, in eval mode, on the CPU.
 
     Args:
@@ -60,7 +60,7 @@ def from_pretrained(path: str | Path) -> nn.Module:
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: Model, path: str | Path) -> None:
     """The weights of an export into a model from `create_model` of the same architecture.
 
     Args:
@@ -72,7 +72,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     _load_state(model, model.arch, find_export(path))
 
 
-def _load_state(model: nn.Module, arch: str, folder: Path) -> None:
+def _load_state(model: Model, arch: str, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

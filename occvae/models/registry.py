@@ -1,18 +1,17 @@
 """Architectures by name: `create_model("vitocc", hidden_size=128)`."""
 
-import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable
+from typing import Any
 
-from torch import nn
+from occvae.errors import UserError, suggest
+from occvae.models.protocol import Model
 
-from occvae.errors import UserError
-
-_ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {}
+_ARCHITECTURES: dict[str, Callable[..., Model]] = {}
 
 
-def register_model(function: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def register_model(function: Callable[..., Model]) -> Callable[..., Model]:
     """Decorator: the function's name, with hyphens for underscores, becomes an architecture."""
     name = function.__name__.replace("_", "-")
     if name in _ARCHITECTURES:
@@ -22,18 +21,24 @@ def register_model(function: Callable[..., nn.Module]) -> Callable[..., nn.Modul
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the architectures that match a shell-style pattern."""
+    """Names of the architectures that match a shell-style pattern.
+
+    Example:
+        >>> import occvae
+        >>> occvae.list_models("pix2vox-?")
+        ['pix2vox-a', 'pix2vox-f']
+    """
     return sorted(fnmatch.filter(_ARCHITECTURES, pattern))
 
 
 def model_options(arch: str) -> dict[str, inspect.Parameter]:
     """The options an architecture takes, with their types and defaults."""
     if arch not in _ARCHITECTURES:
-        raise UserError(f"unknown arch {arch!r}{_suggest(arch, _ARCHITECTURES)}")
+        raise UserError(f"unknown arch {arch!r}; {suggest(arch, list_models())}")
     return dict(inspect.signature(_ARCHITECTURES[arch]).parameters)
 
 
-def create_model(arch: str, **options) -> nn.Module:
+def create_model(arch: str, **options: Any) -> Model:
     """Builds an architecture.
 
     Args:
@@ -45,20 +50,19 @@ def create_model(arch: str, **options) -> nn.Module:
 
     Raises:
         UserError: unknown architecture or option, with the nearest names.
+
+    Example:
+        >>> import occvae
+        >>> model = occvae.create_model("onet", hidden_size=32)
+        >>> model.options["hidden_size"]
+        32
     """
     known = model_options(arch)
     for option in options:
         if option not in known:
-            raise UserError(f"{arch} has no option {option!r}{_suggest(option, known)}")
+            raise UserError(f"{arch} has no option {option!r}; {suggest(option, sorted(known))}")
     model = _ARCHITECTURES[arch](**options)
     model.arch = arch
     # Defaults included: an export must not change when a default does.
     model.options = {name: entry.default for name, entry in known.items()} | options
     return model
-
-
-def _suggest(name: str, known) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; choose from {', '.join(sorted(known))}"

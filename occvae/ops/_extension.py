@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -42,7 +43,9 @@ def status() -> dict[str, str | None]:
     return dict(_missing)
 
 
-def declare(schema: str, reference: Callable | None, fake: Callable) -> torch._ops.OpOverload:
+def declare(
+    schema: str, reference: Callable[..., Any] | None, fake: Callable[..., Any]
+) -> torch._ops.OpOverload[..., Any]:
     """Declares the op `occvae::<schema>` and returns it.
 
     The schemas live in csrc/bindings.cpp; a wrapper repeats its own here, which defines the op

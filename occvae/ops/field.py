@@ -60,6 +60,7 @@ class Evaluator:
             if self._progress is not None:
                 self._progress(self._round, done, len(points))
         self._round += 1
+        assert found is not None  # no points are one empty part
         return found
 
     def _checked(self, values: Tensor, world: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from occvae.ops import _extension
 from occvae.ops import inside_mesh_reference as reference
+from occvae.ops.validation import check_tensor
 
 METHODS = ("parity", "winding")
 GREATEST_COORDINATE = 1e90  # products of three, and 1e-90 cubed to its last digit, are float64
@@ -106,11 +107,7 @@ def _check_layout(vertices: Tensor, faces: Tensor, points: Tensor) -> None:
         ("faces", faces, integers),
         ("points", points, floats),
     ):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor; got {type(tensor).__name__}")
-        if tensor.dtype not in dtypes:
-            names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-            raise TypeError(f"{name} must be {names}; got {tensor.dtype}")
+        check_tensor(name, tensor, dtypes)
         if tensor.dim() != 2 or tensor.shape[1] != 3:
             raise ValueError(f"{name} must be (count, 3); got {tuple(tensor.shape)}")
         if tensor.device != points.device:

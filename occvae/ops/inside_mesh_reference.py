@@ -98,7 +98,9 @@ def _side_of_plane(a: Tensor, b: Tensor, c: Tensor, p: Tensor) -> Tensor:
     return _sign(determinant, bound, _exact_determinant, a, b, c, p)
 
 
-def _sign(value: Tensor, bound: Tensor, exact: Callable, *positions: Tensor) -> Tensor:
+def _sign(
+    value: Tensor, bound: Tensor, exact: Callable[..., Fraction], *positions: Tensor
+) -> Tensor:
     """Signs of `value`, by `exact` where its error may be as large as it is."""
     sign = value.sign()
     for i in (value.abs() < bound).nonzero()[:, 0].tolist():
@@ -115,6 +117,7 @@ def _exact_determinant(
     a: list[Fraction], b: list[Fraction], c: list[Fraction], p: list[Fraction]
 ) -> Fraction:
     a, b, c = ([x - y for x, y in zip(corner, p, strict=True)] for corner in (a, b, c))
-    return sum(
+    terms = (
         a[i] * (b[(i + 1) % 3] * c[(i + 2) % 3] - b[(i + 2) % 3] * c[(i + 1) % 3]) for i in range(3)
     )
+    return sum(terms, Fraction(0))

@@ -69,6 +69,13 @@ def marching_cubes(
         TypeError: an argument of the wrong type.
         MemoryError: what it needs does not fit in free memory.
         ImportError: PyMCubes is not installed and there is no kernel.
+
+    Example:
+        >>> dense = torch.full((1, 9, 9, 9), -1.0)  # outside but for the point in the middle
+        >>> dense[0, 4, 4, 4] = 1.0
+        >>> ((vertices, faces),) = marching_cubes(SparseGrid.from_dense(dense))
+        >>> len(vertices), len(faces)  # an octahedron
+        (6, 8)
     """
     level = grid.level if level is None else check_level(level)
     if level != grid.level and grid.coarse_resolution != grid.resolution:
@@ -87,7 +94,7 @@ def marching_cubes(
         _one_shape(grid, shape, level, refine_vertices > 0, backend)
         for shape in range(grid.num_shapes)
     ]
-    if not refine_vertices:
+    if not refine_vertices or field is None:
         return [(vertices, faces) for vertices, faces, _, _ in parts]
     evaluate = Evaluator(
         field, grid.resolution, grid.bounds, max_points_per_call, progress, len(grid.rounds)
@@ -164,7 +171,7 @@ def _one_shape(
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
         run, device = _op, _kernel_device(device)
     sizes = (grid.resolution, grid.coarse_resolution)
-    *mesh, problems = run(
+    vertices, faces, edges, ends, problems = run(
         points.to(device), values.to(device), *sizes, level, *grid.bounds, with_edges
     )
     missing, repeated, nan, outside = problems.tolist()
@@ -179,7 +186,8 @@ def _one_shape(
             f"grid lacks {missing} ends of edges that cross its surface: it is not a complete "
             "result of mise()"
         )
-    return tuple(part.to(grid.points.device) for part in mesh)
+    home = grid.points.device
+    return vertices.to(home), faces.to(home), edges.to(home), ends.to(home)
 
 
 def _refine(

@@ -17,12 +17,12 @@ from torch import Tensor
 from occvae.ops.mise_memory import MiseMemory
 
 # The 27 neighbors of a cell in lexicographic order: 0..12 precede the cell, 13 is the cell itself.
-_NEIGHBORS = list(product((-1, 0, 1), repeat=3))
+_NEIGHBORS = list(product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1)))
 # While new points are marked each takes indices in int64 of itself and of the cells around it.
 _WORKING_BYTES = 160
 # The points a split adds, in half edges from the cell's lower corner: 12 edge middles, 6 face
 # middles, 1 center. The 8 corners were known before.
-_NEW_POINTS = [offset for offset in product((0, 1, 2), repeat=3) if 1 in offset]
+_NEW_POINTS = [offset for offset in product((0, 1, 2), (0, 1, 2), (0, 1, 2)) if 1 in offset]
 
 
 def refine(
@@ -198,5 +198,6 @@ def _unshared_points(split: Tensor, flat: Tensor, edge: int) -> tuple[Tensor, Te
 
 def _cells_around(point: tuple[int, int, int]) -> list[tuple[int, int, int]]:
     """Neighbors (and the cell itself) whose closed cube has a point of a cell's 27-stencil."""
-    sides = {0: (-1, 0), 1: (0,), 2: (0, 1)}
-    return list(product(*(sides[coordinate] for coordinate in point)))
+    sides: dict[int, tuple[int, ...]] = {0: (-1, 0), 1: (0,), 2: (0, 1)}
+    x, y, z = point
+    return list(product(sides[x], sides[y], sides[z]))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from occvae.ops import _extension
 from occvae.ops import query_occupancy_reference as query_reference
+from occvae.ops.validation import check_tensor
 
 PRECISIONS = ("fp32", "fp16", "bf16")  # in the order of csrc/query_occupancy.h
 PANEL = 32  # channels come in multiples of it
@@ -76,7 +79,8 @@ def query_occupancy(points: Tensor, packed: PackedDecoder) -> Tensor:
             f"points must be (B, N, 3) with B = {packed.num_shapes} packed shapes; "
             f"got {tuple(points.shape)}"
         )
-    values = _query(points.reshape(-1, 3), _equal_offsets(*points.shape[:2], points), packed)
+    shapes, count, _ = points.shape
+    values = _query(points.reshape(-1, 3), _equal_offsets(shapes, count, points), packed)
     return values.view(points.shape[:2])
 
 
@@ -191,10 +195,7 @@ def _precision_in_range(weights: Tensor, precision: str) -> str:
 
 
 def _check_points(points: Tensor, packed: PackedDecoder) -> None:
-    if not isinstance(points, Tensor):
-        raise TypeError(f"points must be a torch.Tensor; got {type(points).__name__}")
-    if points.dtype != torch.float32:
-        raise TypeError(f"points must be float32; got {points.dtype}")
+    check_tensor("points", points, (torch.float32,))
     if points.device != packed.head.device:
         raise ValueError(f"points are on {points.device} but the decoder on {packed.head.device}")
 
@@ -253,8 +254,8 @@ def _fake_pack(weights: Tensor, precision: int) -> Tensor:
     panels = channels // PANEL
     name = PRECISIONS[precision]
     if device == "cpu" and name == "bf16":
-        size = (layers, panels, channels // 2, PANEL, 2)
-        return weights.new_empty(size, dtype=torch.bfloat16)
+        pairs = (layers, panels, channels // 2, PANEL, 2)
+        return weights.new_empty(pairs, dtype=torch.bfloat16)
     if device == "cuda" and name != "fp32" and channels in _CUDA_WIDTHS:
         kernel = torch.ops.occvae._cuda_query_kernel()  # see csrc/cuda/query_kernels.cuh
         chunk = 16384 if kernel == 3 and channels == 256 else 8192
@@ -265,16 +266,16 @@ def _fake_pack(weights: Tensor, precision: int) -> Tensor:
     return weights.new_empty((layers, panels, channels, PANEL))
 
 
-def _fake(points: Tensor, *others) -> Tensor:
+def _fake(points: Tensor, *others: object) -> Tensor:
     return points.new_empty(len(points))
 
 
-def _save_inputs(ctx, inputs: tuple, output: Tensor) -> None:
+def _save_inputs(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
     points, offsets, input, _, exact_weights, affines, head, _ = inputs
     ctx.save_for_backward(points, offsets, input, exact_weights, affines, head)
 
 
-def _backward(ctx, gradient: Tensor) -> tuple:
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     points, offsets, input, exact_weights, affines, head = ctx.saved_tensors
     of_points = query_reference.query_gradient(
         gradient, points, offsets, input, _unpack(exact_weights), affines, head

@@ -34,12 +34,6 @@ def lattice_to_world(coordinates: Tensor, resolution: int, bounds: tuple[float, 
     return (upper - lower) * (coordinates / divisor - 0.5) + (lower + upper) / 2
 
 
-def world_to_lattice(positions: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:
-    """Fractional lattice coordinates of world positions (..., 3): lattice_to_world inverted."""
-    lower, upper = bounds
-    return ((positions - (lower + upper) / 2) / (upper - lower) + 0.5) * resolution
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SparseGrid:
     """Known values of a field on the lattice {0, ..., resolution}^3 of each shape of a batch.

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
 
 # Lattice coordinates reach the field through float32, which has all integers up to here.
 MAX_RESOLUTION = 2**24
@@ -34,12 +38,21 @@ def check_level(level: float) -> float:
     return number
 
 
-def check_callable(name: str, function: Callable | None) -> None:
+def check_tensor(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(tensor).__name__}")
+    if tensor.dtype not in dtypes:
+        names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
+        wanted = " or ".join(names) if len(names) < 3 else f"one of {', '.join(names)}"
+        raise TypeError(f"{name} must be {wanted}; got {tensor.dtype}")
+
+
+def check_callable(name: str, function: Callable[..., Any] | None) -> None:
     if not callable(function):
         raise TypeError(f"{name} must be callable; got {type(function).__name__}")
 
 
-def check_progress(progress: Callable | None) -> None:
+def check_progress(progress: Callable[..., Any] | None) -> None:
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable or None; got {type(progress).__name__}")
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from occvae.ops import _extension
 from occvae.ops import voxel_iou_reference as reference
+from occvae.ops.validation import check_tensor
 
 _PRED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -95,15 +96,8 @@ def _check_thresholds(thresholds: float | Sequence[float]) -> list[float]:
 
 
 def _check_tensors(pred: Tensor, target: Tensor) -> None:
-    for name, tensor, allowed in (
-        ("pred", pred, _PRED_DTYPES),
-        ("target", target, _TARGET_DTYPES),
-    ):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor; got {type(tensor).__name__}")
-        if tensor.dtype not in allowed:
-            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
-            raise TypeError(f"{name} must be one of {names}; got {tensor.dtype}")
+    check_tensor("pred", pred, _PRED_DTYPES)
+    check_tensor("target", target, _TARGET_DTYPES)
     if pred.dim() < 2:
         raise ValueError(f"pred must be (B, ...) with two or more axes; got {tuple(pred.shape)}")
     if pred.device != target.device:

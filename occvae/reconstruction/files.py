@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from occvae.errors import UserError
 from occvae.system.atomic_write import write_whole
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+from occvae.visualize.sheet import make_sheet
 from occvae.visualize.turntable import write_turntable
 
 if TYPE_CHECKING:
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
 
 _TILE = 224
 _MOST_SEEN, _MOST_ROWS = 4, 8
-
-
-class OutputError(UserError):
-    """A file cannot be written, and so will the next ones not be."""
 
 
 def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
@@ -34,7 +29,7 @@ def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
 
 def write_mesh(path: Path, mesh: trimesh.Trimesh) -> None:
     """In the format of the suffix."""
-    write_output(path, mesh.export)
+    write_whole(path, mesh.export)
 
 
 def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Path:
@@ -47,7 +42,7 @@ def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimes
     """
     # Not merely .png: that may be the very image.
     path = output.with_suffix(".preview.png")
-    write_output(path, preview_image(pixels, meshes).save)
+    write_whole(path, preview_image(pixels, meshes).save)
     return path
 
 
@@ -55,20 +50,12 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
     """One beside each mesh, a gif or png; see `occvae.visualize.turntable`."""
     turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
     for turntable, mesh in zip(turntables, meshes, strict=True):
-        write_output(turntable, lambda file, mesh=mesh: write_turntable(file, mesh))
+
+        def save(file: Path, mesh: trimesh.Trimesh = mesh) -> None:
+            write_turntable(file, mesh)
+
+        write_whole(turntable, save)
     return turntables
-
-
-def write_output(path: Path, save: Callable[[Path], object]) -> None:
-    """Saves a file whole or, whatever interrupts it, not at all; `save` goes by the suffix.
-
-    Raises:
-        OutputError: the system refuses, for want of space or permission.
-    """
-    try:
-        write_whole(path, save)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
@@ -80,13 +67,9 @@ def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Im
     cameras = orbit_extrinsics(
         np.array([30.0, 120.0, 210.0, 300.0]), np.full(4, 27.5), np.full(4, 1.8)
     )
-    rows = [
-        np.concatenate(
-            render_views(mesh.vertices, mesh.faces, cameras, _TILE, PREDICTION_ALBEDO), axis=1
-        )
-        for mesh in meshes[:_MOST_ROWS]
-    ]
-    views = np.concatenate(rows)
-    left = np.full((len(views), len(seen) * _TILE, 3), 255, np.uint8)
-    left[:_TILE] = np.concatenate(seen, axis=1)
-    return Image.fromarray(np.concatenate([left, views], axis=1))
+    beside = [np.full_like(seen[0], 255)] * len(seen)
+    tiles: list[np.ndarray] = []
+    for mesh in meshes[:_MOST_ROWS]:
+        tiles += beside if tiles else seen
+        tiles += [*render_views(mesh.vertices, mesh.faces, cameras, _TILE, PREDICTION_ALBEDO)]
+    return make_sheet(tiles, len(seen) + len(cameras))

@@ -1,6 +1,7 @@
 """Which images are meant, and where their meshes go."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from occvae.errors import UserError
@@ -35,7 +36,9 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
     return images
 
 
-def output_paths(images: list[str | Path], output: str | Path, format: str | None = None):
+def output_paths(
+    images: Sequence[str | Path], output: str | Path, format: str | None = None
+) -> list[Path]:
     """Where the mesh of each object goes, each named by its (first) image.
 
     Images of the same name get meshes of different names: that of their folder is put before it,
@@ -77,7 +80,7 @@ def _is_image(file: Path) -> bool:
     return suitable and not name.endswith(_OWN_ENDINGS) and file.is_file()
 
 
-def _distinct_names(images: list[str | Path]) -> list[str]:
+def _distinct_names(images: Sequence[str | Path]) -> list[str]:
     """A stem for each image, distinct also where capitals make no difference."""
     paths = [Path(image) for image in images]
     counts = Counter(path.stem.lower() for path in paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ from occvae.errors import UserError
 from occvae.geometry.extract_mesh import ProgressBar
 from occvae.geometry.mesh_checks import check_mesh
 from occvae.images.preprocess import prepare_image
+from occvae.models.protocol import Model
 from occvae.reconstruction.files import (
-    OutputError,
     hypothesis_paths,
     write_mesh,
     write_previews,
@@ -23,7 +24,7 @@ from occvae.reconstruction.files import (
 )
 from occvae.reconstruction.prediction import Prediction, predict_meshes
 from occvae.reconstruction.settings import ReconstructionSettings
-from occvae.system.atomic_write import check_writable
+from occvae.system.atomic_write import WriteError, check_writable
 from occvae.system.terminal import one_line
 
 _FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
@@ -37,8 +38,8 @@ class _Object(NamedTuple):
 
 
 def reconstruct_files(
-    model,
-    images: list[list[str | Path]],
+    model: Model,
+    images: Sequence[Sequence[str | Path]],
     outputs: list[Path],
     settings: ReconstructionSettings | None = None,
     *,
@@ -69,19 +70,22 @@ def reconstruct_files(
     run = _Run(model.to(device).eval(), settings, torch.device(device), total=len(images))
     pairs = list(zip(images, outputs, strict=True))
     # The images of a batch are read when its turn comes: of thousands, few are in memory.
-    for _, alike in itertools.groupby(pairs, key=lambda pair: len(pair[0])):
-        alike = list(alike)
+    for _, group in itertools.groupby(pairs, key=lambda pair: len(pair[0])):
+        alike = list(group)
         for start in range(0, len(alike), settings.batch_size):
             run.reconstruct(alike[start : start + settings.batch_size])
     run.finish()
 
 
 class _Run:
-    def __init__(self, model, settings: ReconstructionSettings, device: torch.device, total: int):
+    def __init__(
+        self, model: Model, settings: ReconstructionSettings, device: torch.device, total: int
+    ):
         self.model, self.settings, self.device = model, settings, device
-        self.total, self.done, self.failed = total, 0, []
+        self.total, self.done = total, 0
+        self.failed: list[str | Path] = []
 
-    def reconstruct(self, batch) -> None:
+    def reconstruct(self, batch: list[tuple[Sequence[str | Path], Path]]) -> None:
         """A batch of (images, output), all with the same number of images."""
         objects = []
         for images, output in batch:
@@ -92,7 +96,7 @@ class _Run:
         for item, prediction in self._predict(objects):
             try:
                 line = _write(item, prediction, self.settings)
-            except OutputError as error:
+            except WriteError as error:
                 counts = f"; {self.done} of {self.total} objects are done" * (self.total > 1)
                 raise UserError(f"{error}{counts}") from None
             except UserError as error:
@@ -110,7 +114,7 @@ class _Run:
         if self.total > 1:
             print(f"all {self.total} objects reconstructed")
 
-    def _predict(self, objects: list[_Object]):
+    def _predict(self, objects: list[_Object]) -> Iterator[tuple[_Object, Prediction]]:
         """Pairs of an object and its prediction, of those that have one."""
         error = None
         try:
@@ -146,7 +150,7 @@ class _Run:
 
 
 def _read(
-    images: list[str | Path], output: Path, model, settings: ReconstructionSettings
+    images: Sequence[str | Path], output: Path, model: Model, settings: ReconstructionSettings
 ) -> _Object:
     prepared = [
         prepare_image(image, model.image_size, settings.background, model.background_gray)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from occvae.geometry.mesh_processing import process_mesh
 from occvae.geometry.voxels_to_mesh import sample_volume
 from occvae.models.checks import check_probabilities
+from occvae.models.protocol import Model, VariationalModel, VoxelModel
 from occvae.reconstruction.settings import ReconstructionSettings
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ class Prediction(NamedTuple):
 
 @torch.no_grad()
 def predict_meshes(
-    model, images: Tensor, settings: ReconstructionSettings, progress: Progress | None = None
+    model: Model,
+    images: Tensor,
+    settings: ReconstructionSettings,
+    progress: Progress | None = None,
 ) -> list[Prediction]:
     """What a model makes of each object.
 
@@ -51,30 +55,40 @@ def predict_meshes(
     Raises:
         ValueError, MemoryError, torch.OutOfMemoryError: as `model.reconstruct`.
     """
-    options = dict(
-        progress=progress,
-        refine_vertices=settings.refine_vertices,
-        normals=settings.normals,
-        **({"blocks": True} if settings.blocks else {}),
-    )
-    surface = (settings.resolution, settings.threshold)
-    if settings.blocks and settings.num_samples is None:
-        volumes = check_probabilities(model.predict_voxels(images))
-        found = [[mesh] for mesh in model.mesh(volumes, *surface, **options)]
-    elif settings.num_samples is None:
-        found = [[mesh] for mesh in model.reconstruct(images, *surface, **options)]
-    else:
-        found = [
-            model.mesh(_sample(model, item, settings), *surface, **options)
-            for item in images.split(1)
-        ]
+    found = _extract(model, images, settings, progress)
     processed = [[_process(mesh, settings) for mesh in meshes] for meshes in found]
     if not settings.uncertainty:
         return [Prediction(meshes) for meshes in processed]
+    assert isinstance(model, VariationalModel)
     return [
         Prediction(meshes, _paint(model, item, meshes, settings.seed))
         for item, meshes in zip(images.split(1), processed, strict=True)
     ]
+
+
+def _extract(
+    model: Model, images: Tensor, settings: ReconstructionSettings, progress: Progress | None
+) -> list[list[trimesh.Trimesh]]:
+    """The meshes of each object as they come, one or one for each hypothesis."""
+    surface = (settings.resolution, settings.threshold)
+    options: dict[str, Any] = {
+        "progress": progress,
+        "refine_vertices": settings.refine_vertices,
+        "normals": settings.normals,
+    }
+    if settings.num_samples is not None:
+        assert isinstance(model, VariationalModel)
+        samples = (
+            _sample(model, item, settings.num_samples, settings.seed) for item in images.split(1)
+        )
+        return [
+            model.mesh(volumes, *surface, blocks=settings.blocks, **options) for volumes in samples
+        ]
+    if settings.blocks:
+        assert isinstance(model, VoxelModel)
+        volumes = check_probabilities(model.predict_voxels(images))
+        return [[mesh] for mesh in model.mesh(volumes, *surface, blocks=True)]
+    return [[mesh] for mesh in model.reconstruct(images, *surface, **options)]
 
 
 def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:
@@ -83,7 +97,7 @@ def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:
     Args:
         mesh: gets `visual.vertex_colors`.
         stds: (R, R, R) standard stds over the unit cube, as of
-            `Pix2VoxVae.predict_uncertainty`.
+            `VariationalModel.predict_uncertainty`.
 
     Returns:
         (V,) float64 standard deviations at the vertices.
@@ -91,13 +105,14 @@ def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:
     points = torch.as_tensor(np.array(mesh.vertices), dtype=torch.float32)
     values = sample_volume(stds.float().cpu()[None], points[None])[0].double().numpy()
     colors = np.stack([np.interp(values, _RAMP_AT, channel) for channel in _RAMP.T], axis=-1)
-    mesh.visual.vertex_colors = np.round(colors).astype(np.uint8)
+    visual: Any = mesh.visual
+    visual.vertex_colors = np.round(colors).astype(np.uint8)
     return values
 
 
-def _sample(model, item: Tensor, settings: ReconstructionSettings) -> Tensor:
-    generator = torch.Generator(item.device).manual_seed(settings.seed)
-    samples = model.predict_samples(item, settings.num_samples, generator=generator)
+def _sample(model: VariationalModel, item: Tensor, num_samples: int, seed: int) -> Tensor:
+    generator = torch.Generator(item.device).manual_seed(seed)
+    samples = model.predict_samples(item, num_samples, generator=generator)
     return check_probabilities(samples)[0]
 
 
@@ -107,7 +122,9 @@ def _process(mesh: trimesh.Trimesh, settings: ReconstructionSettings) -> trimesh
     )
 
 
-def _paint(model, item: Tensor, meshes: list[trimesh.Trimesh], seed: int) -> float:
+def _paint(
+    model: VariationalModel, item: Tensor, meshes: list[trimesh.Trimesh], seed: int
+) -> float:
     generator = torch.Generator(item.device).manual_seed(seed)
     _, stds = model.predict_uncertainty(item, _UNCERTAINTY_SAMPLES, generator=generator)
     values = [paint_uncertainty(mesh, stds[0]) for mesh in meshes if len(mesh.faces)]

@@ -7,6 +7,7 @@ from occvae.geometry.mesh_processing import LEAST_FACES, import_simplify
 from occvae.images.background import import_rembg
 from occvae.images.preprocess import BACKGROUNDS
 from occvae.models.inference import check_threshold
+from occvae.models.protocol import ImplicitModel, Model, VariationalModel, VoxelModel
 from occvae.ops.validation import suitable_coarse_resolution
 from occvae.visualize.turntable import KINDS
 
@@ -41,7 +42,7 @@ class ReconstructionSettings:
     turntable: str | None = None  # gif or png
     batch_size: int = 8  # objects that the model gets together
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
@@ -66,26 +67,26 @@ class ReconstructionSettings:
         if self.blocks and (self.normals or self.refine_vertices):
             raise UserError("blocks have no field for normals or vertex refinement")
 
-    def check(self, model, format: str) -> None:
+    def check(self, model: Model, format: str) -> None:
         """UserError unless the model, the format and the installed libraries can give it."""
         if self.background == "rembg":
             import_rembg()
         if self.decimate is not None:
             import_simplify()
-        if self.blocks and model.target != "voxels":
+        if self.blocks and not isinstance(model, VoxelModel):
             raise UserError(f"{model.arch} makes no voxels, so it has no blocks")
-        if self.num_samples is not None and not hasattr(model, "predict_samples"):
+        if self.num_samples is not None and not isinstance(model, VariationalModel):
             raise UserError(
                 f"{model.arch} has one answer for an image: hypotheses (num_samples) need a "
                 "variational model such as pix2vox-vae"
             )
-        if self.uncertainty and not hasattr(model, "predict_uncertainty"):
+        if self.uncertainty and not isinstance(model, VariationalModel):
             raise UserError(
                 f"{model.arch} does not know how sure it is: uncertainty needs a variational "
                 "model such as pix2vox-vae"
             )
         try:
-            if model.target == "points":
+            if isinstance(model, ImplicitModel):
                 suitable_coarse_resolution(self.resolution)
         except ValueError as error:
             raise UserError(str(error)) from None

@@ -1,1 +1,1 @@
-"""The machine: memory, devices, the terminal, files that are written whole."""
+"""The machine: memory, devices, the terminal, locks, files that are written whole."""

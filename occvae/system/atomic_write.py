@@ -7,16 +7,36 @@ from pathlib import Path
 from occvae.errors import UserError
 
 
-def write_whole(path: Path, save: Callable[[Path], object]) -> None:
+class WriteError(UserError):
+    """The system refuses to write a file, for lack of space or permission, and maybe others."""
+
+
+def write_whole(path: Path, save: Callable[[Path], object], advice: str = "") -> None:
     """Saves a file under another name and renames it; its folder is made if absent.
 
     Args:
         path: of the file; one that is there is replaced.
         save: writes to the path it is given, which has the same suffix.
+        advice: what to do where the file cannot be written.
 
     Raises:
-        OSError: it cannot be written; nothing is left then.
+        WriteError: it cannot be written; nothing is left then.
     """
+    try:
+        _write_and_rename(path, save)
+    except OSError as error:
+        hint = f"; {advice}" if advice else ""
+        reason = error.strerror or error
+        raise WriteError(f"{path}: cannot be written ({reason}){hint}") from None
+
+
+def write_whole_text(path: Path, text: str, advice: str = "") -> None:
+    """As `write_whole`, in UTF-8. Names of files that are not UTF-8 get backslashes."""
+    content = text.encode("utf-8", "backslashreplace")
+    write_whole(path, lambda file: file.write_bytes(content), advice)
+
+
+def _write_and_rename(path: Path, save: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import socket
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -41,7 +42,7 @@ def share_cores(group: dist.ProcessGroup | None = None, busy: int = 0) -> None:
     """
     cores = usable_cores()
     mine = (socket.gethostname(), cores)
-    places: list = [None] * dist.get_world_size(group)
+    places: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(places, mine, group=group)
     sharing = sum(host == mine[0] and bool(cores & others) for host, others in places)
     threads = chosen_threads() or max(1, (len(cores) - busy) // sharing)

@@ -6,11 +6,14 @@ fraction of the memory; losses and gradients are the same.
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+Context = AbstractContextManager[None]
 
 
 def checkpoint_activations(model: nn.Module) -> int:
@@ -42,13 +45,13 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _blocks(child)
 
 
-def _contexts(norms: list[nn.Module]):
+def _contexts(norms: Sequence[nn.Module]) -> tuple[Context, Context]:
     """Of the computation and of its repetition."""
     return contextlib.nullcontext(), _with_copied_statistics(norms)
 
 
 @contextlib.contextmanager
-def _with_copied_statistics(norms: list[nn.Module]) -> Iterator[None]:
+def _with_copied_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
     """A batch counts once in the running statistics, however often it is normalized.
 
     Not by leaving them out: what is saved for backward must be the same as the first time.

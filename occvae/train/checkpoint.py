@@ -19,6 +19,7 @@ import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,7 +48,7 @@ class Progress:
     arch: str
     step: int
     samples: int
-    engine: dict | None
+    engine: dict[str, Any] | None
     best_iou: float
     global_batch: int
 

@@ -1,15 +1,46 @@
 """The configuration of a run: typed, immutable, overridable as `section.name=value`."""
 
 import dataclasses
-import difflib
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal
 
-from occvae.errors import UserError
+from occvae.errors import UserError, suggest
 from occvae.models.registry import model_options
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+# Numbers of a `TrainConfig` by their full names.
+_POSITIVE = (
+    "data.num_points",
+    "data.num_views",
+    "optim.steps",
+    "optim.batch_size",
+    "optim.accumulation_steps",
+    "optim.lr",
+    "log_every",
+    "validate_every",
+    "validate_shapes",
+    "validate_points",
+    "save_every",
+    "keep_checkpoints",
+)
+_NOT_NEGATIVE = (
+    "data.num_near_points",
+    "data.num_workers",
+    "optim.weight_decay",
+    "optim.warmup_steps",
+    "optim.clip_norm",
+    "optim.dice_weight",
+    "optim.kl_weight",
+    "optim.kl_warmup_steps",
+    "optim.free_nats",
+    "seed",
+    "profile_steps",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,40 +125,13 @@ class TrainConfig:
     wandb_project: str | None = None
     """Weights & Biases project that the metrics also go to."""
 
-    def __post_init__(self):
-        positive = {
-            "data.num_points": self.data.num_points,
-            "data.num_views": self.data.num_views,
-            "optim.steps": self.optim.steps,
-            "optim.batch_size": self.optim.batch_size,
-            "optim.accumulation_steps": self.optim.accumulation_steps,
-            "optim.lr": self.optim.lr,
-            "log_every": self.log_every,
-            "validate_every": self.validate_every,
-            "validate_shapes": self.validate_shapes,
-            "validate_points": self.validate_points,
-            "save_every": self.save_every,
-            "keep_checkpoints": self.keep_checkpoints,
-        }
-        for name, value in positive.items():
-            if not 0 < value < math.inf:
-                raise UserError(f"{name} must be positive, got {value}")
-        not_negative = {
-            "data.num_near_points": self.data.num_near_points,
-            "data.num_workers": self.data.num_workers,
-            "optim.weight_decay": self.optim.weight_decay,
-            "optim.warmup_steps": self.optim.warmup_steps,
-            "optim.clip_norm": self.optim.clip_norm,
-            "optim.dice_weight": self.optim.dice_weight,
-            "optim.kl_weight": self.optim.kl_weight,
-            "optim.kl_warmup_steps": self.optim.kl_warmup_steps,
-            "optim.free_nats": self.optim.free_nats,
-            "seed": self.seed,
-            "profile_steps": self.profile_steps,
-        }
-        for name, value in not_negative.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name} must not be negative, got {value}")
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            if not 0 < attrgetter(name)(self) < math.inf:
+                raise UserError(f"{name} must be positive, got {attrgetter(name)(self)}")
+        for name in _NOT_NEGATIVE:
+            if not 0 <= attrgetter(name)(self) < math.inf:
+                raise UserError(f"{name} must not be negative, got {attrgetter(name)(self)}")
         if self.data.min_views is not None and not 1 <= self.data.min_views <= self.data.num_views:
             raise UserError(
                 f"data.min_views must be from 1 to data.num_views={self.data.num_views}, "
@@ -189,16 +193,12 @@ def _refuse_unknown(content: dict[str, Any], schema: type, prefix: str) -> None:
     fields = {entry.name: entry for entry in dataclasses.fields(schema)}
     for name, value in content.items():
         if name not in fields:
-            raise UserError(f"unknown setting {prefix}{name}; {_near(name, fields, prefix)}")
-        if dataclasses.is_dataclass(fields[name].type):
+            raise UserError(f"unknown setting {prefix}{name}; {suggest(name, fields, prefix)}")
+        kind = fields[name].type
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             if not isinstance(value, dict):
                 raise UserError(f"{prefix}{name} is a section; set {prefix}{name}.NAME=value")
-            _refuse_unknown(value, fields[name].type, f"{prefix}{name}.")
-
-
-def _near(name: str, known: Iterable[str], prefix: str) -> str:
-    near = [prefix + match for match in difflib.get_close_matches(name, known, n=2, cutoff=0.5)]
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+            _refuse_unknown(value, kind, f"{prefix}{name}.")
 
 
 def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -209,9 +209,8 @@ def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
     typed = {}
     for name, value in options.items():
         if name not in known:
-            raise UserError(
-                f"unknown setting model.{name} for {arch}; {_near(name, known, 'model.')}"
-            )
+            hint = suggest(name, known, "model.")
+            raise UserError(f"unknown setting model.{name} for {arch}; {hint}")
         try:
             typed[name] = TypeAdapter(known[name].annotation).validate_python(value)
         except ValidationError as error:
@@ -219,7 +218,7 @@ def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
     return typed
 
 
-def _wrong_value(error, prefix: str) -> UserError:
+def _wrong_value(error: "ValidationError", prefix: str) -> UserError:
     details = []
     for entry in error.errors():
         name = ".".join([prefix] * bool(prefix) + [str(part) for part in entry["loc"]])

@@ -4,25 +4,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 from occvae.data.dataset import ShapeDataset
 from occvae.geometry.voxels_to_mesh import grid_mesh
 from occvae.images.io import load_image
+from occvae.models.protocol import Model, VariationalModel
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+from occvae.visualize.sheet import make_sheet
 
 TILE = 160
 HEADINGS = ("input", "truth", "prediction", "truth, behind", "prediction, behind")
 
 
 def write_contact_sheet(
-    path: Path, model, dataset: ShapeDataset, device: torch.device, num_shapes: int = 6
+    path: Path, model: Model, dataset: ShapeDataset, device: torch.device, num_shapes: int = 6
 ) -> None:
     """A PNG with one row a shape: input view, truth and prediction from its camera and from behind.
 
     Args:
         path: of the PNG; its folder is made if absent.
-        model: with `predict_voxels` and `threshold`.
+        model: on the device.
         dataset: shapes are taken evenly spread over it, first view each.
         device: of the model.
         num_shapes: rows.
@@ -30,20 +31,23 @@ def write_contact_sheet(
     indices = np.linspace(0, len(dataset) - 1, min(num_shapes, len(dataset))).astype(int)
     images = torch.stack([dataset[int(index)]["images"] for index in indices]).to(device) / 255.0
     predictions = model.predict_voxels(images, resolution=48).float().cpu().numpy()
-    rows = [
-        _row(dataset, int(index), prediction, model.threshold)
+    tiles = [
+        tile
         for index, prediction in zip(indices, predictions, strict=True)
+        for tile in _row(dataset, int(index), prediction, model.threshold)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    _with_headings(np.concatenate(rows)).save(path)
+    make_sheet(tiles, len(HEADINGS), HEADINGS).save(path)
 
 
-def write_prior_sheet(path: Path, model, device: torch.device, num_shapes: int = 12) -> None:
+def write_prior_sheet(
+    path: Path, model: VariationalModel, device: torch.device, num_shapes: int = 12
+) -> None:
     """A PNG with objects that a variational model invents, four in a row.
 
     Args:
         path: of the PNG; its folder is made if absent.
-        model: with `sample` and `threshold`.
+        model: on the device.
         device: of the model.
         num_shapes: a multiple of 4. Their latents are the same every time.
     """
@@ -54,12 +58,14 @@ def write_prior_sheet(path: Path, model, device: torch.device, num_shapes: int =
         render_views(*grid_mesh(volume, model.threshold), camera, TILE, PREDICTION_ALBEDO)[0]
         for volume in volumes
     ]
-    rows = [np.concatenate(tiles[start : start + 4], axis=1) for start in range(0, len(tiles), 4)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows)).save(path)
+    make_sheet(tiles, 4).save(path)
 
 
-def _row(dataset: ShapeDataset, index: int, prediction: np.ndarray, threshold: float) -> np.ndarray:
+def _row(
+    dataset: ShapeDataset, index: int, prediction: np.ndarray, threshold: float
+) -> list[np.ndarray]:
+    """Tiles in the order of HEADINGS."""
     shard, local = dataset.locate(index)
     cameras = np.concatenate(
         [shard.extrinsics(local, 0)[None], orbit_extrinsics([215.0], [30.0], [1.8])]
@@ -67,13 +73,4 @@ def _row(dataset: ShapeDataset, index: int, prediction: np.ndarray, threshold: f
     truth = render_views(*grid_mesh(shard.voxels(local), 0.5), cameras, TILE)
     guess = render_views(*grid_mesh(prediction, threshold), cameras, TILE, PREDICTION_ALBEDO)
     seen = load_image(shard.image(local, 0), TILE)
-    return np.concatenate([seen, truth[0], guess[0], truth[1], guess[1]], axis=1)
-
-
-def _with_headings(image: np.ndarray) -> Image.Image:
-    sheet = Image.new("RGB", (image.shape[1], image.shape[0] + 18), "white")
-    sheet.paste(Image.fromarray(image), (0, 18))
-    draw = ImageDraw.Draw(sheet)
-    for column, heading in enumerate(HEADINGS):
-        draw.text((column * TILE + 6, 3), heading, fill="black")
-    return sheet
+    return [seen, truth[0], guess[0], truth[1], guess[1]]

@@ -81,7 +81,9 @@ def make_deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | 
         stage: of ZeRO, 0 where there is nothing to share out.
         dtype: of autocast, or None.
     """
-    own = {k: v for k, v in (config.deepspeed_config or {}).items() if k in _PASSED_ON}
+    given = config.deepspeed_config or {}
+    assert not isinstance(given, str)  # resolve_deepspeed has read the file
+    own = {k: v for k, v in given.items() if k in _PASSED_ON}
     own.setdefault("steps_per_print", 2**31 - 1)
     zero = {**own.get("zero_optimization", {}), "stage": stage}
     if config.offload_optimizer:
@@ -178,8 +180,8 @@ def _check_zero(zero: Config, config: TrainConfig, device_type: str) -> None:
         if quantized.startswith("zero_quantized") and zero[quantized] and device_type == "cpu":
             raise UserError(f"deepspeed_config: leave out {name}.{quantized}: it needs a GPU")
     offload = zero.get("offload_optimizer") or {}
-    if unsupported := offload.keys() - _OFFLOAD_OPTIONS:
-        named = ", ".join(sorted(unsupported))
+    if others := offload.keys() - _OFFLOAD_OPTIONS:
+        named = ", ".join(sorted(others))
         raise UserError(f"deepspeed_config: leave out {name}.offload_optimizer.{named}")
     ours = "cpu" if config.offload_optimizer else "none"
     device = offload.get("device", ours)

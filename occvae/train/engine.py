@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from occvae.models.batch_norm import synchronize_batch_norm
+from occvae.models.protocol import Model
 from occvae.train import zero_state
 from occvae.train.activation_checkpointing import checkpoint_activations
 from occvae.train.config import TrainConfig
@@ -38,7 +39,7 @@ class Engine:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         config: TrainConfig,
         schedule: Callable[[int], float],
         device: torch.device,
@@ -60,28 +61,26 @@ class Engine:
             synchronize_batch_norm(model)
         if config.activation_checkpointing:
             checkpoint_activations(model)
-        model.to(device)
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model, config.optim.weight_decay, config.optim.lr),
-            # On CPUs the usual implementation reads and writes the states a dozen times a step.
-            fused=config.offload_optimizer,
-        )
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
+        optimizer = _create_optimizer(model.to(device), config)
         self._scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule, step - 1)
         self._engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
             config=make_deepspeed_config(config, self._stage, self.dtype),
         )
-        state = state or {"updates": step, "loss_scale": []}
+        self._restore(step, moments, state or {"updates": step, "loss_scale": []})
+
+    def _restore(
+        self, step: int, moments: dict[str, torch.Tensor] | None, state: dict[str, Any]
+    ) -> None:
+        """Goes on from a step, with the arguments of the constructor."""
         self._updates = state["updates"]
         self._scale = None
         if self.dtype == torch.float16:
             self._scale = self._own_loss_scale(GradScalerState(*state["loss_scale"]))
         zero_state.create_moments(self._engine, self._updates)
         if step:
-            zero_state.set_moments(self._engine, moments)
+            zero_state.set_moments(self._engine, moments or {})
 
     def _own_loss_scale(self, scale: GradScalerState) -> GradScalerState:
         """In place of DeepSpeed's for autocast, which clips gradients that are still scaled.
@@ -167,7 +166,7 @@ class Engine:
     def learning_rate(self) -> float:
         return float(self._engine.get_lr()[0])
 
-    def whole_model(self) -> nn.Module:
+    def whole_model(self) -> Model:
         """Collective: the model with all its weights, to predict with and to export.
 
         Under ZeRO-3 a copy, which takes memory for as long as it is kept.
@@ -190,12 +189,23 @@ class Engine:
         return zero_state.get_moments(self._engine)
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float, lr: float) -> list[dict[str, Any]]:
+def _create_optimizer(model: Model, config: TrainConfig) -> torch.optim.AdamW:
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, config.optim.weight_decay, config.optim.lr),
+        # On CPUs the usual implementation reads and writes the states a dozen times a step.
+        fused=config.offload_optimizer,
+    )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _parameter_groups(model: Model, weight_decay: float, lr: float) -> list[dict[str, Any]]:
     """Decay for matrices only: decayed biases and norm scales would fight the data.
 
     A model's `lr_scales` are factors of the learning rate by the beginning of a parameter's name.
     """
-    scales = getattr(model, "lr_scales", {})
+    scales = model.lr_scales
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -103,8 +103,10 @@ def _tasks(counts: str, node: int) -> str:
     """Of a node in Slurm's notation: 2(x3),1 is 2, 2, 2, 1."""
     expanded = []
     for entry in counts.split(","):
-        count, times = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry).groups()
-        expanded += [count] * int(times or 1)
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry)
+        if match is None:
+            raise UserError(f"SLURM_STEP_TASKS_PER_NODE={counts} names no numbers of tasks")
+        expanded += [match[1]] * int(match[2] or 1)
     return expanded[node]
 
 

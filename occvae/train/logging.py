@@ -7,10 +7,19 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
+
+
+class Mirror(Protocol):
+    """A second place that takes the metrics of a run."""
+
+    def write(self, step: int, metrics: dict[str, float]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class RunLogger:
@@ -20,10 +29,12 @@ class RunLogger:
         folder: of the run; None on ranks that stay silent.
         first_step: metrics of this and later steps, left by an interrupted run, are dropped.
         last_step: where the progress bar ends.
-        mirror: takes the metrics, too, by its `write` and `close`.
+        mirror: takes the metrics, too.
     """
 
-    def __init__(self, folder: Path | None, first_step: int, last_step: int, mirror=None):
+    def __init__(
+        self, folder: Path | None, first_step: int, last_step: int, mirror: Mirror | None = None
+    ):
         self._folder, self._mirror = folder, mirror
         if folder is not None:
             with self._named_failures():
@@ -44,7 +55,7 @@ class RunLogger:
         threading.excepthook = functools.partial(_unless_raised_again, threading.excepthook)
         path = folder / "metrics.jsonl"
         kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= first_step]
-        write_whole(path, lambda file: file.write_text("".join(kept)))
+        write_whole_text(path, "".join(kept))
         self._file = path.open("a", buffering=1)
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 

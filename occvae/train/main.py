@@ -6,14 +6,17 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 import torch.distributed as dist
 
 from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
+from occvae.models.presets import list_presets
 from occvae.models.registry import list_models, model_options
 from occvae.system import terminal as console
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
 from occvae.train import parallel
 from occvae.train.checkpoint import (
     TRAIN_CONFIG,
@@ -34,8 +37,11 @@ from occvae.train.failures import (
     place,
 )
 from occvae.train.launch import complete_environment
-from occvae.train.presets import PRESETS, make_preset
+from occvae.train.presets import make_preset
 from occvae.train.run_lock import lock_run
+
+if TYPE_CHECKING:
+    from occvae.train.trainer import Trainer
 
 # Of a rank, whose own batch norm statistics would be poor.
 _FEW_SAMPLES = 16
@@ -93,7 +99,7 @@ def _fail(error: Exception) -> int:
     return exit_status(error)
 
 
-def _train(options: argparse.Namespace, device) -> int:
+def _train(options: argparse.Namespace, device: torch.device) -> int:
     from occvae.train.trainer import Trainer
 
     config, run = parallel.from_first_rank(lambda: _prepare(options, device))
@@ -108,17 +114,17 @@ def _train(options: argparse.Namespace, device) -> int:
         )
     if trainer.fit():
         return 0
-    return 128 + trainer.stop_signal
+    return 128 + (trainer.stop_signal or 0)
 
 
-def _beginning(trainer) -> str:
+def _beginning(trainer: "Trainer") -> str:
     step, last = trainer.progress.step, trainer.config.optim.steps
     if step >= last:
         return f", already at step {step}; a larger optim.steps goes on"
     return f", from step {step}" if step else ""
 
 
-def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
+def _prepare(options: argparse.Namespace, device: torch.device) -> tuple[TrainConfig, Path]:
     """On the first rank alone: the configuration, its run folder, and the data."""
     run = choose_run_folder(options.out, options.arch or TrainConfig().arch, options.resume)
     config = _resumed_config(options, run) if options.resume else _configure(options)
@@ -131,7 +137,7 @@ def _prepare(options: argparse.Namespace, device) -> tuple[TrainConfig, Path]:
             raise UserError(f"{run}: another run has just begun here; choose another --out")
     _warn(config)
     text = json.dumps(config.to_dict(), indent=1) + "\n"
-    write_whole(run / TRAIN_CONFIG, lambda file: file.write_text(text))
+    write_whole_text(run / TRAIN_CONFIG, text)
     return config, run
 
 
@@ -203,7 +209,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--arch", help=f"architecture: {', '.join(list_models())}; default vitocc")
     parser.add_argument(
-        "--preset", help=f"{', '.join(PRESETS)}; default chooses by whether there is a GPU"
+        "--preset", help=f"{', '.join(list_presets())}; default chooses by whether there is a GPU"
     )
     parser.add_argument("--data", help="dataset folder; short for data.root=FOLDER")
     parser.add_argument("--out", help="run folder; default the next free runs/ARCH")

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from occvae.system.openmp import busy_cores, chosen_threads, usable_cores
 from occvae.train.failures import MachineFailure, ReportedByPeer, exit_status
 from occvae.train.launch import check_address, choose_interface
 from occvae.train.watch import watch_launchers
+
+_Result = TypeVar("_Result")
 
 # Seconds between the first rank's heartbeats while it writes, reads or builds alone.
 _HEARTBEAT_SECONDS = 1.0
@@ -63,7 +66,9 @@ def distributed(timeout: float) -> Iterator[torch.device]:
         starting = _STARTING * _Waiting.step
         deepspeed.init_distributed(dist_backend=backend, timeout=starting, verbose=False)
         # Of gloo on GPUs, too: who waits for the first rank must hear signals, and not spin.
-        _Waiting.first_rank = dist.new_group(timeout=starting, backend="gloo")
+        group = dist.new_group(timeout=starting, backend="gloo")
+        assert isinstance(group, dist.ProcessGroup)  # every rank is a member
+        _Waiting.first_rank = group
     except RuntimeError as error:
         raise _not_met(error, starting) from None
     _choose_threads()
@@ -160,13 +165,14 @@ def broadcast_model(model: torch.nn.Module, device: torch.device) -> None:
             dist.broadcast(tensor, 0)
 
 
-def from_first_rank(function: Callable[[], Any]) -> Any:
+def from_first_rank(function: Callable[[], _Result]) -> _Result:
     """The result of a function that only rank 0 runs.
 
     Its mistakes of the user end every rank: as `UserError` on rank 0, which tells them, and as
     `ReportedByPeer` on the others, which wait for it for as long as it gives heartbeats.
     """
-    outcome, failure = [None, 0], None  # a result, or the exit status
+    outcome: list[Any] = [None, 0]  # a result, or the exit status
+    failure: Exception | None = None
     if rank() == 0:
         with _heartbeat():
             try:
@@ -188,7 +194,8 @@ def _heartbeat() -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    done, failures = threading.Event(), []
+    done = threading.Event()
+    failures: list[Exception] = []
 
     def beat() -> None:
         try:
@@ -216,12 +223,13 @@ def _wait_for_first_rank() -> None:
         dist.broadcast(done, 0, _Waiting.first_rank)
 
 
-def on_every_rank(function: Callable[[], Any], device: torch.device) -> Any:
+def on_every_rank(function: Callable[[], _Result], device: torch.device) -> _Result:
     """The result of a function that may fail on some ranks: then it ends the others, too.
 
     The first rank it fails on tells why, and all have its exit status.
     """
-    result, failure = None, None
+    result: Any = None
+    failure: Exception | None = None
     try:
         result = function()
     except (UserError, OSError) as error:
@@ -230,7 +238,9 @@ def on_every_rank(function: Callable[[], Any], device: torch.device) -> Any:
     statuses = all_numbers([status], device)
     if any(statuses):
         first = next(rank for rank, status in enumerate(statuses) if status)
-        raise failure if rank() == first else ReportedByPeer(f"see rank {first}", statuses[first])
+        if failure is not None and rank() == first:
+            raise failure
+        raise ReportedByPeer(f"see rank {first}", statuses[first])
     return result
 
 
@@ -240,7 +250,7 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _import_deepspeed(device: torch.device):
+def _import_deepspeed(device: torch.device) -> ModuleType:
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import logging

@@ -6,14 +6,18 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from torch.utils.data import default_collate
 
-from occvae.data.dataset import Batch, ShapeDataset, stored_points
+from occvae.data.dataset import Batch, ShapeDataset
 from occvae.data.loader import StepSampler, load_batches
+from occvae.data.targets import stored_points
 from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
+from occvae.models.protocol import Model, VariationalModel
 from occvae.models.registry import create_model
 from occvae.ops.voxel_iou import voxel_iou
 from occvae.train import parallel
@@ -70,7 +74,7 @@ class Trainer:
         self._loss: torch.Tensor | None = None
         self._indices: list[int] = []
 
-    def _create_model(self) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
+    def _create_model(self) -> tuple[Model, list[torch.nn.Module]]:
         """And its frozen parts."""
         model = create_model(self.config.arch, **self.config.model)
         return model, _freeze(model, self.config.frozen)
@@ -144,14 +148,20 @@ class Trainer:
         with self._profiler() as profiler:
             return self._run_to(last, batches, logger, profiler)
 
-    def _profiler(self):
+    def _profiler(self) -> contextlib.AbstractContextManager[torch.profiler.profile | None]:
         """Of the first rank, where it is asked for; otherwise a stand-in."""
         num_steps = self.config.profile_steps
         if parallel.rank() or not num_steps:
             return contextlib.nullcontext()
         return create_profiler(self.run, num_steps, self.device)
 
-    def _run_to(self, last: int, batches: Iterator[Batch], logger: RunLogger, profiler) -> bool:
+    def _run_to(
+        self,
+        last: int,
+        batches: Iterator[Batch],
+        logger: RunLogger,
+        profiler: torch.profiler.profile | None,
+    ) -> bool:
         while self.progress.step < last:
             micro_batches = self._fetch(batches)
             if signal_number := self._agree():
@@ -189,13 +199,13 @@ class Trainer:
 
         Raises on every rank when one has failed, after saving where the weights are sound.
         """
-        verdict = self.stop_signal or 0
+        own: int | torch.Tensor = self.stop_signal or 0
         if self._failure is not None:
-            verdict = _FAILED + exit_status(self._failure)
+            own = _FAILED + exit_status(self._failure)
         if self._loss is not None:
             finite = self._loss.isfinite() & (not self.engine.gradients_failed)
-            verdict = torch.where(finite, verdict, _NOT_FINITE)
-        verdict = parallel.all_reduce_max(verdict, self.device)
+            own = torch.where(finite, own, _NOT_FINITE)
+        verdict = parallel.all_reduce_max(own, self.device)
         if verdict >= _NOT_FINITE:
             raise self._not_finite()
         if verdict >= _FAILED:
@@ -205,7 +215,8 @@ class Trainer:
 
     def _not_finite(self) -> Exception:
         """Each rank tells of its own loss; of gradients, which are of all ranks, the first."""
-        what, indices, told_here = "loss", self._indices, not self._loss.isfinite()
+        what, indices = "loss", self._indices
+        told_here = self._loss is not None and not bool(self._loss.isfinite())
         if (
             self.engine.gradients_failed
             and parallel.all_reduce_max(int(told_here), self.device) == 0
@@ -238,7 +249,7 @@ class Trainer:
 
         parallel.from_first_rank(write)
 
-    def _export(self, model: torch.nn.Module, name: str, **metrics: float) -> None:
+    def _export(self, model: Model, name: str, **metrics: float) -> None:
         splits = self.train_set.manifest.splits
         save_pretrained(model, self.run / name, step=self.progress.step, splits=splits, **metrics)
 
@@ -265,7 +276,7 @@ class Trainer:
             self._log(logger, figures)
 
     @torch.no_grad()
-    def _iou(self, output, batch) -> torch.Tensor:
+    def _iou(self, output: Any, batch: Batch) -> torch.Tensor:
         """(B, 1) at the model's threshold."""
         return voxel_iou(*self.objective.iou_inputs(output, batch), (self.model.threshold,))
 
@@ -308,7 +319,7 @@ class Trainer:
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
 
     @torch.no_grad()
-    def _validate_shape(self, model: torch.nn.Module, number: int) -> torch.Tensor:
+    def _validate_shape(self, model: Model, number: int) -> torch.Tensor:
         """Sum and count of IoUs; without autocast, by the numbers that `occvae evaluate` prints."""
         batch = to_device(default_collate([self.validation_set[0, number]]), self.device)
         iou = self._iou(self.objective.predict(model, batch), batch)
@@ -321,7 +332,7 @@ class Trainer:
             part.eval()
 
     def _finish_validation(
-        self, model: torch.nn.Module, logger: RunLogger, iou_sum: float, count: float
+        self, model: Model, logger: RunLogger, iou_sum: float, count: float
     ) -> None:
         step, iou = self.progress.step, iou_sum / count
         best = iou > self.progress.best_iou
@@ -332,7 +343,7 @@ class Trainer:
             logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
             sheet = self.run / "samples" / f"step-{step:07d}.png"
             write_contact_sheet(sheet, model, self.validation_set, self.device)
-            if hasattr(model, "sample"):
+            if isinstance(model, VariationalModel):
                 write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), model, self.device)
             if best:
                 self._export(model, "best", val_iou=iou)
@@ -357,16 +368,14 @@ class Trainer:
 
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
         data, train = self.config.data, split == "train"
+        num_near_points = data.num_near_points if train else 0
         return ShapeDataset(
             data.root,
             split,
             image_size=self.model.image_size,
             background_gray=self.model.background_gray,
-            num_points=num_points,
-            num_near_points=data.num_near_points if train else 0,
             num_views=num_views,
-            voxel_resolution=self.model.resolution if self.model.target == "voxels" else None,
-            target=self.model.target,
+            target=self.objective.data_target(self.model, num_points, num_near_points),
             train=train,
             augment=train and data.augment,
             seed=self.config.seed,
@@ -382,7 +391,7 @@ class Trainer:
             seed=self.config.seed,
             steps=range(first * accumulation, last * accumulation),
             position=self.progress.samples,
-            random_views=data.min_views and (data.min_views, data.num_views),
+            random_views=(data.min_views, data.num_views) if data.min_views else None,
         )
         return load_batches(
             self.train_set,
@@ -397,7 +406,7 @@ class Trainer:
     def _samples_per_step(self) -> int:
         return self._global_batch() * self.config.optim.accumulation_steps
 
-    def _request_stop(self, number: int, frame) -> None:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = self.stop_signal or number
 
 

@@ -7,12 +7,14 @@ moments exist inside its optimizer only.
 
 import copy
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def moment_names(module: nn.Module) -> set[str]:
@@ -20,7 +22,7 @@ def moment_names(module: nn.Module) -> set[str]:
     return {f"{moment}.{name}" for name, _ in _trained(module) for moment in _MOMENTS}
 
 
-def create_moments(engine, step: int) -> None:
+def create_moments(engine: Any, step: int) -> None:
     """Zeros, which AdamW would make in its first step, as if it had done a number of steps.
 
     Also for a fresh start: DeepSpeed links parameters to their parts of the flat moments after the
@@ -38,7 +40,7 @@ def create_moments(engine, step: int) -> None:
         zero._lazy_init_hp_params_optimizer_state()
 
 
-def get_moments(engine) -> dict[str, torch.Tensor]:
+def get_moments(engine: Any) -> dict[str, torch.Tensor]:
     """Collective: "exp_avg.NAME" and "exp_avg_sq.NAME" on the CPU; empty but on the first rank."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -55,7 +57,7 @@ def get_moments(engine) -> dict[str, torch.Tensor]:
     return moments
 
 
-def set_moments(engine, moments: dict[str, torch.Tensor]) -> None:
+def set_moments(engine: Any, moments: dict[str, torch.Tensor]) -> None:
     """Collective: gives an optimizer moments it had before.
 
     Args:
@@ -80,7 +82,7 @@ def set_moments(engine, moments: dict[str, torch.Tensor]) -> None:
                 engine.optimizer.state[parameter][moment].copy_(whole)
 
 
-def empty_copy(module: nn.Module) -> nn.Module:
+def empty_copy(module: _Module) -> _Module:
     """Copies a model without its weights, for `gathered_copy`. Call it before DeepSpeed starts."""
     empty = copy.deepcopy(module).cpu()
     for parameter in empty.parameters():
@@ -89,7 +91,7 @@ def empty_copy(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def gathered_copy(module: nn.Module, empty: nn.Module) -> nn.Module:
+def gathered_copy(module: nn.Module, empty: _Module) -> _Module:
     """Collective: a model under ZeRO-3 with all its weights, on its device."""
     import deepspeed
 
@@ -115,7 +117,7 @@ def _own_share(whole: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
 
     DeepSpeed's own function for it fails where the ranks do not divide the size.
     """
-    size = parameter.ds_tensor.numel()
+    size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]  # ZeRO-3 adds it
     flat = torch.zeros(size * dist.get_world_size(), device=whole.device)
     flat[: whole.numel()] = whole.flatten()
     return flat.narrow(0, size * dist.get_rank(), size)

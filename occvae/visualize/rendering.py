@@ -5,8 +5,11 @@ world to camera coordinates, an intrinsic matrix maps camera coordinates to pixe
 """
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Focal length over sensor width of the renderings of Choy et al. 2016 (3D-R2N2): 35 mm / 32 mm.
 FOCAL_RATIO = 35.0 / 32.0
@@ -21,9 +24,7 @@ _AMBIENT, _KEY, _HEAD = 0.30, 0.50, 0.25
 _KEY_DIRECTION = np.array([-0.5, -0.7, -0.5]) / np.linalg.norm([-0.5, -0.7, -0.5])
 
 
-def orbit_extrinsics(
-    azimuth: np.ndarray, elevation: np.ndarray, distance: np.ndarray
-) -> np.ndarray:
+def orbit_extrinsics(azimuth: ArrayLike, elevation: ArrayLike, distance: ArrayLike) -> np.ndarray:
     """World-to-camera matrices of cameras that look at the origin with +y up.
 
     Args:
@@ -78,7 +79,7 @@ def render_views(
     faces: np.ndarray,
     extrinsics: np.ndarray,
     image_size: int,
-    albedo: np.ndarray = (0.65, 0.67, 0.72),
+    albedo: np.ndarray | Sequence[float] = (0.65, 0.67, 0.72),
     supersample: int = 2,
 ) -> np.ndarray:
     """Shaded images of a mesh on white, one for each camera.
@@ -104,7 +105,7 @@ def render_views(
     return np.stack([_downsample(image, image_size, supersample) for image in images])
 
 
-def _embree_scene(vertices: np.ndarray, faces: np.ndarray):
+def _embree_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
@@ -122,7 +123,7 @@ def _camera_rays(image_size: int) -> np.ndarray:
 
 
 def _render_view(
-    scene, directions: np.ndarray, extrinsic: np.ndarray, albedo: np.ndarray
+    scene: Any, directions: np.ndarray, extrinsic: np.ndarray, albedo: np.ndarray
 ) -> np.ndarray:
     """(len(directions), 3) float32 colors in [0, 1]."""
     rotation, translation = extrinsic[:, :3], extrinsic[:, 3]

@@ -1,12 +1,19 @@
 """A mesh seen from all around: an animated GIF, or a strip of images in one PNG."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from occvae.errors import UserError
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+from occvae.visualize.sheet import make_sheet
+
+if TYPE_CHECKING:
+    import trimesh
 
 # Frames of each kind.
 KINDS = {"gif": 36, "png": 12}
@@ -15,11 +22,11 @@ _ELEVATION, _DISTANCE = 25.0, 2.2
 _MILLISECONDS = 90  # a frame, so that a turn takes about three seconds
 
 
-def turntable_frames(mesh, num_frames: int, size: int = 224) -> np.ndarray:
+def turntable_frames(mesh: trimesh.Trimesh, num_frames: int, size: int = 224) -> np.ndarray:
     """Views around +y at equal angles, from the front (+z) on; the same every time.
 
     Args:
-        mesh: trimesh.Trimesh within [-0.55, 0.55]^3.
+        mesh: within [-0.55, 0.55]^3.
         num_frames: F.
         size: S, edge of a frame in pixels.
 
@@ -32,7 +39,7 @@ def turntable_frames(mesh, num_frames: int, size: int = 224) -> np.ndarray:
     return render_views(mesh.vertices, mesh.faces, cameras, size, PREDICTION_ALBEDO)
 
 
-def write_turntable(path: str | Path, mesh, size: int = 224) -> None:
+def write_turntable(path: str | Path, mesh: trimesh.Trimesh, size: int = 224) -> None:
     """Writes a GIF that turns forever, or a PNG strip, as the suffix says.
 
     Args:
@@ -48,10 +55,10 @@ def write_turntable(path: str | Path, mesh, size: int = 224) -> None:
         raise UserError(f"{path}: turntables are .{' or .'.join(KINDS)} files")
     frames = turntable_frames(mesh, KINDS[kind], size)
     if kind == "png":
-        Image.fromarray(np.concatenate(frames, axis=1)).save(path)
+        make_sheet([*frames], len(frames)).save(path)
         return
     # Few shades of one color on white: one palette for all frames is enough, and does not flicker.
-    palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 8)])).quantize(255)
+    palette = make_sheet([*frames[:: max(1, len(frames) // 8)]], 1).quantize(255)
     first, *others = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames

@@ -15,7 +15,7 @@ from occvae.images.io import load_image
 
 @pytest.mark.parametrize("with_noise", [True, False])
 def test_the_folder_gives_the_points_and_images_of_the_shards(tiny_dataset, tmp_path, with_noise):
-    shards = ShapeDataset(tiny_dataset, "train", image_size=24, num_points=8)
+    shards = ShapeDataset(tiny_dataset, "train", image_size=24)
     folders = write_npz_folder(shards, tmp_path)
     assert len(folders) == len(shards)
     sample = NpzFolder(folders, 24, 50, with_noise)[0, 3]

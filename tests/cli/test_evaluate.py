@@ -19,7 +19,9 @@ from occvae.evaluation.shapes import StoredShapes
 from occvae.models import save_pretrained
 from tests.evaluation.datasets import copy_shapes
 from tests.fakes import CENTER, RADIUS, octahedron_model
+from tests.train.ranks import Rank, no_rank_left, start
 
+pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
 LAUNCHER = Path(__file__).parents[2] / "launchers" / "evaluate.py"
 
 
@@ -84,29 +86,51 @@ def test_mistakes_are_told_before_anything_is_evaluated(
     assert not list(tmp_path.glob("*.csv"))
 
 
-def on_two_ranks(*arguments: str) -> subprocess.CompletedProcess:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, str(LAUNCHER), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+def on_two_ranks(folder: Path, arguments: list[str]) -> list[Rank]:
+    ranks = start(folder, ["evaluate", *arguments], ranks=2, entry=main)
+    for rank in ranks:
+        rank.status()
+    return ranks
 
 
-def test_processes_share_the_shapes(arguments, tmp_path, restored_threads):
+def assert_same_reports(folder: Path) -> None:
     """What two processes write is what one does, to the last digit."""
-    # As many threads as each of two ranks has: sums of networks are rounded by their number.
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
-    assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
-    finished = on_two_ranks(*arguments, "--json", str(tmp_path / "two.json"))
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count(f"report: {tmp_path / 'two.json'}") == 1
     for suffix in (".json", ".csv"):
-        one, two = (tmp_path / f"{name}{suffix}" for name in ("one", "two"))
+        one, two = (folder / f"{name}{suffix}" for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_one_process_tells_a_mistake(arguments):
-    finished = on_two_ranks(*arguments, "--split", "test")
-    assert finished.returncode != 0
-    [line] = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+def test_processes_share_the_shapes(arguments, tmp_path, restored_threads):
+    torch.set_num_threads(1)  # as each of the ranks: sums of networks are rounded by their number
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
+    first, second = on_two_ranks(tmp_path, [*arguments, "--json", str(tmp_path / "two.json")])
+    assert (first.status(), second.status()) == (0, 0), first.text()
+    assert first.text().count(f"report: {tmp_path / 'two.json'}") == 1
+    assert "report: " not in second.text()
+    assert_same_reports(tmp_path)
+
+
+@pytest.mark.slow
+def test_torchrun_shares_the_shapes(arguments, tmp_path, restored_threads):
+    torch.set_num_threads(1)
+    assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    finished = subprocess.run(
+        [*torchrun, str(LAUNCHER), *arguments, "--json", str(tmp_path / "two.json")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count(f"report: {tmp_path / 'two.json'}") == 1
+    assert_same_reports(tmp_path)
+
+
+def test_one_process_tells_a_mistake(arguments, tmp_path):
+    ranks = on_two_ranks(tmp_path, [*arguments, "--split", "test"])
+    assert [rank.status() for rank in ranks] == [2, 2]
+    [line] = [line for rank in ranks for line in rank.errors()]
     assert "has no shapes in split 'test'" in line
 
 
@@ -130,7 +154,7 @@ def test_shapes_that_the_model_was_trained_on_are_told_of(tiny_dataset, tmp_path
     quick = ["evaluate", "--model", str(run), "--no-meshes"]
     assert main([*quick, "--data", divided]) == 0
     report = json.loads((run / "last" / "evaluation.json").read_text())
-    trained = set(ShapeDataset(tiny_dataset, "train", image_size=8, num_points=8).ids)
+    trained = set(ShapeDataset(tiny_dataset, "train", image_size=8).ids)
     count = len(trained & {shape["id"] for shape in report["shapes"]})
     assert 0 < count == report["data"]["trained_on"] < len(report["shapes"])
     assert f"{count} of 48 shapes are among those that the model was trained on" in (

@@ -114,9 +114,9 @@ def test_what_is_no_mesh_is_left_out(serve, mesh_file, tmp_path, capsys):
     (tmp_path / "<bad>.ply").write_text("no mesh")
     page = get(serve(tmp_path))[2]
     assert "good.off: 8 vertices, 12 faces" in page and page.count("</canvas>") == 1
-    assert f"<p>left out: {tmp_path}/&lt;bad&gt;.ply: cannot be read as a mesh" in page
+    assert f"<p>left out: {tmp_path}/&lt;bad&gt;.ply: not a mesh that trimesh can read" in page
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"left out: {tmp_path}/<bad>.ply: cannot be read as a mesh: ")
+    assert line.startswith(f"left out: {tmp_path}/<bad>.ply: not a mesh that trimesh can read (")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_run_that_diverged(serve, tmp_path):
     [
         ("missing.obj", None, "missing.obj: no such file"),
         ("text.obj", "nothing", "text.obj: "),
-        ("text.xyz1", "nothing", "text.xyz1: cannot be read as a mesh"),
+        ("text.xyz1", "nothing", "text.xyz1: not a mesh that trimesh can read"),
         ("other.html", "<p>hello", "other.html: not a report of occvae evaluate"),
         ("folder", ..., "folder: holds neither a run"),
     ],

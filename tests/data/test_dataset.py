@@ -22,6 +22,7 @@ from occvae.data.loader import StepSampler, load_batches
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings
 from occvae.data.sources import Item
+from occvae.data.targets import PointTarget, VoxelTarget
 from occvae.errors import UserError
 from occvae.images.io import encode_png, load_image
 
@@ -47,8 +48,8 @@ def lopsided(tmp_path_factory) -> Path:
 
 
 def open_set(root: Path, **changes) -> ShapeDataset:
-    options = {"image_size": SIZE, "num_points": 512, "num_views": 2, "train": True, **changes}
-    return ShapeDataset(root, "train", **options)
+    options = {"image_size": SIZE, "target": PointTarget(512), "num_views": 2, "train": True}
+    return ShapeDataset(root, "train", **options | changes)
 
 
 def same(first: dict, second: dict) -> bool:
@@ -126,15 +127,18 @@ def test_views_of_a_sample_differ_and_all_occur(lopsided):
 
 def test_any_number_of_points_up_to_all(lopsided):
     for count in (1, 7, 100, 1024):
-        sample = open_set(lopsided, num_points=count)[0, 0]
+        sample = open_set(lopsided, target=PointTarget(count))[0, 0]
         assert sample["points"].shape == (count, 3) and sample["occupancies"].shape == (count,)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_points": 0}, "num_points must be between 1 and the 1024 stored, got 0"),
-        ({"num_points": 1025}, "num_points must be between 1 and the 1024 stored, got 1025"),
+        ({"target": PointTarget(0)}, "num_points must be between 1 and the 1024 stored, got 0"),
+        (
+            {"target": PointTarget(1025)},
+            "num_points must be between 1 and the 1024 stored, got 1025",
+        ),
         ({"num_views": 5}, "num_views must be between 1 and the 4 stored, got 5"),
         ({"num_views": -1}, "num_views must be between"),
     ],
@@ -146,13 +150,13 @@ def test_more_than_is_stored_is_refused(lopsided, changes, message):
 
 def test_unknown_splits_and_folders_are_refused(lopsided, tmp_path):
     with pytest.raises(UserError, match="has no shapes in split 'test'"):
-        ShapeDataset(lopsided, "test", image_size=8, num_points=8)
+        ShapeDataset(lopsided, "test", image_size=8)
     with pytest.raises(UserError, match="no dataset here"):
         open_set(tmp_path)
 
 
 def test_shapes_are_found_across_shards(tiny_dataset):
-    dataset = ShapeDataset(tiny_dataset, "train", image_size=8, num_points=8)
+    dataset = ShapeDataset(tiny_dataset, "train", image_size=8)
     assert len(dataset.shards) > 1
     found = [shard.ids[local] for shard, local in map(dataset.locate, range(len(dataset)))]
     assert found == dataset.ids and len(set(found)) == len(dataset)
@@ -208,7 +212,7 @@ def test_a_resume_on_other_ranks_neither_repeats_nor_skips(ranks, steps):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("target", ["points", "voxels"])
+@pytest.mark.parametrize("target", [PointTarget(512), VoxelTarget()], ids=["points", "voxels"])
 @pytest.mark.parametrize("views", [None, (1, 2)])
 def test_any_number_of_workers_gives_the_batches_of_the_sampler(lopsided, workers, target, views):
     """More batches than are under way at a time, some read at once and some when all wait."""
@@ -256,7 +260,7 @@ import sys
 from occvae.data.dataset import ShapeDataset
 from occvae.data.loader import StepSampler, load_batches
 
-dataset = ShapeDataset(sys.argv[1], "train", image_size=8, num_points=8)
+dataset = ShapeDataset(sys.argv[1], "train", image_size=8)
 sampler = StepSampler(len(dataset) + 1, 3, rank=0, world_size=1, seed=5, steps=range(1000))
 begun, fresh = (load_batches(dataset, sampler, num_workers=1, pin_memory=False) for _ in "ab")
 while True:
@@ -287,7 +291,7 @@ def test_few_samples_fill_a_batch_in_several_passes(samples):
 
 
 def test_voxels_instead_of_points(lopsided):
-    dataset = open_set(lopsided, target="voxels")
+    dataset = open_set(lopsided, target=VoxelTarget())
     seen = set()
     for epoch in range(12):
         sample, points = dataset[epoch, 4], open_set(lopsided)[epoch, 4]
@@ -341,7 +345,7 @@ def test_random_numbers_of_views_are_those_of_the_whole_step():
 
 
 def test_points_near_the_surface_follow_the_uniform_ones(lopsided):
-    uniform, mixed = open_set(lopsided), open_set(lopsided, num_near_points=128)
+    uniform, mixed = open_set(lopsided), open_set(lopsided, target=PointTarget(512, 128))
     assert mixed[1, 2]["points"].shape == uniform[1, 2]["points"].shape == (512, 3)
     stored, occupied = mixed.shards[0].near_points(2, 0, 512)
     near = mixed[1, 2]["points"][-128:].numpy()
@@ -350,15 +354,15 @@ def test_points_near_the_surface_follow_the_uniform_ones(lopsided):
     expected = occupied[[place[0] for place in places]]
     np.testing.assert_array_equal(mixed[1, 2]["occupancies"][-128:], expected)
     with pytest.raises(UserError, match="has 512 points near each surface, num_near_points is 600"):
-        open_set(lopsided, num_points=800, num_near_points=600)
+        open_set(lopsided, target=PointTarget(800, 600))
 
 
 def test_voxels_of_the_resolution_asked_for(lopsided):
     for resolution in (None, RESOLUTION, 2 * RESOLUTION):
-        sample = open_set(lopsided, target="voxels", voxel_resolution=resolution)[0, 0]
+        sample = open_set(lopsided, target=VoxelTarget(resolution))[0, 0]
         assert sample["voxels"].shape == (resolution or RESOLUTION,) * 3
     with pytest.raises(UserError, match=r"has no voxels of 7\^3 \(stored: 8\^3, 16\^3\)"):
-        open_set(lopsided, target="voxels", voxel_resolution=7)
+        open_set(lopsided, target=VoxelTarget(7))
 
 
 class VoxelsOnly:
@@ -378,7 +382,7 @@ class VoxelsOnly:
 
 def test_points_of_voxels(tmp_path):
     build_dataset(VoxelsOnly(), tmp_path, num_workers=1)
-    options = {"image_size": 8, "num_points": 4096}
+    options = {"image_size": 8, "target": PointTarget(4096)}
     dataset = ShapeDataset(tmp_path, "train", **options)
     sample = dataset[0]
     assert same(sample, ShapeDataset(tmp_path, "train", **options, seed=5)[0])  # not of the run

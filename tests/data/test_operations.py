@@ -429,7 +429,7 @@ def test_training_and_evaluation_refuse_an_interrupted_dataset(first, tmp_path, 
     root = Path(shutil.copytree(first, tmp_path / "copy"))
     replace(Manifest.load(root), complete=False).save(root)
     with pytest.raises(UserError, match="its build was interrupted; run the same"):
-        ShapeDataset(root, "val", image_size=8, num_points=8)
+        ShapeDataset(root, "val", image_size=8)
     assert main(["data", "info", str(root)]) == 0
     assert "INCOMPLETE: run the same command again" in capsys.readouterr().out
 

@@ -131,7 +131,7 @@ def test_no_single_shape_fits_all():
 def test_unknown_category_names_the_near_ones():
     with pytest.raises(ValueError, match="unknown shape category 'chiar'.*chair"):
         make_shape("chiar", 0)
-    with pytest.raises(ValueError, match="known: .*airplane"):
+    with pytest.raises(ValueError, match="choose from .*airplane"):
         make_shape("xyzzy", 0)
 
 

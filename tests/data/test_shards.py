@@ -26,6 +26,7 @@ from occvae.data.manifest import MANIFEST, Manifest, ShardEntry
 from occvae.data.points import HALF_EXTENT, dequantize_points, quantize_points
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard, write_shard
+from occvae.data.targets import PointTarget
 from occvae.errors import UserError
 from tests.small_disk import mounted
 
@@ -171,7 +172,7 @@ def read_all(dataset: ShapeDataset, workers: int, start: str | None = None) -> l
 )
 def test_workers_read_the_same(tiny_dataset, workers, start):
     dataset = ShapeDataset(
-        tiny_dataset, "train", image_size=16, num_points=64, num_views=2, train=True
+        tiny_dataset, "train", image_size=16, target=PointTarget(64), num_views=2, train=True
     )
     expected = read_all(dataset, 0)  # leaves files open that a fork shares
     for want, got in zip(expected, read_all(dataset, workers, start), strict=True):
@@ -359,7 +360,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):
         f"write_shard(Path({str(path)!r}), [random_sample(seed) for seed in range(99)])"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    line = f"UserError: {path}: cannot be written (No space left on device); run the same"
+    line = f"WriteError: {path}: cannot be written (No space left on device); run the same"
     assert ended.returncode == 1 and line in ended.stderr.splitlines()[-1]
     assert list(small_disk.iterdir()) == []
 
@@ -397,7 +398,7 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeyp
     def replace(*paths):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("occvae.data.manifest.os.replace", replace)
+    monkeypatch.setattr("occvae.system.atomic_write.os.replace", replace)
     with pytest.raises(UserError, match=r"dataset.json: cannot be written .No space left"):
         Manifest("list", "own", {}, []).save(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """The report recomputed with numpy, for predictors whose answers are known."""
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,21 +10,24 @@ import pytest
 import torch
 
 from occvae.data.dataset import ShapeDataset
+from occvae.data.targets import PointTarget
 from occvae.errors import UserError
 from occvae.evaluation import VERSION, evaluate, format_table
 from occvae.evaluation.threshold import CANDIDATES, choose_threshold
 from occvae.metrics import PIX2VOX_THRESHOLDS
-from tests.fakes import LookUp
+from tests.fakes import LookUp, VoxelLookUp
 from tests.tiny import RESOLUTION, SETTINGS
 
 POINTS = SETTINGS.num_points
+# Tables of answers have no meshes.
+score = functools.partial(evaluate, mesh_resolution=None)
 
 
 class Truth:
     """What is stored of one split."""
 
     def __init__(self, root: Path, split: str = "val"):
-        self.dataset = ShapeDataset(root, split, image_size=40, num_points=POINTS)
+        self.dataset = ShapeDataset(root, split, image_size=40, target=PointTarget(POINTS))
         samples = [self.dataset[i] for i in range(len(self.dataset))]
         self.occupancies = torch.stack([sample["occupancies"] for sample in samples]).numpy() > 0.5
         places = [self.dataset.locate(i) for i in range(len(self.dataset))]
@@ -32,8 +36,15 @@ class Truth:
 
     def predictor(self, occupancies: np.ndarray, voxels: np.ndarray) -> LookUp:
         """Answers with these probabilities."""
+        return LookUp(*self._answers(occupancies, voxels))
+
+    def voxel_predictor(self, occupancies: np.ndarray, voxels: np.ndarray) -> VoxelLookUp:
+        """The same, as a voxel model."""
+        return VoxelLookUp(*self._answers(occupancies, voxels), resolution=voxels.shape[-1])
+
+    def _answers(self, occupancies: np.ndarray, voxels: np.ndarray) -> tuple:
         logits = torch.logit(torch.from_numpy(occupancies).float().clamp(1e-4, 1 - 1e-4))
-        return LookUp(self.dataset, logits, torch.from_numpy(voxels).float())
+        return self.dataset, logits, torch.from_numpy(voxels).float()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +64,7 @@ def noisy(truth, tiny_dataset) -> tuple[np.ndarray, np.ndarray, dict]:
         (0.5 * true + 0.6 * rng.random(true.shape)).clip(0, 1)
         for true in (truth.occupancies, truth.voxels)
     )
-    return occupancies, voxels, evaluate(truth.predictor(occupancies, voxels), tiny_dataset)
+    return occupancies, voxels, score(truth.predictor(occupancies, voxels), tiny_dataset)
 
 
 def test_settings_are_reported(noisy, truth, tiny_dataset):
@@ -65,7 +76,7 @@ def test_settings_are_reported(noisy, truth, tiny_dataset):
     assert report["data"] == expected
     assert report["options"]["num_points"] == POINTS
     assert report["options"]["threshold"] == 0.5
-    assert report["options"]["mesh_resolution"] is None  # the predictor makes none
+    assert report["options"]["mesh_resolution"] is None  # as asked for
     assert json.loads(json.dumps(report)) == report
     assert [row["id"] for row in report["shapes"]] == truth.dataset.ids
     assert [row["category"] for row in report["shapes"]] == truth.dataset.categories
@@ -103,13 +114,13 @@ def test_examples_are_the_best_the_median_and_the_worst(noisy, truth):
 
 def test_some_shapes_spread_over_the_split(noisy, truth, tiny_dataset):
     predictor = truth.predictor(*noisy[:2])
-    report = evaluate(predictor, tiny_dataset, num_shapes=5)
+    report = score(predictor, tiny_dataset, num_shapes=5)
     assert [row["number"] for row in report["shapes"]] == [0, 8, 16, 23, 31]
     for row in report["shapes"]:
         assert row == noisy[2]["shapes"][row["number"]]
     assert "5 of 32 shapes" in format_table(report)
     with pytest.raises(UserError, match="the number of shapes must be positive, got 0"):
-        evaluate(predictor, tiny_dataset, num_shapes=0)
+        score(predictor, tiny_dataset, num_shapes=0)
 
 
 def test_the_threshold_is_chosen_on_validation_shapes(noisy, truth, tiny_dataset):
@@ -119,7 +130,7 @@ def test_the_threshold_is_chosen_on_validation_shapes(noisy, truth, tiny_dataset
         for t in CANDIDATES
     ]
     assert chosen == CANDIDATES[int(np.argmax(means))]
-    report = evaluate(
+    report = score(
         truth.predictor(*noisy[:2]),
         tiny_dataset,
         threshold=chosen,
@@ -132,7 +143,7 @@ def test_the_threshold_is_chosen_on_validation_shapes(noisy, truth, tiny_dataset
 
 def test_a_perfect_oracle_is_bad_with_the_images_of_others(truth, tiny_dataset):
     oracle = truth.predictor(truth.occupancies, truth.voxels)
-    report = evaluate(oracle, tiny_dataset, num_points=512)
+    report = score(oracle, tiny_dataset, num_points=512)
     assert report["options"]["num_points"] == 512
     assert report["metrics"]["iou_points"]["macro"]["mean"] == 1.0
     assert report["metrics"]["iou_voxels"]["micro"]["mean"] == 1.0
@@ -148,7 +159,7 @@ def test_a_perfect_oracle_is_bad_with_the_images_of_others(truth, tiny_dataset):
 def test_a_constant_answer_equals_its_shuffled_control(truth, tiny_dataset):
     rng = np.random.default_rng(1)
     voxels = np.repeat(rng.random((1, *(RESOLUTION,) * 3)), len(truth.dataset), axis=0)
-    report = evaluate(truth.predictor(truth.occupancies, voxels), tiny_dataset)
+    report = score(truth.predictor(truth.occupancies, voxels), tiny_dataset)
     shuffled, found = report["controls"]["shuffled_images"], report["metrics"]["iou_voxels"]
     assert shuffled["micro"]["mean"] == pytest.approx(found["micro"]["mean"])
     for name, entry in found["per_category"].items():
@@ -190,7 +201,7 @@ def test_categories_without_training_shapes_fall_back_on_the_mean_of_all(tmp_pat
     source = VoxelArchiveSource([tmp_path / "boxes.npz"], settings)
     build_dataset(source, tmp_path / "data", num_workers=1)
     known = Truth(tmp_path / "data")
-    report = evaluate(known.predictor(known.occupancies, known.voxels), tmp_path / "data")
+    report = score(known.predictor(known.occupancies, known.voxels), tmp_path / "data")
     controls = report["controls"]
     assert controls["category_mean_shape"] == controls["mean_shape"]  # one category was trained on
 
@@ -223,19 +234,19 @@ def test_predictions_that_are_no_numbers_are_no_zeros(noisy, truth, tiny_dataset
     size = answers[which][3].size
     message = f"^the model predicts NaN at 7 of {size} places: its training has diverged, or "
     with pytest.raises(UserError, match=message):
-        evaluate(model, tiny_dataset)
-    model.target = ("points", "voxels")[which]
+        score(model, tiny_dataset)
+    make = (truth.predictor, truth.voxel_predictor)[which]
     with pytest.raises(UserError, match=message):
-        choose_threshold(model, tiny_dataset, device="cpu")
+        choose_threshold(make(*answers), tiny_dataset, device="cpu")
 
 
 def test_unknown_split(truth, tiny_dataset):
     model = truth.predictor(truth.occupancies, truth.voxels)
     with pytest.raises(UserError, match="has no shapes in split 'test'"):
-        evaluate(model, tiny_dataset, split="test")
+        score(model, tiny_dataset, split="test")
 
 
 def test_wrong_threshold(truth, tiny_dataset):
     model = truth.predictor(truth.occupancies, truth.voxels)
     with pytest.raises(UserError, match="threshold must be a probability"):
-        evaluate(model, tiny_dataset, threshold=30.0)
+        score(model, tiny_dataset, threshold=30.0)

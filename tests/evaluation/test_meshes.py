@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 from occvae.evaluation import evaluate, format_table
 from occvae.evaluation.shapes import StoredShapes
 from tests.evaluation.datasets import copy_shapes
-from tests.fakes import CENTER, RADIUS, octahedron_model
+from tests.fakes import CENTER, RADIUS, octahedron_model, tiny_voxel_model
 from tests.tiny import RESOLUTION, SETTINGS
 
 SHARPNESS = 20.0
@@ -153,7 +153,6 @@ def test_the_grids_of_the_protocols_are_compared(tiny_dataset, tmp_path):
     edges = (8, 16, 32, 64)
     grids = {edge: np.ones((edge,) * 3, bool) for edge in edges}
     root = copy_shapes(tiny_dataset, tmp_path / "data", 1, voxels=grids)
-    model = octahedron_model()
-    assert StoredShapes(root, "test", model).voxels(0).shape == (32, 32, 32)
-    model.resolution = 64
-    assert StoredShapes(root, "test", model).voxels(0).shape == (64, 64, 64)
+    implicit, voxel = octahedron_model(), tiny_voxel_model(resolution=64)
+    assert StoredShapes(root, "test", implicit).voxels(0).shape == (32, 32, 32)
+    assert StoredShapes(root, "test", voxel).voxels(0).shape == (64, 64, 64)

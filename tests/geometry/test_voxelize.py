@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from occvae.geometry import voxelize as voxelization
+from occvae.geometry.mesh_occupancy import MeshOccupancy
 from occvae.geometry.voxelize import (
     _touch,
     cell_centers,
     fill_voxels,
     occupancies_from_voxels,
-    solid_voxels,
     surface_voxels,
 )
 from tests.mesh_builders import box, random_rotation, sphere, torus
@@ -23,9 +23,18 @@ def arrays(mesh):
     return tuple(x.numpy() for x in mesh)
 
 
+def solid_voxels(vertices, faces, resolution, method="parity"):
+    """(R, R, R) bool: cells whose center is inside a mesh."""
+    return MeshOccupancy(vertices, faces, method, verdict="").voxelize(resolution)
+
+
+def centers_of(resolution):
+    return cell_centers(resolution, dtype=torch.float64).numpy()
+
+
 def shell(resolution, radius):
     """(R, R, R) signed distances of the cells' centers from a sphere."""
-    distance = np.linalg.norm(cell_centers(resolution), axis=1) - radius
+    distance = np.linalg.norm(centers_of(resolution), axis=1) - radius
     return distance.reshape((resolution,) * 3)
 
 
@@ -134,7 +143,7 @@ def test_filled_surface_closes_holes_narrower_than_a_cell():
 def test_occupancies_of_points():
     generator = np.random.default_rng(0)
     voxels = generator.random((8, 8, 8)) < 0.5
-    assert np.array_equal(occupancies_from_voxels(voxels, cell_centers(8)), voxels.reshape(-1))
+    assert np.array_equal(occupancies_from_voxels(voxels, centers_of(8)), voxels.reshape(-1))
     points = np.array([[-0.5, -0.5, -0.5], [0.5, 0, 0], [-0.51, 0, 0], [np.nan, 0, 0], [1e300] * 3])
     expected = [voxels[0, 0, 0], False, False, False, False]
     assert occupancies_from_voxels(voxels, points).tolist() == expected

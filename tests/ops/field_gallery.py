@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from occvae.ops.mise import Field
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, world_to_lattice
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS
 from tests.fields import (
     double_torus,
     gyroid,
@@ -17,6 +17,7 @@ from tests.fields import (
     thin_chair,
     torus,
     waves,
+    world_to_lattice,
 )
 
 

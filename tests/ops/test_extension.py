@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-import occvae.ops.voxel_iou  # noqa: F401  (registers the op that tests ask for)
 from occvae.cli import info
 from occvae.ops import _extension
+from occvae.ops.voxel_iou import voxel_iou_counts
 from tests.conftest import DEVICES, needs_kernels
 from tests.fresh_process import run_fresh
+
+OP = voxel_iou_counts.__name__  # the op of that name exists once its module is imported
 
 
 def run_without_kernels(code: str) -> str:
@@ -83,15 +85,15 @@ def test_the_isa_limit_is_restored_and_never_above_the_machine():
 @pytest.mark.parametrize("device", DEVICES)
 def test_use_native(device):
     device = torch.device(device)
-    assert not _extension.use_native("voxel_iou_counts", device, "reference")
+    assert not _extension.use_native(OP, device, "reference")
     if _extension.status()[{"cpu": "_C", "cuda": "_C_cuda"}[device.type]] is None:
-        assert _extension.use_native("voxel_iou_counts", device, "native")
+        assert _extension.use_native(OP, device, "native")
 
 
 def test_auto_warns_once_on_a_device_without_kernels(monkeypatch, recwarn):
     monkeypatch.setattr(_extension, "_warned", set())
     for _ in range(2):
-        assert not _extension.use_native("voxel_iou_counts", torch.device("meta"), "auto")
+        assert not _extension.use_native(OP, torch.device("meta"), "auto")
     assert [str(w.message) for w in recwarn] == [
         "voxel_iou_counts runs its slow PyTorch reference on meta: "
         "kernels exist for cpu and cuda only"

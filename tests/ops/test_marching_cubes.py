@@ -10,10 +10,10 @@ import torch
 
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world, world_to_lattice
+from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
 from occvae.ops.validation import MIN_EDGE_FRACTION
 from occvae.system import memory
-from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
+from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus, world_to_lattice
 
 
 def dense_grid(field, resolution, level=0.0):

@@ -8,9 +8,8 @@ from occvae.ops.sparse_grid import (
     DEFAULT_BOUNDS,
     SparseGrid,
     lattice_to_world,
-    world_to_lattice,
 )
-from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus
+from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus, world_to_lattice
 from tests.ops.mise_oracle import corner_only_mise, voxel_list_mise
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import occvae
 from occvae.cli.main import main
-from occvae.geometry import extract_mesh as meshing
+from occvae.geometry import extract_mesh as extract_mesh_module
 from occvae.geometry.extract_mesh import ProgressBar, extract_mesh
 from occvae.models import save_pretrained
 from occvae.reconstruction import files
@@ -53,7 +53,7 @@ def write_some_and_interrupt(mesh, path, **_):
 
 
 INTERRUPTED = {
-    "in the extraction": (meshing, "mise", interrupt, set()),
+    "in the extraction": (extract_mesh_module, "mise", interrupt, set()),
     "in the export": (trimesh.Trimesh, "export", write_some_and_interrupt, set()),
     "in the preview": (files, "preview_image", interrupt, {"photo.glb"}),
 }
@@ -95,7 +95,7 @@ def test_no_memory_on_the_device_is_one_line(arguments, monkeypatch, capsys):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(meshing, "mise", fail)
+    monkeypatch.setattr(extract_mesh_module, "mise", fail)
     assert main(arguments) == 2
     expected = "error: photo.png: cpu is out of memory; try a lower --resolution\n"
     assert capsys.readouterr().err == expected
@@ -136,16 +136,16 @@ def test_a_short_extraction_shows_no_bar(monkeypatch):
 SLOW_COMMAND = """
 import sys, time
 from occvae.cli.main import main
-from occvae.geometry import extract_mesh as meshing
+from occvae.geometry import extract_mesh
 
-def slow(field, mise=meshing.mise, **options):
+def slow(field, mise=extract_mesh.mise, **options):
     def slower(points, shape_index):
         time.sleep(0.05)
         return field(points, shape_index)
 
     return mise(slower, **options | {"max_points_per_call": 300})
 
-meshing.mise = slow
+extract_mesh.mise = slow
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -5,7 +5,6 @@ whose weights and moments at half time it starts from}. Rank 0 writes the losses
 """
 
 import json
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -99,7 +98,9 @@ def run(case: dict, kept: dict) -> dict:
     return {"losses": losses, "batches": counts, "grad_norm": engine.grad_norm()}
 
 
-def main(cases: Path, results: Path) -> None:
+def main(files: list[str]) -> int:
+    """Trains the cases of the first file; the second is for their results."""
+    cases, results = map(Path, files)
     with parallel.distributed(timeout=60):
         kept: dict = {}
         found = {}
@@ -110,7 +111,4 @@ def main(cases: Path, results: Path) -> None:
                 found[case["name"]] = run(case, kept)
         if parallel.rank() == 0:
             results.write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    return 0

@@ -1,6 +1,7 @@
-"""Ranks of launchers/train.py without its start-up time: forked where everything is imported."""
+"""Ranks of the launchers without their start-up time: forked where everything is imported."""
 
 import ctypes
+import functools
 import multiprocessing
 import os
 import re
@@ -10,10 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-_PRELOADED = ["deepspeed", "occvae.train.main", "occvae.train.trainer", "timm", "tensorboard"]
+from occvae.train.main import main
+
+_PRELOADED = ["tests.train.warm"]
 _LAUNCHED = re.compile(r"(RANK|WORLD_SIZE|LOCAL_.*|MASTER_.*|OMPI_.*|SLURM_.*)")
 _CLONE_NEWNET = 0x40000000
 _started: list["Rank"] = []
@@ -68,9 +72,11 @@ def start(
     ranks: int = 1,
     namespace: str | None = None,
     prepare: Callable[[], None] | None = None,
+    sheets: bool = False,
+    entry: Callable[[list[str]], int] = main,
     **environment: str,
 ) -> list[Rank]:
-    """The ranks of one training on this host.
+    """Starts the ranks of one training on this host.
 
     Args:
         folder: of the logs.
@@ -78,6 +84,8 @@ def start(
         ranks: how many.
         namespace: of the network, by the name `ip netns` knows it by.
         prepare: called in each rank before it trains.
+        sheets: whether contact sheets are drawn, which takes a second each.
+        entry: what a rank calls with the arguments, in place of the main function of train.py.
         **environment: what else to set.
     """
     context = multiprocessing.get_context("forkserver")
@@ -87,6 +95,7 @@ def start(
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",  # small models gain nothing from more, and other tests run beside
         **environment,
     }
     started = []
@@ -94,7 +103,8 @@ def start(
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **common}
         log = folder / f"rank-{rank}-{len(list(folder.glob('rank-*')))}.log"
         log.touch()
-        process = context.Process(target=_train, args=(log, arguments, own, namespace, prepare))
+        call = functools.partial(_call, entry, [str(word) for word in arguments], prepare, sheets)
+        process = context.Process(target=_run, args=(log, own, namespace, call))
         process.start()
         started.append(Rank(process, log))
     _started.extend(started)
@@ -111,12 +121,8 @@ def no_rank_left() -> Iterator[None]:
     _started.clear()
 
 
-def _train(
-    log: Path,
-    arguments: list[str],
-    environment: dict[str, str],
-    namespace: str | None,
-    prepare: Callable[[], None] | None,
+def _run(
+    log: Path, environment: dict[str, str], namespace: str | None, call: Callable[[], int]
 ) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -130,8 +136,18 @@ def _train(
         del os.environ[name]
     os.environ.update(environment)
     multiprocessing.current_process()._config["daemon"] = False  # it has loader processes
-    from occvae.train.main import main
+    sys.exit(call())
 
+
+def _call(
+    entry: Callable[[list[str]], int],
+    arguments: list[str],
+    prepare: Callable[[], None] | None,
+    sheets: bool,
+) -> int:
+    if not sheets:
+        for name in ("write_contact_sheet", "write_prior_sheet"):
+            mock.patch(f"occvae.train.trainer.{name}").start()
     if prepare is not None:
         prepare()
-    sys.exit(main([str(word) for word in arguments]))
+    return entry(arguments)

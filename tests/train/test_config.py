@@ -4,8 +4,9 @@ import pytest
 
 from occvae.errors import UserError
 from occvae.models import list_models
+from occvae.models.presets import presets_of
 from occvae.train.config import apply_overrides, from_dict
-from occvae.train.presets import PRESETS, make_preset
+from occvae.train.presets import make_preset
 from occvae.train.schedule import warmup_cosine, warmup_halved
 
 
@@ -24,7 +25,7 @@ def test_overrides_take_the_declared_types():
         ("optim.lr=fast", r"optim\.lr = 'fast': .*number"),
         ("optim.steps=1.5", r"optim\.steps = 1\.5: .*integer"),
         ("optim.steps=0", r"optim\.steps must be positive, got 0"),
-        ("optim.learning=1", "unknown setting optim.learning; known: steps, batch_size"),
+        ("optim.learning=1", "unknown setting optim.learning; choose from steps, batch_size"),
         ("optim.lr=NaN", "optim.lr must be positive, got nan"),
         ("seed=-1", "seed must not be negative, got -1"),
         ("optimizer.lr=1", "unknown setting optimizer; did you mean optim"),
@@ -47,12 +48,7 @@ def test_mistakes_are_one_line_that_names_the_setting(override, message):
     assert "\n" not in str(caught.value)
 
 
-PRESETS_OF_ARCHS = [
-    (preset, arch)
-    for preset in PRESETS
-    for arch in list_models()
-    if "fusion" not in preset or arch.startswith(("pix2vox-a", "pix2vox-f", "pix2voxpp"))
-]
+PRESETS_OF_ARCHS = [(preset, arch) for arch in list_models() for preset in presets_of(arch)]
 
 
 @pytest.mark.parametrize(("preset", "arch"), PRESETS_OF_ARCHS)
@@ -71,7 +67,10 @@ def test_the_second_stage_trains_the_fusion_of_views():
 
 @pytest.mark.parametrize("arch", ["vitocc", "onet", "pix2vox-vae"])
 def test_the_second_stage_is_for_models_with_a_merger(arch):
-    with pytest.raises(UserError, match=f"^{arch} has no merger to train"):
+    message = (
+        f"preset 'cpu-small-fusion' is not for {arch}, but for pix2vox-a, pix2vox-f, pix2voxpp-a"
+    )
+    with pytest.raises(UserError, match=f"^{message}, pix2voxpp-f$"):
         make_preset("cpu-small-fusion", arch)
 
 

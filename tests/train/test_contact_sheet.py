@@ -20,7 +20,7 @@ def tiles(path) -> np.ndarray:
 
 @pytest.fixture
 def dataset(tiny_dataset) -> ShapeDataset:
-    return ShapeDataset(tiny_dataset, "val", image_size=8, num_points=8)
+    return ShapeDataset(tiny_dataset, "val", image_size=8)
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -83,7 +83,7 @@ def test_offloading(tmp_path):
         ({"fp16": {"enabled": True}}, "leave out fp16: it needs a GPU"),
         ({"bf16": {"enabled": True}}, "leave out bf16: set precision=bf16"),
         ({"elasticity": {"enabled": True}}, "leave out elasticity: .* any number of ranks"),
-        ({"zero_optimization": {}}, "leave out zero_optimization: what is passed on is"),
+        ({"zero_optimizer": {}}, "leave out zero_optimizer: what is passed on is"),
         ("{", "ds.json: not JSON"),
         ("[]", "ds.json: holds no JSON object"),
     ],

@@ -1,22 +1,17 @@
 """Two ranks, whatever they share and wherever it lies, train as one process does in plain PyTorch.
 
-All in one launch of two ranks, which takes longer to start than to train.
+All cases run one after the other in the same two ranks, because some start from earlier ones.
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.train import engine_ranks
+from tests.train.ranks import no_rank_left, start
 
-pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures(no_rank_left.__name__)]
 PLAIN = [{"name": f"zero {stage}", "overrides": [f"zero_stage={stage}"]} for stage in range(4)]
 OFFLOADED = [
     {"name": name, "overrides": [f"zero_stage={stage}", "offload_optimizer=true"], "from": start}
@@ -78,26 +73,9 @@ def found(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("engines")
     cases = PLAIN + OFFLOADED + FROM_OFFLOADED + CHECKPOINTED + FP16 + RESUMED_FP16
     (folder / "cases.json").write_text(json.dumps(cases))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"MASTER_PORT": str(port), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, engine_ranks.__file__, folder / "cases.json", folder / "found.json"],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=(folder / f"errors-{rank}.txt").open("w"),
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank, process in enumerate(processes):
-            status = process.wait(timeout=400)
-            assert status == 0, (folder / f"errors-{rank}.txt").read_text()[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
+    files = [folder / "cases.json", folder / "found.json"]
+    for rank in start(folder, files, ranks=2, entry=engine_ranks.main, CUDA_VISIBLE_DEVICES=""):
+        assert rank.status(timeout=400) == 0, rank.text()[-3000:]
     return json.loads((folder / "found.json").read_text())
 
 

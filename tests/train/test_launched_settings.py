@@ -3,7 +3,7 @@
 import json
 
 from tests.tiny import TINY_RUN
-from tests.train.test_training import assert_refused, metrics, run, succeed
+from tests.train.runs import assert_refused, metrics, run, succeed
 
 
 def test_own_deepspeed_json_offload_recomputation_and_profile(tiny_dataset, tmp_path):

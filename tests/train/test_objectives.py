@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from occvae.models.pix2vox.voxel_model import VoxelOutput
+from occvae.models.protocol import VoxelOutput
 from occvae.train.config import OptimConfig
 from occvae.train.objectives import VoxelObjective, create_objective
 from tests.fakes import ball_model, octahedron_model, tiny_voxel_model
@@ -35,12 +35,12 @@ def test_both_volumes_count_ten_times_their_cross_entropy():
         -10.0 * (voxels * math.log(p) + (1 - voxels) * math.log(1 - p)).mean().item()
         for p in (0.25, 0.5)
     )
-    loss, figures = VoxelObjective(OptimConfig(), parity=False).loss(output(), batch(), 0)
+    loss, figures = VoxelObjective(OptimConfig()).loss(output(), batch(), 0)
     assert loss.item() == pytest.approx(expected, rel=1e-6) and figures == {}
 
 
 def test_without_a_refiner_there_is_one_volume():
-    objective = VoxelObjective(OptimConfig(), parity=False)
+    objective = VoxelObjective(OptimConfig())
     volume = torch.full((2, 4, 4, 4), 0.5)
     loss, _ = objective.loss(VoxelOutput(volume, volume), batch(), 0)
     assert loss.item() == pytest.approx(10.0 * math.log(2.0), rel=1e-6)
@@ -62,8 +62,8 @@ def test_one_backward_is_the_two_of_the_original():
         assert (parameter.grad - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5
 
 
-def kl_term(size: int, *, parity: bool = False, step: int = 0, **optim) -> float:
-    objective = VoxelObjective(OptimConfig(**optim), parity)
+def kl_term(size: int, *, sum_kl: bool = False, step: int = 0, **optim) -> float:
+    objective = VoxelObjective(OptimConfig(**optim), sum_kl)
     with_kl, _ = objective.loss(output(size, **gaussians(size)), batch(size), step)
     without, _ = objective.loss(output(size), batch(size), step)
     return (with_kl - without).item()
@@ -74,7 +74,7 @@ def test_the_kl_term_does_not_depend_on_the_batch_size_but_that_of_the_seed_does
     expected = 0.5 * (first + 0.5 * 0.05**2)
     for size in (1, 2, 8):
         assert kl_term(size, kl_weight=0.5) == pytest.approx(expected, rel=1e-4)
-        assert kl_term(size, kl_weight=0.5, parity=True) == pytest.approx(size * expected, rel=1e-4)
+        assert kl_term(size, kl_weight=0.5, sum_kl=True) == pytest.approx(size * expected, rel=1e-4)
 
 
 def test_the_kl_term_warms_up():
@@ -86,7 +86,7 @@ def test_the_kl_term_warms_up():
 
 def test_dimensions_that_tell_images_apart_are_counted():
     """However narrow a posterior is: it says nothing where it is the same of all images."""
-    objective = VoxelObjective(OptimConfig(), parity=False)
+    objective = VoxelObjective(OptimConfig())
     posterior = gaussians(2)
     _, figures = objective.loss(output(2, **posterior), batch(), 0)
     assert figures["active_units"] == 0

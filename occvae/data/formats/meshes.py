@@ -1,5 +1,6 @@
 """A folder of meshes, of any kind that trimesh reads."""
 
+import argparse
 import hashlib
 import itertools
 import os
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from occvae.data.formats import Format
 from occvae.data.manifest import OWN_SPLITS, SPLITS
 from occvae.data.sample import Sample
+from occvae.data.shape_arguments import POINTS, add_shape_arguments, shape_settings
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
@@ -131,7 +134,8 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
     if not root.is_dir():
         raise UserError(f"{root}: no such folder or file")
     endings = mesh_endings()
-    files, others = [], Counter()
+    files: list[Path] = []
+    others: Counter[str] = Counter()
     for path in sorted(_walk(root, skipped)):
         ending = path.suffix.lower()
         if ending not in endings:
@@ -153,7 +157,7 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
     return root, files
 
 
-def _name_other_kinds(others: Counter, skipped: dict[str, str]) -> None:
+def _name_other_kinds(others: Counter[str], skipped: dict[str, str]) -> None:
     missing = missing_packages()
     for ending in sorted(others.keys() & (_OTHER_KINDS | missing.keys())):
         reason = f"{others[ending]} files of a kind that trimesh does not read"
@@ -229,3 +233,24 @@ def _with_validation(items: list[Item]) -> list[Item]:
         last = items[training[-1]]
         items[training[-1]] = Item(last.id, last.category, "val")
     return items
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="searched with the folders in it; or one mesh file")
+    parser.add_argument("--up", default="y", choices=("y", "z"), help="upward axis (default y)")
+    add_shape_arguments(parser, near_points=POINTS, voxels="32,64,128")
+
+
+def _make_source(options: argparse.Namespace) -> MeshSource:
+    settings = shape_settings(options, training_surface=True)
+    source = MeshSource(options.folder, settings, up=options.up)
+    if Path(options.folder).resolve() == Path(options.destination).resolve():
+        raise UserError(f"{options.destination}: is the folder to import; choose another")
+    return source
+
+
+FORMAT = Format(
+    help="a folder of meshes, of any kind trimesh reads",
+    add_arguments=_add_arguments,
+    make_source=_make_source,
+)

@@ -4,22 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
-from occvae.data.formats.binvox import read_binvox
-from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
-from occvae.data.formats.files import (
-    encode_points,
-    image_size,
+from occvae.data.cameras import check_views, unit_cube_extrinsics
+from occvae.data.formats import Format, add_published_folder
+from occvae.data.manifest import SPLITS
+from occvae.data.points import decode_points, encode_points
+from occvae.data.readers.binvox import read_binvox
+from occvae.data.readers.files import describe_error, image_size, read_arrays, read_bytes
+from occvae.data.readers.listings import (
     list_digest,
     name_unlisted,
     nothing_usable,
     numbered,
-    one_line,
-    read_arrays,
-    read_bytes,
     subfolders,
 )
-from occvae.data.manifest import SPLITS
-from occvae.data.points import decode_points
 from occvae.data.sample import Sample
 from occvae.data.sources import Item, skip_reason
 from occvae.errors import UserError
@@ -103,7 +100,8 @@ class OccupancyNetworksSource:
         return any((self.root / name / f"{split}.lst").is_file() for split in SPLITS)
 
     def _add_class(self, name: str, category: str) -> None:
-        present, listed = subfolders(self.root / name), {}
+        present = subfolders(self.root / name)
+        listed: dict[str, str] = {}
         for split in SPLITS:
             path = self.root / name / f"{split}.lst"
             try:
@@ -141,7 +139,7 @@ def _read_categories(root: Path) -> dict[str, str]:
         content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
         names = {key: entry["name"].split(",")[0].strip() for key, entry in content.items()}
     except Exception as error:  # it may hold anything
-        reason = one_line(error)
+        reason = describe_error(error)
         raise UserError(f"{path}: not a mapping of ids to names ({reason})") from None
     all_names = list(names.values())
     return {key: name for key, name in names.items() if name and all_names.count(name) == 1}
@@ -238,3 +236,10 @@ def _points_of(sample: Sample) -> np.ndarray:
     if sample.points is not None:
         return decode_points(sample.points)[sample.occupancies]
     return np.empty((0, 3))
+
+
+FORMAT = Format(
+    help="preprocessed ShapeNet of Occupancy Networks",
+    add_arguments=add_published_folder,
+    make_source=lambda options: OccupancyNetworksSource(options.root),
+)

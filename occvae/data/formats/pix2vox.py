@@ -1,24 +1,28 @@
 """ShapeNet as rendered and voxelized for 3D-R2N2 (Choy et al. 2016), split as for Pix2Vox."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from occvae.data.formats.binvox import read_binvox
-from occvae.data.formats.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
-from occvae.data.formats.files import (
+from occvae.data.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
+from occvae.data.formats import Format, add_published_folder
+from occvae.data.manifest import SPLITS
+from occvae.data.readers.binvox import read_binvox
+from occvae.data.readers.files import (
+    describe_error,
     image_size,
+    read_bytes,
+    read_json,
+    read_mat_grid,
+)
+from occvae.data.readers.listings import (
     list_digest,
     name_unlisted,
     nothing_usable,
     numbered,
-    one_line,
-    read_bytes,
-    read_json,
-    read_mat_grid,
     subfolders,
 )
-from occvae.data.manifest import SPLITS
 from occvae.data.sample import Sample
 from occvae.data.sources import Item
 from occvae.errors import UserError
@@ -91,8 +95,9 @@ class Pix2VoxSource:
         published = _read_cameras(folder / _METADATA, len(names))
         location, scale = _mesh_frame(grid, location, scale)
         extrinsics = unit_cube_extrinsics(published, location, scale)
-        intrinsics = np.stack([_intrinsics(*size) for size in sizes]) if sizes else None
+        intrinsics = None
         if sizes:
+            intrinsics = np.stack([_intrinsics(*size) for size in sizes])
             points = (np.argwhere(grid) + 0.5) / len(grid) - 0.5
             check_views(points, extrinsics, intrinsics, sizes, _LEAST_IN_VIEW)
         return Sample(
@@ -106,7 +111,7 @@ class Pix2VoxSource:
             scale=scale,
         )
 
-    def _add_class(self, entry: dict) -> None:
+    def _add_class(self, entry: dict[str, Any]) -> None:
         name, category = entry["taxonomy_id"], entry["taxonomy_name"]
         rendered, voxelized = subfolders(self.renderings / name), subfolders(self.voxels / name)
         listed: dict[str, str] = {}
@@ -137,7 +142,7 @@ class Pix2VoxSource:
         raise UserError("has neither model.binvox nor model.mat")
 
 
-def _read_taxonomy(path: Path) -> list[dict]:
+def _read_taxonomy(path: Path) -> list[dict[str, Any]]:
     content = read_json(path)
     if not isinstance(content, list) or not content:
         raise UserError(f"{path}: not a list of classes")
@@ -162,7 +167,7 @@ def _read_cameras(path: Path, count: int) -> np.ndarray:
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         rows = np.array([[float(word) for word in line.split()] for line in lines])
     except (OSError, ValueError) as error:
-        raise UserError(f"{path.name} cannot be read ({one_line(error)})") from None
+        raise UserError(f"{path.name} cannot be read ({describe_error(error)})") from None
     if rows.ndim != 2 or rows.shape[1] < 4 or not np.isfinite(rows).all():
         raise UserError(f"{path.name} has other lines than azimuth elevation in-plane distance fov")
     if len(rows) != count:
@@ -181,7 +186,7 @@ def _mesh_frame(grid: np.ndarray, location: np.ndarray, scale: float) -> tuple[n
     """
     cells = np.argwhere(grid)
     low, high = cells.min(0), cells.max(0) + 1
-    diagonal = np.linalg.norm(high - low)
+    diagonal = float(np.linalg.norm(high - low))
     center = (low + high) / 2 / len(grid) - 0.5
     estimate = len(grid) / diagonal
     size_agrees = abs(scale / estimate - 1) < 2 * np.sqrt(3) / diagonal  # two cells an axis
@@ -194,3 +199,10 @@ def _intrinsics(width: int, height: int) -> np.ndarray:
     """(3, 3): the sensor's 32 mm are the longer side's, as Blender has it."""
     focal = FOCAL_RATIO * max(width, height)
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+
+
+FORMAT = Format(
+    help="ShapeNetRendering, ShapeNetVox32 and ShapeNet.json, of 3D-R2N2 and Pix2Vox",
+    add_arguments=add_published_folder,
+    make_source=lambda options: Pix2VoxSource.from_folder(options.root),
+)

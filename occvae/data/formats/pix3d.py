@@ -3,19 +3,15 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from occvae.data.formats.cameras import check_views, unit_cube_extrinsics
-from occvae.data.formats.files import (
-    list_digest,
-    nothing_usable,
-    one_line,
-    read_bytes,
-    read_json,
-    read_mat_grid,
-)
+from occvae.data.cameras import check_views, unit_cube_extrinsics
+from occvae.data.formats import Format, add_published_folder
+from occvae.data.readers.files import describe_error, read_bytes, read_json, read_mat_grid
+from occvae.data.readers.listings import list_digest, nothing_usable
 from occvae.data.sample import Sample
 from occvae.data.sources import Item
 from occvae.errors import UserError
@@ -113,7 +109,7 @@ class Pix3DSource:
             scale=scale,
         )
 
-    def _add(self, number: int, entry: dict, seen: set[str]) -> None:
+    def _add(self, number: int, entry: dict[str, Any], seen: set[str]) -> None:
         try:
             annotation = _read_annotation(entry)
             category, hidden = str(entry["category"]), _hidden(entry)
@@ -131,11 +127,17 @@ class Pix3DSource:
         seen.add(id)
 
 
-def _read_annotation(entry: dict) -> _Annotation:
+def _read_annotation(entry: dict[str, Any]) -> _Annotation:
+    image, mask, voxel, model = (_relative(entry[key]) for key in ("img", "mask", "voxel", "model"))
+    width, height = map(int, _numbers(entry["img_size"], 2))
+    left, top, right, bottom = _numbers(entry["bbox"], 4).tolist()
     annotation = _Annotation(
-        *(_relative(entry[key]) for key in ("img", "mask", "voxel", "model")),
-        size=tuple(int(length) for length in _numbers(entry["img_size"], 2)),
-        box=tuple(_numbers(entry["bbox"], 4).tolist()),
+        image,
+        mask,
+        voxel,
+        model,
+        size=(width, height),
+        box=(left, top, right, bottom),
         rotation=_numbers(entry["rot_mat"], 3, 3),
         translation=_numbers(entry["trans_mat"], 3),
         focal_length=float(_numbers(entry["focal_length"])),
@@ -154,14 +156,14 @@ def _relative(text: str) -> str:
     return str(path)
 
 
-def _numbers(value, *shape: int) -> np.ndarray:
+def _numbers(value: Any, *shape: int) -> np.ndarray:
     numbers = np.array(value, dtype=np.float64)
     if numbers.shape != shape or not np.isfinite(numbers).all():
         raise ValueError(f"{value} where finite numbers {shape} were expected")
     return numbers
 
 
-def _hidden(entry: dict) -> str:
+def _hidden(entry: dict[str, Any]) -> str:
     """Why only a part of the object is seen, empty if all of it is."""
     found = [key for key in _HIDDEN if entry.get(key) in (True, "true")]
     return found[0].replace("_", " ") if found else ""
@@ -187,7 +189,8 @@ def _fill_cube(grid: np.ndarray, resolution: int) -> np.ndarray:
 def _coarsen(grid: np.ndarray, resolution: int) -> np.ndarray:
     """(R, R, R) bool: cells with anything in them, so that thin parts stay."""
     factor = len(grid) // resolution
-    return grid.reshape((resolution, factor) * 3).any(axis=(1, 3, 5))
+    blocks = grid.reshape((resolution, factor) * 3)
+    return np.any(blocks, axis=(1, 3, 5))
 
 
 @lru_cache(maxsize=64)  # several photographs in a row show the same model
@@ -197,7 +200,7 @@ def _model_frame(path: Path) -> tuple[np.ndarray, float]:
     try:
         vertices = np.array(lines, dtype=np.float64)
     except ValueError as error:
-        raise UserError(f"{path.name} has a wrong vertex ({one_line(error)})") from None
+        raise UserError(f"{path.name} has a wrong vertex ({describe_error(error)})") from None
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
         raise UserError(f"{path.name} has no vertices, or some that are not finite")
     low, high = vertices.min(0), vertices.max(0)
@@ -233,7 +236,8 @@ def _open(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"{path.name} is missing") from None
     except Exception as error:  # decoders raise all sorts of things on damaged files
-        raise UserError(f"{path.name} cannot be read as an image ({one_line(error)})") from None
+        reason = describe_error(error)
+        raise UserError(f"{path.name} cannot be read as an image ({reason})") from None
     if converted.size != size:
         raise UserError(f"{path.name} is {converted.size}, pix3d.json says {size}")
     return converted
@@ -247,3 +251,10 @@ def _intrinsics(annotation: _Annotation, left: int, top: int, ratio: float) -> n
     matrix = np.array([[focal, 0.0, x], [0.0, focal, y], [0.0, 0.0, 1.0]])
     matrix[:2] *= ratio
     return matrix
+
+
+FORMAT = Format(
+    help="photographs of Pix3D, for testing",
+    add_arguments=add_published_folder,
+    make_source=lambda options: Pix3DSource(options.root),
+)

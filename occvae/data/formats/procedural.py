@@ -1,8 +1,12 @@
 """The embedded default: seeded programs in several categories, nothing to download."""
 
+import argparse
+
 from occvae.data import procedural
+from occvae.data.formats import Format
 from occvae.data.manifest import OWN_SPLITS
 from occvae.data.sample import Sample
+from occvae.data.shape_arguments import add_shape_arguments, shape_settings
 from occvae.data.shapes import Shape, ShapeSettings, make_sample
 from occvae.data.sources import Item, own_split
 from occvae.errors import UserError
@@ -45,3 +49,20 @@ class ProceduralSource:
         return make_sample(
             item.id, item.category, item.split, self.shape(index), self.shape_settings
         )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shapes-per-category", type=int, default=DEFAULT_SHAPES_PER_CATEGORY)
+    add_shape_arguments(parser, near_points=0, voxels="32")
+
+
+def _make_source(options: argparse.Namespace) -> ProceduralSource:
+    return ProceduralSource(options.shapes_per_category, shape_settings(options))
+
+
+FORMAT = Format(
+    help="the embedded seeded shapes",
+    add_arguments=_add_arguments,
+    make_source=_make_source,
+    embedded=True,
+)

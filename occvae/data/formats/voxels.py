@@ -1,13 +1,16 @@
 """Voxel grids of .npz archives."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from occvae.data.formats.files import one_line, read_member
+from occvae.data.formats import Format
 from occvae.data.manifest import OWN_SPLITS, SPLITS
+from occvae.data.readers.files import describe_error, read_member
 from occvae.data.sample import Sample
+from occvae.data.shape_arguments import add_shape_arguments, shape_settings
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
@@ -56,18 +59,18 @@ class VoxelArchiveSource:
         if up not in ("y", "z"):
             raise UserError(f"up must be 'y' or 'z', got {up!r}")
         self.up = up
-        paths = [Path(path) for path in paths]
+        files = [Path(path) for path in paths]
         self.shape_settings = shape_settings
-        archives = [[path.name, _digest(path)] for path in paths]
+        archives = [[file.name, _digest(file)] for file in files]
         self.settings = {"archives": archives, "up": up, **shape_settings.to_dict()}
         self.skipped: dict[str, str] = {}
         self.items: list[Item] = []
         self._grids: list[tuple[np.ndarray, int]] = []  # packed bits and edge
-        for path in paths:
+        for file in files:
             try:
-                self._add_archive(path)
+                self._add_archive(file)
             except UserError as error:
-                self.skipped[str(path)] = skip_reason(str(path), error)
+                self.skipped[str(file)] = skip_reason(str(file), error)
         if not self.items:
             reasons = "; ".join(self.skipped.values()) or "the archives hold no shapes"
             raise UserError(f"no voxel archive could be read: {reasons}")
@@ -114,7 +117,7 @@ def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, l
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # numpy and zipfile raise all sorts of things on damaged files
-        raise UserError(f"{path}: not a readable .npz archive ({one_line(error)})") from None
+        raise UserError(f"{path}: not a readable .npz archive ({describe_error(error)})") from None
     if "voxels" not in content:
         raise UserError(f"{path}: has no 'voxels' array (found {', '.join(found)})")
     grids, edge = _pack_grids(path, content)
@@ -152,3 +155,18 @@ def _pack_grids(path: Path, content: dict[str, np.ndarray]) -> tuple[np.ndarray,
         f"{path}: 'voxels' is {voxels.dtype} {voxels.shape}; expected (N, R, R, R), or packed "
         "uint8 (N, R^3/8) with an integer 'resolution'"
     )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archives", nargs="+")
+    parser.add_argument("--up", default="z", choices=("y", "z"), help="upward axis of the grids")
+    add_shape_arguments(parser, near_points=0, voxels="32")
+
+
+def _make_source(options: argparse.Namespace) -> VoxelArchiveSource:
+    return VoxelArchiveSource(options.archives, shape_settings(options), up=options.up)
+
+
+FORMAT = Format(
+    help="voxel grids of .npz archives", add_arguments=_add_arguments, make_source=_make_source
+)

@@ -6,7 +6,6 @@ has, then their sizes. Objects come upright (+y) with their front towards +z.
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from occvae.data.procedural import airplanes, beds, lamps, seating, tables, tools, vessels
 from occvae.data.procedural.solids import Solid
+from occvae.errors import suggest
 
 _PROGRAMS: dict[str, Callable[[np.random.Generator], Solid]] = {
     "chair": seating.chair,
@@ -45,8 +45,7 @@ def make_shape(category: str, seed: int) -> Solid:
     """
     program = _PROGRAMS.get(category)
     if program is None:
-        near = difflib.get_close_matches(category, CATEGORIES, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(CATEGORIES)}"
+        hint = suggest(category, CATEGORIES)
         raise ValueError(f"unknown shape category {category!r}; {hint}")
     # By name and not by position: a new category must not change the shapes of the others.
     rng = np.random.default_rng([zlib.crc32(category.encode("ascii")), seed])

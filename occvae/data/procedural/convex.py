@@ -12,6 +12,9 @@ from functools import cached_property
 import numpy as np
 from scipy.spatial import ConvexHull
 
+Point = Sequence[float] | np.ndarray
+"""Three coordinates."""
+
 _AXES = {"x": 0, "y": 1, "z": 2}
 
 
@@ -57,20 +60,20 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
     return matrix
 
 
-def moved(parts: Iterable[Convex], offset: Sequence[float]) -> list[Convex]:
+def moved(parts: Iterable[Convex], offset: Point) -> list[Convex]:
     """The parts shifted by `offset` (3,)."""
     return [part.affine(np.eye(3), np.asarray(offset)) for part in parts]
 
 
 def turned(
-    parts: Iterable[Convex], axis: str, degrees: float, about: Sequence[float] = (0.0, 0.0, 0.0)
+    parts: Iterable[Convex], axis: str, degrees: float, about: Point = (0.0, 0.0, 0.0)
 ) -> list[Convex]:
     """The parts rotated by `degrees` around the line along `axis` through `about` (3,)."""
     matrix, pivot = rotation(axis, degrees), np.asarray(about)
     return [part.affine(matrix, pivot - matrix @ pivot) for part in parts]
 
 
-def scaled(parts: Iterable[Convex], factors: Sequence[float]) -> list[Convex]:
+def scaled(parts: Iterable[Convex], factors: Point) -> list[Convex]:
     """The parts scaled about the origin by `factors` (3,); a factor of -1 mirrors."""
     return [part.affine(np.diag(factors), np.zeros(3)) for part in parts]
 
@@ -78,14 +81,14 @@ def scaled(parts: Iterable[Convex], factors: Sequence[float]) -> list[Convex]:
 # Constructors.
 
 
-def box(low: Sequence[float], high: Sequence[float]) -> Convex:
+def box(low: Point, high: Point) -> Convex:
     """Axis-aligned box between two corners (3,)."""
     corners = np.array([low, high], dtype=np.float64)
     pick = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)])
     return Convex(corners[pick, [0, 1, 2]])
 
 
-def bevelled_box(low: Sequence[float], high: Sequence[float], bevel: float) -> Convex:
+def bevelled_box(low: Point, high: Point, bevel: float) -> Convex:
     """Box between two corners (3,) with its edges cut off by `bevel`."""
     inset = np.full(3, bevel)
     clouds = []
@@ -127,21 +130,17 @@ def _frame(direction: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, np.ndar
     return first, np.cross(along, first)
 
 
-def frustum(
-    start: Sequence[float], end: Sequence[float], r0: float, r1: float, sides: int = 12
-) -> Convex:
+def frustum(start: Point, end: Point, r0: float, r1: float, sides: int = 12) -> Convex:
     """Cone piece between two points (3,) with the radii `r0` and `r1` of its end polygons."""
-    start, end = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
-    direction = end - start
+    near, far = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
+    direction = far - near
     # Against the axis it is farthest from, the frame cannot degenerate.
     first, second = _frame(direction, np.eye(3)[np.argmin(np.abs(direction))])
     ring = polygon(sides, 1.0) @ np.stack([first, second])
-    return Convex(np.concatenate([start + ring * r0, end + ring * r1]))
+    return Convex(np.concatenate([near + ring * r0, far + ring * r1]))
 
 
-def ellipsoid(
-    center: Sequence[float], radii: Sequence[float], sides: int = 12, rings: int = 6
-) -> Convex:
+def ellipsoid(center: Point, radii: Point, sides: int = 12, rings: int = 6) -> Convex:
     """Polyhedron with its vertices on an ellipsoid; its poles lie on the y axis."""
     latitude = np.linspace(-np.pi / 2.0, np.pi / 2.0, rings + 1)[1:-1]
     circle = polygon(sides, 1.0)
@@ -167,7 +166,7 @@ def revolve(profile: np.ndarray, sides: int = 16) -> list[Convex]:
 def sweep(
     path: np.ndarray,
     outline: np.ndarray,
-    side: Sequence[float],
+    side: Point,
     closed: bool = False,
     scales: np.ndarray | None = None,
 ) -> list[Convex]:
@@ -190,7 +189,7 @@ def sweep(
 
 
 def arc(
-    center: Sequence[float],
+    center: Point,
     radii: tuple[float, float],
     degrees: tuple[float, float],
     nodes: int,

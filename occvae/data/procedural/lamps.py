@@ -83,8 +83,8 @@ def _lamp_stand(rng: np.random.Generator, high: float, pole: float) -> list[Conv
         ]
     y = np.linspace(0.0, 0.9 * high, 9)
     wave = 0.5 + 0.5 * np.cos(rng.uniform(4.0, 11.0) * y / high + rng.uniform(0.0, 2.0))
-    radius = pole + (reach - pole) * wave * np.linspace(1.0, 0.5, 9)
-    return revolve(np.stack([radius, y], axis=1), 14)
+    waist = pole + (reach - pole) * wave * np.linspace(1.0, 0.5, 9)
+    return revolve(np.stack([waist, y], axis=1), 14)
 
 
 def _arm_lamp(rng: np.random.Generator, pole: float) -> tuple[Body, Body]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from occvae.data.procedural.convex import (
     Convex,
+    Point,
     arc,
     bevelled_box,
     box,
@@ -113,7 +112,7 @@ def pedestal(rng: np.random.Generator, top: float, reach: float, thick: float) -
 
 
 def loop_handle(
-    rng: np.random.Generator, root: Sequence[float], size: tuple[float, float], thick: float
+    rng: np.random.Generator, root: Point, size: tuple[float, float], thick: float
 ) -> list[Convex]:
     """Handle that leaves `root` (3,) in the +x direction: a C, a D, a hook or an ear.
 
@@ -139,9 +138,7 @@ def loop_handle(
     return sweep(np.concatenate(ends) + np.asarray(root), outline, (0, 0, 1))
 
 
-def drawer_fronts(
-    low: Sequence[float], high: Sequence[float], rows: int, knob: float
-) -> list[Convex]:
+def drawer_fronts(low: Point, high: Point, rows: int, knob: float) -> list[Convex]:
     """Fronts with knobs on the +z face of the box between `low` and `high`, one above another."""
     edges = np.linspace(low[1], high[1], rows + 1)
     gap = 0.12 * (edges[1] - edges[0])

@@ -46,8 +46,8 @@ def _table_base(
         parts = []
         for s in (-0.8 * x, 0.8 * x):
             for lean in (-1, 1):
-                foot, head = (s, 0.0, lean * z), (s, top, -lean * 0.7 * z)
-                parts.append(frustum(foot, head, 1.2 * thick, 1.2 * thick, 4))
+                low, high = (s, 0.0, lean * z), (s, top, -lean * 0.7 * z)
+                parts.append(frustum(low, high, 1.2 * thick, 1.2 * thick, 4))
         middle = 0.5 * top / 0.85
         ends = (-0.8 * x, middle, 0.0), (0.8 * x, middle, 0.0)
         return parts + [frustum(*ends, 0.8 * thick, 0.8 * thick, 6)]

@@ -19,6 +19,10 @@ class AggregatePosterior(nn.Module):
     up in training instead, like a batch norm's. N(0, 1) until something has been seen.
     """
 
+    mean: Tensor
+    second_moment: Tensor
+    num_batches: Tensor
+
     def __init__(self, latent_size: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(latent_size))

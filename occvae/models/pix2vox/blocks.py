@@ -107,7 +107,7 @@ class ContextMerger(nn.Module):
 
     CHANNELS = (RAW_CHANNELS, 16, 8, 4, 2, 1)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         pairs = zip(self.CHANNELS[:-1], self.CHANNELS[1:], strict=True)
         self.layers = nn.Sequential(*(_judgement(*pair) for pair in pairs))
@@ -120,7 +120,7 @@ class ContextMerger(nn.Module):
 class MultiScaleMerger(nn.Module):
     """The same from the contexts of four layers together, each wider than the last (Pix2Vox++)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.scales = nn.ModuleList(_judgement(RAW_CHANNELS, RAW_CHANNELS) for _ in range(4))
         self.combine = nn.Sequential(

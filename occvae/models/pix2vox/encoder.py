@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,8 +114,8 @@ def create_backbone(
     if name == "vgg16_bn":
         layers, prefix, channels = _vgg_layers(), "features.", 512
     elif _is_of_torchvision(name):
-        layers, prefix = _resnet_layers(name), ""
-        channels = 512 if hasattr(layers.layer1[0], "conv3") else 128
+        prefix = ""
+        layers, channels = _resnet_layers(name)
     else:
         return _timm_backbone(name, pretrained, weights_file)
     if weights_file is not None:
@@ -143,12 +144,14 @@ def _is_of_torchvision(name: str) -> bool:
     return name.startswith("resnet") and name in list_models()
 
 
-def _resnet_layers(name: str) -> nn.Sequential:
+def _resnet_layers(name: str) -> tuple[nn.Sequential, int]:
+    """The layers, and how many channels come out of them."""
     from torchvision.models import get_model
 
     network = get_model(name)
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
-    return nn.Sequential(OrderedDict((part, getattr(network, part)) for part in names))
+    layers = nn.Sequential(OrderedDict((part, getattr(network, part)) for part in names))
+    return layers, network.layer3[0].conv1.in_channels
 
 
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
@@ -171,25 +174,27 @@ def _timm_backbone(
     name: str, pretrained: bool, weights_file: str | None
 ) -> tuple[ImageEncoder, int]:
     import timm
+    from timm.data.config import resolve_model_data_config
 
     if name.split(".")[0] not in timm.list_models():
         raise UserError(
             f"unknown backbone {name!r}; choose e.g. vgg16_bn, resnet18, or one of timm"
         )
-    options = {"features_only": True, "pretrained": pretrained}
+    options: dict[str, Any] = {"features_only": True, "pretrained": pretrained}
     if weights_file is not None:
         options |= timm_weights(name, weights_file)
     try:
         with torch.device("meta"):
-            reductions = timm.create_model(name, features_only=True).feature_info.reduction()
+            features: Any = timm.create_model(name, features_only=True)
+        reductions = features.feature_info.reduction()
         if STRIDE not in reductions:
             raise UserError(f"backbone {name!r} has no feature map of stride 8 (of {reductions})")
-        network = timm.create_model(name, out_indices=(reductions.index(STRIDE),), **options)
+        network: Any = timm.create_model(name, out_indices=(reductions.index(STRIDE),), **options)
     except (OSError, RuntimeError) as error:
         if weights_file is not None:
             raise wrong_weights(weights_file, name, error) from None
         raise no_weights(name, error) from None
-    data = timm.data.resolve_model_data_config(network)
+    data = resolve_model_data_config(network)
     [channels] = network.feature_info.channels()
     return ImageEncoder(_OnlyMap(network), data["mean"], data["std"]), channels
 

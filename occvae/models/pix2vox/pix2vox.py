@@ -1,10 +1,12 @@
 """Pix2Vox (Xie et al., ICCV 2019) and Pix2Vox++ (Xie et al., IJCV 2020)."""
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import (
     ContextMerger,
     MultiScaleMerger,
@@ -14,7 +16,7 @@ from occvae.models.pix2vox.blocks import (
     scaled,
 )
 from occvae.models.pix2vox.encoder import ConvLayer, ViewEncoder, create_backbone
-from occvae.models.pix2vox.voxel_model import VoxelModel, VoxelOutput
+from occvae.models.protocol import VoxelOutput
 from occvae.models.registry import register_model
 
 LAYERS_A = (ConvLayer(512, 3), ConvLayer(512, 3, pool=3), ConvLayer(256, 1))
@@ -33,7 +35,7 @@ CHANNELS_A = (512, 128, 32, 8)
 CHANNELS_F = (128, 64, 32, 8)
 
 
-class Pix2Vox(VoxelModel):
+class Pix2Vox(Pix2VoxBase):
     """Each view is decoded by itself, then the volumes are merged voxel by voxel and refined."""
 
     def encode(self, images: Tensor, view_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -82,7 +84,7 @@ def _pix2vox(
     threshold: float,
     background_gray: int,
     legacy_init: bool = False,
-    **seeing,
+    **seeing: Any,
 ) -> Pix2Vox:
     encoder = build_encoder(layers, activation, image_size=image_size, width=width, **seeing)
     if legacy_init:

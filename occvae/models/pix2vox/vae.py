@@ -1,6 +1,6 @@
 """Pix2Vox-VAE: a distribution over objects that look like the views, and one over all objects."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +8,16 @@ from torch import Tensor, nn
 from occvae.errors import UserError
 from occvae.models.inference import evaluation_mode
 from occvae.models.pix2vox.aggregate_posterior import AggregatePosterior
+from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
 from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
-from occvae.models.pix2vox.voxel_model import VoxelModel, VoxelOutput, resample
+from occvae.models.protocol import VariationalModel, VoxelOutput, resample
 from occvae.models.registry import register_model
 from occvae.ops.validation import check_count
 
 if TYPE_CHECKING:
     import trimesh
-
-    from occvae.ops.field import Progress
 
 FUSIONS = {"poe": product_of_experts, "mean": mean_of_views}
 _FIRST_LOG_VARIANCE = -4.0
@@ -26,7 +25,7 @@ _FIRST_LOG_VARIANCE = -4.0
 _LARGEST_LOG_VARIANCE = 20.0
 
 
-class Pix2VoxVae(VoxelModel):
+class Pix2VoxVae(Pix2VoxBase, VariationalModel):
     """Views to a Gaussian over latent vectors, and a latent vector to a volume.
 
     The views meet in the latent space, where their posteriors become one; z is the only way from
@@ -36,10 +35,10 @@ class Pix2VoxVae(VoxelModel):
         fusion: of the posteriors: `poe`, the product of experts, or `mean`.
         parity: as the seed: a merger of as many copies of the volume as there are views, which is
             an identity; KL summed over the batch; z drawn at random in evaluation too.
-        **parts: see `VoxelModel`.
+        **parts: see `Pix2VoxBase`.
     """
 
-    def __init__(self, *, latent_size: int, fusion: str, parity: bool, **parts):
+    def __init__(self, *, latent_size: int, fusion: str, parity: bool, **parts: Any):
         super().__init__(**parts)
         num_features = self.encoder.num_features
         self.to_mean = nn.Linear(num_features, latent_size)
@@ -51,7 +50,8 @@ class Pix2VoxVae(VoxelModel):
             # to image and are narrow, and the KL term widens them.
             nn.init.zeros_(self.to_log_variance.weight)
             nn.init.constant_(self.to_log_variance.bias, _FIRST_LOG_VARIANCE)
-        self.latent_size, self.fusion, self.parity = latent_size, fusion, parity
+        self.latent_size, self.fusion = latent_size, fusion
+        self.parity = self.sum_kl = parity
 
     def encode(self, images: Tensor, view_mask: Tensor | None = None) -> Posterior:
         """RGB images (B, V, 3, H, W) in [0, 1], and which views are there, to q(z | views)."""
@@ -106,21 +106,6 @@ class Pix2VoxVae(VoxelModel):
             volumes = [self.decode(posterior.sample(generator)).refined for _ in range(num_samples)]
         return torch.stack(volumes, dim=1)
 
-    def predict_uncertainty(
-        self, images: Tensor, num_samples: int = 16, **options
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over hypotheses, (B, R, R, R) each.
-
-        Args:
-            images: (B, V, 3, H, W).
-            num_samples: at least 2.
-            **options: see `predict_samples`.
-        """
-        if num_samples < 2:
-            raise ValueError(f"num_samples must be at least 2, got {num_samples}")
-        volumes = self.predict_samples(images, num_samples, **options)
-        return volumes.mean(dim=1), volumes.std(dim=1)
-
     @torch.no_grad()
     def interpolate(self, first: Tensor, second: Tensor, steps: int = 8) -> Tensor:
         """Volumes (B, steps, R, R, R) on the straight line between what two sets of images show.
@@ -137,34 +122,44 @@ class Pix2VoxVae(VoxelModel):
             volumes = [self.decode(torch.lerp(start, end, weight)).refined for weight in weights]
         return torch.stack(volumes, dim=1)
 
+    @overload
+    def reconstruct(
+        self,
+        images: Tensor,
+        resolution: int = ...,
+        threshold: float | None = ...,
+        *,
+        num_samples: None = ...,
+        **options: Any,
+    ) -> "list[trimesh.Trimesh]": ...
+
+    @overload
+    def reconstruct(
+        self,
+        images: Tensor,
+        resolution: int = ...,
+        threshold: float | None = ...,
+        *,
+        num_samples: int,
+        **options: Any,
+    ) -> "list[list[trimesh.Trimesh]]": ...
+
     def reconstruct(
         self,
         images: Tensor,
         resolution: int = 256,
         threshold: float | None = None,
         *,
-        view_mask: Tensor | None = None,
-        blocks: bool = False,
-        progress: "Progress | None" = None,
         num_samples: int | None = None,
-        **extraction,
+        view_mask: Tensor | None = None,
+        **options: Any,
     ) -> "list[trimesh.Trimesh] | list[list[trimesh.Trimesh]]":
         """As `VoxelModel.reconstruct`; with `num_samples` a list of hypotheses for each item."""
+        surface = (resolution, threshold)
         if num_samples is None:
-            return super().reconstruct(
-                images,
-                resolution,
-                threshold,
-                view_mask=view_mask,
-                blocks=blocks,
-                progress=progress,
-                **extraction,
-            )
+            return super().reconstruct(images, *surface, view_mask=view_mask, **options)
         samples = self.predict_samples(images, num_samples, view_mask=view_mask)
-        return [
-            self.mesh(volumes, resolution, threshold, blocks, progress, **extraction)
-            for volumes in samples
-        ]
+        return [self.mesh(volumes, *surface, **options) for volumes in samples]
 
 
 @register_model

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Case:
 
 
 def cases_section(
-    cases: list[Case], rows: list[dict], examples: dict[str, list[str]], viewer: Viewer
+    cases: list[Case], rows: list[dict[str, Any]], examples: dict[str, list[str]], viewer: Viewer
 ) -> str:
     """HTML of all cases, the best first.
 
@@ -72,8 +73,9 @@ def _groups(
     cases: list[Case], examples: dict[str, list[str]], ranked: bool
 ) -> dict[str, list[Case]]:
     group_of = {id: label(name) for name, ids in examples.items() for id in ids}
+    groups: dict[str, list[Case]]
     if group_of:
-        groups = {label(name): [] for name in examples} | {"Others": []}
+        groups = {name: [] for name in (*map(label, examples), "Others")}
         for case in cases:
             groups[group_of.get(case.id, "Others")].append(case)
     elif ranked and len(cases) >= 3:
@@ -135,7 +137,7 @@ def _order(sign: int, value: float | None) -> float:
     return sign * value if is_number(value) else np.inf
 
 
-def _rank(case: Case, rows: list[dict], metric: str | None) -> str:
+def _rank(case: Case, rows: list[dict[str, Any]], metric: str) -> str:
     """Its place among all shapes, where their rows tell."""
     values = [row[metric] for row in rows if is_number(row.get(metric))]
     value = case.metrics.get(metric)
@@ -147,8 +149,8 @@ def _rank(case: Case, rows: list[dict], metric: str | None) -> str:
 
 def _error_scale(cases: list[Case]) -> float:
     """A round distance for the last color, one for all cases to compare them by; 0: no errors."""
-    errors = [np.asarray(case.error, np.float64) for case in cases if case.error is not None]
-    errors = np.concatenate(errors) if errors else np.empty(0)
+    parts = [np.asarray(case.error, np.float64) for case in cases if case.error is not None]
+    errors = np.concatenate([np.empty(0), *parts])
     errors = errors[np.isfinite(errors)]
     high = float(np.quantile(errors, _ERROR_QUANTILE)) if len(errors) else 0.0
     if high <= 0:

@@ -17,12 +17,12 @@ _LEAST_SPREAD = 1e-9
 
 def histogram(name: str, values: Sequence[float]) -> str:
     """How many shapes have which value of one metric, with the median marked."""
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    if not len(values):
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
         return ""
-    low, high = _widened(values.min(), values.max())
-    counts, edges = np.histogram(values, _NUM_BINS, (low, high))
+    low, high = _widened(finite.min(), finite.max())
+    counts, edges = np.histogram(finite, _NUM_BINS, (low, high))
     frame = _Frame((low, high), (0, max(1, int(counts.max()))))
     bars = "".join(
         f'<rect class="bar" x="{frame.x(a):.1f}" y="{frame.y(count):.1f}" '
@@ -31,12 +31,12 @@ def histogram(name: str, values: Sequence[float]) -> str:
         for a, b, count in zip(edges[:-1], edges[1:], counts, strict=True)
         if count
     )
-    median = float(np.median(values))
+    median = float(np.median(finite))
     line = (
         f'<line class="median" x1="{frame.x(median):.1f}" x2="{frame.x(median):.1f}" '
         f'y1="{_TOP}" y2="{frame.y(0):.1f}"/>'
     )
-    caption = f"{label(name)}: median {number(median)} of {len(values)} shapes"
+    caption = f"{label(name)}: median {number(median)} of {len(finite)} shapes"
     return _figure(frame.axes("shapes") + bars + line, caption)
 
 
@@ -132,11 +132,13 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 
 
 def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if len(x) <= _MAX_POINTS:
-        return x, y
-    groups = zip(np.array_split(x, _MAX_POINTS), np.array_split(y, _MAX_POINTS), strict=True)
-    return tuple(np.array([[a.mean(), b.mean()] for a, b in groups]).T)
+    xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if len(xs) <= _MAX_POINTS:
+        return xs, ys
+    x_means, y_means = (
+        np.array([group.mean() for group in np.array_split(axis, _MAX_POINTS)]) for axis in (xs, ys)
+    )
+    return x_means, y_means
 
 
 def _figure(content: str, spoken: str, caption: str | None = None) -> str:

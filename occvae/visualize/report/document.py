@@ -50,7 +50,7 @@ def document(title: str, body: str, *, viewer: str = "") -> str:
 """
 
 
-def json_script(identifier: str, value) -> str:
+def json_script(identifier: str, value: object) -> str:
     """A script element that holds JSON; no text in it can end the element."""
     text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{escape(identifier)}">{text}</script>'

@@ -8,6 +8,7 @@ which is what deflate is good at; browsers have it built in. The decoder is mesh
 
 import base64
 import zlib
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -22,7 +23,7 @@ def pack_mesh(
     intensities: np.ndarray | None = None,
     *,
     max_faces: int = MAX_FACES,
-) -> dict | None:
+) -> dict[str, Any] | None:
     """JSON values that mesh_data.js decodes.
 
     Args:

@@ -1,6 +1,7 @@
 """How people read metrics: label, unit, which way is better, and figures as text."""
 
 import math
+from typing import TypeGuard
 
 # Longest first, as one suffix may end with another.
 _UNITS = {
@@ -42,19 +43,19 @@ def higher_is_better(name: str) -> bool:
     return not any(word in name for word in _DISTANCES)
 
 
-def is_number(value) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a finite int or float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def decimal(value) -> str:
+def decimal(value: float | None) -> str:
     """Four decimals where that is enough to tell values of a column apart."""
     if isinstance(value, float) and (value == 0 or 0.01 <= abs(value) < 1000):
         return f"{value:.4f}"
     return number(value)
 
 
-def number(value) -> str:
+def number(value: float | None) -> str:
     """Four significant digits, and integers in full."""
     if value is None:
         return "–"

@@ -2,8 +2,9 @@
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import write_whole_text
 from occvae.visualize.report.cases import Case, cases_section
 from occvae.visualize.report.charts import histogram
 from occvae.visualize.report.document import document
@@ -14,7 +15,7 @@ from occvae.visualize.report.viewer import Viewer
 _MAX_ROWS = 500
 
 
-def write_report(path: str | Path, evaluation: dict, cases: list[Case]) -> None:
+def write_report(path: str | Path, evaluation: dict[str, Any], cases: list[Case]) -> None:
     """Writes one HTML file that needs no other file and no network.
 
     Args:
@@ -40,10 +41,10 @@ def write_report(path: str | Path, evaluation: dict, cases: list[Case]) -> None:
     )
     page = document(title, body, viewer=viewer.scripts())
     # Names of files need be no text.
-    write_whole(Path(path), lambda file: file.write_text(page, "utf-8", "backslashreplace"))
+    write_whole_text(Path(path), page)
 
 
-def _title(evaluation: dict) -> str:
+def _title(evaluation: dict[str, Any]) -> str:
     model, data = evaluation.get("model"), evaluation.get("data")
     if isinstance(model, dict):
         model = model.get("arch")
@@ -52,20 +53,20 @@ def _title(evaluation: dict) -> str:
     return "Evaluation" + f" of {model}" * bool(model) + f" on {data}" * bool(data)
 
 
-def _flat(row: dict) -> dict:
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """The row of one shape, its metrics beside its id."""
     return {key: row.get(key, "") for key in ("id", "category")} | {
         key: value for key, value in row.get("metrics", row).items() if key != "number"
     }
 
 
-def _contents(cases: list[Case], rows: list[dict]) -> str:
+def _contents(cases: list[Case], rows: list[dict[str, Any]]) -> str:
     links = [("tables", "Results")] + [("cases", "Cases")] * bool(cases)
     links += [("shapes", "All shapes")] * bool(rows)
     return "<nav>" + " ".join(f'<a href="#{key}">{text}</a>' for key, text in links) + "</nav>"
 
 
-def _shapes_section(rows: list[dict]) -> str:
+def _shapes_section(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     metrics = [

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -48,7 +49,7 @@ def mesh_page(meshes: list[tuple[str, Mesh]], left_out: Sequence[str] = ()) -> s
     """Meshes by name as interactive views, each with a camera of its own.
 
     Args:
-        meshes: see `load_mesh`.
+        meshes: name and mesh of each.
         left_out: which files are not among them, and why.
     """
     viewer = Viewer(("wireframe", "z-up"))
@@ -74,24 +75,6 @@ def index_page(links: dict[str, str]) -> str:
     return document("occvae view", f"<h1>occvae view</h1><ul>{entries}</ul>")
 
 
-def load_mesh(path: Path) -> Mesh:
-    """UserError where the file is no mesh, or one without faces."""
-    import trimesh
-    from trimesh.resolvers import FilePathResolver
-
-    kind = path.suffix[1:].lower()
-    try:
-        # Opened here, as trimesh refuses names that are no text.
-        with path.open("rb") as file:
-            others = FilePathResolver(str(path))
-            mesh = trimesh.load(file, file_type=kind, force="mesh", resolver=others)
-    except Exception as error:  # each reader has exceptions of its own
-        raise UserError(f"{path}: cannot be read as a mesh: {error}") from None
-    if not len(getattr(mesh, "faces", ())):
-        raise UserError(f"{path}: has no faces")
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
-
-
 def _evaluations(folder: Path) -> list[Path]:
     """Of the folder itself, and of its exports."""
     return [
@@ -101,7 +84,7 @@ def _evaluations(folder: Path) -> list[Path]:
     ]
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except ValueError as error:
@@ -115,6 +98,7 @@ def _curves(path: Path) -> str:
     """One chart a metric; the parts of a run (train, val) share it."""
     if not path.is_file():
         return ""
+    charts: defaultdict[str, defaultdict[str, tuple[list[float], list[float]]]]
     charts = defaultdict(lambda: defaultdict(lambda: ([], [])))
     for line in path.read_text("utf-8", errors="replace").splitlines():
         try:

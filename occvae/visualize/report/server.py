@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
@@ -51,7 +52,7 @@ def create_server(pages: dict[str, Page], port: int = 0) -> ThreadingHTTPServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True  # an open connection must not hold up Ctrl-C
 
-    def handle_error(self, request, client_address) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that closes early is no event; anything else is one line."""
         error = sys.exception()
         if not isinstance(error, ConnectionError):
@@ -69,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer(*self._find_page())
 
-    def log_message(self, *_) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Says nothing: the terminal has the address only."""
 
     def _find_page(self) -> tuple[int, str]:

@@ -6,6 +6,7 @@ Other dicts become headings, lists of records become tables, and plain values a 
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 from occvae.visualize.report.metric_names import decimal, label, number
 
@@ -15,7 +16,7 @@ _HEADINGS = {"controls": "Controls: IoU of voxels with the wrong image, or none"
 _MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence], *, num_means: int = 0) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, num_means: int = 0) -> str:
     """Plain values as a table; the first `num_means` columns of values are set off."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = []
@@ -31,7 +32,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence], *, num_means: int = 
     )
 
 
-def evaluation_tables(evaluation: dict, level: int = 2) -> str:
+def evaluation_tables(evaluation: dict[str, Any], level: int = 2) -> str:
     """HTML of everything in `occvae evaluate`'s JSON but single shapes; metrics come first."""
     entries = {key: value for key, value in evaluation.items() if key not in _SHOWN_APART}
     plain = {key: value for key, value in entries.items() if _is_plain(value)}
@@ -49,7 +50,7 @@ def evaluation_tables(evaluation: dict, level: int = 2) -> str:
     return "".join(parts)
 
 
-def _section(value, level: int) -> str:
+def _section(value: Any, level: int) -> str:
     if isinstance(value, dict):
         if value and all(_is_record(entry) for entry in value.values()):
             return _records([{"": label(str(key))} | entry for key, entry in value.items()])
@@ -59,25 +60,25 @@ def _section(value, level: int) -> str:
     return ""
 
 
-def _is_plain(value) -> bool:
+def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(not isinstance(entry, dict | list) for entry in value)
     return not isinstance(value, dict)
 
 
-def _is_record(value) -> bool:
+def _is_record(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(map(_is_plain, value.values()))
 
 
-def _is_metric(value) -> bool:
+def _is_metric(value: Any) -> bool:
     return isinstance(value, dict) and {"per_category", "macro", "micro"} <= value.keys()
 
 
-def _holds_metrics(value) -> bool:
+def _holds_metrics(value: Any) -> bool:
     return isinstance(value, dict) and any(map(_is_metric, value.values()))
 
 
-def _settings(values: dict) -> str:
+def _settings(values: dict[str, Any]) -> str:
     entries = "".join(
         f"<div><dt>{escape(label(str(key)))}</dt><dd>{_setting(value)}</dd></div>"
         for key, value in values.items()
@@ -85,13 +86,13 @@ def _settings(values: dict) -> str:
     return f'<dl class="settings">{entries}</dl>'
 
 
-def _setting(value) -> str:
+def _setting(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_setting, value))
     return escape(value) if isinstance(value, str) else number(value)
 
 
-def _metric_table(metrics: dict) -> str:
+def _metric_table(metrics: dict[str, Any]) -> str:
     """A row a metric, as there are many of them, and the means first, as a page may be narrow."""
     names = dict.fromkeys(name for metric in metrics.values() for name in metric["per_category"])
     rows = [
@@ -105,18 +106,18 @@ def _metric_table(metrics: dict) -> str:
     return table(["metric", *_MEANS.values(), *names], rows, num_means=len(_MEANS))
 
 
-def _mean(value):
+def _mean(value: Any) -> Any:
     """Without its interval: with those of all categories the table would be too wide to read."""
     return value.get("mean") if isinstance(value, dict) else value
 
 
-def _records(records: list[dict]) -> str:
+def _records(records: list[dict[str, Any]]) -> str:
     keys = list(dict.fromkeys(key for record in records for key in record))
     rows = [[record.get(key) for key in keys] for record in records]
     return table([label(str(key)) for key in keys], rows)
 
 
-def _cell(value) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, dict):  # a mean with its interval
         text = decimal(value.get("mean"))
         if interval := value.get("interval"):

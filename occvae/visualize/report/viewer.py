@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Viewer:
     """
 
     toggles: tuple[str, ...] = ("wireframe",)
-    _meshes: list[dict] = field(default_factory=list)
+    _meshes: list[dict[str, Any]] = field(default_factory=list)
 
     def scene(self, views: list[str], frame: tuple[np.ndarray, float]) -> str:
         """Views that turn together around the center of a frame, see `frame_of`."""
@@ -116,8 +117,8 @@ def legend(maximum: float, unit: str) -> str:
 
 def frame_of(*meshes: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, float]:
     """Center (3,) of the bounds of all finite vertices, and the radius of a sphere around them."""
-    points = [np.asarray(mesh[0], np.float64).reshape(-1, 3) for mesh in meshes if mesh is not None]
-    points = np.concatenate(points) if points else np.empty((0, 3))
+    parts = [np.asarray(mesh[0], np.float64).reshape(-1, 3) for mesh in meshes if mesh is not None]
+    points = np.concatenate([np.empty((0, 3)), *parts])
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
         return np.zeros(3), 1.0

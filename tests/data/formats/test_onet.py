@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from occvae.data.build import build_dataset, verify_dataset
-from occvae.data.formats.binvox import write_binvox
 from occvae.data.formats.onet import OccupancyNetworksSource
 from occvae.data.points import dequantize_points
 from occvae.data.shards import Shard
@@ -29,6 +28,7 @@ from tests.data.formats.scenes import (
     render,
     silhouette,
 )
+from tests.data.readers.binvox_writer import write_binvox
 
 LOCATION, SCALE = np.array([0.013, -0.021, 0.004]), 0.71
 VIEWS = [(20, 26, 0, 0.8), (140.5, 29, 0, 0.95), (290, 25, 0, 0.7)]

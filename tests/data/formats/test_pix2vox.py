@@ -11,7 +11,6 @@ from PIL import Image
 from scipy.io import savemat
 
 from occvae.data.build import build_dataset
-from occvae.data.formats.binvox import write_binvox
 from occvae.data.formats.pix2vox import Pix2VoxSource
 from occvae.data.shards import Shard
 from occvae.errors import UserError
@@ -30,6 +29,7 @@ from tests.data.formats.scenes import (
     render,
     silhouette,
 )
+from tests.data.readers.binvox_writer import write_binvox
 
 VIEWS = [(222.956664706, 28.6626066017, 0, 0.926673522361), (10, 26, 0, 0.75), (95, 30, 20, 0.85)]
 # ShapeNet's meshes: the center at the origin, the diagonal 1.

@@ -297,7 +297,10 @@ IMAGE, MASK, VOXEL, MODEL = (
     [
         (lambda r: (r / IMAGE).unlink(), r"0001\.png is missing"),
         (lambda r: (r / IMAGE).write_bytes(b"GIF"), "cannot be read as an image"),
-        (lambda r: (r / MASK).write_bytes((r / MASK).read_bytes()[:90]), "cannot be read as a pic"),
+        (
+            lambda r: (r / MASK).write_bytes((r / MASK).read_bytes()[:90]),
+            "cannot be read as an image",
+        ),
         (lambda r: (r / MASK).write_bytes(encode(np.zeros((9, 9), np.uint8))), "json says"),
         (
             lambda r: (r / MASK).write_bytes(encode(np.zeros((HEIGHT, WIDTH), np.uint8))),

@@ -6,8 +6,8 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import nn
 
+from occvae.geometry.voxelize import cell_centers
 from occvae.geometry.voxels_to_mesh import sample_volume
-from occvae.models.inference import cell_centers
 from occvae.models.pix2vox.blocks import (
     ContextMerger,
     MultiScaleMerger,

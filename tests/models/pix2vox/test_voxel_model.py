@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from occvae.errors import UserError
-from occvae.models.inference import cell_centers
-from occvae.models.pix2vox.voxel_model import VoxelModel, VoxelOutput
+from occvae.geometry.voxelize import cell_centers
+from occvae.models.protocol import VoxelModel, VoxelOutput
 from tests.fakes import CENTER, tiny_voxel_model
 
 RADIUS = 0.3
@@ -16,10 +16,9 @@ class BallOfVoxels(VoxelModel):
     """A soft ball for each item, larger the more red its images are."""
 
     def __init__(self, resolution: int = 32, threshold: float = 0.5):
-        parts = dict.fromkeys(("encoder", "decoder", "merger", "refiner"))
-        super().__init__(**parts, image_size=8, resolution=resolution, threshold=threshold)
+        super().__init__(image_size=8, resolution=resolution, threshold=threshold)
 
-    def forward(self, images, view_mask=None):
+    def forward(self, images):
         assert not self.training and not torch.is_grad_enabled()
         distance = (cell_centers(self.resolution, images.device) - torch.tensor(CENTER)).norm(dim=1)
         radius = RADIUS * images.mean(dim=(1, 2, 3, 4))[:, None]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from occvae.data.formats.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
+from occvae.data.cameras import check_views, choy_extrinsics, unit_cube_extrinsics
 from occvae.errors import UserError
 from tests.data.formats.scenes import (
     SIZE,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from trimesh.exchange.binvox import load_binvox
 
-from occvae.data.formats.binvox import read_binvox, write_binvox
+from occvae.data.readers.binvox import read_binvox
 from occvae.errors import UserError
+from tests.data.readers.binvox_writer import write_binvox
 
 SHAPES = [(4, 4, 4), (3, 5, 7), (7, 5, 3), (1, 1, 1), (1, 600, 2), (40, 1, 41)]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from occvae.data.formats.matlab import read_mat_array
+from occvae.data.readers.matlab import read_mat_array
 from occvae.errors import UserError
 
 DTYPES = ["bool", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]

@@ -1,4 +1,4 @@
-"""Cameras of the published renderings, as this package has them: see rendering.py."""
+"""Converts cameras of published datasets to the convention of `occvae.visualize.rendering`."""
 
 import numpy as np
 

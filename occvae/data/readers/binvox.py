@@ -1,4 +1,4 @@
-"""Voxel grids in binvox files (P. Min), read and written."""
+"""Reads voxel grids of binvox files (P. Min)."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ import numpy as np
 from occvae.errors import UserError
 
 _LONGEST_HEADER = 4096  # bytes
-_LONGEST_RUN = 255  # a count is one byte
 
 
 @dataclass(frozen=True)
@@ -49,23 +48,6 @@ def read_binvox(source: str | Path | bytes) -> Binvox:
     return Binvox(flat.reshape(x, z, y).transpose(0, 2, 1), translate, scale)
 
 
-def write_binvox(
-    path: str | Path,
-    voxels: np.ndarray,
-    translate: tuple[float, float, float] = (-0.5, -0.5, -0.5),
-    scale: float = 1.0,
-) -> None:
-    """Writes a grid (X, Y, Z) bool; the default position is this package's unit cube."""
-    voxels = np.asarray(voxels)
-    if voxels.ndim != 3 or voxels.dtype != bool or 0 in voxels.shape:
-        raise ValueError(f"voxels must be bool (X, Y, Z), got {voxels.dtype} {voxels.shape}")
-    header = "#binvox 1\ndim {} {} {}\n".format(*voxels.shape)
-    header += "translate {!r} {!r} {!r}\n".format(*(float(value) for value in translate))
-    header += f"scale {float(scale)!r}\ndata\n"
-    runs = _encode_runs(voxels.transpose(0, 2, 1).reshape(-1))
-    Path(path).write_bytes(header.encode("ascii") + runs.tobytes())
-
-
 def _split(content: bytes) -> tuple[list[str], np.ndarray]:
     """The lines of the header and the bytes behind it."""
     if not content.startswith(b"#binvox"):
@@ -85,14 +67,14 @@ def _parse_header(lines: list[str]) -> tuple[tuple[int, int, int], np.ndarray, f
     sizes = fields.get("dim", [])
     if len(sizes) != 3 or not all(re.fullmatch("[0-9]{1,9}", size) for size in sizes):
         raise ValueError("its header has no 'dim' with three sizes")
-    shape = tuple(int(size) for size in sizes)
-    if 0 in shape:
+    x, y, z = map(int, sizes)
+    if 0 in (x, y, z):
         raise ValueError(f"it is empty: dim {' '.join(sizes)}")
     translate = _parse_numbers(fields, "translate", [0.0, 0.0, 0.0])
     (scale,) = _parse_numbers(fields, "scale", [1.0])
     if scale <= 0:
         raise ValueError(f"its scale is {scale}")
-    return shape, translate, float(scale)
+    return (x, y, z), translate, float(scale)
 
 
 def _parse_numbers(fields: dict[str, list[str]], key: str, default: list[float]) -> np.ndarray:
@@ -117,13 +99,3 @@ def _decode_runs(runs: np.ndarray, size: int) -> np.ndarray:
     if total != size:
         raise ValueError(f"its runs have {total} voxels, its header says {size}")
     return np.repeat(values.astype(bool), counts)
-
-
-def _encode_runs(flat: np.ndarray) -> np.ndarray:
-    """Pairs of a value and a count, uint8, one after the other."""
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    lengths = np.diff(starts, append=len(flat))
-    parts = -(-lengths // _LONGEST_RUN)
-    counts = np.full(parts.sum(), _LONGEST_RUN)
-    counts[parts.cumsum() - 1] = lengths - (parts - 1) * _LONGEST_RUN
-    return np.stack([np.repeat(flat[starts], parts), counts], axis=1).astype(np.uint8)

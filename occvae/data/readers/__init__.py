@@ -1,0 +1,1 @@
+"""Readers of the file types that published datasets come in."""

@@ -1,0 +1,54 @@
+"""Command-line arguments of formats whose shapes come without points and images."""
+
+import argparse
+
+from occvae.data.shapes import ShapeSettings
+from occvae.errors import UserError
+
+POINTS, SURFACE_POINTS = 100_000, 100_000
+
+
+def add_shape_arguments(parser: argparse.ArgumentParser, *, near_points: int, voxels: str) -> None:
+    """Adds what is made of each shape.
+
+    Args:
+        parser: of the format.
+        near_points: default number of points near the surface.
+        voxels: default resolutions of the grids, separated by commas.
+    """
+    for name, default, help in (
+        ("--points", POINTS, "uniform points of a shape, with occupancies"),
+        ("--near-points", near_points, "points near its surface"),
+        ("--surface-points", SURFACE_POINTS, "points on its surface, with normals"),
+        ("--views", 24, "images of a shape"),
+        ("--image-size", 137, "edge of the images in pixels"),
+        ("--seed", 0, "of all that is random"),
+    ):
+        parser.add_argument(name, type=int, default=default, help=f"{help} (default {default})")
+    parser.add_argument(
+        "--voxels",
+        default=voxels,
+        help=f"edges of the voxel grids, such as 32,64,128 (default {voxels})",
+    )
+
+
+def shape_settings(options: argparse.Namespace, *, training_surface: bool = False) -> ShapeSettings:
+    """Settings from the arguments of `add_shape_arguments`.
+
+    Raises:
+        UserError: --voxels is not a list of numbers, or a number is out of range.
+    """
+    try:
+        resolutions = tuple(int(word) for word in options.voxels.split(","))
+    except ValueError:
+        raise UserError(f"--voxels {options.voxels}: expected numbers such as 32,64") from None
+    return ShapeSettings(
+        num_points=options.points,
+        num_near_points=options.near_points,
+        num_surface_points=options.surface_points,
+        training_surface=training_surface,
+        voxel_resolutions=resolutions,
+        num_views=options.views,
+        image_size=options.image_size,
+        seed=options.seed,
+    )

@@ -1,0 +1,68 @@
+"""Presets of the Pix2Vox family: the published two stages, and the variational model's one.
+
+The first stage sees one view of a shape, where a merger has nothing to learn. The second starts
+from a run of the first (initial_weights=RUN): the merger and the refiner learn, on random numbers
+of views.
+"""
+
+from occvae.models.presets import (
+    CPU_SMALL_DATA,
+    CPU_SMALL_LOOP,
+    CPU_SMALL_OPTIM,
+    Settings,
+    register_presets,
+)
+
+_FUSION_VIEWS = 5
+# The fewest views of a shape in the second stage. Of one view the merger takes all: without a
+# refiner there would be nothing to learn.
+_LEAST_VIEWS = {"pix2vox-a": 1, "pix2vox-f": 2, "pix2voxpp-a": 1, "pix2voxpp-f": 2}
+_VARIATIONAL = "pix2vox-vae"
+
+_DEFAULT: Settings = {
+    "data": {"augment": True},
+    "optim": {"lr": 1e-3, "schedule": "halved", "dice_weight": 0.5},
+}
+_CPU_SMALL: Settings = {
+    "model": {"backbone": "resnet18", "image_size": 128, "width": 0.25},
+    "data": CPU_SMALL_DATA,
+    "optim": {**CPU_SMALL_OPTIM, "lr": 1e-3},
+    **CPU_SMALL_LOOP,
+}
+
+
+def _random_views(settings: Settings, least: int) -> Settings:
+    """A random number of views in each step."""
+    data = {**settings["data"], "num_views": _FUSION_VIEWS, "min_views": least}
+    return {**settings, "data": data}
+
+
+def _stage_1(settings: Settings) -> Settings:
+    return {**settings, "frozen": ("merger",)}
+
+
+def _stage_2(settings: Settings, least: int, steps: int, batch_size: int) -> Settings:
+    optim = {**settings["optim"], "steps": steps, "batch_size": batch_size}
+    frozen = ("encoder", "decoder")
+    return {**_random_views(settings, least), "optim": optim, "frozen": frozen}
+
+
+for _arch, _least in _LEAST_VIEWS.items():
+    register_presets(
+        _arch,
+        {
+            "cpu-small": _stage_1(_CPU_SMALL),
+            "default": _stage_1(_DEFAULT),
+            # 250 epochs in the first stage of the original and 100 in the second.
+            "cpu-small-fusion": _stage_2(_CPU_SMALL, _least, steps=1200, batch_size=8),
+            "default-fusion": _stage_2(_DEFAULT, _least, steps=40_000, batch_size=64),
+        },
+    )
+# The posteriors of the variational model learn from the start to be multiplied.
+register_presets(
+    _VARIATIONAL,
+    {
+        "cpu-small": _random_views(_CPU_SMALL, least=1),
+        "default": _random_views(_DEFAULT, least=1),
+    },
+)

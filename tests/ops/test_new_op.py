@@ -1,0 +1,67 @@
+"""What it takes to add an op: one file here, five more files and a line for its kernels.
+
+An op `count_inside` with kernels has
+    occvae/ops/count_inside.py      wrapper, reference, fake and `_extension.declare`, as below
+    csrc/count_inside.h             what both kernels share
+    csrc/cpu/count_inside.cpp       the CPU kernel
+    csrc/cuda/count_inside.cu       the CUDA kernel
+    csrc/bindings.cpp               one line: the schema
+    tests/ops/test_count_inside.py  its tests
+The build finds the sources by their folder. An op without kernels is the first and the last alone.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from occvae.ops import _extension
+
+
+def count_inside(values: Tensor, level: float = 0.0, *, backend: str = "auto") -> Tensor:
+    """(B,) int64: how many of the values (B, ...) are at least `level`."""
+    native = _extension.use_native("count_inside", values.device, backend)
+    count = _op if native else _reference
+    return count(values, level)
+
+
+def _reference(values: Tensor, level: float) -> Tensor:
+    return (values >= level).flatten(1).sum(1)
+
+
+def _fake(values: Tensor, level: float) -> Tensor:
+    return values.new_empty(values.shape[:1], dtype=torch.int64)
+
+
+_op = _extension.declare("count_inside(Tensor values, float level) -> Tensor", _reference, _fake)
+
+
+@pytest.fixture
+def values() -> Tensor:
+    return torch.tensor([[[0.5, -1.0], [0.25, 2.0]], [[-1.0, -1.0], [-1.0, 0.25]]])
+
+
+def test_it_is_an_op_with_a_reference_and_a_fake(values):
+    assert torch.ops.occvae.count_inside(values, 0.25).tolist() == [3, 1]
+    results = torch.library.opcheck(_op, (values, 0.25))
+    assert set(results.values()) == {"SUCCESS"}
+
+
+def test_without_a_kernel_auto_takes_the_reference_and_says_so(values, monkeypatch):
+    monkeypatch.setattr(_extension, "_warned", set())
+    with pytest.warns(UserWarning, match="count_inside runs its slow PyTorch reference on cpu"):
+        assert count_inside(values, 0.25).tolist() == [3, 1]
+    assert count_inside(values, 0.25, backend="reference").tolist() == [3, 1]
+    with pytest.raises(RuntimeError, match="count_inside has no cpu kernel"):
+        count_inside(values, backend="native")
+
+
+def test_it_compiles_to_one_graph(values):
+    compiled = torch.compile(count_inside, fullgraph=True, backend="eager")
+    assert compiled(values, 0.25).tolist() == [3, 1]
+    as_op = torch.compile(lambda x: _op(x, 0.25) + 1, fullgraph=True, backend="eager")
+    assert as_op(values).tolist() == [4, 2]
+
+
+def test_a_second_schema_is_refused():
+    with pytest.raises(ImportError, match="built from other sources"):
+        _extension.declare("count_inside(Tensor values) -> Tensor", _reference, _fake)

@@ -1,0 +1,20 @@
+"""Sheets: where each tile goes."""
+
+import numpy as np
+
+from occvae.visualize.sheet import make_sheet
+
+
+def test_tiles_go_from_left_to_right_and_the_rest_is_white():
+    tiles = [np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30)]
+    sheet = np.asarray(make_sheet(tiles, 2))
+    assert sheet.shape == (4, 6, 3)
+    assert sheet[::2, ::3, 0].tolist() == [[10, 20], [30, 255]]
+
+
+def test_headings_stand_above_their_columns():
+    tiles = [np.full((40, 60, 3), 10, np.uint8)] * 4
+    plain, headed = (np.asarray(make_sheet(tiles, 2, h)) for h in ((), ("", "seen")))
+    top = len(headed) - len(plain)
+    assert top > 0 and np.array_equal(headed[top:], plain)
+    assert (headed[:top, :60] == 255).all() and (headed[:top, 60:] < 255).any()
