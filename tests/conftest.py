@@ -40,10 +40,23 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that of two processes neither waits long for the other."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that of two processes neither waits long for the other.
+
+    With emulated CUDA, only what runs its kernels.
+    """
+    if EMULATED_CUDA:
+        without = [item for item in items if _runs_no_emulated_kernel(item)]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in set(without)]
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)
+
+
+def _runs_no_emulated_kernel(item: pytest.Item) -> bool:
+    """Variants of a real GPU, and of the references in PyTorch."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return bool(item.get_closest_marker("needs_cuda")) or parameters.get("backend") == "reference"
 
 
 def _cuda_obstacle() -> str | None:

@@ -20,6 +20,7 @@ from occvae.models import save_pretrained
 from occvae.models.decoders import CbnDecoder
 from occvae.reconstruction import FORMATS, output_paths
 from tests.fakes import CENTER, RADIUS, octahedron_model, tiny_model, tiny_voxel_model
+from tests.fresh_process import run_fresh
 from tests.tiny import write_archive
 
 SMALL = ["--points", "64", "--views", "1", "--image-size", "16", "--workers", "1"]
@@ -351,5 +352,4 @@ def test_readers_may_leave_early(tiny_dataset):
 
 
 def test_metrics_are_part_of_the_package():
-    code = "import occvae; assert occvae.metrics.PROTOCOLS"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    run_fresh("import occvae; assert occvae.metrics.PROTOCOLS")

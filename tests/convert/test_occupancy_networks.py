@@ -69,7 +69,10 @@ def test_published_model(tmp_path, capsys, inputs, legacy, prefix):
 
 @pytest.mark.parametrize(
     ("encoder", "blocks", "bottleneck"),
-    [("resnet34", (3, 4, 6, 3), False), ("resnet50", (3, 4, 6, 3), True)],
+    [
+        ("resnet34", (3, 4, 6, 3), False),
+        pytest.param("resnet50", (3, 4, 6, 3), True, marks=pytest.mark.slow),
+    ],
 )
 def test_other_encoders(tmp_path, inputs, encoder, blocks, bottleneck):
     state = onet_state(False, blocks, bottleneck, width=16)

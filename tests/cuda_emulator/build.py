@@ -22,14 +22,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import filelock
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-FOLDER = ROOT / "build" / "cuda_emulator"
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"]
 if "libasan" in os.environ.get("LD_PRELOAD", ""):
     FLAGS += ["-fsanitize=address", "--param=asan-stack=0"]  # stacks of fibers confuse it
@@ -41,9 +45,32 @@ REWRITES = (
 )  # fmt: skip
 
 
+def _folder() -> Path:
+    """Where builds are kept: in the repository, or elsewhere where that cannot be written."""
+    if os.access(ROOT, os.W_OK):
+        return ROOT / "build" / "cuda_emulator"
+    return Path.home() / ".cache" / "occvae" / "cuda_emulator"
+
+
+FOLDER = _folder()
+
+
 def compiler() -> str | None:
     """g++, or what CXX names."""
     return shutil.which(os.environ.get("CXX", "g++").split()[0])
+
+
+@cache
+def compiler_version() -> str:
+    return run([compiler(), "--version"])
+
+
+@contextmanager
+def one_build_at_a_time() -> Iterator[None]:
+    """A second process waits for what the first one builds, and finds it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(FOLDER / "lock"):
+        yield
 
 
 def with_address_sanitizer() -> dict[str, str]:
@@ -101,7 +128,8 @@ def digest(*parts: str | bytes) -> str:
 def compile_all(sources: list[Path], includes: list[str], headers: list[Path]) -> list[Path]:
     """Objects of the sources; those whose text, headers and flags did not change are kept."""
     command = [compiler(), *FLAGS, *includes]
-    common = digest(*map(str, command), *(path.read_bytes() for path in headers))
+    texts = (path.read_bytes() for path in headers)
+    common = digest(compiler_version(), *map(str, command), *texts)
     objects = FOLDER / "objects"
     objects.mkdir(parents=True, exist_ok=True)
 
@@ -117,10 +145,14 @@ def compile_all(sources: list[Path], includes: list[str], headers: list[Path]) -
         return list(pool.map(compile_one, sources))
 
 
-def run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def run(command: list[str]) -> str:
+    """Runs a compiler; returns what it prints."""
+    # The sanitizer is for the kernels: a compiler that loads it takes twice as long.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def link(objects: list[Path], name: str, flags: list[str]) -> Path:
@@ -134,6 +166,7 @@ def link(objects: list[Path], name: str, flags: list[str]) -> Path:
     return result
 
 
+@one_build_at_a_time()
 def build_module() -> Path:
     """Builds occvae._C from the CUDA sources; returns its path."""
     import torch
@@ -141,13 +174,12 @@ def build_module() -> Path:
     copy, root = copy_sources(), Path(torch.__file__).parent
     folders = [root / "include", root / "include/torch/csrc/api/include"]
     includes = ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DUSE_CUDA"]
+    includes += [f'-DBUILT_FOR="{torch.__version__}"']
     for folder in [HERE / "include", *folders, Path(sysconfig.get_path("include"))]:
         includes += ["-isystem", str(folder)]
     kernels = sorted((ROOT / "csrc/cuda").glob("*.cu"))
     sources = [copy / "bindings.cpp", *(copy / "cuda" / path.name for path in kernels)]
-    objects = compile_all(
-        sources, [*includes, f'-DBUILT_FOR="{torch.__version__}"'], headers_in(copy)
-    )
+    objects = compile_all(sources, includes, headers_in(copy))
     objects += emulator_objects()
     objects += compile_all([HERE / "torch_shims.cpp"], includes, headers_in())
     return link(objects, "_C", [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"])
@@ -163,6 +195,7 @@ def emulator_objects() -> list[Path]:
     return compile_all(sources, ["-O3"], headers_in())
 
 
+@one_build_at_a_time()
 def build_library(source: Path) -> Path:
     """Builds a CUDA source that needs no torch into a library for ctypes; returns its path."""
     copy = FOLDER / source.name

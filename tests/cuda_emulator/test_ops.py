@@ -9,24 +9,35 @@ import pytest
 from tests.conftest import EMULATED_CUDA
 from tests.cuda_emulator import build
 
+# Tests of ops, by the CUDA source that they run.
+TESTS = {
+    "voxel_iou": ["tests/ops/test_voxel_iou.py"],
+    "mise": ["tests/ops/test_mise_native.py"],
+    "marching_cubes": [
+        "tests/ops/test_marching_cubes_native.py",
+        "tests/ops/test_devices_agree.py",
+    ],
+    "query_occupancy": ["tests/ops/test_query_occupancy_cuda.py"],
+    "inside_mesh": ["tests/ops/test_inside_mesh.py"],
+    "winding_number": ["tests/ops/test_inside_mesh.py"],
+}
 # Of test_inside_mesh: what runs a kernel, but for the tests that take minutes on an emulator.
 KERNEL_TESTS = "(native or kernel or opcheck or themselves)"
 SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000)"
+SELECTION = f"not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS})"
 
-# Tests of ops, by the CUDA source that they run, and which of them (-k).
-TESTS = {
-    "voxel_iou": ("tests/ops/test_voxel_iou.py", ""),
-    "mise": ("tests/ops/test_mise_native.py", ""),
-    "marching_cubes": (
-        "tests/ops/test_marching_cubes_native.py tests/ops/test_devices_agree.py",
-        "",
-    ),
-    "query_occupancy": ("tests/ops/test_query_occupancy_cuda.py", ""),
-    "inside_mesh": (
-        "tests/ops/test_inside_mesh.py",
-        f"{KERNEL_TESTS} and not {SLOW_TESTS} and not winding",
-    ),
-    "winding_number": ("tests/ops/test_inside_mesh.py", f"{KERNEL_TESTS} and winding"),
+# A small one of each source, and of each kernel of query_occupancy.
+SMALL_TESTS = {
+    "voxel_iou": ["test_literal_cases", "test_addresses_that_are_not_aligned[2-cpu-native]"],
+    "mise": ["test_equals_the_reference_on_random_signs_in_batches[8]"],
+    "marching_cubes": ["test_watertight_on_random_signs[1]"],
+    "query_occupancy": [
+        "test_logits_are_those_of_float64[1-fp32-128-cpu]",
+        "test_logits_are_those_of_float64[2-fp16-128-cpu]",
+        "test_logits_are_those_of_float64[3-fp16-256-cpu]",
+    ],
+    "inside_mesh": ["test_faces_given_twice_cancel_and_nested_shells_alternate[native-cpu]"],
+    "winding_number": ["test_winding_numbers_of_closed_meshes_are_whole[dtype0-native-cpu]"],
 }
 
 pytestmark = [
@@ -35,16 +46,13 @@ pytestmark = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("source", TESTS)
-def test_ops_on_emulated_cuda(source):
-    assert (build.ROOT / f"csrc/cuda/{source}.cu").exists()
-    files, selection = TESTS[source]
+def run_emulated(*arguments: str) -> None:
+    """Runs tests in one process, whose memory is checked; they must pass."""
     environment = os.environ | build.with_address_sanitizer()
     environment |= {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=sys"]
-        + [*files.split(), "-k", selection],
+        + list(arguments),
         cwd=build.ROOT,
         env=environment | {"PYTHONPATH": str(build.ROOT)},
         capture_output=True,
@@ -52,3 +60,22 @@ def test_ops_on_emulated_cuda(source):
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
     assert " passed" in done.stdout
+
+
+def test_every_source_has_tests():
+    sources = {path.stem for path in (build.ROOT / "csrc/cuda").glob("*.cu")}
+    own = {source for source in sources if not source.startswith("query_occupancy_")}
+    assert own == TESTS.keys() == SMALL_TESTS.keys()
+
+
+def test_a_small_test_of_each_source_on_emulated_cuda():
+    small = [
+        f"{TESTS[source][0]}::{name}" for source, names in SMALL_TESTS.items() for name in names
+    ]
+    run_emulated(*small)
+
+
+@pytest.mark.slow
+def test_ops_on_emulated_cuda():
+    files = dict.fromkeys(file for files in TESTS.values() for file in files)
+    run_emulated(*files, "-k", SELECTION)

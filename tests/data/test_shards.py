@@ -167,7 +167,9 @@ def read_all(dataset: ShapeDataset, workers: int, start: str | None = None) -> l
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize(("workers", "start"), [(2, "fork"), (1, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "start"), [(2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)]
+)
 def test_workers_read_the_same(tiny_dataset, workers, start):
     dataset = ShapeDataset(
         tiny_dataset, "train", image_size=16, target=PointTarget(64), num_views=2, train=True

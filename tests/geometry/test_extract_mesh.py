@@ -1,7 +1,6 @@
 """extract_mesh(): what a user gets, against shapes whose size is known."""
 
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from occvae.geometry.extract_mesh import extract_mesh
 from occvae.system import memory
 from tests.fields import gyroid, sphere, thin_chair, torus
+from tests.fresh_process import run_fresh
 
 
 def test_a_sphere():
@@ -137,4 +137,4 @@ def test_progress_and_interruption_pass_through():
 def test_import_needs_neither_trimesh_nor_pymcubes():
     without = "import sys; sys.modules.update(trimesh=None, mcubes=None)"
     code = f"{without}; import occvae.geometry.extract_mesh"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_fresh(code)

@@ -1,8 +1,5 @@
 """Any torchvision ResNet and any timm model become encoders; weights come from files."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 
 from occvae.errors import UserError
 from occvae.models.encoders import IMAGENET_MEAN, ImageEncoder, resnet_encoder, timm_encoder
+from tests.fresh_process import run_fresh
 
 VIT = "vit_tiny_patch16_224"
 OPTIONS = {"depth": 1, "embed_dim": 24, "num_heads": 2, "patch_size": 8}
@@ -166,16 +164,15 @@ def test_weights_of_another_architecture_are_refused(vit_state, resnet_state, tm
 def test_pretrained_timm_weights_offline(tmp_path):
     # In a process of its own: the hub's client reads its settings once.
     code = (
+        "import warnings\n"
+        "warnings.simplefilter('ignore')\n"
         "from occvae.models.encoders import timm_encoder\n"
         "from occvae.errors import UserError\n"
         f"try: timm_encoder({VIT!r}, 16, 32, True, None, {{}})\n"
         "except UserError as error: print(error)\n"
     )
     settings = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | settings, capture_output=True, text=True
-    )
-    [line] = result.stdout.splitlines()
+    [line] = run_fresh(code, **settings).splitlines()
     assert line.startswith(f"pretrained weights of {VIT} cannot be had (")
     assert "pass a local file with encoder_weights=PATH" in line
 

@@ -131,11 +131,18 @@ GALLERY = [
 ]
 
 
-def each_exhibit(up_to: int = 128):
-    """Decorates a test to run for each exhibit of at most that resolution; its ids count them."""
+def each_exhibit(up_to: int = 128, slow_above: int = 64):
+    """Decorates a test to run for each exhibit of at most that resolution; its ids count them.
+
+    Those of resolutions above `slow_above` are marked slow.
+    """
     chosen = [exhibit for exhibit in GALLERY if exhibit.resolution <= up_to]
     ids = [
         f"{i} of {len(chosen)}, {exhibit.name}, {exhibit.coarse_resolution} to {exhibit.resolution}"
         for i, exhibit in enumerate(chosen, 1)
     ]
-    return pytest.mark.parametrize("exhibit", chosen, ids=ids)
+    parameters = [
+        pytest.param(exhibit, id=name, marks=[pytest.mark.slow] * (exhibit.resolution > slow_above))
+        for exhibit, name in zip(chosen, ids, strict=True)
+    ]
+    return pytest.mark.parametrize("exhibit", parameters)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from random import Random
 
+import numpy as np
+
 Point = tuple[int, int, int]
 Evaluate = Callable[[list[Point]], list[float]]
 
@@ -29,30 +31,26 @@ class VoxelList:
         self.resolution = resolution
         self.coarse_resolution = coarse_resolution
         self.size = resolution // coarse_resolution
+        cells = np.arange(resolution) // self.size
+        x, y, z = np.meshgrid(cells, cells, cells, indexing="ij")
+        # The index of the leaf that contains each finest cell, by the cell's lower corner.
+        self.leaf_of = (x * coarse_resolution + y) * coarse_resolution + z
         origins = product(range(0, resolution, self.size), repeat=3)
         self.voxels = [Voxel(origin, self.size) for origin in origins]
 
-    def leaf_of(self, cell: Point) -> int:
-        """Index of the leaf that contains the finest cell whose lower corner is `cell`."""
-        x, y, z = (coordinate // self.size for coordinate in cell)
-        index = (x * self.coarse_resolution + y) * self.coarse_resolution + z
-        while (children := self.voxels[index].children) is not None:
-            half = self.voxels[index].size // 2
-            a, b, c = (
-                (coordinate - start) // half
-                for coordinate, start in zip(cell, self.voxels[index].origin, strict=True)
-            )
-            index = children[4 * a + 2 * b + c]
-        return index
-
     def leaves_around(self, point: Point) -> set[int]:
         """The leaves whose closed cube contains a lattice point: those of its 8 finest cells."""
-        leaves = set()
+        x, y, z = (slice(max(coordinate - 1, 0), coordinate + 1) for coordinate in point)
+        return set(self.leaf_of[x, y, z].flat)
+
+    def leaves_around_all(self, points: np.ndarray) -> np.ndarray:
+        """Which leaves have any of the lattice points (N, 3) in their closed cube, by index."""
+        found = np.zeros(len(self.voxels), bool)
         for offset in product((-1, 0), repeat=3):
-            cell = tuple(p + o for p, o in zip(point, offset, strict=True))
-            if all(0 <= coordinate < self.resolution for coordinate in cell):
-                leaves.add(self.leaf_of(cell))
-        return leaves
+            cells = points + offset
+            inside = ((cells >= 0) & (cells < self.resolution)).all(1)
+            found[self.leaf_of[tuple(cells[inside].T)]] = True
+        return found
 
     def closed_cube(self, index: int) -> Iterator[Point]:
         """All points of the finest lattice in a voxel, its faces included."""
@@ -66,8 +64,10 @@ class VoxelList:
         x, y, z = voxel.origin
         voxel.children = []
         for a, b, c in product((0, half), repeat=3):
+            corner = (x + a, y + b, z + c)
+            self.leaf_of[tuple(slice(start, start + half) for start in corner)] = len(self.voxels)
             voxel.children.append(len(self.voxels))
-            self.voxels.append(Voxel((x + a, y + b, z + c), half))
+            self.voxels.append(Voxel(corner, half))
         steps = (0, half, voxel.size)
         return [(x + a, y + b, z + c) for a, b, c in product(steps, repeat=3)]
 
@@ -83,14 +83,10 @@ def voxel_list_mise(
     while unknown:
         values.update(zip(unknown, evaluate(unknown), strict=True))
         rounds.append(len(unknown))
-        above, below = set(), set()
-        for point, value in values.items():
-            leaves = tree.leaves_around(point)
-            if value >= level:
-                above |= leaves
-            if value <= level:
-                below |= leaves
-        active = [leaf for leaf in sorted(above & below) if tree.voxels[leaf].size > 1]
+        points, numbers = np.array(list(values)), np.array(list(values.values()))
+        above = tree.leaves_around_all(points[numbers >= level])
+        below = tree.leaves_around_all(points[numbers <= level])
+        active = [leaf for leaf in np.flatnonzero(above & below) if tree.voxels[leaf].size > 1]
         added = {point for leaf in active for point in tree.split(leaf)}
         unknown = sorted(added - values.keys())
     return values, rounds

@@ -1,9 +1,5 @@
 """The package with its kernels, without them, and with kernels that do not fit."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -11,20 +7,14 @@ from occvae.cli import info
 from occvae.ops import _extension
 from occvae.ops.voxel_iou import voxel_iou_counts
 from tests.conftest import DEVICES, needs_kernels
+from tests.fresh_process import run_fresh
 
 OP = voxel_iou_counts.__name__  # the op of that name exists once its module is imported
 
 
 def run_without_kernels(code: str) -> str:
     """Output of a Python process in which neither kernel module is loaded."""
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", code],
-        env=os.environ | {"OCCVAE_DISABLE_EXT": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    return run_fresh(code, OCCVAE_DISABLE_EXT="1")
 
 
 def test_ops_run_without_kernels_and_warn_once():

@@ -58,7 +58,7 @@ def test_a_batch_of_the_gallery(backend):
         assert known(grid, shape).keys() == oracle(exhibit)[0].keys()
 
 
-@each_exhibit(up_to=40)  # one leaf at a time takes long
+@each_exhibit(up_to=40, slow_above=16)  # one leaf at a time takes long
 def test_the_order_of_splitting_does_not_matter(exhibit):
     field = lattice_field(exhibit.field, exhibit.resolution)
     sizes = (exhibit.resolution, exhibit.coarse_resolution)

@@ -1,23 +1,23 @@
 """What an extraction takes against what it says that it needs, and the refusals."""
 
 import json
-import os
-import subprocess
-import sys
+from functools import cache
 
 import pytest
 import torch
 
-from timing import ROOT, growth_at_peak
+from timing import growth_at_peak
 from occvae.geometry.extract_mesh import extract_mesh
 from occvae.ops import marching_cubes as marching_cubes_module
 from occvae.ops import vertex_refinement
 from occvae.ops.caps import count_cap_points
 from occvae.ops.marching_cubes import check_memory, count_bricks, marching_cubes
 from occvae.ops.mise import mise
+from occvae.ops.sparse_grid import SparseGrid
 from occvae.system import memory
 from tests.conftest import BACKENDS, needs_kernels
 from tests.fields import gyroid, sphere, torus
+from tests.fresh_process import run_fresh
 
 _SLACK = 8 * 2**20  # of the allocator, and of what libraries load when they are first used
 
@@ -55,20 +55,15 @@ DENSE_CASES = [(name, resolution) for name in list(FIELDS)[:3] for resolution in
 CASES = [*DENSE_CASES, ("specks", 1024)]
 
 
+@cache
+def grid_of(name: str, resolution: int) -> SparseGrid:
+    return mise(FIELDS[name], resolution=resolution)
+
+
 def in_a_process(call: str) -> object:
     """What a function below returns in a fresh process; others find room that tests left them."""
-    code = (
-        f"import json; from tests.system import test_memory; print(json.dumps(test_memory.{call}))"
-    )
-    path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    code = f"import json; from {__name__} import *; print(json.dumps({call}))"
+    return json.loads(run_fresh(code).splitlines()[-1])
 
 
 def growths_of_marching_cubes(backend: str) -> list[int | None]:
@@ -111,7 +106,7 @@ def test_marching_cubes_takes_what_it_says(growths, number, monkeypatch):
     if growth is None:
         pytest.skip("only Linux tells the peak")
     name, resolution = CASES[number]
-    needed = estimate(monkeypatch, mise(FIELDS[name], resolution=resolution), backend)
+    needed = estimate(monkeypatch, grid_of(name, resolution), backend)
     assert growth <= needed + _SLACK
     assert needed <= 5 * growth + _SLACK  # nor does it refuse what fits easily
 
@@ -121,7 +116,7 @@ def test_refinement_takes_what_it_says(name, backend, monkeypatch):
     growth, vertices = in_a_process(f"growth_of_refinement({name!r}, {backend!r})")
     if growth is None:
         pytest.skip("only Linux tells the peak")
-    needed = estimate(monkeypatch, mise(FIELDS[name], resolution=256), backend, vertices)
+    needed = estimate(monkeypatch, grid_of(name, 256), backend, vertices)
     assert growth <= needed + _SLACK
 
 

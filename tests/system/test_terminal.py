@@ -1,5 +1,6 @@
 """What commands print is one line of text, whatever names and files say."""
 
+import io
 import os
 import subprocess
 import sys
@@ -40,12 +41,16 @@ def test_one_line(text, printed):
     assert one_line(text) == printed
 
 
-def occvae(*arguments: str | Path, encoding: str = "utf-8:strict") -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "occvae", *map(str, arguments)],
-        capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-    )
+def run(monkeypatch, *arguments: str | Path, encoding: str) -> tuple[int, bytes, bytes]:
+    """Status and output of the command, with streams as a process has them."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+    with monkeypatch.context() as patch:
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        status = main([str(argument) for argument in arguments])
+    for stream in streams.values():
+        stream.flush()
+    return status, *(stream.buffer.getvalue() for stream in streams.values())
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +60,40 @@ def model(tmp_path_factory) -> Path:
     return folder
 
 
-def test_images_whose_names_are_no_text(model, tmp_path):
+@pytest.fixture
+def arguments(model, tmp_path) -> list[str | Path]:
+    """Of a reconstruction of an image whose name is no text, into the folder `out`."""
     image = tmp_path / f"{NO_TEXT}.png"
     photograph(ellipse(90, (0.5, 0.5), (0.2, 0.2))).save(image)
     common = ["--model", model, "--resolution", 32, "-o", tmp_path / "out"]
-    finished = occvae("reconstruct", image, *common)
+    return ["reconstruct", image, *common]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_images_whose_names_are_no_text(arguments, tmp_path, monkeypatch, encoding):
+    status, out, err = run(monkeypatch, *arguments, encoding=encoding)
+    assert (status, err) == (0, b"")
+    assert rb"a\udcffb.png -> " in out
+    assert (tmp_path / "out" / f"{NO_TEXT}.glb").is_file()
+
+
+def test_names_that_a_terminal_cannot_write(arguments, tmp_path, monkeypatch):
+    command, *rest = arguments
+    status, _, err = run(monkeypatch, command, tmp_path / "ä.png", *rest, encoding="ascii")
+    assert status == 2
+    assert rb"\xe4.png: no such file" in err.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_names_that_are_no_text_given_to_a_process(arguments, tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-m", "occvae", *map(str, arguments)],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+    )
     assert (finished.returncode, finished.stderr) == (0, b"")
     assert rb"a\udcffb.png -> " in finished.stdout
     assert (tmp_path / "out" / f"{NO_TEXT}.glb").is_file()
-    finished = occvae("reconstruct", image, tmp_path / "ä.png", *common, encoding="ascii")
-    assert finished.returncode == 2
-    assert rb"\xe4.png: no such file" in finished.stderr.splitlines()[0]
 
 
 def test_meshes_and_reports_whose_names_are_no_text(tmp_path):

@@ -68,7 +68,7 @@ def test_stages_follow_from_the_resolution(arch):
 
 
 @pytest.mark.parametrize("arch", FAMILY)
-@pytest.mark.parametrize("resolution", [32, 64])
+@pytest.mark.parametrize("resolution", [32, pytest.param(64, marks=pytest.mark.slow)])
 def test_any_number_of_views_to_volumes(arch, resolution):
     model = tiny_voxel_model(arch, resolution=resolution).eval()
     for views in (1, 3):
