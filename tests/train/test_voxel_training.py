@@ -92,7 +92,6 @@ def test_transparent_images_are_laid_on_the_gray_of_the_model(tiny_voxel_dataset
         assert (trainer._dataset(split, 8, 1)[0]["images"] == 240).all()
 
 
-@pytest.mark.slow
 def test_two_stages(tiny_voxel_dataset, tmp_path):
     """The second starts from the first, keeps what is frozen, and trains the merger."""
     first, second = tmp_path / "first", tmp_path / "second"
