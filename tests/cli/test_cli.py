@@ -70,6 +70,7 @@ def test_info(capsys):
     assert {"occvae", "torch", "timm", "h5py", "gpu"} <= {line.split()[0] for line in lines}
 
 
+@pytest.mark.slow
 def test_as_a_process(here):
     for arguments, status in ((["info"], 0), (["data", "verify", "nowhere"], 2)):
         result = subprocess.run(

@@ -48,8 +48,15 @@ def assert_same_logits(model, state: dict, inputs) -> None:
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["current", "legacy"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("prefix", "legacy"),
+    [
+        ("", False),
+        ("module.", True),
+        pytest.param("", True, marks=pytest.mark.slow),
+        pytest.param("module.", False, marks=pytest.mark.slow),
+    ],
+)
 def test_published_model(tmp_path, capsys, inputs, legacy, prefix):
     state = onet_state(legacy)
     source = save(tmp_path / "onet.pt", state, prefix)

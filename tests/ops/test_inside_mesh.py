@@ -119,7 +119,7 @@ def test_points_on_and_below_vertices_edges_and_faces(device, backend, dtype):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-44, pytest.param(1e-30, marks=pytest.mark.slow), 1.0, 1e30])
 def test_scales_of_float32(device, backend, scale):
     mesh, points = torus(8, 6), torch.cat([uniform(40), torus(8, 6)[0][::3]])
     vertices = (mesh[0] * scale).float()
@@ -128,7 +128,10 @@ def test_scales_of_float32(device, backend, scale):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("scale", [1e-85, 1e-40, 1e40, 1e88])
+@pytest.mark.parametrize(
+    "scale",
+    [1e-85, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (1e-40, 1e40)), 1e88],
+)
 def test_scales_of_float64(device, backend, scale):
     mesh, points = torus(8, 6), torch.cat([uniform(40), torus(8, 6)[0][::3]])
     vertices = mesh[0] * scale

@@ -140,7 +140,11 @@ def smooth(seed: int) -> Field:
     return waves(seed, frequency=4.0 + seed % 4, size=0.5 + 0.1 * seed)
 
 
-@pytest.mark.parametrize("seed", range(20), ids=lambda seed: f"{seed + 1} of 20")
+@pytest.mark.parametrize(
+    "seed",
+    [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 20))],
+    ids=lambda seed: f"{seed + 1} of 20",
+)
 def test_the_euler_characteristic_of_random_smooth_fields(seed, backend):
     """The boundary of a solid has twice its Euler characteristic."""
     expected = 2 * euler_of_solid(dense_signs(smooth(seed), 64))

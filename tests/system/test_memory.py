@@ -153,7 +153,10 @@ def test_a_surface_without_caps_is_not_refused_for_those_it_might_have(monkeypat
     marching_cubes(grid, backend="native")
 
 
-@pytest.mark.parametrize(("resolution", "coarse_resolution"), [(96, 24), (100, 25), (512, 16)])
+@pytest.mark.parametrize(
+    ("resolution", "coarse_resolution"),
+    [(96, 24), (100, 25), pytest.param(512, 16, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("field", [specks, torus(), sphere()])
 def test_bricks_are_counted(field, resolution, coarse_resolution):
     """Point (x, y, z) is in the brick that begins at 8 floor((x + 1) / 8) - 1 and so on."""

@@ -151,6 +151,7 @@ def test_a_full_disk(tiny_dataset, small_disk, tmp_path):
     assert rank.status() == 0, rank.text()
 
 
+@pytest.mark.slow
 def test_ranks_that_do_not_meet(tiny_dataset, tmp_path):
     arguments = ["--data", tiny_dataset, "--timeout", "0.2", *FRESH]
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -286,6 +287,7 @@ def take_time_over_checkpoints() -> None:
     trainer.save_checkpoint = save_slowly
 
 
+@pytest.mark.slow
 def test_a_first_rank_that_is_slow_is_waited_for(tiny_dataset, tmp_path):
     short = ["--timeout", "3", "optim.steps=1"]
     arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, *short]

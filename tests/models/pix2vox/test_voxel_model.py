@@ -45,7 +45,9 @@ def test_a_missing_view_is_as_if_it_had_never_been(arch):
     assert model(images, mask).refined.isfinite().all()
 
 
-@pytest.mark.parametrize("arch", ["pix2vox-a", "pix2voxpp-f", "pix2vox-vae"])
+@pytest.mark.parametrize(
+    "arch", ["pix2vox-a", pytest.param("pix2voxpp-f", marks=pytest.mark.slow), "pix2vox-vae"]
+)
 def test_up_to_24_views_in_any_order(arch):
     model = tiny_voxel_model(arch, image_size=32 if arch == "pix2voxpp-f" else 64)
     images = torch.rand(1, 24, 3, 32, 32)
