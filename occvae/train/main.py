@@ -1,12 +1,13 @@
 """`launchers/train.py`: from a command line to a finished run, on every rank alike."""
 
 import argparse
+import atexit
 import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -15,8 +16,8 @@ from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
 from occvae.models.presets import list_presets
 from occvae.models.registry import list_models, model_options
-from occvae.system import terminal as console
 from occvae.system.atomic_write import write_whole_text
+from occvae.system.terminal import one_line
 from occvae.train import parallel
 from occvae.train.checkpoint import (
     TRAIN_CONFIG,
@@ -68,10 +69,14 @@ def main(arguments: list[str] | None = None) -> int:
         status = _fail(failure)
     if dist.is_initialized():
         # Left without the others: gloo would abort while python cleans up.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        _exit_at_once(status)
     return status
+
+
+def _exit_at_once(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _join_and_train(options: argparse.Namespace) -> int:
@@ -84,7 +89,13 @@ def _join_and_train(options: argparse.Namespace) -> int:
     except UserError as error:  # every rank fails alike
         raise error if os.environ["RANK"] == "0" else ReportedByPeer("see rank 0") from None
     with parallel.distributed(options.timeout) as device:
-        return _train(options, device)
+        status = _train(options, device)
+    if os.environ["WORLD_SIZE"] != "1":
+        # Threads of torch may abort while python cleans up, and the launcher would report that the
+        # run has failed.
+        atexit._run_exitfuncs()
+        _exit_at_once(status)
+    return status
 
 
 def _fail(error: Exception) -> int:
@@ -95,7 +106,7 @@ def _fail(error: Exception) -> int:
         where = ""
         if rank != "0" or (size != "1" and isinstance(error, MachineFailure)):
             where = f"{place(rank)}: "
-        print(f"error: {where}{console.one_line(last_line(error))}", file=sys.stderr, flush=True)
+        print(f"error: {where}{one_line(last_line(error))}", file=sys.stderr, flush=True)
     return exit_status(error)
 
 
