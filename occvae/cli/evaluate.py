@@ -123,7 +123,7 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
             raise UserError(f"{file}: cannot be {first} and {kind}; change --json or --html")
         check_writable(file)
     if options.html is not None and files["the page"].suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--html {options.html}: is a page; end in .html")
+        raise UserError(f"--html {options.html}: expected a file ending in .html")
     return path
 
 

@@ -81,7 +81,7 @@ def build_default(destination: str | Path) -> Manifest:
 def shards_to_try_again(source: Source, manifest: Manifest) -> list[str]:
     """Files without which a build would try shapes again that it has skipped.
 
-    None of sources that are their files' content: with mended files, those are another dataset.
+    Empty for sources identified by file content, because a repaired file makes a different dataset.
     """
     if manifest.splits == OWN_SPLITS:
         return []

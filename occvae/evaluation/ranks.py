@@ -87,7 +87,7 @@ def gather(value: _Result) -> list[_Result]:
 def map_over_ranks(
     numbers: Sequence[int], function: Callable[[int], _Result], label: str
 ) -> list[_Result]:
-    """What the function returns for each number; each rank calls it for every so manieth.
+    """Maps `function` over `numbers`, striped across ranks. Every rank gets all results.
 
     Args:
         label: of the progress bar.

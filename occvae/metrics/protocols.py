@@ -221,7 +221,7 @@ def what3d_f_score(
         raise ValueError(
             f"grids must be of one size, got {np.shape(predicted)} and {np.shape(truth)}"
         )
-    # Of one seed would draw the same points wherever the surfaces begin alike.
+    # One shared seed would draw identical points wherever both surfaces start alike.
     seeds = np.random.SeedSequence(seed).spawn(2)
     prediction, target = (
         _grid_surface(grid, own) for grid, own in zip((predicted, truth), seeds, strict=True)

@@ -1,5 +1,4 @@
-"""What goes to a terminal, whatever is in it: names of files need be no text, and text from files
-may hold commands of terminals."""
+"""Makes text safe to print. File names may be undecodable and contents may hold escape codes."""
 
 import sys
 import unicodedata

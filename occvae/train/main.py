@@ -1,7 +1,6 @@
 """`launchers/train.py`: from a command line to a finished run, on every rank alike."""
 
 import argparse
-import atexit
 import dataclasses
 import json
 import os
@@ -44,7 +43,7 @@ from occvae.train.run_lock import lock_run
 if TYPE_CHECKING:
     from occvae.train.trainer import Trainer
 
-# Of a rank, whose own batch norm statistics would be poor.
+# Below this batch per rank, unsynchronized batch norm is unreliable.
 _FEW_SAMPLES = 16
 
 
@@ -93,7 +92,6 @@ def _join_and_train(options: argparse.Namespace) -> int:
     if os.environ["WORLD_SIZE"] != "1":
         # Threads of torch may abort while python cleans up, and the launcher would report that the
         # run has failed.
-        atexit._run_exitfuncs()
         _exit_at_once(status)
     return status
 

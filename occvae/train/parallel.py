@@ -217,7 +217,7 @@ def _heartbeat() -> Iterator[None]:
 
 
 def _wait_for_first_rank() -> None:
-    """A rank in a collective is deaf to signals; this one comes up with every heartbeat."""
+    """A rank blocked in a collective cannot handle signals, so it returns on each heartbeat."""
     done = torch.zeros(1)
     while not done:
         dist.broadcast(done, 0, _Waiting.first_rank)

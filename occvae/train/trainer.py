@@ -35,7 +35,8 @@ from occvae.train.zero_state import moment_names
 
 # Before the names of weights in a checkpoint.
 _MODEL = "model."
-# What ranks agree on besides the numbers of signals, the exit status added; the gravest wins.
+# Ranks agree on the largest code. Failure codes, to which the exit status is added, rank above
+# signal numbers.
 _FAILED, _NOT_FINITE = 1000, 1010
 
 

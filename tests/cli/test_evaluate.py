@@ -70,7 +70,10 @@ def test_every_number_is_in_both_files(arguments, tmp_path):
         (["--json", "{folder}"], "{folder}: is a folder"),
         (["--json", "{folder}/file/report.json"], "{folder}/file/report.json: cannot be written"),
         (["--html", "{folder}"], "{folder}: is a folder"),
-        (["--html", "{folder}/page.pdf"], "--html {folder}/page.pdf: is a page; end in .html"),
+        (
+            ["--html", "{folder}/page.pdf"],
+            "--html {folder}/page.pdf: expected a file ending in .html",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_is_evaluated(

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,3 +154,18 @@ def test_omp_num_threads_decides(process_group):
     os.environ["OMP_NUM_THREADS"] = "3"
     share_cores(busy=1)
     assert torch.get_num_threads() == 3
+
+
+def test_systems_without_affinity_masks_or_proc(monkeypatch):
+    """All cores are used then, none counts as busy, and OMP_NUM_THREADS is the user's."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == frozenset(range(os.cpu_count()))
+
+    def no_such_file(*_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", no_such_file)
+    monkeypatch.setattr(Path, "read_bytes", no_such_file)
+    assert busy_cores(usable_cores()) == 0.0
+    os.environ.update(OMP_NUM_THREADS="1", TORCHELASTIC_RUN_ID="none")
+    assert chosen_threads() == 1

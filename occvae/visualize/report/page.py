@@ -40,7 +40,7 @@ def write_report(path: str | Path, evaluation: dict[str, Any], cases: list[Case]
         f"{shown}{_shapes_section(rows)}</main>"
     )
     page = document(title, body, viewer=viewer.scripts())
-    # Names of files need be no text.
+    # File names may be undecodable.
     write_whole_text(Path(path), page)
 
 

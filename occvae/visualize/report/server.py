@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 500, f"not to be shown: {type(error).__name__}: {error}\n"
 
     def _answer(self, status: int, text: str) -> None:
-        body = text.encode(errors="backslashreplace")  # names of files need be no text
+        body = text.encode(errors="backslashreplace")  # file names may be undecodable
         self.send_response(status)
         for name, value in _HEADERS.items():
             self.send_header(
