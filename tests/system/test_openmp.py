@@ -46,10 +46,14 @@ def test_the_value_of_the_user_wins(own):
 @pytest.mark.parametrize(
     "command",
     [
-        "from occvae.cli.main import main; main(['info'])",
-        "sys.argv = ['train.py', '--help']; runpy.run_path(sys.argv[0], run_name='__main__')",
+        pytest.param(
+            "from occvae.cli.main import main; main(['info'])", id="occvae", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "sys.argv = ['train.py', '--help']; runpy.run_path(sys.argv[0], run_name='__main__')",
+            id="launcher",
+        ),
     ],
-    ids=["occvae", "launcher"],
 )
 def test_torch_is_loaded_after_spinning_is_limited(command, request):
     watch = (
