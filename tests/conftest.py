@@ -1,5 +1,6 @@
 """Devices and shared data. CUDA variants are skipped by name without a GPU, never silently."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(without)]
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector need not look at modules and tests again during each test."""
+    gc.collect()
+    gc.freeze()
 
 
 def _runs_no_emulated_kernel(item: pytest.Item) -> bool:

@@ -82,13 +82,7 @@ def test_places_are_those_of_our_models(arch):
 
 
 # Pix2Vox-A, the largest, has no part that the others do not have.
-@pytest.mark.parametrize(
-    "arch",
-    [
-        pytest.param(arch, marks=[pytest.mark.slow] * (arch == "pix2voxpp-a"))
-        for arch in ARCHITECTURES[1:]
-    ],
-)
+@pytest.mark.parametrize("arch", ARCHITECTURES[1:])
 def test_published_models(arch, images):
     states = pix2vox_states(arch)
     model, origin = pix2vox.convert(checkpoint(states))
