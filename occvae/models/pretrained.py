@@ -12,6 +12,8 @@ from occvae.system.atomic_write import write_whole, write_whole_text
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # Where a training run keeps its exports, in the order they are looked for.
 RUN_EXPORTS = ("best", "last")
+# Options of exports up to f105938 and their names today.
+_RENAMED = {"backdrop": "background_gray", "normalisation": "normalization"}
 
 
 def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
@@ -51,10 +53,11 @@ def from_pretrained(path: str | Path) -> Model:
     try:
         config = json.loads((folder / CONFIG).read_text())
         arch = config["arch"]
-        model = create_model(arch, **config["options"])
+        options = {_RENAMED.get(name, name): value for name, value in config["options"].items()}
+        model = create_model(arch, **options)
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / CONFIG}: not a model description ({error!r})") from None
     _load_state(model, arch, folder)
     return model.eval()

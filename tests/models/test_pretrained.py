@@ -9,7 +9,7 @@ import torch
 from occvae.errors import UserError
 from occvae.models import from_pretrained, save_pretrained
 from occvae.models.pretrained import CONFIG, WEIGHTS, find_export
-from tests.fakes import tiny_model
+from tests.fakes import tiny_model, tiny_voxel_model
 
 
 @pytest.fixture
@@ -86,6 +86,18 @@ def test_broken_configs(export, content, message):
     with pytest.raises(UserError, match=message) as caught:
         from_pretrained(export)
     assert "\n" not in str(caught.value)
+
+
+def test_options_of_earlier_exports_have_other_names(tmp_path):
+    model = tiny_voxel_model(background_gray=240, normalization="symmetric")
+    save_pretrained(model, tmp_path)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    options = config["options"]
+    options["backdrop"] = options.pop("background_gray")
+    options["normalisation"] = options.pop("normalization")
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    loaded = from_pretrained(tmp_path)
+    assert (loaded.options, loaded.background_gray) == (model.options, 240)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -10])
