@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where each public name is defined.
+# Where each public name is imported from. Importing occvae.models registers the architectures.
 _HOMES = {
     "PackedDecoder": "occvae.ops.query_occupancy",
     "ProgressBar": "occvae.geometry.extract_mesh",

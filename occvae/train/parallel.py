@@ -78,17 +78,13 @@ def distributed(timeout: float) -> Iterator[torch.device]:
 
 
 def _choose_threads() -> None:
-    """Threads for this rank's share of the cores that other work leaves free.
+    """Collective: gives this rank its share of the cores that other work leaves free.
 
-    A thread on a core that it shares with other work would keep the others waiting in every
-    parallel region: a training then makes a sixth of its steps, where one thread makes half.
+    A thread that shares its core with other work keeps the others waiting in every parallel region.
     """
-    if chosen_threads() is not None:
-        share_cores(_Waiting.first_rank)
-        return
-    dist.barrier(_Waiting.first_rank)  # from here on no rank works
+    dist.barrier(_Waiting.first_rank)  # no rank works while the others measure
     cores = usable_cores()
-    busy = busy_cores(cores)
+    busy = 0.0 if chosen_threads() else busy_cores(cores)
     share_cores(_Waiting.first_rank, round(busy))
     if rank() == 0 and round(busy):
         print(
