@@ -1,4 +1,4 @@
-"""`occvae --help` answers at once: commands import what they need when they run."""
+"""`occvae --help` is fast, because a command imports what it needs only when it runs."""
 
 import ast
 import sys
@@ -13,7 +13,7 @@ LIGHT_ROOMS = {"cli", "errors", "system"}
 
 
 def top_imports(file: Path) -> set[str]:
-    """Dotted names of the modules that a file imports outside of functions."""
+    """Dotted names of the modules that a file imports outside functions."""
     names = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ImportFrom):

@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (UserError, OSError) as error:  # a file that has changed or gone since
             return 500, f"{error}\n"
         except Exception as error:  # a file that says what no run of ours writes
-            return 500, f"not to be shown: {type(error).__name__}: {error}\n"
+            return 500, f"cannot show this page: {type(error).__name__}: {error}\n"
 
     def _answer(self, status: int, text: str) -> None:
         body = text.encode(errors="backslashreplace")  # file names may be undecodable
