@@ -136,7 +136,7 @@ def test_requests_to_other_host_names_are_rejected(serve, run_folder):
     port = serve(run_folder)
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "0.0.0.0"):
         status, _, text = get(port, host=host)
-        assert status == 403 and "Only for requests to this machine" in text, host
+        assert status == 403 and "Only requests to localhost" in text, host
     for host in ("localhost", f"localhost:{port}", "LOCALHOST:9", "[::1]:9", "127.0.0.1"):
         assert get(port, host=host)[0] == 200, host
     assert get(port, method="POST")[0] == 501
@@ -201,7 +201,7 @@ def test_wrong_ports_are_errors(run_folder, capsys):
         port = taken.getsockname()[1]
         assert main(["view", "--no-browser", "--port", str(port), str(run_folder)]) == 2
     assert capsys.readouterr().err == (
-        f"error: --port {port}: is in use; choose another, or leave it out\n"
+        f"error: --port {port}: is in use; choose another or leave it out\n"
     )
     with pytest.raises(UserError, match="--port 65536: must be between 0 and 65535"):
         create_server({}, 65536)
