@@ -26,9 +26,7 @@ WATCH = """
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    """A report whose ground truth is a box. Its predictions are spheres, some with errors, and one
-    is empty.
-    """
+    """A report of boxes, predicted as spheres with or without errors. One prediction is empty."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     vertices, faces = sphere()
     kinds = [
