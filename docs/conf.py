@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import occvae  # found through the line above
 
 project = "occvae"
-author = "The occvae developers"
+author = "The occvae authors"
 copyright = f"{date.today().year}, {author}"
 version = release = occvae.__version__
 
