@@ -50,17 +50,21 @@ copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
 
-def prepare_docstring(app, what, name, obj, options, lines):
-    """Changes docstrings before napoleon reads them.
-
-    Napoleon takes what precedes a colon in the first line of an attribute for its type, so that
-    line is left empty. The docstring that dataclasses write themselves repeats the signature.
-    """
-    if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
-    elif what == "class" and lines and lines[0].startswith(f"{obj.__name__}("):
+def remove_signature(app, what, name, obj, options, lines):
+    """Removes the docstring that a dataclass writes itself, because it repeats the signature."""
+    if what == "class" and lines and lines[0].startswith(f"{obj.__name__}("):
         lines.clear()
 
 
+def restore_colon(app, what, name, obj, options, lines):
+    """Puts the text before a colon back in front of an attribute's docstring.
+
+    Napoleon takes it for the attribute's type. Types are in the annotations.
+    """
+    if lines and lines[-1].startswith(":type: "):
+        lines[0] = f"{lines.pop().removeprefix(':type: ')}: {lines[0]}"
+
+
 def setup(app):
-    app.connect("autodoc-process-docstring", prepare_docstring, priority=400)
+    app.connect("autodoc-process-docstring", remove_signature, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", restore_colon, priority=600)  # after napoleon
