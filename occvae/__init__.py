@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from occvae.ops.sparse_grid import SparseGrid as SparseGrid
     from occvae.ops.voxel_iou import voxel_iou as voxel_iou
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each public name is imported from. Importing occvae.models registers the architectures.
 _HOMES = {
