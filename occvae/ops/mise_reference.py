@@ -36,7 +36,7 @@ def refine(
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """Evaluates the least set of lattice points that is closed under the rule of exact MISE.
 
-    Rule (Mescheder et al. 2019, section 3.2, made exact): a leaf cell above the finest level whose
+    Rule (Mescheder et al. 2019, section 3.3, made exact): a leaf cell above the finest level whose
     closed cube holds known points on both sides of `level` is split into 8; points equal to
     `level` are on both sides. Known points are the coarse lattice and the 27 points of every split
     cell. Points on a leaf's faces and edges that a finer neighbor added count as well. Knowing
