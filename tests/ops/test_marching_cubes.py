@@ -201,7 +201,11 @@ def test_points_outside_the_lattice_are_refused(point, backend):
     [
         ({"refine_vertices": -1}, ValueError, "refine_vertices must be at least 0; got -1"),
         ({"refine_vertices": 1.0}, TypeError, "refine_vertices must be an integer; got float"),
-        ({"refine_vertices": 2, "field": None}, ValueError, "refine_vertices=2 needs the field"),
+        (
+            {"refine_vertices": 2, "field": None},
+            ValueError,
+            "refine_vertices=2 needs the field; pass field=...",
+        ),
         ({"refine_vertices": 2, "field": 3}, TypeError, "field must be callable; got int"),
         ({"max_points_per_call": 0}, ValueError, "max_points_per_call must be at least 1; got 0"),
         ({"progress": True}, TypeError, "progress must be callable or None; got bool"),

@@ -266,7 +266,7 @@ def test_bad_fields(returns, error, message):
 
 def test_a_field_must_keep_its_dtype(backend):
     dtypes = iter([torch.float32, torch.float64])
-    with pytest.raises(TypeError, match="torch.float32 before and torch.float64 now"):
+    with pytest.raises(TypeError, match="torch.float32 in the first call and torch.float64 now"):
         mise(
             lambda points, shape: sphere()(points, shape).to(next(dtypes)),
             resolution=16,

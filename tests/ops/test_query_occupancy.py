@@ -280,7 +280,7 @@ def test_decoders_wider_than_any_kernel_of_cuda(monkeypatch, recwarn):
     assert ops._has_width(cuda, 1024, "auto") and ops._has_width(torch.device("cpu"), 9999, "auto")
     assert [ops._has_width(cuda, 1056, "auto") for _ in range(2)] == [False, False]
     assert len(recwarn) == 1 and "at most 1024 channels" in str(recwarn[0].message)
-    with pytest.raises(RuntimeError, match="at most 1024 channels, this decoder's are 1056"):
+    with pytest.raises(RuntimeError, match="at most 1024 channels, this decoder has 1056"):
         ops._has_width(cuda, 1056, "native")
 
 
@@ -390,8 +390,10 @@ def test_errors_say_what_was_expected_and_given(error, message, points):
 SHAPE_ERRORS = [
     ("length", ValueError, r"got \(4, 3\) and \(5,\)", torch.zeros(5, dtype=torch.int64)),
     ("no tensor", TypeError, "shape_index must be a torch.Tensor; got list", [0, 0, 1, 1]),
-    ("floats", TypeError, "shape_index must be of integers; got torch.float32", torch.zeros(4)),
-    ("mask", TypeError, "must be of integers; got torch.bool", torch.zeros(4, dtype=torch.bool)),
+    ("floats", TypeError, "shape_index must have an integer dtype; got torch.float32",
+     torch.zeros(4)),
+    ("mask", TypeError, "must have an integer dtype; got torch.bool",
+     torch.zeros(4, dtype=torch.bool)),
     ("too large", ValueError, r"shape_index must be in \[0, 2\), the packed shapes; got 2",
      torch.tensor([0, 1, 2, 1])),
     ("negative", ValueError, "the packed shapes; got -1", torch.tensor([0, -1, 1, 1])),
