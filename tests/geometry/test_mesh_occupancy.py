@@ -68,7 +68,7 @@ def test_corners_that_rounding_has_parted_are_one():
     solid = occupancy_of_mesh(normalize_mesh(*soup(sphere(4), 1e-7)))
     assert solid.method == "parity" and solid.faces.shape == (2048, 3)
     assert solid.verdict == (
-        "not watertight: 6144 open edges; with corners up to 1e-06 apart made one watertight; "
+        "not watertight: 6144 open edges; after merging corners up to 1e-06 apart watertight; "
         "inside by crossing parity"
     )
     radius = np.linalg.norm(POINTS, axis=1)
@@ -79,7 +79,7 @@ def test_corners_that_rounding_has_parted_are_one():
 def test_what_welding_does_not_close_stays_as_it_is(noise, missing):
     vertices, faces = soup(sphere(3), noise)
     solid = occupancy_of_mesh(normalize_mesh(vertices, faces[missing:]))
-    assert solid.method == "winding" and "made one" not in solid.verdict
+    assert solid.method == "winding" and "merging" not in solid.verdict
     assert len(solid.vertices) == 3 * len(solid.faces)
 
 
@@ -87,7 +87,7 @@ def test_faces_of_random_orientation_are_no_matter_to_parity():
     vertices, faces = sphere(4)
     flip = np.random.default_rng(1).random(len(faces)) < 0.5
     solid = solid_of(vertices, np.where(flip[:, None], faces.flip(1), faces))
-    assert solid.method == "parity" and "overlaps not looked for" in solid.verdict
+    assert solid.method == "parity" and "overlaps not checked" in solid.verdict
     assert np.array_equal(solid.contains(POINTS), solid_of(vertices, faces).contains(POINTS))
 
 
@@ -95,7 +95,7 @@ def test_faces_of_random_orientation_are_no_matter_to_parity():
 def test_overlapping_cubes_are_joined(second):
     solid = solid_of(*join(box(*FIRST), second))
     assert solid.method == "winding" and "overlaps itself" in solid.verdict
-    assert ("1 parts oriented inwards, turned" in solid.verdict) == (
+    assert ("1 parts oriented inwards, flipped" in solid.verdict) == (
         second[1][0, 0] != box()[1][0, 0]
     )
     assert differences(solid, within(FIRST) | within(SECOND)) == 0
@@ -151,7 +151,7 @@ def test_a_box_with_a_face_for_either_side():
     vertices, faces = box([-0.5, -0.5, -0.25], [0.5, 0.5, 0.25])
     both = np.concatenate([faces, faces.flip(1)])
     solid = solid_of(vertices, both)
-    assert solid.method == "parity" and "12 duplicate faces; duplicates left out" in solid.verdict
+    assert solid.method == "parity" and "12 duplicate faces; duplicates ignored" in solid.verdict
     assert differences(solid, within(([-0.5, -0.5, -0.25], [0.5, 0.5, 0.25]))) == 0
 
 
@@ -172,7 +172,7 @@ def test_sheets_become_voxels():
     for twice in (False, True):
         chosen = np.concatenate([faces, faces[:, ::-1]]) if twice else faces
         solid = solid_of(np.concatenate(sheets), chosen)
-        assert solid.method == "voxels" and "% of the surface bounds nothing" in solid.verdict
+        assert solid.method == "voxels" and "% of the surface encloses no volume" in solid.verdict
         x, y, z = POINTS.T
         inside_cube = within(([-0.5] * 3, [0.5] * 3))
         away = np.minimum.reduce([
