@@ -40,7 +40,7 @@ def differences(solid, expected, clear=True):
 
 
 @pytest.mark.parametrize("turn", [False, True], ids=["outwards", "inwards"])
-def test_a_closed_mesh(turn):
+def test_a_closed_mesh_has_its_inside(turn):
     mesh = inverted(sphere(5)) if turn else sphere(5)
     solid = solid_of(*mesh)
     radius = np.linalg.norm(POINTS, axis=1)
@@ -64,7 +64,7 @@ def soup(mesh, noise):
     )
 
 
-def test_corners_that_rounding_has_parted_are_one():
+def test_corners_that_differ_by_rounding_are_merged():
     solid = occupancy_of_mesh(normalize_mesh(*soup(sphere(4), 1e-7)))
     assert solid.method == "parity" and solid.faces.shape == (2048, 3)
     assert solid.verdict == (
@@ -76,14 +76,14 @@ def test_corners_that_rounding_has_parted_are_one():
 
 
 @pytest.mark.parametrize("noise, missing", [(1e-4, 0), (1e-7, 1)], ids=["far apart", "a hole"])
-def test_what_welding_does_not_close_stays_as_it_is(noise, missing):
+def test_meshes_that_welding_cannot_close_stay_unchanged(noise, missing):
     vertices, faces = soup(sphere(3), noise)
     solid = occupancy_of_mesh(normalize_mesh(vertices, faces[missing:]))
     assert solid.method == "winding" and "merging" not in solid.verdict
     assert len(solid.vertices) == 3 * len(solid.faces)
 
 
-def test_faces_of_random_orientation_are_no_matter_to_parity():
+def test_parity_ignores_the_orientation_of_faces():
     vertices, faces = sphere(4)
     flip = np.random.default_rng(1).random(len(faces)) < 0.5
     solid = solid_of(vertices, np.where(flip[:, None], faces.flip(1), faces))
@@ -101,7 +101,7 @@ def test_overlapping_cubes_are_joined(second):
     assert differences(solid, within(FIRST) | within(SECOND)) == 0
 
 
-def test_overlaps_of_round_parts():
+def test_overlapping_round_parts_are_joined():
     """Where cells of the surface are looked up and where they are not, winding has its way."""
     turn = random_rotation(3)
     vertices, faces = join(sphere(3, 0.3), torus(minor=0.15))
@@ -123,14 +123,14 @@ def test_a_cavity_is_kept_and_a_nested_solid_filled():
     assert differences(nested, radius < 0.5, clear) == 0
 
 
-def test_separate_parts_of_either_orientation():
+def test_separate_parts_may_have_either_orientation():
     left, right = ([-0.5] * 3, [-0.1] * 3), ([0.1] * 3, [0.5] * 3)
     solid = solid_of(*join(box(*left), inverted(box(*right))))
     assert solid.method == "parity" and differences(solid, within(left) | within(right)) == 0
 
 
 @pytest.mark.parametrize("turn", [False, True], ids=["outwards", "inwards"])
-def test_a_sphere_with_holes(turn):
+def test_a_sphere_with_holes_is_solid(turn):
     vertices, faces = inverted(sphere(4)) if turn else sphere(4)
     solid = solid_of(vertices, faces[np.random.default_rng(0).random(len(faces)) > 0.03])
     assert solid.method == "winding" and solid.verdict.startswith("not watertight: ")
@@ -147,7 +147,7 @@ def test_an_open_box_keeps_its_inside():
     assert (inside == walls)[low].all() and not inside[~walls & (POINTS[:, 2] < 0.5)].any()
 
 
-def test_a_box_with_a_face_for_either_side():
+def test_a_box_with_faces_for_both_sides_is_solid():
     vertices, faces = box([-0.5, -0.5, -0.25], [0.5, 0.5, 0.25])
     both = np.concatenate([faces, faces.flip(1)])
     solid = solid_of(vertices, both)
@@ -184,7 +184,7 @@ def test_sheets_become_voxels():
 
 
 @pytest.mark.parametrize("scale, offset", [(1e6, 1e6), (1e-6, 0), (1, 1e6)])
-def test_size_and_place_are_no_matter(scale, offset):
+def test_size_and_position_do_not_matter(scale, offset):
     vertices, faces = (np.asarray(x) for x in join(box(*FIRST), box(*SECOND)))
     mesh = normalize_mesh(vertices * scale + offset, faces)
     assert mesh.scale == pytest.approx(scale) and mesh.location == pytest.approx([offset] * 3)
@@ -194,7 +194,7 @@ def test_size_and_place_are_no_matter(scale, offset):
 
 
 @pytest.mark.parametrize("resolution", [8, 16])
-def test_faces_on_the_sides_of_cells(resolution):
+def test_boxes_on_the_sides_of_cells_fill_exactly_their_cells(resolution):
     low, high = np.array([-0.5, -0.25, -0.125]), np.array([0.5, 0.25, 0.125])
     voxels = solid_of(*box(low, high)).voxelize(resolution)
     expected = np.zeros((resolution,) * 3, bool)
@@ -209,12 +209,12 @@ def test_one_triangle_is_a_sheet():
     assert solid.contains(np.array([[0.25, 0, 0], [-0.25, 0.25, 0]])).tolist() == [True, False]
 
 
-def test_faces_without_area_are_no_surface():
+def test_faces_without_area_are_ignored():
     solid = solid_of([[-0.5, 0, 0], [0.5, 0, 0], [0, 0, 0]], [[0, 1, 2]])
     assert solid.method == "voxels" and "faces without area" in solid.verdict
 
 
-def test_the_order_of_faces_and_vertices_is_no_matter():
+def test_the_order_of_faces_and_vertices_does_not_matter():
     """Shuffled corners make orientations random, so that overlaps cannot be told from cavities."""
     mesh = join(sphere(3), inverted(sphere(3, 0.2)))
     first, second = solid_of(*mesh), solid_of(*shuffle(mesh, 4))

@@ -23,7 +23,7 @@ SEARCHES = [
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_neighbors(search, device, offset, monkeypatch):
+def test_neighbors_are_the_nearest(search, device, offset, monkeypatch):
     monkeypatch.setattr(nearest, "_BLOCK_ELEMENTS", 1000)  # several blocks, the last one short
     rng = np.random.default_rng(0)
     queries, references = rng.random((501, 3)) + offset, rng.random((130, 3)) + offset
@@ -35,7 +35,7 @@ def test_neighbors(search, device, offset, monkeypatch):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_points_much_nearer_than_their_distance_from_the_origin(search):
+def test_points_far_from_the_origin_keep_small_distances(search):
     """|q|^2 - 2 q.r + |r|^2 in float32 cannot tell these apart."""
     references = np.array([[0.5, 0.5, 0.5], [0.5 + 4e-5, 0.5, 0.5], [-0.5, -0.5, -0.5]])
     queries = references[:2] + 1e-5
@@ -44,7 +44,7 @@ def test_points_much_nearer_than_their_distance_from_the_origin(search):
     np.testing.assert_allclose(distances, 3**0.5 * 1e-5, rtol=1e-9)
 
 
-def test_equal_references():
+def test_the_first_of_equal_references_is_returned():
     """Each with a row of all, these would take more than a minute; the first is named."""
     rng = np.random.default_rng(0)
     places = rng.random((3, 3))
@@ -60,6 +60,6 @@ def test_equal_references():
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_no_queries(search):
+def test_no_queries_give_no_neighbors(search):
     distances, indices = search(np.empty((0, 3)), np.zeros((1, 3)), "cpu")
     assert distances.shape == indices.shape == (0,)

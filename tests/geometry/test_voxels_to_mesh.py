@@ -43,5 +43,5 @@ def test_axes_are_x_y_z():
     np.testing.assert_allclose(mesh.centroid, [-0.375, -0.125, 0.375])
 
 
-def test_nothing_gives_an_empty_mesh():
+def test_empty_voxels_give_an_empty_mesh():
     assert len(block_mesh(grid()).faces) == 0

@@ -109,7 +109,7 @@ def of_the_cpu() -> dict[str, dict[str, str]]:
     ],
 )
 @pytest.mark.parametrize("name", CASES)
-def test_same_bits_in_the_same_order(name, device, of_the_cpu):
+def test_devices_give_the_same_bits_in_the_same_order(name, device, of_the_cpu):
     found = digests(name, device)
     assert found == of_the_cpu[name]
     for key in found:

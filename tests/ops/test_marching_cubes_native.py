@@ -40,7 +40,7 @@ def assert_same_surface(native, reference):
 
 
 @pytest.mark.parametrize("case", range(1, 256))
-def test_every_case_cuts_the_cell_as_pymcubes_does(case):
+def test_every_case_cuts_the_cell_like_pymcubes(case):
     """One cell with the corners of the case inside, in a lattice that is otherwise outside."""
     values = -torch.ones(1, 4, 4, 4)
     for corner in range(8):
@@ -62,7 +62,7 @@ def test_every_case_cuts_the_cell_as_pymcubes_does(case):
     [(sphere(), 64, 8), (torus(), 96, 12), (thin_chair, 128, 16), (gyroid, 32, 4)],
     ids=["sphere", "torus", "chair", "gyroid"],
 )
-def test_the_surface_of_the_reference(field, resolution, coarse_resolution):
+def test_the_kernel_finds_the_surface_of_the_reference(field, resolution, coarse_resolution):
     grid = mise(field, resolution=resolution, coarse_resolution=coarse_resolution)
     for native, reference in both(grid):
         assert_same_surface(native, reference)
@@ -70,7 +70,7 @@ def test_the_surface_of_the_reference(field, resolution, coarse_resolution):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_watertight_on_random_signs(seed):
+def test_meshes_of_random_signs_are_watertight(seed):
     """Every edge has exactly two triangles: stronger than closed, which PyMCubes is as well."""
     inside = (0.05, 0.2, 0.5, 0.8)[seed % 4]
     field = lattice_hash(seed, 16, inside, tied=0.05 * (seed % 2))
@@ -90,7 +90,7 @@ def test_watertight_on_random_signs(seed):
     ("field", "euler"), [(sphere(), 2), (torus(), 0), (double_torus, -2), (thin_chair, 2)]
 )
 @pytest.mark.parametrize("coarse_resolution", [16, 32])
-def test_euler_characteristic(field, euler, coarse_resolution):
+def test_surfaces_have_their_euler_characteristic(field, euler, coarse_resolution):
     grid = mise(field, resolution=128, coarse_resolution=coarse_resolution)
     ((vertices, faces),) = marching_cubes(grid)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
@@ -98,7 +98,7 @@ def test_euler_characteristic(field, euler, coarse_resolution):
     assert float(mesh.area_faces.min()) > 0
 
 
-def test_caps_are_as_fine_as_the_lattice_where_the_field_is_not_known():
+def test_caps_have_full_resolution_where_the_field_is_unknown():
     grid = mise(lambda p, _: p[:, 0] - p[:, 1], resolution=32, coarse_resolution=4)
     for native, reference in both(grid):
         assert_same_surface(native, reference)
@@ -164,7 +164,7 @@ def test_refined_vertices_lie_on_the_surface(backend):
     assert errors[-1] < 2e-4
 
 
-def test_refinement_stays_on_its_edges_when_values_are_infinite():
+def test_refined_vertices_stay_on_their_edges_when_values_are_infinite():
     def field(points, shape_index):
         return torch.where(sphere()(points, shape_index) >= 0, torch.inf, -torch.inf)
 
@@ -174,7 +174,7 @@ def test_refinement_stays_on_its_edges_when_values_are_infinite():
     assert is_closed(faces)
 
 
-def test_refinement_leaves_caps_where_they_are():
+def test_refinement_does_not_move_caps():
     def full(points, shape_index):
         return torch.ones(len(points))
 

@@ -30,20 +30,20 @@ def run(exhibit, backend):
     )
 
 
-def test_the_gallery_is_large_and_varied():
+def test_the_gallery_has_many_kinds_of_fields():
     assert len(GALLERY) >= 30
     assert {4, 64} <= {exhibit.coarse_resolution for exhibit in GALLERY}
 
 
 @each_exhibit()
-def test_same_points_as_the_oracle(exhibit, backend):
+def test_the_gallery_gives_the_points_of_the_oracle(exhibit, backend):
     expected, rounds = oracle(exhibit)
     grid = run(exhibit, backend)
     assert known(grid) == expected
     assert grid.rounds == rounds  # both keep the original's schedule as well
 
 
-def test_a_batch_of_the_gallery(backend):
+def test_a_batch_of_the_gallery_equals_the_oracle(backend):
     """All exhibits of one size together: thin, noisy, tied and smooth shapes in one call."""
     chosen = [e for e in GALLERY if (e.coarse_resolution, e.resolution) == (4, 32)]
     assert len(chosen) >= 5

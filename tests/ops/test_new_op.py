@@ -40,13 +40,13 @@ def values() -> Tensor:
     return torch.tensor([[[0.5, -1.0], [0.25, 2.0]], [[-1.0, -1.0], [-1.0, 0.25]]])
 
 
-def test_it_is_an_op_with_a_reference_and_a_fake(values):
+def test_a_new_op_has_a_reference_and_a_fake(values):
     assert torch.ops.occvae.count_inside(values, 0.25).tolist() == [3, 1]
     results = torch.library.opcheck(_op, (values, 0.25))
     assert set(results.values()) == {"SUCCESS"}
 
 
-def test_without_a_kernel_auto_takes_the_reference_and_says_so(values, monkeypatch):
+def test_auto_runs_the_reference_and_warns_without_a_kernel(values, monkeypatch):
     monkeypatch.setattr(_extension, "_warned", set())
     with pytest.warns(UserWarning, match="count_inside runs its slow PyTorch reference on cpu"):
         assert count_inside(values, 0.25).tolist() == [3, 1]
@@ -55,7 +55,7 @@ def test_without_a_kernel_auto_takes_the_reference_and_says_so(values, monkeypat
         count_inside(values, backend="native")
 
 
-def test_it_compiles_to_one_graph(values):
+def test_a_new_op_compiles_to_one_graph(values):
     compiled = torch.compile(count_inside, fullgraph=True, backend="eager")
     assert compiled(values, 0.25).tolist() == [3, 1]
     as_op = torch.compile(lambda x: _op(x, 0.25) + 1, fullgraph=True, backend="eager")

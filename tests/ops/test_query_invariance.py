@@ -19,7 +19,7 @@ def isa(request: pytest.FixtureRequest):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_rounding_is_that_of_the_reference(isa, precision):
+def test_kernel_and_reference_round_alike(isa, precision):
     """One block: with the operands of the twin, sums in another order differ by float32's error."""
     decoder = random_decoder(128, 1)
     points, conditioning = inputs(1, 3000)
@@ -43,23 +43,23 @@ class TestBatchInvariance:
     def points(self) -> Tensor:
         return inputs(1, 431)[0]
 
-    def test_position(self, packed, points):
+    def test_values_do_not_depend_on_the_position(self, packed, points):
         expected = query_occupancy(points, packed)
         order = torch.randperm(points.shape[1], generator=torch.Generator().manual_seed(0))
         assert torch.equal(query_occupancy(points[:, order], packed), expected[:, order])
 
-    def test_size(self, packed, points):
+    def test_values_do_not_depend_on_the_number_of_points(self, packed, points):
         expected = query_occupancy(points, packed)
         for count in range(51):
             assert torch.equal(query_occupancy(points[:, :count], packed), expected[:, :count])
 
     @pytest.mark.parametrize("chunk", [1, 13, 200])
-    def test_chunks(self, packed, points, chunk):
+    def test_values_do_not_depend_on_chunks(self, packed, points, chunk):
         parts = [query_occupancy(part, packed) for part in points.split(chunk, dim=1)]
         assert torch.equal(torch.cat(parts, dim=1), query_occupancy(points, packed))
 
     @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-    def test_threads(self, packed, points, threads):
+    def test_values_do_not_depend_on_the_number_of_threads(self, packed, points, threads):
         expected = query_occupancy(points, packed)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -69,7 +69,7 @@ class TestBatchInvariance:
         finally:
             torch.set_num_threads(before)
 
-    def test_other_shapes(self, isa, precision, points):
+    def test_values_do_not_depend_on_other_shapes(self, isa, precision, points):
         decoder = random_decoder(96, 2)
         conditioning = inputs(5, 1)[1]
         together = decoder.pack(conditioning, precision, "native")
@@ -79,7 +79,7 @@ class TestBatchInvariance:
             assert torch.equal(found[shape], query_occupancy(points, alone)[0])
 
 
-def test_the_range_guard_is_of_points_and_not_of_tiles(isa):
+def test_the_range_guard_acts_on_points_not_tiles(isa):
     folded, points = overflowing(), inputs(1, 300)[0] * 20
     packed = pack_decoder(*folded, precision="fp16", backend="native")
     together = query_occupancy(points, packed)

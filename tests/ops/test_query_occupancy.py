@@ -51,7 +51,9 @@ def known_logits(width: int, blocks: int) -> tuple[CbnDecoder, Tensor, Tensor, T
 @pytest.mark.parametrize("blocks", [0, 1, 5])
 @pytest.mark.parametrize("width", [32, 64, 100, 128, 256, 512])
 @pytest.mark.parametrize("device", DEVICES)
-def test_widths_depths_and_precisions(device, backend, width, blocks, precision):
+def test_logits_are_accurate_for_all_widths_depths_and_precisions(
+    device, backend, width, blocks, precision
+):
     decoder, points, conditioning, expected = known_logits(width, blocks)
     packed = copy.deepcopy(decoder).to(device).pack(conditioning.to(device), precision, backend)
     assert packed.path == backend
@@ -59,7 +61,7 @@ def test_widths_depths_and_precisions(device, backend, width, blocks, precision)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_sixteen_bits_are_rounded_to_and_fp16_is_finer(device, backend):
+def test_16_bit_errors_are_larger_and_fp16_is_finer(device, backend):
     decoder = random_decoder(128, 5).to(device)
     points, conditioning = (part.to(device) for part in inputs(1, 2000))
     expected = oracle(decoder, points, conditioning)
@@ -74,7 +76,7 @@ def test_sixteen_bits_are_rounded_to_and_fp16_is_finer(device, backend):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("sizes", [[0, 0], [5, 0, 0, 70, 1], [0, 250, 3], [300]])
 @pytest.mark.parametrize("unused", [0, 40])
-def test_shapes_of_any_size_and_rows_that_are_none(device, sizes, unused):
+def test_shapes_may_have_any_size_and_unused_rows_are_zero(device, sizes, unused):
     decoder = random_decoder(32, 1).to(device)
     conditioning = inputs(len(sizes), 1)[1].to(device)
     points = inputs(1, sum(sizes) + unused)[0][0].to(device)
@@ -92,7 +94,7 @@ def test_shapes_of_any_size_and_rows_that_are_none(device, sizes, unused):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shapes", [1, 3, 40])
-def test_shapes_in_any_order(device, backend, shapes):
+def test_shapes_may_come_in_any_order(device, backend, shapes):
     decoder = random_decoder(32, 1).to(device)
     conditioning = inputs(shapes, 1)[1].to(device)
     points = inputs(1, 500)[0][0].to(device)
@@ -108,7 +110,7 @@ def test_shapes_in_any_order(device, backend, shapes):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("count", [0, 1])
-def test_no_points_and_one_point(device, backend, precision, count):
+def test_zero_points_and_one_point_are_allowed(device, backend, precision, count):
     decoder = random_decoder(64, 1).to(device)
     points, conditioning = (part.to(device) for part in inputs(2, count))
     found = query_occupancy(points, decoder.pack(conditioning, precision, backend))
@@ -121,7 +123,7 @@ def test_no_points_and_one_point(device, backend, precision, count):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("scale", [1e2, 1e4, 1e6, 1e15])
-def test_points_far_outside(device, backend, precision, scale):
+def test_points_far_outside_give_accurate_logits(device, backend, precision, scale):
     decoder = random_decoder(64, 2).to(device)
     points, conditioning = (part.to(device) for part in inputs(2, 100))
     found = query_occupancy(points * scale, decoder.pack(conditioning, precision, backend))
@@ -131,7 +133,7 @@ def test_points_far_outside(device, backend, precision, scale):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_huge_logits(device, backend, precision):
+def test_huge_logits_are_accurate(device, backend, precision):
     decoder = random_decoder(64, 1).to(device)
     decoder.linear_out.weight.data *= 1e30
     points, conditioning = (part.to(device) for part in inputs(1, 300))
@@ -142,7 +144,7 @@ def test_huge_logits(device, backend, precision):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_nan_stays_with_its_point(device, backend, precision):
+def test_nan_points_give_nan_and_change_no_others(device, backend, precision):
     decoder = random_decoder(64, 2).to(device)
     points, conditioning = (part.to(device) for part in inputs(1, 100))
     packed = decoder.pack(conditioning, precision, backend)
@@ -157,7 +159,7 @@ def test_nan_stays_with_its_point(device, backend, precision):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_range_guard_of_fp16(device, backend):
+def test_points_beyond_the_range_of_fp16_are_computed_in_fp32(device, backend):
     folded = overflowing()
     points = inputs(1, 1000)[0][0] * 20
     (_, g), expected = activations(folded, points)
@@ -181,7 +183,7 @@ def test_the_range_guard_of_fp16(device, backend):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("width, blocks", [(32, 0), (64, 1), (100, 3)])
-def test_gradient_with_respect_to_points(device, backend, width, blocks):
+def test_the_gradient_by_points_is_accurate(device, backend, width, blocks):
     decoder = random_decoder(width, blocks).to(device)
     points, conditioning = (part.to(device) for part in inputs(2, 120))
     packed = decoder.pack(conditioning, "fp32", backend)
@@ -213,7 +215,7 @@ def test_the_gradient_is_that_of_fp32(backend, precision):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_second_derivative_is_zero_and_can_be_asked_for(device, backend, precision):
+def test_the_second_derivative_exists_and_is_zero(device, backend, precision):
     decoder = random_decoder(64, 2).to(device)
     points, conditioning = (part.to(device) for part in inputs(2, 50))
     points[0, 0], points[1, 1] = math.nan, math.inf
@@ -251,7 +253,7 @@ def test_autocast_changes_nothing(device, backend, precision):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision, largest", [("fp16", 7e4), ("bf16", 3.4e38)])
-def test_weights_beyond_the_range_are_packed_in_fp32(
+def test_weights_beyond_the_range_are_packed_for_fp32(
     device, backend, precision, largest, recwarn, monkeypatch
 ):
     monkeypatch.setattr(ops, "_warned", set())
@@ -274,7 +276,7 @@ def test_weights_beyond_the_range_are_packed_in_fp32(
     assert pack_decoder(*folded, precision="fp16", backend=backend).precision == "fp16"
 
 
-def test_decoders_wider_than_any_kernel_of_cuda(monkeypatch, recwarn):
+def test_decoders_wider_than_any_cuda_kernel_are_refused_or_warned_about(monkeypatch, recwarn):
     monkeypatch.setattr(ops, "_warned", set())
     cuda = torch.device("cuda")
     assert ops._has_width(cuda, 1024, "auto") and ops._has_width(torch.device("cpu"), 9999, "auto")
@@ -285,7 +287,7 @@ def test_decoders_wider_than_any_kernel_of_cuda(monkeypatch, recwarn):
 
 
 @pytest.mark.needs_cuda
-def test_decoders_wider_than_any_kernel_take_the_reference():
+def test_decoders_wider_than_any_kernel_run_the_reference():
     decoder = random_decoder(1030, 1).cuda()
     points, conditioning = (part.cuda() for part in inputs(2, 50))
     packed = decoder.pack(conditioning)
@@ -296,7 +298,7 @@ def test_decoders_wider_than_any_kernel_take_the_reference():
     )
 
 
-def test_default_precision_and_path():
+def test_the_default_is_fp32_and_native_on_the_cpu():
     decoder, conditioning = random_decoder(32, 1), inputs(1, 1)[1]
     packed = decoder.pack(conditioning)
     assert packed.precision == "fp32" and packed.num_shapes == 1
@@ -413,7 +415,7 @@ def test_query_shapes_checks_its_arguments(error, message, shape_index):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
-def test_shape_index_of_any_integers(dtype):
+def test_shape_index_may_have_any_integer_dtype(dtype):
     points, conditioning = inputs(3, 40)
     packed, numbers = random_decoder(32, 1).pack(conditioning), torch.arange(40) % 3
     expected = query_shapes(points[0], numbers, packed)
@@ -442,7 +444,7 @@ def test_the_kernel_refuses_weights_of_another_precision():
             )
 
 
-def test_without_kernels_the_twin_serves_and_says_so():
+def test_the_reference_runs_without_kernels_and_warns():
     from tests.ops.test_extension import run_without_kernels
 
     output = run_without_kernels(

@@ -121,7 +121,7 @@ def assert_rounded(logits, decoder, points, offsets, precision):
 
 
 @all_kernels
-def test_logits_are_those_of_float64(kernel, precision, channels, device):
+def test_logits_agree_with_float64(kernel, precision, channels, device):
     decoder = Decoder.random(channels)
     points, offsets = random_points(150), offsets_of(150)
     with only_kernel(kernel):
@@ -132,7 +132,7 @@ def test_logits_are_those_of_float64(kernel, precision, channels, device):
 
 
 @fast_kernels
-def test_ragged_shapes_and_unused_rows(kernel, precision, channels, device):
+def test_shapes_may_differ_in_size_and_unused_rows_are_zero(kernel, precision, channels, device):
     counts = (1, 0, 130, 64, 3, 0, 128)
     decoder = Decoder.random(channels, blocks=1, shapes=len(counts))
     offsets = offsets_of(*counts)
@@ -145,7 +145,7 @@ def test_ragged_shapes_and_unused_rows(kernel, precision, channels, device):
 
 @fast_kernels
 @pytest.mark.parametrize("blocks", (0, 1, 3))
-def test_any_number_of_blocks(kernel, precision, channels, blocks, device):
+def test_any_number_of_blocks_is_accurate(kernel, precision, channels, blocks, device):
     decoder = Decoder.random(channels, blocks)
     points, offsets = random_points(70), offsets_of(70)
     with only_kernel(kernel):
@@ -168,7 +168,7 @@ def test_a_value_depends_on_its_point_alone(kernel, precision, channels, device)
 
 @fast_kernels
 @pytest.mark.parametrize("count", (0, 1, 15, 17, 63, 65, 129, 257))
-def test_any_number_of_points(kernel, precision, channels, count, device):
+def test_any_number_of_points_is_accurate(kernel, precision, channels, count, device):
     decoder = Decoder.random(channels, blocks=1)
     points = random_points(257)
     with only_kernel(kernel):
@@ -204,7 +204,7 @@ def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, 
     ("kernel", "precision", "channels"),
     [case for case in KERNELS if case[2] in (128, 256)],
 )
-def test_more_points_than_the_gpu_takes_at_a_time(kernel, precision, channels, device):
+def test_many_tiles_per_block_are_accurate(kernel, precision, channels, device):
     """So that every block has several tiles, and the kernels take their largest shape."""
     decoder = Decoder.random(channels, shapes=3)
     points, offsets = random_points(40_000), offsets_of(17_001, 0, 22_900)
@@ -222,7 +222,7 @@ def test_more_points_than_the_gpu_takes_at_a_time(kernel, precision, channels, d
 
 
 @fast_kernels
-def test_nan_points_give_nan_and_spoil_no_other(kernel, precision, channels, device):
+def test_nan_points_give_nan_and_change_no_others(kernel, precision, channels, device):
     decoder = Decoder.random(channels, blocks=1)
     points = random_points(100)
     with only_kernel(kernel):
@@ -235,7 +235,7 @@ def test_nan_points_give_nan_and_spoil_no_other(kernel, precision, channels, dev
     assert torch.equal(logits[~bad], clean[~bad])
 
 
-def test_weights_of_another_kernel_or_width_are_refused(device):
+def test_weights_packed_for_another_kernel_or_width_are_refused(device):
     small, large = Decoder.random(128, blocks=1), Decoder.random(256, blocks=1)
     packs = []
     for kernel in (FP32, MMA):
@@ -263,13 +263,13 @@ def test_weights_of_another_kernel_or_width_are_refused(device):
         )
 
 
-def test_widths_without_a_kernel_of_16_bits_are_packed_for_fp32(device):
+def test_widths_without_a_16_bit_kernel_are_packed_for_fp32(device):
     packed = torch.ops.occvae._pack_query_weights(Decoder.random(96).weights.to(device), 1)
     assert packed.dtype == torch.float32
     with pytest.raises(RuntimeError, match="at most 1024 channels"):
         torch.ops.occvae._pack_query_weights(torch.zeros(2, 1056, 1056, device=device), 0)
 
 
-def test_packed_fp32_weights_are_panels_that_the_gradient_reads(device):
+def test_packed_fp32_weights_are_panels_readable_by_the_gradient(device):
     weights = Decoder.random(96).weights.to(device)
     assert torch.equal(ops._unpack(torch.ops.occvae._pack_query_weights(weights, 0)), weights)

@@ -48,7 +48,7 @@ def test_every_mesh_is_sound(exhibit, backend):
         assert_sound(vertices, faces, backend)
 
 
-def test_the_gallery_together(backend):
+def test_a_batch_of_the_whole_gallery_is_sound(backend):
     """As one batch of meshes in world units."""
     chosen = [e for e in GALLERY if (e.coarse_resolution, e.resolution) == (8, 32)]
 
@@ -70,7 +70,7 @@ def test_the_gallery_together(backend):
     ids=["sphere", "torus", "double torus"],
 )
 @pytest.mark.parametrize("refine_vertices", [0, 3])
-def test_the_euler_characteristic_of_known_surfaces(field, euler, refine_vertices, backend):
+def test_known_surfaces_have_their_euler_characteristic(field, euler, refine_vertices, backend):
     (mesh,) = extract_mesh(field, resolution=64, refine_vertices=refine_vertices, backend=backend)
     assert mesh.is_watertight and mesh.euler_number == euler and mesh.body_count == 1
 
@@ -118,7 +118,7 @@ def dense_signs(field, resolution: int) -> np.ndarray:
     return (values >= 0).view([resolution + 1] * 3).numpy()
 
 
-def test_the_count_itself():
+def test_euler_of_solid_counts_parts_tunnels_and_hollows():
     """Against solids whose number of parts, tunnels and hollows is plain."""
     solid = np.zeros((7, 7, 7), bool)
     assert euler_of_solid(solid) == 0
@@ -145,7 +145,7 @@ def smooth(seed: int) -> Field:
     [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 20))],
     ids=lambda seed: f"{seed + 1} of 20",
 )
-def test_the_euler_characteristic_of_random_smooth_fields(seed, backend):
+def test_random_smooth_fields_have_the_right_euler_characteristic(seed, backend):
     """The boundary of a solid has twice its Euler characteristic."""
     expected = 2 * euler_of_solid(dense_signs(smooth(seed), 64))
     (mesh,) = extract_mesh(smooth(seed), resolution=64, coarse_resolution=32, backend=backend)
@@ -153,14 +153,14 @@ def test_the_euler_characteristic_of_random_smooth_fields(seed, backend):
     assert mesh.euler_number == expected
 
 
-def test_the_random_smooth_fields_are_of_many_kinds():
+def test_the_random_smooth_fields_have_many_topologies():
     counts = {euler_of_solid(dense_signs(smooth(seed), 32)) for seed in range(20)}
     assert len(counts) > 6 and min(counts) < -4 and max(counts) > 4
 
 
 @needs_kernels
 @pytest.mark.parametrize("seed", range(8))
-def test_the_euler_characteristic_of_noise(seed):
+def test_noise_has_the_right_euler_characteristic(seed):
     """All 256 cases many times over: here the choice of diagonals decides everything."""
     field = lattice_hash(seed, 16, (0.05, 0.2, 0.4, 0.6)[seed % 4])
     signs = dense_signs(field, 16)
