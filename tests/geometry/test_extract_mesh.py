@@ -1,4 +1,4 @@
-"""extract_mesh(): what a user gets, against shapes whose size is known."""
+"""Tests of extract_mesh() against shapes of known size."""
 
 import math
 import sys
@@ -48,7 +48,7 @@ def test_a_thin_chair_is_whole_from_a_coarse_lattice():
 def test_a_surface_that_leaves_the_bounds_is_closed_there():
     (mesh,) = extract_mesh(gyroid, resolution=64)
     assert mesh.is_watertight
-    # The gyroid halves space; four periods a unit are cut by the bounds, so only nearly.
+    # A gyroid divides space in halves. The bounds cut its periods, so this holds only roughly.
     assert mesh.volume == pytest.approx(1.1**3 / 2, rel=0.02)
 
 

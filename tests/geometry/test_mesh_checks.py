@@ -1,4 +1,4 @@
-"""check_mesh: each fault alone, on meshes that have none otherwise."""
+"""Tests of check_mesh, with one fault at a time."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_open_edges_are_counted():
 
 
 def test_edges_of_more_than_two_faces_are_counted():
-    """Two boxes that share an edge: crossing parity is still defined. A fin: it is not."""
+    """Crossing parity is defined for two boxes that share an edge, but not for a box with a fin."""
     vertices, faces = arrays(join(box(), box([1, 1, 0], [2, 2, 1])))
     report = check_mesh(vertices, faces)
     assert (report.crowded_edges, report.odd_edges) == (1, 0)
@@ -68,7 +68,7 @@ def test_edges_of_degenerate_faces_are_not_counted():
     thin = np.append(vertices, [[0.5, 0, 0], [0.25, 0, 0], [0.75, 0, 0]], 0)
     report = check_mesh(thin, np.append(faces, [[3, 3, 5], [2, 2, 2]], 0))
     assert report.degenerate_faces == 2 and report.is_watertight
-    report = check_mesh(thin, np.append(faces, [[8, 9, 10]], 0))  # three corners on a line
+    report = check_mesh(thin, np.append(faces, [[8, 9, 10]], 0))  # three corners on one line
     assert report.degenerate_faces == 1 and report.open_edges == 3
 
 

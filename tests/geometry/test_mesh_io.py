@@ -1,4 +1,4 @@
-"""Mesh files of every kind: what is read, and the one line that says why one is not."""
+"""Tests of reading mesh files of every kind, and of the errors for unusable files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is inside meshes, whole and faulty, against the analytic shapes they are made from."""
+"""Tests of the inside of closed and faulty meshes against analytic shapes."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,8 @@ real_meshes = pytest.mark.skipif(
 def solid_of(vertices, faces) -> MeshOccupancy:
     vertices, faces = np.asarray(vertices), np.asarray(faces)
     mesh = normalize_mesh(vertices, faces)
-    assert (mesh.scale, *mesh.location) == pytest.approx((1, 0, 0, 0))  # analytic shapes stay
+    # The mesh is in the unit cube already, so analytic shapes need no transformation.
+    assert (mesh.scale, *mesh.location) == pytest.approx((1, 0, 0, 0))
     return occupancy_of_mesh(mesh)
 
 
@@ -35,7 +36,7 @@ def within(bounds):
 
 
 def differences(solid, expected, clear=True):
-    """Points that are classified wrong, of those that are clear."""
+    """Number of wrongly classified points among those in `clear`."""
     return int(((solid.contains(POINTS) != expected) & clear).sum())
 
 
@@ -55,7 +56,7 @@ def test_a_closed_mesh_has_its_inside(turn):
 
 
 def soup(mesh, noise):
-    """Faces that share no corner, whose copies lie a little apart."""
+    """Separates all faces: each gets its own corners, moved by `noise`."""
     vertices, faces = (np.asarray(x) for x in mesh)
     corners = vertices[faces.reshape(-1)]
     rng = np.random.default_rng(0)
@@ -102,7 +103,7 @@ def test_overlapping_cubes_are_joined(second):
 
 
 def test_overlapping_round_parts_are_joined():
-    """Where cells of the surface are looked up and where they are not, winding has its way."""
+    """The winding number decides, both in cells that the surface touches and in all others."""
     turn = random_rotation(3)
     vertices, faces = join(sphere(3, 0.3), torus(minor=0.15))
     solid = solid_of(vertices @ turn / np.ptp((vertices @ turn).numpy(), axis=0).max(), faces)
@@ -139,7 +140,7 @@ def test_a_sphere_with_holes_is_solid(turn):
 
 
 def test_an_open_box_keeps_its_inside():
-    """Without its lid, z = 0.5: inside is most of it, and nothing outside the walls."""
+    """The lid at z = 0.5 is missing. Most of the box is inside, and nothing outside its walls."""
     solid = solid_of(*[box([-0.5] * 3, [0.5] * 3)[0], box()[1][:-2]])
     assert solid.method == "winding" and "4 open edges" in solid.verdict
     inside, low = solid.contains(POINTS), POINTS[:, 2] < 0.2
@@ -161,7 +162,7 @@ def sheet(origin, along, across):
 
 
 def test_sheets_become_voxels():
-    """A seat, two sides and a back without thickness: what is near them is inside, the rest not."""
+    """A seat, two sides and a back without thickness. Only points near them are inside."""
     sheets = [
         sheet([-0.5, -0.5, 0], [1, 0, 0], [0, 1, 0]),
         sheet([-0.5, -0.5, -0.5], [0, 0, 0.5], [0, 1, 0]),
@@ -179,7 +180,7 @@ def test_sheets_become_voxels():
             abs(z), np.maximum(0.5 - abs(x), z), np.maximum(y + 0.5, -z)
         ])  # fmt: skip
         assert differences(solid, away < 0.01, inside_cube & ((away < 0.005) | (away > 0.02))) == 0
-        for resolution in (32, 64):  # where centers of cells would miss sheets of 1 / 128
+        for resolution in (32, 64):  # cell centers would miss sheets of 1 / 128
             assert solid.voxelize(resolution)[:, :, resolution // 2].all()
 
 
@@ -215,7 +216,7 @@ def test_faces_without_area_are_ignored():
 
 
 def test_the_order_of_faces_and_vertices_does_not_matter():
-    """Shuffled corners make orientations random, so that overlaps cannot be told from cavities."""
+    """Shuffling corners makes orientations random. Overlaps then look like cavities."""
     mesh = join(sphere(3), inverted(sphere(3, 0.2)))
     first, second = solid_of(*mesh), solid_of(*shuffle(mesh, 4))
     assert np.array_equal(first.contains(POINTS), second.contains(POINTS))

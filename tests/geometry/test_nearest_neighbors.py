@@ -1,4 +1,4 @@
-"""Both searches against all distances in float64."""
+"""Tests of both searches against all distances in float64."""
 
 import time
 
@@ -36,7 +36,7 @@ def test_neighbors_are_the_nearest(search, device, offset, monkeypatch):
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_points_far_from_the_origin_keep_small_distances(search):
-    """|q|^2 - 2 q.r + |r|^2 in float32 cannot tell these apart."""
+    """The formula |q|^2 - 2 q.r + |r|^2 in float32 would lose these distances."""
     references = np.array([[0.5, 0.5, 0.5], [0.5 + 4e-5, 0.5, 0.5], [-0.5, -0.5, -0.5]])
     queries = references[:2] + 1e-5
     distances, indices = search(queries, references, "cpu")
@@ -45,7 +45,7 @@ def test_points_far_from_the_origin_keep_small_distances(search):
 
 
 def test_the_first_of_equal_references_is_returned():
-    """Each with a row of all, these would take more than a minute; the first is named."""
+    """Without special care, so many equal references would take more than a minute."""
     rng = np.random.default_rng(0)
     places = rng.random((3, 3))
     number = rng.integers(0, 3, 100_000)

@@ -1,4 +1,4 @@
-"""Voxels of meshes against analytic shapes and against points sampled on faces."""
+"""Tests of voxels of meshes against analytic shapes and points sampled on faces."""
 
 import time
 import tracemalloc
@@ -24,7 +24,7 @@ def arrays(mesh):
 
 
 def solid_voxels(vertices, faces, resolution, method="parity"):
-    """(R, R, R) bool: cells whose center is inside a mesh."""
+    """Cells whose center is inside a mesh, (R, R, R) bool."""
     return MeshOccupancy(vertices, faces, method, verdict="").voxelize(resolution)
 
 
@@ -33,7 +33,7 @@ def centers_of(resolution):
 
 
 def shell(resolution, radius):
-    """(R, R, R) signed distances of the cells' centers from a sphere."""
+    """Signed distances (R, R, R) of cell centers from a sphere."""
     distance = np.linalg.norm(centers_of(resolution), axis=1) - radius
     return distance.reshape((resolution,) * 3)
 
@@ -54,7 +54,7 @@ def test_axes_are_x_y_z():
 
 
 def test_a_face_touches_the_cells_of_its_points_and_no_others():
-    """Points sampled densely on faces are a lower bound, the exact distance an upper one."""
+    """Points sampled on faces give a lower bound of touched cells, the distance an upper bound."""
     generator = np.random.default_rng(0)
     for seed in range(4):
         turn = random_rotation(seed).numpy()
@@ -73,7 +73,7 @@ def test_a_face_touches_the_cells_of_its_points_and_no_others():
 
 
 def every_cell(vertices, faces, resolution):
-    """The rule: each cell of a face's bounding box is tested, in the same arithmetic."""
+    """Tests every cell of each face's bounding box, in the same arithmetic."""
     grid = np.zeros((resolution,) * 3, bool)
     for triangle in (vertices[faces] + 0.5) * resolution:
         low = np.clip(np.ceil(triangle.min(0)) - 1, 0, resolution).astype(int)
@@ -87,7 +87,7 @@ def every_cell(vertices, faces, resolution):
 @pytest.mark.parametrize("size", [0.05, 0.3, 1.0, 4.0])
 @pytest.mark.parametrize("step", [0, 1 / 32, 1 / 7])
 def test_large_faces_touch_the_same_cells_as_a_test_of_every_cell(size, step, monkeypatch):
-    """`step` puts corners on sides and corners of cells, and makes faces thin or flat."""
+    """Rounding to `step` puts corners on sides and corners of cells, and flattens faces."""
     monkeypatch.setattr(voxelization, "_PAIRS", 50)
     generator = np.random.default_rng(0)
     for _ in range(8):

@@ -1,4 +1,4 @@
-"""The package with its kernels, without them, and with kernels that do not fit."""
+"""Tests of the package with kernels, without kernels, and with kernels of another version."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from occvae.ops.voxel_iou import voxel_iou_counts
 from tests.conftest import DEVICES, needs_kernels
 from tests.fresh_process import run_fresh
 
-OP = voxel_iou_counts.__name__  # the op of that name exists once its module is imported
+OP = voxel_iou_counts.__name__  # the import above declares the op of that name
 
 
 def run_without_kernels(code: str) -> str:
-    """Output of a Python process in which neither kernel module is loaded."""
+    """Runs code in a Python process without kernel modules, and returns its output."""
     return run_fresh(code, OCCVAE_DISABLE_EXT="1")
 
 

@@ -1,4 +1,4 @@
-"""Normals from the field's gradient, against those known from geometry."""
+"""Tests of normals from the field's gradient against those known from geometry."""
 
 import warnings
 
@@ -21,7 +21,7 @@ def sphere_normals(vertices):
 
 
 def torus_normals(vertices, major=0.3):
-    """From the nearest point of the torus' center line."""
+    """Directions from the nearest point of the torus' center line."""
     offsets = np.asarray(vertices) - (0.003, -0.011, 0.007)
     ring = offsets * (1, 1, 0)
     ring *= major / np.linalg.norm(ring, axis=1, keepdims=True)
@@ -29,19 +29,19 @@ def torus_normals(vertices, major=0.3):
 
 
 def angles(ours, theirs):
-    """In radians; from sines, because cosines are blind to small ones."""
+    """Angles in radians, from sines, because cosines are inaccurate for small angles."""
     assert ours.shape == theirs.shape
     assert ((ours * theirs).sum(1) > 0).all()
     return np.arcsin(np.linalg.norm(np.cross(ours, theirs), axis=1).clip(0, 1))
 
 
 def through_numpy(field):
-    """The same values by a way that PyTorch cannot follow: with gradients .numpy() fails."""
+    """The same values through NumPy: .numpy() fails on tensors with gradients."""
     return lambda points, shape: field(torch.from_numpy(points.numpy().copy()), shape)
 
 
 def without_derivative(field):
-    """The same values from an op of which PyTorch does not know that it has none."""
+    """The same values from an op without a derivative, which PyTorch only warns about."""
     library = torch.library.Library("occvae_test_normals", "FRAGMENT")
     library.define("values(Tensor points, Tensor shape) -> Tensor")
     library.impl("values", lambda points, shape: field(points.detach(), shape), "CPU")
@@ -123,7 +123,7 @@ def test_shapes_share_calls_of_bounded_size(way):
     "values",
     [
         lambda height: torch.where(height >= 0, torch.inf, -torch.inf),
-        lambda height: height.sign(),  # differentiable, they say, with a gradient of 0
+        lambda height: height.sign(),  # its gradient is 0
         lambda height: height + height.abs().sqrt() * 0 / 0 if height.requires_grad else height,
     ],
     ids=["infinite", "zero gradient", "NaN gradient"],
@@ -208,7 +208,7 @@ def test_errors_of_a_field_without_gradients_are_raised():
 
     def field(points, shape_index):
         calls.append(points.requires_grad)
-        if len(calls) > len(rounds) + 1:  # the extraction, and the attempt with gradients
+        if len(calls) > len(rounds) + 1:  # after the extraction and the attempt with gradients
             raise RuntimeError("out of luck")
         return sphere()(points, shape_index).detach()
 
@@ -231,7 +231,7 @@ def test_differences_allow_a_field_that_reuses_its_memory():
 @pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])
 def test_exported_files_keep_the_normals(tmp_path, suffix):
     (mesh,) = extract_mesh(sphere(0.35, CENTER), **SMALL)
-    mesh.vertex_normals = mesh.vertex_normals[:, [1, 2, 0]]  # not what a reader would make up
+    mesh.vertex_normals = mesh.vertex_normals[:, [1, 2, 0]]  # not the normals that trimesh computes
     mesh.export(tmp_path / f"ball.{suffix}")
     loaded = trimesh.load(tmp_path / f"ball.{suffix}", process=False)
     if isinstance(loaded, trimesh.Scene):

@@ -1,4 +1,4 @@
-"""inside_mesh against exact rational arithmetic, analytic shapes and its own symmetries."""
+"""Tests of inside_mesh against exact rational arithmetic, analytic shapes and symmetries."""
 
 import itertools
 from fractions import Fraction
@@ -23,10 +23,10 @@ def rational(rows):
 
 
 def oracle(vertices, faces, points):
-    """Parity in exact arithmetic, by moving the point: up by e^2, along x by e^4, along y by e^6.
+    """Parity in exact arithmetic, after moving points by e^4, e^6 and e^2 along x, y and z.
 
     A face is crossed if the moved point is strictly inside its projection and strictly below its
-    plane. e is smaller than anything that coordinates of the tests can make of one another.
+    plane. e is smaller than all differences that the tests' coordinates can form.
     """
     return _oracle(*(_rows(part) for part in (vertices, faces, points)))
 
@@ -86,7 +86,7 @@ def uniform(count, seed=0, extent=0.55):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("flip", [0, 0b010101, 0b111111, 0b100110])
 def test_a_box_contains_its_lower_faces_and_not_its_upper_ones(device, backend, dtype, flip):
-    """Every point below an edge, a vertex or a diagonal, and every point of the surface."""
+    """The points lie below edges, vertices and diagonals, and on the surface."""
     points = lattice([-0.5, 0.0, 0.25, 0.5, 1.0, 1.25])
     expected = ((points >= 0) & (points < 1)).all(1)
     assert torch.equal(oracle(*box(flip=flip), points), expected)
@@ -107,7 +107,7 @@ def test_boxes_that_tile_space_contain_each_point_once(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_points_on_and_below_vertices_edges_and_faces_are_exact(device, backend, dtype):
-    """What a random mesh makes hardest: the points are corners, midpoints and centers of faces."""
+    """The points are vertices, midpoints of edges and centers of faces, or below these."""
     vertices = sphere(1)[0] @ random_rotation(3)
     mesh = (vertices.to(dtype).double(), sphere(1)[1])
     corners, up = mesh[0][mesh[1]], torch.tensor([0.0, 0.0, 1.0])
@@ -152,7 +152,7 @@ def test_coordinates_below_1e_90_count_as_0(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_slivers_far_from_the_origin_are_exact(backend):
-    """Coordinates that differ in their last bits only, where differences are not exact either."""
+    """Coordinates differ in their last bits only, so that even differences are not exact."""
     generator = torch.Generator().manual_seed(1)
     steps = torch.randint(-3, 4, (4, 3), generator=generator)
     points = torch.randint(-3, 4, (200, 3), generator=generator)
@@ -173,7 +173,7 @@ COORDINATES = st.sampled_from(
 @given(data=st.data(), backend=st.sampled_from(["reference", "native"]))
 @needs_kernels
 def test_random_tetrahedra_of_few_coordinates_are_exact(data, backend):
-    """Coplanar, degenerate and repeated corners abound."""
+    """Few coordinates make coplanar, degenerate and repeated corners frequent."""
     rows = st.lists(COORDINATES, min_size=3, max_size=3)
     dtype = data.draw(st.sampled_from(DTYPES))
     corners = torch.tensor(data.draw(st.lists(rows, min_size=5, max_size=5)), dtype=torch.float64)
@@ -196,7 +196,7 @@ def test_rotated_analytic_shapes_have_their_inside(device, backend, seed):
         (*torus(120, 60), torus_distance(points @ turn.T)),
         (*box([-0.3, -0.2, -0.1], [0.3, 0.2, 0.1]), box_distance(points @ turn.T)),
     ):
-        clear = distance.abs() > 2e-3  # further than the mesh is from the shape
+        clear = distance.abs() > 2e-3  # farther than the mesh is from the shape
         arguments = (x.to(device) for x in (vertices @ turn, faces, points[clear]))
         inside = inside_mesh(*arguments, backend=backend).cpu()
         assert clear.float().mean() > 0.9
@@ -256,12 +256,12 @@ def test_faces_without_area_do_not_matter(device, backend):
 @pytest.mark.parametrize("count", [1, 7, 300, 30_000])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernel_and_reference_agree_for_any_number_of_points(count, dtype):
-    """The grid depends on it, and slivers across all of it are in the mesh."""
+    """The kernel's grid depends on the number. Slivers of the mesh cross the whole grid."""
     needle = box([-0.5, -0.5, -0.001], [0.5, -0.499, 0.001])
     mesh = join(torus(), (needle[0] @ random_rotation(5), needle[1]), sphere(3, 0.3))
     arguments = (mesh[0].to(dtype), mesh[1], uniform(count).to(dtype))
-    native, twin = (inside_mesh(*arguments, backend=b) for b in ("native", "reference"))
-    assert torch.equal(native, twin)
+    native, reference = (inside_mesh(*arguments, backend=b) for b in ("native", "reference"))
+    assert torch.equal(native, reference)
 
 
 @needs_kernels
@@ -281,7 +281,7 @@ def test_any_number_of_threads_gives_the_same_result(threads):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_large_faces_need_little_memory(device, backend):
-    """Each spans the whole grid: a fine one would hold thousands of columns with all of them."""
+    """Each face spans the whole grid: in a fine grid, thousands of columns would list them all."""
     boxes = [box([-0.5 + i * 1e-5] * 3, [0.5 - i * 1e-5] * 3) for i in range(300)]
     vertices, faces = join(*boxes)
     points = uniform(2000, extent=0.49)
@@ -334,7 +334,7 @@ def test_all_dtypes_and_layouts_are_accepted(device, backend):
     ):
         inside = inside_mesh(*arguments, backend=backend)
         assert torch.equal(inside, expected) and not inside.requires_grad
-    # float32 is float64 with less digits: mixed inputs need no rounding.
+    # Mixed inputs are computed in float64, which holds float32 without rounding.
     narrow = vertices.float()
     mixed = inside_mesh(narrow, faces, points, backend=backend)
     assert torch.equal(mixed, inside_mesh(narrow.double(), faces, points, backend=backend))
@@ -431,7 +431,7 @@ def test_winding_numbers_of_closed_meshes_are_integers(device, backend, dtype):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_winding_number_of_a_face_is_its_solid_angle(device, backend):
-    """A face of a cube seen from the center is a sixth of the sphere; half of it a twelfth."""
+    """Seen from the center, a side of a cube covers a sixth of the sphere, half of it a twelfth."""
     vertices, faces = box([-1, -1, -1], [1, 1, 1])
     center = torch.zeros(1, 3, dtype=torch.float64)
     for face in faces:
@@ -444,7 +444,7 @@ def test_winding_number_of_a_face_is_its_solid_angle(device, backend):
 @needs_kernels
 @pytest.mark.parametrize("device", DEVICES)
 def test_winding_kernel_and_reference_agree_on_open_meshes(device):
-    """On soups that wind many times too, where whole turns must be counted."""
+    """Some meshes wind around points many times, so that whole turns must be counted."""
     generator = torch.Generator().manual_seed(0)
     soup = torch.rand(600, 3, generator=generator, dtype=torch.float64) - 0.5
     points = torch.cat([uniform(400), soup[:20], soup.view(-1, 3, 3)[:20].mean(1)])
@@ -453,11 +453,11 @@ def test_winding_kernel_and_reference_agree_on_open_meshes(device):
     seams = torus()[0][torus()[1]].view(-1, 3), torch.arange(4800).view(-1, 3)[:-9]
     for mesh in (seams, (soup, torch.arange(600).view(-1, 3)), open_torus, many):
         arguments = [x.to(device) for x in (*mesh, points)]
-        native, twin = (
+        native, reference = (
             winding_number(*arguments, backend=b).cpu() for b in ("native", "reference")
         )
         away = torch.arange(len(points)) < 400
-        torch.testing.assert_close(native[away], twin[away], rtol=0, atol=1e-10)
+        torch.testing.assert_close(native[away], reference[away], rtol=0, atol=1e-10)
         assert native.isfinite().all()
 
 
@@ -472,4 +472,4 @@ def test_winding_finds_the_inside_of_a_mesh_with_a_hole(backend):
     inside = inside_mesh(vertices, kept, points, method="winding", backend=backend)
     assert torch.equal(inside, points.norm(dim=1) < 0.45)
     parity = inside_mesh(vertices, kept, points, backend=backend)
-    assert (parity != inside).any()  # which is why there is another method
+    assert (parity != inside).any()  # parity fails on open meshes

@@ -1,4 +1,4 @@
-"""marching_cubes(): closed, oriented, exact about ties, and equal to a dense evaluation."""
+"""Tests that marching_cubes() is closed, oriented, exact about ties and equal to dense grids."""
 
 import sys
 from dataclasses import replace
@@ -34,7 +34,7 @@ def smallest_area(vertices, faces):
 
 
 def is_closed(faces):
-    """Every directed edge is there as often as its reverse: no holes and one orientation."""
+    """Whether every directed edge occurs as often as its reverse: no holes and one orientation."""
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     size = int(faces.max()) + 1
     there, back = edges[:, 0] * size + edges[:, 1], edges[:, 1] * size + edges[:, 0]
@@ -66,7 +66,7 @@ def test_the_reference_equals_pymcubes_on_the_values(field):
     values = grid.values.view(41, 41, 41).double().numpy()
     their_vertices, their_faces = mcubes.marching_cubes(values, 0.0)
     lattice = world_to_lattice(vertices.double(), 40, DEFAULT_BOUNDS)
-    # Both come in PyMCubes' order of cells, on signs here and on values there.
+    # Both are in PyMCubes' order of cells, computed from signs in one and values in the other.
     assert np.array_equal(faces.numpy(), their_faces)
     np.testing.assert_allclose(lattice.numpy(), their_vertices, atol=1.1 * MIN_EDGE_FRACTION)
 
@@ -248,7 +248,7 @@ def test_bad_grids_are_refused(change, error, message):
 
 @pytest.mark.parametrize("middle", [0.0, 0.5, -4.0, 10.0, 1000.0])
 def test_vertices_are_distinct_in_all_allowed_bounds(middle, backend):
-    """Values next to the level put vertices as near to lattice points as they get."""
+    """Values next to the level put vertices as near to lattice points as possible."""
     for scale in (1e-3, 1.0, 1e3):
         bounds = (scale * middle - 1, scale * middle + 1)
         values = torch.full((1, 13, 13, 13), -1.0)

@@ -1,4 +1,4 @@
-"""The sparse kernel of marching cubes against PyMCubes' topology, and its own promises."""
+"""Tests of the sparse kernel of marching cubes against PyMCubes, and of its own guarantees."""
 
 import math
 
@@ -25,9 +25,9 @@ def both(grid: SparseGrid):
 
 
 def cell_lines(vertices, faces):
-    """Edges of triangles that lie in a face of a cell, as a set: what neighboring cells share."""
+    """Set of the triangle edges that lie in a face of a cell, which neighboring cells share."""
     lattice = torch.cat([vertices[faces[:, [i, (i + 1) % 3]]] for i in range(3)])
-    # Both ends between the same two planes of lattice points, or on one: a common face.
+    # Both ends lie on one plane of lattice points, or between the same two: in a common face.
     on_plane = (lattice == lattice.round()) & (lattice[:, :1] == lattice[:, 1:])
     kept = lattice[on_plane.all(1).any(1)]
     return {tuple(line) for line in kept.flatten(1).tolist()}
@@ -41,7 +41,7 @@ def assert_same_surface(native, reference):
 
 @pytest.mark.parametrize("case", range(1, 256))
 def test_every_case_cuts_the_cell_like_pymcubes(case):
-    """One cell with the corners of the case inside, in a lattice that is otherwise outside."""
+    """The corners of one cell are inside as in the case, and all other points outside."""
     values = -torch.ones(1, 4, 4, 4)
     for corner in range(8):
         if case >> corner & 1:
@@ -50,7 +50,7 @@ def test_every_case_cuts_the_cell_like_pymcubes(case):
     for native, reference in both(grid):
         assert_same_surface(native, reference)
         lines = cell_lines(*native)
-        assert lines <= cell_lines(*reference)  # their diagonals may lie in faces too
+        assert lines <= cell_lines(*reference)  # PyMCubes' diagonals may lie in faces too
         mesh, theirs = (trimesh.Trimesh(*part, process=False) for part in (native, reference))
         assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
         assert mesh.euler_number == theirs.euler_number
@@ -71,7 +71,7 @@ def test_the_kernel_finds_the_surface_of_the_reference(field, resolution, coarse
 
 @pytest.mark.parametrize("seed", range(20))
 def test_meshes_of_random_signs_are_watertight(seed):
-    """Every edge has exactly two triangles: stronger than closed, which PyMCubes is as well."""
+    """Every edge has exactly two triangles. Meshes of PyMCubes are closed only."""
     inside = (0.05, 0.2, 0.5, 0.8)[seed % 4]
     field = lattice_hash(seed, 16, inside, tied=0.05 * (seed % 2))
     grid = mise(field, resolution=16, coarse_resolution=(1, 2, 4, 16)[seed // 4 % 4], num_shapes=2)
@@ -135,7 +135,7 @@ def test_opcheck(with_edges):
 
 
 def steep(points, shape_index):
-    """A ball's logits as a network gives them: saturated, and far from linear in a cell."""
+    """Logits of a ball as from a network: saturated, and far from linear within a cell."""
     distance = torch.tensor([0.3, 0.41])[shape_index] - points.norm(dim=1)
     return torch.where(distance > 0, 40 * distance, 4 * distance).exp().log1p() - math.log(2)
 

@@ -1,4 +1,4 @@
-"""mise() against an independent oracle, published point counts, and its own promises."""
+"""Tests of mise() against an independent oracle, published point counts and its guarantees."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tests.ops.mise_oracle import corner_only_mise, voxel_list_mise
 
 
 def lattice_field(field, resolution, shape=0):
-    """The field as the oracle wants it: lists of lattice points in, lists of numbers out."""
+    """Adapts a field to the oracle: lists of lattice points in, lists of numbers out."""
 
     def evaluate(points):
         world = lattice_to_world(torch.tensor(points), resolution, DEFAULT_BOUNDS)
@@ -24,7 +24,7 @@ def lattice_field(field, resolution, shape=0):
 
 
 def known(grid: SparseGrid, shape: int = 0) -> dict:
-    """{point: value} of one shape; fails when a point occurs twice."""
+    """Maps points to values for one shape. Fails if a point occurs twice."""
     chosen = grid.shape_index == shape
     points = [tuple(point) for point in grid.points[chosen].tolist()]
     values = dict(zip(points, grid.values[chosen].tolist(), strict=True))
@@ -44,14 +44,14 @@ def assert_matches_oracle(field, resolution, coarse_resolution, backend, level=0
         backend=backend,
     )
     assert known(grid) == expected
-    assert grid.rounds == rounds  # both keep the original's schedule as well
+    assert grid.rounds == rounds  # both split in the rounds of the published code
     return grid
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("resolution", "coarse_resolution"), [(8, 1), (16, 2), (12, 3), (16, 4)])
 def test_random_signs_give_the_points_of_the_oracle(seed, resolution, coarse_resolution, backend):
-    # From a few inside points, where everything depends on hanging nodes, to every second one.
+    # From a few inside points, where the result depends on hanging nodes, to half of all points.
     inside = (0.003, 0.01, 0.03, 0.1, 0.5, 0.99)[seed]
     field = lattice_hash(seed + resolution, resolution, inside)
     assert_matches_oracle(field, resolution, coarse_resolution, backend)
@@ -64,7 +64,7 @@ def test_random_ties_give_the_points_of_the_oracle(seed, backend):
 
 
 def test_random_signs_reach_beyond_the_corners(backend):
-    """The adversarial fields are only worth their name if corner-only refinement fails them."""
+    """Corner-only refinement must fail on these fields, or they would not test exactness."""
     field = lattice_hash(18, 16, 0.03)
     corners = corner_only_mise(lattice_field(field, 16), 16, 4)
     grid = mise(field, resolution=16, coarse_resolution=4, backend=backend)
@@ -74,7 +74,7 @@ def test_random_signs_reach_beyond_the_corners(backend):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_tie_is_on_both_sides(dtype, backend):
-    def field(points, shape_index):  # outside but for the plane x = 0, which equals the level
+    def field(points, shape_index):  # the plane x = 0 equals the level
         return torch.where(points[:, 0] == 0, 0.25, -1.0).to(dtype)
 
     grid = assert_matches_oracle(field, 16, 4, backend, level=0.25)
@@ -83,7 +83,7 @@ def test_a_tie_is_on_both_sides(dtype, backend):
 
 
 def test_the_level_is_compared_exactly(backend):
-    """0.1 is not a float32: the float32 nearest to it lies above, so it is no tie."""
+    """0.1 is not a float32, and the nearest float32 is larger, so the values are not ties."""
 
     def field(points, shape_index):
         return torch.full((len(points),), 0.1)
@@ -294,7 +294,7 @@ def test_progress_counts_the_points_of_each_round(backend):
 
 @pytest.mark.needs_cuda
 def test_a_gpu_evaluates_the_same_points():
-    field = lattice_hash(18, 32, 0.03, tied=0.01)  # integers only: no rounding differs
+    field = lattice_hash(18, 32, 0.03, tied=0.01)  # integers only, so rounding cannot differ
     options = {"resolution": 32, "coarse_resolution": 4, "num_shapes": 2}
     on_cpu, on_gpu = (mise(field, **options, device=device) for device in ("cpu", "cuda"))
     assert on_gpu.points.is_cuda and on_gpu.rounds == on_cpu.rounds

@@ -1,4 +1,4 @@
-"""What the kernels of MISE promise beyond the points: order, state, memory, threads, batches."""
+"""Tests of the kernels of MISE beyond the points: order, state, memory, threads and batches."""
 
 import warnings
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def assert_same(native: SparseGrid, reference: SparseGrid, *shapes: int) -> None:
-    """The same values at the same points of each shape, in any order, each point once."""
+    """Asserts equal values at equal points of each shape, in any order, each point once."""
     assert native.rounds == reference.rounds
     for shape in shapes:
         first, second = (sorted_values(grid, shape) for grid in (native, reference))
@@ -27,7 +27,7 @@ def assert_same(native: SparseGrid, reference: SparseGrid, *shapes: int) -> None
 
 
 def sorted_values(grid: SparseGrid, shape: int) -> tuple[Tensor, Tensor]:
-    """Points of one shape as sorted numbers, and their values; fails when a point occurs twice."""
+    """Points of one shape as sorted numbers, and their values. Fails if a point occurs twice."""
     chosen = grid.shape_index == shape
     x, y, z = grid.points[chosen].long().unbind(1)
     edge = grid.resolution + 1
@@ -87,7 +87,7 @@ def test_the_order_of_points_does_not_depend_on_threads(restored_threads):
 
 
 def ops_in_schedule(field, resolution, coarse_resolution, chunk, seed):
-    """The fixpoint when only a random part of what is known is marked before each choice."""
+    """Runs the ops to their fixpoint, marking only a random part of points before each choice."""
     sizes = (resolution, coarse_resolution)
     generator = torch.Generator().manual_seed(seed)
     ops = torch.ops.occvae
@@ -154,7 +154,7 @@ def test_the_state_of_kernels_takes_little_memory():
 
 
 def waits_and_rounds(resolution):
-    """How often the host waits for the GPU, and the rounds of the field."""
+    """Number of times that the host waits for the GPU, and number of rounds."""
 
     def field(points, shape_index):
         return 0.35 - points.norm(dim=1)
@@ -171,7 +171,7 @@ def waits_and_rounds(resolution):
 
 @pytest.mark.needs_cuda
 def test_the_host_waits_for_the_gpu_once_per_round():
-    waits_and_rounds(16)  # what is done once a process
+    waits_and_rounds(16)  # first, what happens once per process
     few, many = waits_and_rounds(16), waits_and_rounds(128)
     assert many[0] - few[0] == many[1] - few[1] > 0
 

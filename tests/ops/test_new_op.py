@@ -1,13 +1,15 @@
-"""What it takes to add an op: one file here, five more files and a line for its kernels.
+"""Example of a new op. Without kernels it is two files, with kernels five files and one line.
 
-An op `count_inside` with kernels has
+An op `count_inside` with kernels consists of:
+
     occvae/ops/count_inside.py      wrapper, reference, fake and `_extension.declare`, as below
-    csrc/count_inside.h             what both kernels share
-    csrc/cpu/count_inside.cpp       the CPU kernel
-    csrc/cuda/count_inside.cu       the CUDA kernel
+    csrc/count_inside.h             code that both kernels share
+    csrc/cpu/count_inside.cpp       CPU kernel
+    csrc/cuda/count_inside.cu       CUDA kernel
     csrc/bindings.cpp               one line: the schema
-    tests/ops/test_count_inside.py  its tests
-The build finds the sources by their folder. An op without kernels is the first and the last alone.
+    tests/ops/test_count_inside.py  tests
+
+The build finds sources by their folder. An op without kernels needs only the first and last file.
 """
 
 import pytest
@@ -18,7 +20,7 @@ from occvae.ops import _extension
 
 
 def count_inside(values: Tensor, level: float = 0.0, *, backend: str = "auto") -> Tensor:
-    """(B,) int64: how many of the values (B, ...) are at least `level`."""
+    """Number (B,) int64 of values (B, ...) that are at least `level`."""
     native = _extension.use_native("count_inside", values.device, backend)
     count = _op if native else _reference
     return count(values, level)

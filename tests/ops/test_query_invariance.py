@@ -1,4 +1,4 @@
-"""What the CPU kernels of query_occupancy promise beyond accuracy, on every instruction set."""
+"""Tests of the CPU kernels of query_occupancy beyond accuracy, on every instruction set."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ from tests.ops.query_oracle import inputs, overflowing
 
 @pytest.fixture(params=[pytest.param(isa, marks=needs_kernels) for isa in _extension.ISA_NAMES])
 def isa(request: pytest.FixtureRequest):
-    """Every instruction set of this machine; what it lacks is the next lower one."""
+    """Limits kernels to each instruction set. One the machine lacks acts as the next lower one."""
     with _extension.limit_cpu_isa(request.param):
         yield request.param
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_kernel_and_reference_round_alike(isa, precision):
-    """One block: with the operands of the twin, sums in another order differ by float32's error."""
+    """One block only: with equal operands, sums in another order differ by the error of float32."""
     decoder = random_decoder(128, 1)
     points, conditioning = inputs(1, 3000)
     native, reference = (
@@ -28,12 +28,12 @@ def test_kernel_and_reference_round_alike(isa, precision):
         for backend in ("native", "reference")
     )
     difference = (native - reference).abs() / reference.abs().mean()
-    assert difference.median() < 1e-6  # a sum at a tie may be rounded the other way, but few are
+    assert difference.median() < 1e-6  # a few sums next to a tie are rounded the other way
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 class TestBatchInvariance:
-    """Bit for bit the same value, whatever surrounds a point."""
+    """A point has bit for bit the same value, whatever other points surround it."""
 
     @pytest.fixture
     def packed(self, isa, precision) -> PackedDecoder:

@@ -1,4 +1,4 @@
-"""query_occupancy against the decoder itself in float64, which knows no packing and no folding."""
+"""Tests of query_occupancy against the decoder module in float64, without packing or folding."""
 
 import copy
 import math
@@ -30,7 +30,7 @@ HALF_MAX = 65504.0
 
 @pytest.fixture(params=["reference", *_extension.ISA_NAMES])
 def backend(request: pytest.FixtureRequest):
-    """The twin, and the kernel by every instruction set."""
+    """The reference implementation, and the kernel with every instruction set."""
     if request.param == "reference":
         yield "reference"
         return
@@ -164,7 +164,7 @@ def test_points_beyond_the_range_of_fp16_are_computed_in_fp32(device, backend):
     points = inputs(1, 1000)[0][0] * 20
     (_, g), expected = activations(folded, points)
     largest = g.max(dim=1).values
-    assert 100 < (largest >= HALF_MAX).sum() < 900  # some and not all
+    assert 100 < (largest >= HALF_MAX).sum() < 900  # some points, but not all
     on_device = [part.to(device) for part in folded]
     found = {
         precision: query_occupancy(
@@ -178,7 +178,7 @@ def test_points_beyond_the_range_of_fp16_are_computed_in_fp32(device, backend):
     same = found["fp16"] == found["fp32"]
     if backend == "native":
         assert same[outside].all()  # bit for bit
-    assert same[inside].double().mean() < 0.1  # the others are not computed in fp32
+    assert same[inside].double().mean() < 0.1  # points in range are not computed in fp32
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -195,7 +195,7 @@ def test_the_gradient_by_points_is_accurate(device, backend, width, blocks):
     logits = double(exact, conditioning.cpu().double())
     [expected] = torch.autograd.grad(logits, exact, upstream.cpu().double())
     error = (found.cpu() - expected).norm(dim=2)
-    # A ReLU within rounding of its kink may have the other slope.
+    # A ReLU within rounding error of its kink may have the other slope.
     assert (error > 1e-4 * expected.norm(dim=2).mean()).sum() <= 1
     assert not query_occupancy(points.detach(), packed).requires_grad
 
@@ -224,7 +224,7 @@ def test_the_second_derivative_exists_and_is_zero(device, backend, precision):
     [gradient] = torch.autograd.grad(logits.sum(), points, create_graph=True)
     [second] = torch.autograd.grad(gradient.square().sum(), points)
     assert torch.equal(second, torch.zeros_like(points))
-    # Of the logit's square it is not: 2 g g^T summed over a row.
+    # That of the logit's square is not zero: it is 2 g g^T, here summed over a row.
     clean = inputs(2, 50)[0].to(device).requires_grad_()
     logits = query_occupancy(clean, decoder.pack(conditioning, precision, backend))
     [slope] = torch.autograd.grad(logits.sum(), clean, retain_graph=True)
@@ -258,7 +258,7 @@ def test_weights_beyond_the_range_are_packed_for_fp32(
 ):
     monkeypatch.setattr(ops, "_warned", set())
     input, weights, affines, head = (part.to(device) for part in overflowing())
-    affines[:, 0] /= 1e4  # for sums in the range of float32
+    affines[:, 0] /= 1e4  # keeps sums in the range of float32
     affines[:, 1, 0] *= 1e4
     affines[:, 1, 0, 3] /= largest
     weights[0, 3] = weights[0, 3] / weights[0, 3].abs().max() * largest
@@ -326,7 +326,7 @@ def test_opcheck(device, precision, requires_grad):
 @pytest.mark.parametrize("layers", [0, 4])
 @pytest.mark.parametrize("width", [64, 128, 256])
 def test_opcheck_of_packing(device, limit, precision, layers, width):
-    """On CUDA for each kernel, or the best before it that the GPU has."""
+    """On CUDA packs for each kernel, or for the best lower one that the GPU supports."""
     weights = torch.randn(layers, width, width, device=device)
     with nullcontext() if limit is None else limit_cuda_kernel(limit):
         op = torch.ops.occvae._pack_query_weights.default

@@ -1,6 +1,6 @@
-"""The CUDA kernels of query_occupancy, each by itself, against a decoder in float64.
+"""Tests of each CUDA kernel of query_occupancy against a decoder in float64.
 
-They run on a GPU, or emulated (tests/cuda_emulator) where OCCVAE_TEST_EMULATED_CUDA=1.
+They run on a GPU, or on the emulator of tests/cuda_emulator with OCCVAE_TEST_EMULATED_CUDA=1.
 """
 
 import os
@@ -15,14 +15,14 @@ from tests.conftest import EMULATED_CUDA
 from tests.ops.query_oracle import BARS, activations, limit_cuda_kernel
 
 FP32, MMA, WGMMA = 1, 2, 3  # QueryKernel of csrc/cuda/query_kernels.cuh
-# The same against a float64 decoder that rounds its operands too. What is left are the sums'
-# rounding errors, and operands on the edge between two numbers that they push to the other one.
+# Largest errors against a float64 decoder that rounds its operands too. The rest are the rounding
+# errors of sums, and operands next to a tie that these errors round to the other number.
 ROUNDED_BOUNDS = {"fp32": 1e-6, "fp16": 1.5e-4, "bf16": 1.5e-3}
 ROUNDED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 REQUIRED = os.environ.get("OCCVAE_REQUIRE_CUDA") == "1" and not EMULATED_CUDA
 DEVICES = ("cpu",) if EMULATED_CUDA else (pytest.param("cuda", marks=pytest.mark.needs_cuda),)
 
-# Kernel, precision, channels: every kernel at every width of its own, fp32 at odd ones too.
+# Kernel, precision, channels: every kernel at each of its widths, fp32 at odd widths too.
 KERNELS = [
     *((FP32, "fp32", channels) for channels in (32, 96, 128, 160, 256, 512)),
     *((MMA, precision, channels) for precision in ("fp16", "bf16") for channels in (128, 256)),
@@ -36,7 +36,7 @@ fast_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), FAST
 
 @contextmanager
 def only_kernel(kernel: int):
-    """Packs for this kernel; where the device has none it skips, or fails if it should have one."""
+    """Packs for this kernel. Without it the test skips, or fails if the device should have it."""
     with limit_cuda_kernel(kernel) as found:
         if found != kernel:
             missing = pytest.fail if REQUIRED and _should_have(kernel) else pytest.skip
@@ -51,7 +51,7 @@ def _should_have(kernel: int) -> bool:
 
 @dataclass
 class Decoder:
-    """Folded decoder of B shapes with random numbers, activations of about 1."""
+    """Folded random decoder of B shapes with activations of about 1."""
 
     input: torch.Tensor
     weights: torch.Tensor
@@ -77,8 +77,12 @@ class Decoder:
         )
 
     def exact(self, points, offsets, precision="fp32", watched=None):
-        """Logits (M,) in float64 with operands rounded to `precision`, unused rows 0; and (M,) the
-        largest operand before rounding, or that of (layer, number of channels)."""
+        """Evaluates the decoder in float64 with operands rounded to `precision`.
+
+        Returns:
+            Logits (M,), 0 in unused rows, and (M,) the largest operand before rounding. With
+            `watched` = (layer, number of channels), only these operands count.
+        """
         results = torch.zeros(2, len(points), dtype=torch.float64)
         for shape in range(len(self.affines)):
             rows = slice(offsets[shape], offsets[shape + 1])
@@ -91,7 +95,7 @@ class Decoder:
         return results
 
     def query(self, points, offsets, precision, device):
-        """Through the op."""
+        """Evaluates the decoder with the op."""
         number = ops.PRECISIONS.index(precision)
         weights = self.weights.to(device)
         exact = torch.ops.occvae._pack_query_weights(weights, 0)
@@ -160,7 +164,8 @@ def test_a_value_depends_on_its_point_alone(kernel, precision, channels, device)
     points[13] *= 1e5  # goes through the range guard in fp16
     with only_kernel(kernel):
         alone = decoder.query(points, offsets_of(0, 700), precision, device)
-        for before, count in ((0, 50), (3, 333), (129, 700)):  # place in its tile, number of tiles
+        # `before` changes the place of points in their tile, `count` the number of tiles.
+        for before, count in ((0, 50), (3, 333), (129, 700)):
             rows = torch.cat([random_points(before, seed=1), points[:count]])
             logits = decoder.query(rows, offsets_of(before, count), precision, device)
             assert torch.equal(logits[before:], alone[:count])
@@ -182,7 +187,7 @@ def test_any_number_of_points_is_accurate(kernel, precision, channels, count, de
 def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, layer, device):
     decoder = Decoder.random(channels, shapes=2)
     points, offsets = random_points(200), offsets_of(90, 110)
-    # Some channels of one operand are large, beyond fp16 at half the points, and divided out again.
+    # Some channels of one operand are beyond fp16 at half the points, and scaled back afterwards.
     scale = 65504 / decoder.exact(points, offsets, watched=(layer, 8))[1].median().item()
     decoder.affines[:, layer, :, :8] *= scale
     decoder.weights[layer, :, :8] /= scale
@@ -205,7 +210,7 @@ def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, 
     [case for case in KERNELS if case[2] in (128, 256)],
 )
 def test_many_tiles_per_block_are_accurate(kernel, precision, channels, device):
-    """So that every block has several tiles, and the kernels take their largest shape."""
+    """Every block gets several tiles, and the kernels run with their largest tiles."""
     decoder = Decoder.random(channels, shapes=3)
     points, offsets = random_points(40_000), offsets_of(17_001, 0, 22_900)
     points[31_007] *= 1e5  # goes through the range guard in fp16

@@ -1,4 +1,4 @@
-"""voxel_iou against a NumPy oracle that counts voxel by voxel in float64 and Python integers."""
+"""Tests of voxel_iou against a NumPy oracle that counts in float64 and Python integers."""
 
 import math
 
@@ -21,7 +21,7 @@ needs_kernels = pytest.mark.skipif(not HAVE_KERNELS, reason="occvae._C is not bu
 
 
 def oracle_counts(pred, target, thresholds):
-    """Counts by definition: thresholds rounded to pred's dtype, everything else in float64."""
+    """Counts by definition, with thresholds rounded to pred's dtype and all else in float64."""
     batch = pred.shape[0]
     values = pred.detach().double().cpu().numpy().reshape(batch, -1)
     inside = target.double().cpu().numpy().reshape(batch, -1) >= 0.5
@@ -160,7 +160,7 @@ def test_grids_without_samples_or_voxels_are_allowed(device, backend, shape):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_counts_above_two_to_the_24_are_exact(device):
-    """Where sums in float32, as commonly used for this metric, lose voxels."""
+    """Sums in float32, which are common for this metric, lose voxels here."""
     pred = torch.ones(1, 300, 300, 300, dtype=torch.float16, device=device)
     target = torch.ones(1, 300**3, dtype=torch.bool, device=device).view(pred.shape)
     target[0, 0, 0, 0] = False
