@@ -10,20 +10,34 @@ class MeshReport:
     """Counts of the faults that `check_mesh` finds. All are 0 for a mesh without faults.
 
     Corners at equal positions count as one. Edges are those of faces with three distinct corners.
+
+    Attributes:
+        num_vertices: vertices of the mesh.
+        num_faces: faces of the mesh.
+        non_finite_vertices: vertices with a coordinate that is NaN or infinite.
+        indices_out_of_range: faces with an index that no vertex has.
+        degenerate_faces: faces without area.
+        duplicate_faces: faces with the corners of an earlier face, in any order.
+        cancelling_faces: faces in pairs of duplicates, which cancel in crossing parity.
+        open_edges: edges with one face.
+        crowded_edges: edges with more than two faces.
+        odd_edges: edges with an odd number of faces, open edges included.
+        inconsistent_edges: edges with an even number of faces, more of them in one direction.
+        volume: signed volume, positive if faces are counter-clockwise seen from outside.
     """
 
     num_vertices: int
     num_faces: int
     non_finite_vertices: int = 0
     indices_out_of_range: int = 0
-    degenerate_faces: int = 0  # faces without area
-    duplicate_faces: int = 0  # faces with the corners of an earlier face, in any order
-    cancelling_faces: int = 0  # faces in pairs of duplicates, which cancel in crossing parity
-    open_edges: int = 0  # edges with one face
-    crowded_edges: int = 0  # edges with more than two faces
-    odd_edges: int = 0  # edges with an odd number of faces, open edges included
-    inconsistent_edges: int = 0  # edges with an even number of faces, most in one direction
-    volume: float = 0.0  # signed, positive if faces are counter-clockwise seen from outside
+    degenerate_faces: int = 0
+    duplicate_faces: int = 0
+    cancelling_faces: int = 0
+    open_edges: int = 0
+    crowded_edges: int = 0
+    odd_edges: int = 0
+    inconsistent_edges: int = 0
+    volume: float = 0.0
 
     @property
     def is_usable(self) -> bool:

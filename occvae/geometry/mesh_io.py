@@ -25,11 +25,17 @@ class UnitMesh:
     """A mesh in the unit cube: its bounding box is centered at 0 and has a longest edge of 1.
 
     Original coordinates are vertices * scale + location.
+
+    Attributes:
+        vertices: (V, 3) float64, at distinct positions, each used by a face.
+        faces: (F, 3) int64.
+        location: (3,) float64, center of the original bounding box.
+        scale: longest edge of the original bounding box.
     """
 
-    vertices: np.ndarray  # (V, 3) float64, at distinct positions, each used by a face
-    faces: np.ndarray  # (F, 3) int64
-    location: np.ndarray  # (3,) float64
+    vertices: np.ndarray
+    faces: np.ndarray
+    location: np.ndarray
     scale: float
 
 
