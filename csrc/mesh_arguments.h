@@ -1,4 +1,4 @@
-// Checks of a triangle mesh and of points around it, as the ops on meshes take them.
+// Argument checks that the ops on triangle meshes share, for CPU and CUDA.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -22,7 +22,8 @@ inline void check_mesh_arguments(const Tensor& vertices, const Tensor& faces, co
 
 constexpr double kGreatestCoordinate = 1e90;
 
-// Whether corners exist, are finite and not too large to calculate with.
+// Returns whether the corners of a face exist, are finite and have magnitudes of at most
+// kGreatestCoordinate.
 template <typename scalar_t>
 C10_HOST_DEVICE bool is_usable_face(const scalar_t* vertices, int64_t num_vertices,
                                     const int64_t* corners) {
