@@ -100,7 +100,7 @@ inline MiseState open_state(const Tensor& state, int64_t resolution, int64_t coa
   check_dim(state, 2, kOp, "state");
   const MiseLayout layout = mise_layout(resolution, coarse_resolution);
   STD_TORCH_CHECK(state.size(1) == layout.size() && state.is_contiguous(), kOp,
-                  ": state is not of this resolution");
+                  ": state is not of this resolution; it must be contiguous (B, _mise_state_size)");
   return {layout, state.size(0), static_cast<uint64_t*>(state.mutable_data_ptr())};
 }
 

@@ -103,7 +103,8 @@ inline QuerySizes check_query_arguments(const Tensor& points, const Tensor& offs
   const QuerySizes sizes{points.size(0), affines.size(0), input.size(1), affines.size(1) - 1};
   STD_TORCH_CHECK(points.size(1) == 3, kOp, ": points must be (M, 3)");
   STD_TORCH_CHECK(sizes.shapes >= 1 && offsets.size(0) == sizes.shapes + 1, kOp,
-                  ": offsets must be (B + 1,) with B = ", sizes.shapes, " >= 1 as of affines");
+                  ": offsets must be (B + 1,) with B = ", sizes.shapes,
+                  " >= 1, the first size of affines");
   STD_TORCH_CHECK(input.size(0) == 3 && sizes.channels > 0 && sizes.channels % kPanel == 0, kOp,
                   ": input must be (3, C) with C a multiple of ", kPanel);
   STD_TORCH_CHECK(sizes.layers >= 0 && sizes.layers % 2 == 0 && affines.size(2) == 2 &&

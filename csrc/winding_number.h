@@ -33,8 +33,7 @@ struct SolidAngles {
     const double y = a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) +
                      a[2] * (b[0] * c[1] - b[1] * c[0]);
     const double size = std::fabs(x) + std::fabs(y);
-    const double scale =
-        size > 0 ? 1 / size : 0;  // at a corner of the triangle the angle counts as 0
+    const double scale = size > 0 ? 1 / size : 0;  // at a corner the angle counts as 0
     multiply(size > 0 ? x * scale : 1, y * scale);
   }
 
