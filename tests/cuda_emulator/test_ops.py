@@ -1,4 +1,4 @@
-"""The tests of the ops on the CUDA sources, which tests/cuda_emulator runs on the CPU."""
+"""Runs the tests of the ops on the CUDA sources, compiled for the CPU by tests/cuda_emulator."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import EMULATED_CUDA
 from tests.cuda_emulator import build
 
-# Tests of ops, by the CUDA source that they run.
+# Test files of the ops, by the CUDA source that they run.
 TESTS = {
     "voxel_iou": ["tests/ops/test_voxel_iou.py"],
     "mise": ["tests/ops/test_mise_native.py"],
@@ -21,12 +21,12 @@ TESTS = {
     "inside_mesh": ["tests/ops/test_inside_mesh.py"],
     "winding_number": ["tests/ops/test_inside_mesh.py"],
 }
-# Of test_inside_mesh: what runs a kernel, but for the tests that take minutes on an emulator.
+# From test_inside_mesh: tests that run a kernel, except those that take minutes when emulated.
 KERNEL_TESTS = "(native or kernel or opcheck or themselves)"
 SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000)"
 SELECTION = f"not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS})"
 
-# A small one of each source, and of each kernel of query_occupancy.
+# A small test of each source, and of each kernel of query_occupancy.
 SMALL_TESTS = {
     "voxel_iou": ["test_literal_cases", "test_addresses_that_are_not_aligned[2-cpu-native]"],
     "mise": ["test_equals_the_reference_on_random_signs_in_batches[8]"],
@@ -47,7 +47,7 @@ pytestmark = [
 
 
 def run_emulated(*arguments: str) -> None:
-    """Runs tests in one process, whose memory is checked; they must pass."""
+    """Runs tests in one process with AddressSanitizer and asserts that they pass."""
     environment = os.environ | build.with_address_sanitizer()
     environment |= {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
