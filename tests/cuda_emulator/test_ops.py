@@ -21,12 +21,12 @@ TESTS = {
     "inside_mesh": ["tests/ops/test_inside_mesh.py"],
     "winding_number": ["tests/ops/test_inside_mesh.py"],
 }
-# From test_inside_mesh: tests that run a kernel, except those that take minutes when emulated.
+# Of test_inside_mesh: what runs a kernel, but for the tests that take minutes on an emulator.
 KERNEL_TESTS = "(native or kernel or opcheck or themselves)"
 SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000)"
 SELECTION = f"not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS})"
 
-# A small test of each source, and of each kernel of query_occupancy.
+# A small one of each source, and of each kernel of query_occupancy.
 SMALL_TESTS = {
     "voxel_iou": ["test_literal_cases", "test_addresses_that_are_not_aligned[2-cpu-native]"],
     "mise": ["test_equals_the_reference_on_random_signs_in_batches[8]"],
