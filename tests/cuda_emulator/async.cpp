@@ -1,3 +1,5 @@
+// Implements async.h: each copy keeps its source until a wait, or until the scheduler delivers it.
+// The target is filled with NaN meanwhile.
 #include "async.h"
 
 #include <cstring>

@@ -1,3 +1,5 @@
+// Schedules the threads of a block, and runs the blocks of a grid in random order. waiting.cpp
+// implements the barriers and collectives that threads wait at.
 #include "block.h"
 
 #include <algorithm>

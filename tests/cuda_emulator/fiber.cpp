@@ -1,3 +1,4 @@
+// Implements fibers: a switch of stacks in assembly, for x86-64 and AArch64.
 #include "fiber.h"
 
 #include <sys/mman.h>

@@ -1,3 +1,5 @@
+// Implements shared memory: its addresses, its garbage at the start of a block, and the check of
+// the bytes after its end.
 #include "shared_memory.h"
 
 #include <link.h>
