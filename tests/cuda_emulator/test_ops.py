@@ -1,4 +1,4 @@
-"""The tests of the ops on the CUDA sources, which tests/cuda_emulator runs on the CPU."""
+"""Runs the tests of the ops on the CUDA sources, compiled for the CPU by tests/cuda_emulator."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import EMULATED_CUDA
 from tests.cuda_emulator import build
 
-# Tests of ops, by the CUDA source that they run.
+# Test files of the ops, by the CUDA source that they run.
 TESTS = {
     "voxel_iou": ["tests/ops/test_voxel_iou.py"],
     "mise": ["tests/ops/test_mise_native.py"],
@@ -50,7 +50,7 @@ pytestmark = [
 
 
 def run_emulated(*arguments: str) -> None:
-    """Runs tests in one process, whose memory is checked; they must pass."""
+    """Runs tests in one process with AddressSanitizer and asserts that they pass."""
     environment = os.environ | build.with_address_sanitizer()
     environment |= {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
