@@ -21,12 +21,12 @@ TESTS = {
     "inside_mesh": ["tests/ops/test_inside_mesh.py"],
     "winding_number": ["tests/ops/test_inside_mesh.py"],
 }
-# Of test_inside_mesh: what runs a kernel, but for the tests that take minutes on an emulator.
+# The emulator runs those tests of test_inside_mesh.py that call a kernel, except slow ones.
 KERNEL_TESTS = "(native or kernel or opcheck or ops_refuse)"
 SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000)"
 SELECTION = f"not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS})"
 
-# A small one of each source, and of each kernel of query_occupancy.
+# `make test` runs one small test per CUDA source, and one per kernel of query_occupancy.
 SMALL_TESTS = {
     "voxel_iou": [
         "test_known_cases_have_their_iou",
