@@ -1,4 +1,4 @@
-"""`occvae --help` answers at once: commands import what they need when they run."""
+"""`occvae --help` starts quickly, because commands import modules only when they run."""
 
 import ast
 import sys
