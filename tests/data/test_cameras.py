@@ -70,5 +70,5 @@ def test_cameras_that_miss_the_shape_are_refused():
         check_views(points, good, shifted, sizes, 0.9)
     broken = good.copy()
     broken[2, 1, 1] = np.nan
-    with pytest.raises(UserError, match="not all finite"):
+    with pytest.raises(UserError, match="a value that is not finite"):
         check_views(points, broken, matrices, sizes, 0.5)
