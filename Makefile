@@ -1,13 +1,15 @@
 # make train      builds the default dataset, trains, evaluates, writes meshes and images
-# make test       lint and the fast tests: run it before each commit
-# make test-all   lint and all tests
-# make lint       style of Python, C++ and CUDA sources; needs no torch and builds nothing
-# make typecheck  types of the package
-# make coverage   all tests, and which branches of the package they take
+# make test       runs lint and the fast tests: use it before each commit
+# make test-all   runs lint and all tests
+# make lint       checks the style of Python, C++ and CUDA sources; needs no torch, builds nothing
+# make typecheck  checks the types of the package
+# make coverage   runs all tests and measures the branch coverage of the package
+# make docs       builds the documentation into build/docs; a warning is an error
+# make docs-links lists addresses in the documentation that do not answer; needs the network
 # make clean      removes what was built, except the virtual environments
 #
-# Each sets up what it needs in .venv, or .venv-lint. Needed are Python 3.11 or later, make and a
-# C++ compiler. Without a compiler the pure-PyTorch path is used.
+# Each target installs what it needs into .venv or .venv-lint. It needs Python 3.11 or later, make
+# and a C++ compiler. Without a compiler, ops use their reference implementation in PyTorch.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,12 +17,12 @@ LINTER ?= .venv-lint
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: train test test-all lint typecheck coverage clean
+.PHONY: train test test-all lint typecheck coverage docs docs-links clean
 
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-# Two files of tests run at a time, the long ones first. Threads that spin while they wait would take
-# the other file's core.
+# Two test files run at a time, the long ones first. Waiting threads must not spin, because that
+# would slow down the other file.
 test test-all coverage: export OMP_WAIT_POLICY = PASSIVE
 PYTEST = pytest -n 2 --dist loadscope --no-loadscope-reorder
 
@@ -50,12 +52,25 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# A page in no table of contents, and a link to a page or anchor that does not exist, are warnings.
+SPHINX = $(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet
+
+docs: $(VENV)/docs
+	$(SPHINX) --builder html docs build/docs
+
+docs-links: $(VENV)/docs
+	$(SPHINX) --builder linkcheck docs build/docs-links
+
 $(READY): pyproject.toml setup.py $(shell find csrc -type f)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel ninja
 	$(BIN)/pip install --quiet torch torchvision
 	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
 	$(BIN)/occvae info
+	touch $@
+
+$(VENV)/docs: $(READY)
+	$(BIN)/pip install --quiet --group docs
 	touch $@
 
 $(LINTER)/ready: pyproject.toml

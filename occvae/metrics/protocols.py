@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import trimesh
 
 PIX2VOX_THRESHOLDS = (0.2, 0.3, 0.4, 0.5)
+"""Probabilities at which Pix2Vox reports the voxel IoU."""
 WHAT3D_SAMPLES = 8192
 
 
@@ -120,6 +121,7 @@ PROTOCOLS = {
         num_samples=WHAT3D_SAMPLES,
     ),
 }
+"""The protocols by name."""
 
 
 def measure_mesh(

@@ -279,3 +279,4 @@ _PIX2VOX_VAE = [
 ]
 
 TABLES = [*_ONET_TABLES, *_multi_view_tables(), _PIX2VOX_RERUN, *_PIX2VOX_VAE]
+"""All published tables that evaluations are compared with."""

@@ -15,7 +15,7 @@ EMPTY_DISTANCE, EMPTY_COSINE = 3.0**0.5, -1.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """Distances and |cosines between normals| of each point to the nearest of the other surface.
+    """Distances and absolute cosines of normals from each point to the other surface.
 
     Args:
         to_truth, cosines_to_truth: (P,), from each predicted point.
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def normal_consistency(self) -> float:
-        """Half the sum of the two mean |cosines|."""
+        """Half the sum of the two mean `|cosines|`."""
         return 0.5 * float(self.cosines_to_truth.mean() + self.cosines_to_prediction.mean())
 
     def f_score(self, threshold: float) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from occvae.errors import UserError
 
 FORMATS = ("glb", "obj", "ply", "stl", "off")
+"""Endings of the mesh files that can be written."""
 # Of what counts as an image in a folder; a file that is named may end in anything.
 _IMAGE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()

@@ -1,4 +1,4 @@
-"""The command line: what commands write, and one line per mistake."""
+"""The `occvae` command: the files it writes, and one line on stderr for every mistake."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def blind(tmp_path_factory) -> str:
-    """A model whose field is empty everywhere."""
+    """A model whose field is empty for every image."""
     folder = tmp_path_factory.mktemp("models") / "blind"
     model = octahedron_model()
     model.decoder.linear_out.bias.data.fill_(-50.0)
@@ -59,19 +59,19 @@ def run(*arguments) -> int:
 def assert_refused(capsys, *arguments, message: str) -> None:
     capsys.readouterr()
     assert run(*arguments) == 2
-    lines = capsys.readouterr().err.splitlines()  # a progress bar may precede it
+    lines = capsys.readouterr().err.splitlines()  # a progress bar may come first
     assert [line.startswith("error: ") for line in lines].count(True) == 1
     assert lines[-1].startswith("error: ") and message in lines[-1], lines
 
 
-def test_info_prints_versions_and_builds(capsys):
+def test_info_lists_packages_and_devices(capsys):
     assert run("info") == 0
     lines = capsys.readouterr().out.splitlines()
     assert {"occvae", "torch", "timm", "h5py", "gpu"} <= {line.split()[0] for line in lines}
 
 
 @pytest.mark.slow
-def test_commands_run_as_a_process(here):
+def test_the_exit_status_of_a_process_tells_success(here):
     for arguments, status in ((["info"], 0), (["data", "verify", "nowhere"], 2)):
         result = subprocess.run(
             [sys.executable, "-m", "occvae", *arguments], capture_output=True, text=True
@@ -91,7 +91,7 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
     assert "usage: occvae" in capsys.readouterr().err
 
 
-def test_voxels_are_imported_and_verified(here, capsys):
+def test_build_voxels_and_verify(here, capsys):
     write_archive(here / "boxes.npz", count=9, resolution=8)
     (here / "broken.npz").write_bytes(b"broken")
     build = ["data", "import", "voxels", "boxes.npz", "broken.npz", "set", *SMALL]
@@ -100,13 +100,13 @@ def test_voxels_are_imported_and_verified(here, capsys):
     assert "9 shapes (6 train, 3 val) in 2 shards, 1 skipped" in out
     assert "skipped broken.npz: broken.npz: not a readable .npz archive" in out
     assert run("data", "verify", "set") == 0
-    assert run(*build) == 0  # nothing is left to build
+    assert run(*build) == 0  # nothing left to do
     shard = here / "set" / Manifest.load("set").shards[0].file
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert_refused(capsys, "data", "verify", "set", message=f"{shard.name}: SHA-256 differs")
 
 
-def test_images_are_written_inside_their_folder(here, capsys):
+def test_images_stay_in_their_folder(here, capsys):
     voxels = np.ones((3, 4, 4, 4), bool)
     np.savez("odd.npz", voxels=voxels, id=["../up", "a/b", "plain"], split=["train"] * 3)
     assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
@@ -119,7 +119,7 @@ def test_images_are_written_inside_their_folder(here, capsys):
     assert_refused(capsys, "data", "images", "set", "out", message=message)
 
 
-def test_ids_that_give_equal_or_long_names_get_files(here, capsys):
+def test_images_of_ids_that_make_one_name_or_a_long_one(here, capsys):
     ids = ["a/b_c", "a_b/c", "\u6f22" * 100, "two\nlines"]
     np.savez("odd.npz", voxels=np.ones((4, 4, 4, 4), bool), id=ids, split=["train"] * 4)
     assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
@@ -128,21 +128,21 @@ def test_ids_that_give_equal_or_long_names_get_files(here, capsys):
     assert names == {"a_b_c.png", "a_b_c_.png", "two_lines.png", "\u6f22" * 66 + ".png"}
 
 
-def test_an_import_with_too_few_shapes_prints_a_warning(here, capsys):
+def test_too_few_voxels_to_hold_some_out(here, capsys):
     np.savez("few.npz", voxels=np.ones((3, 4, 4, 4), bool))
     assert run("data", "import", "voxels", "few.npz", "set", *SMALL) == 0
     message = "warning: no val shapes: there are too few shapes; `occvae data split`"
     assert message in capsys.readouterr().out
 
 
-def test_text_from_files_is_printed_on_one_line(here, capsys):
+def test_what_files_say_is_printed_on_one_line(here, capsys):
     np.savez("odd.npz", voxels=np.zeros((2, 4, 4, 4)) + [[[[1]]], [[[0]]]], id=["a", "b\n\x1b[2J"])
     assert run("data", "import", "voxels", "odd.npz", "set", *SMALL) == 0
     text = "".join(capsys.readouterr())
     assert r"  skipped b\n\x1b[2J: shape is empty" in text.splitlines() and "\x1b[2J" not in text
 
 
-def test_images_get_the_suffix_of_their_format(here, monkeypatch):
+def test_images_are_named_by_what_they_are(here, monkeypatch):
     np.savez("solid.npz", voxels=np.ones((1, 4, 4, 4), bool), id=["solid"], split=["train"])
     assert run("data", "import", "voxels", "solid.npz", "set", *SMALL) == 0
     photograph = io.BytesIO()
@@ -152,7 +152,7 @@ def test_images_get_the_suffix_of_their_format(here, monkeypatch):
     assert [path.name for path in Path("out").iterdir()] == ["solid.jpeg"]
 
 
-def test_the_procedural_dataset_is_built(here, capsys):
+def test_build_procedural(here, capsys):
     assert run("data", "build", "procedural", "set", "--shapes-per-category", 1, *SMALL) == 0
     manifest = Manifest.load("set")
     assert sum(entry.num_shapes for entry in manifest.shards) == len(manifest.categories) == 12
@@ -183,7 +183,7 @@ def test_the_procedural_dataset_is_built(here, capsys):
         (["import", "voxels", "photo.png", "set"], "photo.png: not a readable .npz archive"),
     ],
 )
-def test_wrong_builds_are_refused(here, capsys, arguments, message):
+def test_wrong_builds(here, capsys, arguments, message):
     assert_refused(capsys, "data", *arguments, message=message)
 
 
@@ -202,7 +202,7 @@ def test_reconstruct_writes_every_format(here, capsys, model, suffix):
     assert f"photo.png -> {output}" in capsys.readouterr().out
 
 
-def test_reconstruct_keeps_the_image_beside_its_output(here, model):
+def test_a_mesh_beside_the_image_does_not_change_the_image(here, model):
     before = (here / "photo.png").read_bytes()
     assert (
         run("reconstruct", "photo.png", "-o", "photo.GLB", "--model", model, "--resolution", 32)
@@ -212,7 +212,7 @@ def test_reconstruct_keeps_the_image_beside_its_output(here, model):
     assert len(trimesh.load(here / "photo.GLB", file_type="glb", force="mesh").faces) > 0
 
 
-def test_the_option_sets_the_precision(here, model, monkeypatch):
+def test_the_decoder_is_packed_in_the_precision_of_the_option(here, model, monkeypatch):
     packed, pack = [], CbnDecoder.pack
 
     def watched(self, conditioning, precision=None):
@@ -226,7 +226,7 @@ def test_the_option_sets_the_precision(here, model, monkeypatch):
     assert packed == [None, "bf16"]
 
 
-def test_models_without_a_fused_decoder_refuse_a_precision(here, capsys):
+def test_precision_is_an_error_without_a_fused_decoder(here, capsys):
     arguments = ["reconstruct", "photo.png", "-o", "a.ply", "--precision", "fp16", "--model"]
     for unfused in (tiny_voxel_model(), tiny_model(decoder="cnn")):
         save_pretrained(unfused, here / unfused.arch)
@@ -234,7 +234,7 @@ def test_models_without_a_fused_decoder_refuse_a_precision(here, capsys):
         assert_refused(capsys, *arguments, unfused.arch, message=message)
 
 
-def test_reconstruct_writes_several_meshes_to_a_folder(here, model):
+def test_reconstruct_writes_several_images_into_a_folder(here, model):
     shutil.copy("photo.png", "other.png")
     (here / "meshes.v1").mkdir()
     arguments = ["--model", model, "--resolution", 32]
@@ -246,12 +246,12 @@ def test_reconstruct_writes_several_meshes_to_a_folder(here, model):
     }
 
 
-def test_the_newest_run_is_the_default(here, model):
+def test_the_newest_run_is_the_default_model(here, model):
     shutil.copytree(model, here / "runs" / "one" / "last")
     assert run("reconstruct", "photo.png", "-o", "a.ply", "--resolution", 32) == 0
 
 
-def test_output_paths_follow_the_images():
+def test_output_paths_follow_the_images_and_the_format():
     assert output_paths(["a/b.jpg"], "out.OBJ") == [Path("out.OBJ")]
     assert output_paths(["a/b.jpg"], "out") == [Path("out/b.glb")]
     assert output_paths(["a.jpg", "b.jpg"], "out") == [Path("out/a.glb"), Path("out/b.glb")]
@@ -278,21 +278,21 @@ def test_output_paths_follow_the_images():
         (["photo.png", "photo.png"], "give a folder"),
     ],
 )
-def test_wrong_reconstructions_are_refused(here, capsys, model, arguments, message):
+def test_wrong_arguments_of_reconstruct_are_errors(here, capsys, model, arguments, message):
     (here / "runs.txt").write_text("text")
     defaults = ["-o", "out.glb", "--model", model, "--resolution", 32]
     assert_refused(capsys, "reconstruct", *defaults, *arguments, message=message)
     assert not list(here.glob("out*"))
 
 
-def test_an_empty_mesh_is_reported(here, capsys, blind):
+def test_an_empty_field_is_an_error(here, capsys, blind):
     arguments = ["reconstruct", "photo.png", "-o", "out.glb", "--model", blind, "--resolution", 32]
     message = "photo.png: the model sees no surface here; try a lower --threshold"
     assert_refused(capsys, *arguments, message=message)
 
 
-def test_a_missing_model_is_reported(here, capsys):
-    message = "no trained model in runs/; train one, or give one with --model"
+def test_a_missing_model_is_an_error(here, capsys):
+    message = "no trained model in runs/; train one or name one with --model"
     assert_refused(capsys, "reconstruct", "photo.png", "-o", "out.glb", message=message)
     assert_refused(capsys, "evaluate", message=message)
 
@@ -319,19 +319,21 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
     [
         (["--split", "test"], "has no shapes in split 'test'"),
         (["--data", "nowhere"], "nowhere/dataset.json: no dataset here"),
-        (["--threshold", "high"], "--threshold high: expected a probability, or val"),
+        (["--threshold", "high"], "--threshold high: expected a probability or val"),
         (["--resolution", "101", "--shapes", "1"], "nearest valid are 100 and 102"),
         (["--precision", "double"], "--precision double: choose from fp32, fp16, bf16"),
         (["--model", "nowhere"], "nowhere: holds no config.json"),
     ],
 )
-def test_wrong_evaluations_are_refused(here, capsys, model, tiny_dataset, arguments, message):
+def test_wrong_arguments_of_evaluate_are_errors(
+    here, capsys, model, tiny_dataset, arguments, message
+):
     defaults = ["evaluate", "--model", model, "--data", tiny_dataset]
     assert_refused(capsys, *defaults, *arguments, message=message)
 
 
 def test_options_cannot_be_abbreviated(capsys):
-    """Otherwise --view 4 would be read as --views 4."""
+    """Otherwise --view 4 would mean --views 4."""
     with pytest.raises(SystemExit):
         main(["data", "import", "meshes", "a", "b", "--view", "4"])
     errors = capsys.readouterr().err
@@ -346,11 +348,11 @@ def test_a_folder_is_not_imported_into_itself(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["box.off"]
 
 
-def test_a_closed_pipe_ends_the_command_quietly(tiny_dataset):
+def test_a_closed_pipe_ends_the_command_without_an_error(tiny_dataset):
     command = f"{sys.executable} -m occvae data info {tiny_dataset} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert done.stderr == "" and done.stdout.strip() in ("0", "141")
 
 
-def test_metrics_are_part_of_the_package():
+def test_occvae_metrics_needs_no_import_of_its_own():
     run_fresh("import occvae; assert occvae.metrics.PROTOCOLS")

@@ -22,22 +22,25 @@ TESTS = {
     "winding_number": ["tests/ops/test_inside_mesh.py"],
 }
 # Of test_inside_mesh: what runs a kernel, but for the tests that take minutes on an emulator.
-KERNEL_TESTS = "(native or kernel or opcheck or themselves)"
+KERNEL_TESTS = "(native or kernel or opcheck or ops_refuse)"
 SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000)"
 SELECTION = f"not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS})"
 
 # A small one of each source, and of each kernel of query_occupancy.
 SMALL_TESTS = {
-    "voxel_iou": ["test_literal_cases", "test_addresses_that_are_not_aligned[2-cpu-native]"],
-    "mise": ["test_equals_the_reference_on_random_signs_in_batches[8]"],
-    "marching_cubes": ["test_watertight_on_random_signs[1]"],
-    "query_occupancy": [
-        "test_logits_are_those_of_float64[1-fp32-128-cpu]",
-        "test_logits_are_those_of_float64[2-fp16-128-cpu]",
-        "test_logits_are_those_of_float64[3-fp16-256-cpu]",
+    "voxel_iou": [
+        "test_known_cases_have_their_iou",
+        "test_addresses_need_not_be_aligned[2-cpu-native]",
     ],
-    "inside_mesh": ["test_faces_given_twice_cancel_and_nested_shells_alternate[native-cpu]"],
-    "winding_number": ["test_winding_numbers_of_closed_meshes_are_whole[dtype0-native-cpu]"],
+    "mise": ["test_kernels_equal_the_reference_on_batches_of_random_signs[8]"],
+    "marching_cubes": ["test_meshes_of_random_signs_are_watertight[1]"],
+    "query_occupancy": [
+        "test_logits_agree_with_float64[1-fp32-128-cpu]",
+        "test_logits_agree_with_float64[2-fp16-128-cpu]",
+        "test_logits_agree_with_float64[3-fp16-256-cpu]",
+    ],
+    "inside_mesh": ["test_duplicate_faces_cancel_and_nested_shells_alternate[native-cpu]"],
+    "winding_number": ["test_winding_numbers_of_closed_meshes_are_integers[dtype0-native-cpu]"],
 }
 
 pytestmark = [
