@@ -114,8 +114,8 @@ def test_data_that_cannot_be_read_any_more(tiny_dataset, tmp_path):
     [rank] = start(tmp_path, ["--out", run, "--resume"])
     assert rank.status() == 2
     [line] = rank.errors()
-    assert f"{data}/train-00003.h5: view " in line
-    assert "delete it and run the same `occvae data` command again" in line
+    assert f"{data}/train-00003.h5: shape " in line
+    assert "delete it and run the command that built the dataset again" in line
 
 
 def test_a_read_error_names_the_shard(tiny_dataset, monkeypatch):
@@ -229,7 +229,7 @@ def test_validation_shapes_that_cannot_be_read(tiny_dataset, tmp_path):
     arguments = ["--out", run, "--data", data, *FRESH, "validate_every=3"]
     ranks = start(tmp_path, arguments, ranks=2)
     assert [rank.status() for rank in ranks] == [2, 2]
-    assert all("val-00000.h5: view " in line for rank in ranks for line in rank.errors())
+    assert all("val-00000.h5: shape " in line for rank in ranks for line in rank.errors())
     assert [folder.name for folder in list_checkpoints(run)] == ["step-0", "step-3"]
 
 
