@@ -107,11 +107,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint to resume"):
         read_progress(tmp_path, "onet")
     save(tmp_path, 3)
-    with pytest.raises(UserError, match="is of arch 'onet', not 'vitocc'"):
+    with pytest.raises(UserError, match="has arch 'onet', not 'vitocc'"):
         read_progress(tmp_path, "vitocc")
     path = tmp_path / "checkpoints" / "step-3" / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 9}))
-    with pytest.raises(UserError, match="step-3: is of format 9, this occvae reads 3$"):
+    with pytest.raises(UserError, match="step-3: has format 9, this occvae reads 3$"):
         read_progress(tmp_path, "onet")
 
 
