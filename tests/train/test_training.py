@@ -110,7 +110,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(trained, tiny_dataset):
     state = copy / "checkpoints" / "step-240" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "global_batch": 3}))
     refused = run(tiny_dataset, copy, "--resume", ranks=2)
-    assert_refused(refused, "batch of 3 shapes cannot be shared out evenly among 2 ranks")
+    assert_refused(refused, "batch of 3 shapes cannot be divided evenly among 2 ranks")
 
 
 ENDLESS = ["optim.steps=100000", "validate_every=100000", "data.num_workers=1"]
