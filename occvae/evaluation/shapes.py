@@ -111,5 +111,5 @@ def _evenly_spread(stored: int, wanted: int | None) -> list[int]:
         return list(range(stored))
     if wanted < 1:
         raise UserError(f"the number of shapes must be positive, got {wanted}")
-    # A constant stride could meet the same category each time, so positions are rounded instead.
+    # An integer stride could always meet the same category, so positions are rounded instead.
     return np.linspace(0, stored - 1, min(wanted, stored)).round().astype(int).tolist()

@@ -9,9 +9,10 @@ A run folder holds::
     checkpoints/step-N/         state.safetensors: weights, and AdamW moments by parameter name;
                                 state.json: the other state of a training, see `Progress`
 
-Rank 0 writes a checkpoint under a temporary name and renames it once it is on the disk. A checkpoint
-with its final name is therefore complete, even if a process or the machine died. Checkpoints do not
-depend on the number of ranks or the ZeRO stage. Only rank 0 needs access to them.
+Rank 0 writes a checkpoint under a temporary name and renames it once it is on the disk. A
+checkpoint with its final name is therefore complete, even if a process or the machine died.
+Checkpoints do not depend on the number of ranks or the ZeRO stage. Only rank 0 needs access to
+them.
 """
 
 import itertools

@@ -57,8 +57,8 @@ class DataConfig:
     """Query points per shape in a micro step, including the points near the surface. Voxel models
     ignore it. Type int, unit points, default 2048."""
     num_near_points: int = 0
-    """How many of the query points lie near the surface. The dataset must store that many. Type int,
-    unit points, default 0."""
+    """How many of the query points lie near the surface. The dataset must store that many. Type
+    int, unit points, default 0."""
     num_views: int = 1
     """Images per shape in a micro step, chosen at random from the stored views. Type int, unit
     views, default 1."""
@@ -92,8 +92,8 @@ class OptimConfig:
     """Decoupled weight decay of AdamW. Only parameters with two or more dimensions decay, so biases
     and norm scales do not. Type float, no unit, default 0.05."""
     warmup_steps: int = 500
-    """Steps over which the learning rate rises linearly to its peak. Type int, unit optimizer steps,
-    default 500."""
+    """Steps over which the learning rate rises linearly to its peak. Type int, unit optimizer
+    steps, default 500."""
     clip_norm: float = 1.0
     """Gradients with a larger L2 norm are scaled down to it. 0 disables clipping. Type float, no
     unit, default 1.0."""
@@ -105,8 +105,8 @@ class OptimConfig:
     """Weight of the soft Dice term, which is added to the cross-entropy. Type float, no unit,
     default 0.0."""
     kl_weight: float = 1e-3
-    """Weight of the KL term of a variational model. The KL is in nats and the reconstruction term is
-    ten times the mean cross-entropy. Type float, unit 1/nat, default 0.001."""
+    """Weight of the KL term of a variational model. The KL is in nats and the reconstruction term
+    is ten times the mean cross-entropy. Type float, unit 1/nat, default 0.001."""
     kl_warmup_steps: int = 0
     """Steps over which the weight of the KL term rises linearly from 0 to kl_weight. Type int, unit
     optimizer steps, default 0."""
@@ -145,8 +145,8 @@ class TrainConfig:
     """Whether batch norm uses statistics of all ranks. If false, each rank uses its own, and
     checkpoints hold those of rank 0. Type bool, no unit, default true."""
     offload_optimizer: bool = False
-    """Whether optimizer states are kept in CPU memory and updated there. Needs zero_stage 1, 2 or 3.
-    Type bool, no unit, default false."""
+    """Whether optimizer states are kept in CPU memory and updated there. Needs zero_stage 1, 2 or
+    3. Type bool, no unit, default false."""
     activation_checkpointing: bool = False
     """Whether blocks recompute their activations in the backward pass instead of keeping them. Type
     bool, no unit, default false."""
@@ -177,8 +177,8 @@ class TrainConfig:
     """Steps of rank 0 to record with torch.profiler, from the fifth step of the process on. 0
     records nothing. Type int, unit optimizer steps, default 0."""
     wandb_project: str | None = None
-    """Weights & Biases project that the metrics are also sent to. Type str or null, no unit, default
-    null."""
+    """Weights & Biases project that the metrics are also sent to. Type str or null, no unit,
+    default null."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:

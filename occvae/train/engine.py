@@ -55,7 +55,7 @@ class Engine:
         self._stage = config.zero_stage if shares else 0
         self._clip_norm = config.optim.clip_norm
         self.skipped = self.gradients_failed = False
-        # Under ZeRO-3 a rank holds only its part of the weights. Full weights go into copies of this.
+        # Under ZeRO-3 a rank holds only a part of the weights. Full weights go into copies of this.
         self._empty_model = zero_state.empty_copy(model) if self._stage == 3 else None
         if world_size() > 1 and config.sync_batch_norm:
             synchronize_batch_norm(model)
@@ -100,7 +100,7 @@ class Engine:
         self.step()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds the gradients of a micro step. Before an optimizer step they are reduced over ranks."""
+        """Adds the gradients of a micro step, and reduces them over ranks for the optimizer step."""
         if self._scale is not None and self._stage == 0:
             loss = loss * self._scale.value
         self._engine.backward(loss)
@@ -125,8 +125,8 @@ class Engine:
             self._scale.update(self.skipped)
             if self._stage:
                 self._engine.optimizer.override_loss_scale(self._scale.value)
-        # DeepSpeed would not advance the schedule in skipped steps, but the learning rate must depend
-        # on the step number alone.
+        # DeepSpeed would not advance the schedule in skipped steps, but the learning rate must
+        # depend on the step number alone.
         self._scheduler.step()
 
     def _prepare_gradients(self) -> None:
@@ -178,7 +178,7 @@ class Engine:
         return zero_state.gathered_copy(module, self._empty_model).train(module.training)
 
     def state(self) -> dict[str, Any]:
-        """Returns JSON values: the number of steps that changed weights, and the loss scale of fp16."""
+        """Returns JSON values: the number of updates of the weights, and the loss scale of fp16."""
         scale = [] if self._scale is None else [self._scale.value, self._scale.steps]
         return {"updates": self._updates, "loss_scale": scale}
 

@@ -27,7 +27,7 @@ def exit_status(error: Exception) -> int:
 
 
 def last_line(error: Exception) -> str:
-    """Returns the message of an error without the traceback that a loader process puts before it."""
+    """Returns the message of an error without the traceback that a loader process prepends."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[-1].removeprefix("occvae.errors.UserError: ")
 

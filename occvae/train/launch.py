@@ -98,7 +98,9 @@ def first_host(nodes: str) -> str:
     """Returns the first host of a Slurm node list, e.g. node03 of node[03-07,9],gpu1."""
     match = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\])?", nodes)
     if match is None:
-        raise UserError(f"SLURM_STEP_NODELIST={nodes}: expected a list of hosts such as node[03-07]")
+        raise UserError(
+            f"SLURM_STEP_NODELIST={nodes}: expected a list of hosts such as node[03-07]"
+        )
     return match[1] + (match[2] or "")
 
 

@@ -91,7 +91,7 @@ class RunLogger:
             self._bar.write(line)
 
     def close(self) -> None:
-        """Closes the files. It may be slow, because TensorBoard and the mirror flush their buffers."""
+        """Closes the files. May be slow, because TensorBoard and the mirror flush their buffers."""
         self._bar.close()
         if self._folder is not None:
             with self._named_failures():

@@ -223,11 +223,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--arch", help=f"architecture: {', '.join(list_models())}; default vitocc")
     parser.add_argument(
-        "--preset", help=f"{', '.join(list_presets())}; default: default with a GPU, cpu-small without"
+        "--preset",
+        help=f"{', '.join(list_presets())}; default: default with a GPU, cpu-small without",
     )
     parser.add_argument("--data", help="dataset folder; short for data.root=FOLDER")
     parser.add_argument("--out", help="run folder; default the next free runs/ARCH")
-    parser.add_argument("--resume", action="store_true", help="continue the run from its newest checkpoint")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run from its newest checkpoint"
+    )
     parser.add_argument(
         "--timeout",
         type=_seconds,

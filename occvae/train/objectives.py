@@ -49,7 +49,7 @@ class Objective(Protocol):
         """Returns the output in eval mode, computed as in `occvae evaluate`."""
 
     def iou_inputs(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns probabilities (B, ...) and true occupancies (B, ...), from which to compute IoU."""
+        """Returns probabilities (B, ...) and true occupancies (B, ...), the inputs of IoU."""
 
 
 class PointObjective:

@@ -69,7 +69,8 @@ def distributed(timeout: float) -> Iterator[torch.device]:
     try:
         starting = _START_FACTOR * _Waiting.step
         deepspeed.init_distributed(dist_backend=backend, timeout=starting, verbose=False)
-        # This group uses gloo also on GPUs: a rank that waits for rank 0 must handle signals, not spin.
+        # This group uses gloo also on GPUs, because a rank that waits for rank 0 must handle
+        # signals and must not spin.
         group = dist.new_group(timeout=starting, backend="gloo")
         assert isinstance(group, dist.ProcessGroup)  # every rank is a member
         _Waiting.first_rank = group

@@ -23,7 +23,9 @@ def autocast_dtype(precision: str, device_type: str) -> torch.dtype | None:
     if precision == "fp32":
         return None
     if precision == "fp16" and device_type == "cpu":
-        raise UserError("precision fp16: needs a GPU; use fp32, or bf16 if the CPU has bf16 arithmetic")
+        raise UserError(
+            "precision fp16: needs a GPU; use fp32, or bf16 if the CPU has bf16 arithmetic"
+        )
     if precision != "fp16" and not _has_bf16(device_type):
         if precision == "bf16":
             raise UserError(f"precision bf16: this {device_type} has no bf16 arithmetic; use fp32")

@@ -20,5 +20,8 @@ def lock_run(run: Path) -> None:
     if holds_lock(lock):
         return
     if not try_lock(lock):
-        raise UserError(f"{run}: is being trained by {lock.read_text().strip()}; stop it or choose another --out")
+        raise UserError(
+            f"{run}: is being trained by {lock.read_text().strip()}; "
+            "stop it or choose another --out"
+        )
     lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")

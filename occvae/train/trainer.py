@@ -97,7 +97,7 @@ class Trainer:
         return Progress(self.config.arch, 0, 0, engine=None, best_iou=-1.0, global_batch=batch)
 
     def _restore(self, moments: dict[str, torch.Tensor]) -> Progress:
-        """Loads a checkpoint: weights into the model, the rest into `moments`. Runs on rank 0 only."""
+        """Loads weights into the model and the rest into `moments`. Runs on rank 0 only."""
         progress = read_progress(self.run, self.config.arch)
         tensors = read_tensors(self.run)
         weights = {
@@ -109,7 +109,9 @@ class Trainer:
             self.model.load_state_dict(weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.run}: its checkpoint does not fit the model: {reason}") from None
+            raise UserError(
+                f"{self.run}: its checkpoint does not fit the model: {reason}"
+            ) from None
         if tensors.keys() != moment_names(self.model):
             raise UserError(
                 f"{self.run}: its checkpoint was saved with other parts frozen; "
@@ -120,7 +122,7 @@ class Trainer:
         return progress
 
     def fit(self) -> bool:
-        """Trains to the last step. Returns False if a signal stopped the run, which is saved then."""
+        """Trains to the last step. Returns False if a signal stopped the run after saving it."""
         first, last = self.progress.step, self.config.optim.steps
         parallel.begin_time_limits()
         if not 0 < first < last:
@@ -134,14 +136,14 @@ class Trainer:
         }
         try:
             batches = self._train_batches(first, last)
-            # Torch's handler would raise anywhere in the trainer when a loader process dies. Without
-            # it, the failure shows up in `_fetch`, where the ranks can agree to stop.
+            # Torch's handler would raise anywhere in the trainer when a loader process dies.
+            # Without it, the failure shows up in `_fetch`, where the ranks can agree to stop.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             complete = self._run(batches, last, logger)
             parallel.from_first_rank(logger.close)  # may take long
             return complete
         except BaseException:
-            # A failed rank skips the exit handlers of Python, so it must end its loader processes here.
+            # A failed rank skips the exit handlers of Python, so it ends its loader processes here.
             for process in multiprocessing.active_children():
                 process.kill()
             logger.close()
@@ -263,8 +265,8 @@ class Trainer:
             for name, value in state.items():
                 if not value.isfinite().all():
                     raise UserError(
-                        f"{name} is not finite at step {self.progress.step}; continue from the last "
-                        "checkpoint with --resume and a lower optim.lr"
+                        f"{name} is not finite at step {self.progress.step}; continue from the "
+                        "last checkpoint with --resume and a lower optim.lr"
                     )
             weights = {_MODEL + name: value for name, value in state.items()}
             keep = self.config.keep_checkpoints
@@ -325,7 +327,7 @@ class Trainer:
             self._failure = error
 
     def _validate(self, logger: RunLogger) -> None:
-        """Validates: mean IoU on points or voxels of the val split, whose shapes the ranks share."""
+        """Computes the mean IoU over shapes of the val split, which the ranks share."""
         count = min(len(self.validation_set), self.config.validate_shapes)
         mine = range(parallel.rank(), count, parallel.world_size())
         # Evenly spread shapes cover all categories.
@@ -351,7 +353,7 @@ class Trainer:
         return torch.tensor([iou.sum(), iou.numel()], device=self.device)
 
     def _train_mode(self) -> None:
-        """Sets training mode, except for frozen parts, whose batch norm statistics must not change."""
+        """Sets training mode, except in frozen parts, whose batch norm statistics stay fixed."""
         self.engine.train()
         for part in self.frozen:
             part.eval()

@@ -91,7 +91,7 @@ def set_moments(engine: Any, moments: dict[str, torch.Tensor]) -> None:
 
 
 def empty_copy(module: _Module) -> _Module:
-    """Copies a model without its weights, for `gathered_copy`. Call it before DeepSpeed wraps it."""
+    """Copies a model without its weights, for `gathered_copy`. Call it before DeepSpeed starts."""
     empty = copy.deepcopy(module).cpu()
     for parameter in empty.parameters():
         parameter.data = parameter.data.new_empty(0)

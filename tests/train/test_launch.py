@@ -173,7 +173,7 @@ time.sleep(60)
 
 
 def test_a_rank_gets_sigterm_when_a_launcher_above_its_parent_dies(tmp_path):
-    """The processes of deepspeed are its front process, deepspeed.launcher.launch, and the ranks."""
+    """deepspeed runs a front process, below it deepspeed.launcher.launch, below it the ranks."""
     rank = tmp_path / "rank.py"
     rank.write_text(WATCHED)
     start_next = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])\n"
