@@ -100,7 +100,7 @@ class Engine:
         self.step()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds the gradients of a micro step, and reduces them over ranks for the optimizer step."""
+        """Adds the gradients of a micro step, reduced over ranks before an optimizer step."""
         if self._scale is not None and self._stage == 0:
             loss = loss * self._scale.value
         self._engine.backward(loss)

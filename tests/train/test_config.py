@@ -1,4 +1,4 @@
-"""Overrides are typed, and every mistake is named."""
+"""Overrides are typed, and every mistake names its setting."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_presets_survive_their_own_serialization(preset, arch):
     assert from_dict(config.to_dict()) == config
 
 
-def test_the_second_stage_trains_the_fusion_of_views():
+def test_fusion_presets_train_on_several_views():
     config = make_preset("default-fusion", "pix2vox-a")
     assert config.frozen == ("encoder", "decoder")
     assert (config.data.num_views, config.data.min_views) == (5, 1)
@@ -66,7 +66,7 @@ def test_the_second_stage_trains_the_fusion_of_views():
 
 
 @pytest.mark.parametrize("arch", ["vitocc", "onet", "pix2vox-vae"])
-def test_the_second_stage_is_for_models_with_a_merger(arch):
+def test_fusion_presets_are_refused_for_models_without_a_merger(arch):
     message = (
         f"preset 'cpu-small-fusion' is not for {arch}, but for pix2vox-a, pix2vox-f, pix2voxpp-a"
     )
@@ -74,12 +74,12 @@ def test_the_second_stage_is_for_models_with_a_merger(arch):
         make_preset("cpu-small-fusion", arch)
 
 
-def test_unknown_preset():
+def test_an_unknown_preset_is_refused():
     with pytest.raises(UserError, match="unknown preset 'gpu'"):
         make_preset("gpu", "vitocc")
 
 
-def test_schedule_rises_and_falls():
+def test_the_cosine_schedule_rises_and_falls():
     factor = warmup_cosine(10, 110)
     assert factor(0) == pytest.approx(0.1)
     assert factor(10) == pytest.approx(1.0)
@@ -87,6 +87,6 @@ def test_schedule_rises_and_falls():
     assert factor(110) == pytest.approx(0.0)
 
 
-def test_schedule_of_pix2vox():
+def test_the_halved_schedule_rises_and_halves():
     factor = warmup_halved(10, 100)
     assert [factor(step) for step in (0, 9, 10, 59, 60, 99)] == [0.1, 1.0, 1.0, 1.0, 0.5, 0.5]

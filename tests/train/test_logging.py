@@ -8,7 +8,7 @@ from occvae.train.logging import RunLogger
 
 
 def test_a_full_disk_is_one_error(tmp_path, monkeypatch, capfd):
-    """TensorBoard meets it in a thread of its own, whose stack nobody asked for."""
+    """TensorBoard's own thread meets it, whose traceback must not be printed."""
 
     def fill(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -24,7 +24,7 @@ def test_a_full_disk_is_one_error(tmp_path, monkeypatch, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_failures_of_other_threads_are_told_as_before(tmp_path, monkeypatch):
+def test_failures_of_other_threads_are_reported(tmp_path, monkeypatch):
     def fail():
         raise OSError("unexpected")
 
