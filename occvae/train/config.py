@@ -122,14 +122,14 @@ class TrainConfig:
     arch: str = "vitocc"
     """Name of the architecture, see `occvae.list_models`. Type str, no unit, default vitocc."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Options of the architecture, see `occvae.create_model`; set them as model.NAME=value. Type
+    """Options of the architecture, see `occvae.create_model`. Set them as model.NAME=value. Type
     section, no unit, default empty."""
     initial_weights: str | None = None
     """Run folder or export of the same architecture whose weights the run starts from. Type str or
     null, a path, default null (random or pretrained weights)."""
     frozen: tuple[str, ...] = ()
-    """Names of submodules that are not trained, e.g. ["encoder","decoder"] or ["encoder.backbone"].
-    Their batch norm statistics do not change either. Type list of str, no unit, default []."""
+    """Names of submodules that are not trained, e.g. `["encoder","decoder"]`. Their batch norm
+    statistics do not change either. Type list of str, no unit, default []."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which samples a step reads. Type section, no unit, default as in `DataConfig`."""
     optim: OptimConfig = field(default_factory=OptimConfig)
