@@ -1,11 +1,20 @@
-"""Overrides are typed, and every mistake names its setting."""
+"""Overrides are typed, every mistake names its setting, and every setting is documented."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from occvae.errors import UserError
 from occvae.models import list_models
 from occvae.models.presets import presets_of
-from occvae.train.config import apply_overrides, from_dict
+from occvae.train import config as config_module
+from occvae.train.config import DataConfig, OptimConfig, TrainConfig, apply_overrides, from_dict
 from occvae.train.presets import make_preset
 from occvae.train.schedule import warmup_cosine, warmup_halved
 
@@ -90,3 +99,53 @@ def test_the_cosine_schedule_rises_and_falls():
 def test_the_halved_schedule_rises_and_halves():
     factor = warmup_halved(10, 100)
     assert [factor(step) for step in (0, 9, 10, 59, 60, 99)] == [0.1, 1.0, 1.0, 1.0, 0.5, 0.5]
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "training.md"
+SECTIONS = {TrainConfig: "", DataConfig: "data.", OptimConfig: "optim."}
+DOCUMENTATION = re.compile(
+    r"(?P<meaning>.+) Type (?P<type>.+?), (no unit|unit (?P<unit>.+?)|a (?P<path>path)), "
+    r"default (?P<default>.+)\."
+)
+
+
+def documented_settings() -> Iterator[tuple[str, object, re.Match]]:
+    """Yields full name, default value and parsed documentation of each setting."""
+    classes = {c.name: c for c in ast.parse(inspect.getsource(config_module)).body if is_class(c)}
+    for section, prefix in SECTIONS.items():
+        body, defaults = classes[section.__name__].body, section().__dict__
+        texts = {
+            statement.target.id: ast.get_docstring(ast.Module([following], []))
+            for statement, following in zip(body, body[1:], strict=False)
+            if isinstance(statement, ast.AnnAssign)
+        }
+        for field in dataclasses.fields(section):
+            match = DOCUMENTATION.fullmatch(" ".join((texts[field.name] or "").split()))
+            assert match, f"{prefix}{field.name} lacks meaning, type, unit or default"
+            yield prefix + field.name, defaults[field.name], match
+
+
+def is_class(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ClassDef)
+
+
+def test_documented_defaults_are_the_defaults():
+    for name, default, documentation in documented_settings():
+        if documentation["type"] == "section":
+            continue
+        text = documentation["default"].partition(" (")[0]
+        found = default if text == str(default) else json.loads(text)
+        assert found == (list(default) if isinstance(default, tuple) else default), name
+
+
+def test_the_guide_lists_every_setting_as_documented():
+    lines = GUIDE.read_text().splitlines()
+    for name, _, documentation in documented_settings():
+        unit = documentation["unit"] or documentation["path"] or ""
+        cells = [
+            f"`{name}`",
+            documentation["type"],
+            unit,
+            *documentation.group("default", "meaning"),
+        ]
+        assert f"| {' | '.join(cells)} |" in lines
