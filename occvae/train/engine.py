@@ -165,6 +165,7 @@ class Engine:
         return float(self._grad_norm)
 
     def learning_rate(self) -> float:
+        """Returns the learning rate of the next step."""
         return float(self._engine.get_lr()[0])
 
     def whole_model(self) -> Model:

@@ -23,7 +23,7 @@ from occvae.train.watch import watch_launchers
 
 _Result = TypeVar("_Result")
 
-# Seconds between the first rank's heartbeats while it writes, reads or builds alone.
+# Seconds between heartbeats of rank 0 while it writes, reads or builds alone.
 _HEARTBEAT_SECONDS = 1.0
 # Nodes do not start at the same time, so ranks wait this many times longer for each other then.
 _START_FACTOR = 10
@@ -126,10 +126,12 @@ def begin_time_limits() -> None:
 
 
 def rank() -> int:
+    """Returns the number of this rank."""
     return dist.get_rank()
 
 
 def world_size() -> int:
+    """Returns the number of ranks."""
     return dist.get_world_size()
 
 
@@ -147,12 +149,14 @@ def all_numbers(mine: list[int], device: torch.device) -> list[int]:
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Sums a tensor over the ranks in place and returns it. Collective."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Takes the elementwise maximum over the ranks in place and returns it. Collective."""
     if world_size() > 1:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor

@@ -1,3 +1,5 @@
+"""Failures of the log: a full disk, and errors of other threads."""
+
 import errno
 import threading
 
@@ -8,7 +10,7 @@ from occvae.train.logging import RunLogger
 
 
 def test_a_full_disk_is_one_error(tmp_path, monkeypatch, capfd):
-    """TensorBoard's own thread meets it, whose traceback must not be printed."""
+    """It occurs in a thread of TensorBoard. The traceback of that thread is not printed."""
 
     def fill(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
