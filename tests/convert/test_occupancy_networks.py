@@ -248,8 +248,8 @@ def test_other_files_are_refused(tmp_path, content, message):
     ("folder", "message"),
     [
         ("", "the name of the model's folder is empty"),
-        ("file", "file/config.json: cannot be written, {here}/file is no folder"),
-        ("file/model", "file/model/config.json: cannot be written, {here}/file is no folder"),
+        ("file", "file/config.json: cannot be written, {here}/file is not a folder"),
+        ("file/model", "file/model/config.json: cannot be written, {here}/file is not a folder"),
     ],
 )
 def test_folders_are_refused_before_anything_is_converted(

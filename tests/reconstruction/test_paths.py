@@ -58,7 +58,7 @@ def test_names_are_distinct(images, names):
 def test_where_files_can_be_written(folder, monkeypatch):
     check_writable(folder / "new" / "deep" / "a.glb")
     assert not (folder / "new").exists()
-    with pytest.raises(UserError, match=r"a.glb: cannot be written, .*notes.txt is no folder"):
+    with pytest.raises(UserError, match=r"a.glb: cannot be written, .*notes.txt is not a folder"):
         check_writable(folder / "notes.txt" / "a.glb")
     with pytest.raises(UserError, match="deeper: is a folder"):
         check_writable(folder / "deeper")
