@@ -287,7 +287,7 @@ def test_wrong_reconstructions(here, capsys, model, arguments, message):
 
 def test_nothing_to_see_is_said(here, capsys, blind):
     arguments = ["reconstruct", "photo.png", "-o", "out.glb", "--model", blind, "--resolution", 32]
-    message = "photo.png: the model sees no surface here; try a lower --threshold"
+    message = "photo.png: the prediction has no surface; try a lower --threshold"
     assert_refused(capsys, *arguments, message=message)
 
 
