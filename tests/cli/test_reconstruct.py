@@ -181,7 +181,7 @@ def test_a_still_of_the_camera_is_kept(here, model, monkeypatch, capsys):
         (["--webcam"], "pip install opencv-python-headless"),
         (["in/photo.jpg", "-o", ""], "the name of the output is empty; give a file or a folder"),
         (["in/photo.jpg", "--format", "fbx"], "unknown mesh format 'fbx'"),
-        (["in/photo.jpg", "--format", "ply"], "out.glb: is no .ply file"),
+        (["in/photo.jpg", "--format", "ply"], "out.glb: is not a .ply file"),
         (["in/photo.jpg", "--threshold", "nan"], "threshold must be a probability"),
         (["in/photo.jpg", "--threshold", "1"], "threshold must be a probability"),
         (["in/photo.jpg", "--num-samples", "4"], "vitocc has one prediction per image: hypotheses"),
@@ -191,7 +191,7 @@ def test_a_still_of_the_camera_is_kept(here, model, monkeypatch, capsys):
         (["in/photo.jpg", "--background", "blue"], "unknown background 'blue'"),
         (["in/photo.jpg", "--background", "rembg"], "pip install 'rembg[cpu]'"),
         (["in/photo.jpg", "--turntable", "avi"], "unknown turntable 'avi'"),
-        (["in/photo.jpg", "--normals", "--smooth", "1"], "normals are those of the surface"),
+        (["in/photo.jpg", "--normals", "--smooth", "1"], "normals cannot be combined with smooth"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
