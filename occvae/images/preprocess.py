@@ -76,7 +76,7 @@ def prepare_image(
         framed, moved = frame_object(cut_out, image_size, background_gray)
     except UserError as error:
         raise UserError(f"{'image' if isinstance(source, bytes) else source}: {error}") from None
-    notes = [note] * bool(note) + ["framed anew"] * moved
+    notes = [note] * bool(note) + ["scaled and centered"] * moved
     return PreparedImage(np.asarray(framed), ", ".join(notes))
 
 

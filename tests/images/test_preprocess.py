@@ -52,7 +52,7 @@ def test_objects_are_framed_as_in_training(center, radii):
     assert seen_ratio == pytest.approx(radii[0] / radii[1], rel=0.1) or center[0] > 0.8
     assert top + bottom == pytest.approx(1, abs=2 / EDGE)
     assert left + right == pytest.approx(1, abs=2 / EDGE)
-    assert prepared.note == "framed anew"
+    assert prepared.note == "scaled and centered"
 
 
 def test_objects_framed_as_in_training_are_not_moved():
@@ -84,7 +84,7 @@ def test_the_constants_describe_our_training_views():
 def test_photographs_are_cut_out_and_framed():
     mask = ellipse(500, (0.4, 0.6), (0.15, 0.1))
     prepared = prepare_image(encode(photograph(mask, shadow=0.5), "JPEG", quality=85), EDGE)
-    assert prepared.note == "background removed, framed anew"
+    assert prepared.note == "background removed, scaled and centered"
     expected, _ = frame_object(cut_out(mask), EDGE)
     found, truth = (prepared.pixels < 250).any(-1), (np.asarray(expected) < 250).any(-1)
     assert (found & truth).sum() / (found | truth).sum() > 0.93
@@ -99,7 +99,7 @@ def test_a_phone_image_of_4000_pixels_is_turned_upright():
     stored = upright.transpose(Image.Transpose.ROTATE_90)
     found = prepare_image(encode(stored, "JPEG", exif=exif, quality=90), EDGE)
     expected = prepare_image(encode(upright, "BMP"), EDGE)
-    assert found.note == expected.note == "background removed, framed anew"
+    assert found.note == expected.note == "background removed, scaled and centered"
     top, bottom, left, right = object_box(found.pixels)
     assert bottom - top == pytest.approx(2 * (right - left), rel=0.1)
     assert np.abs(found.pixels.astype(int) - expected.pixels).mean() < 2
@@ -134,7 +134,7 @@ def test_little_transparency_does_not_count_as_cut_out(alpha):
     transparent.putalpha(Image.fromarray(alpha))
     prepared = prepare_image(encode(transparent), EDGE)
     expected = prepare_image(encode(opaque), EDGE)
-    assert prepared.note == expected.note == "background removed, framed anew"
+    assert prepared.note == expected.note == "background removed, scaled and centered"
     assert np.abs(prepared.pixels.astype(int) - expected.pixels).mean() < 1
 
 
