@@ -287,7 +287,7 @@ def test_wrong_arguments_of_reconstruct_are_errors(here, capsys, model, argument
 
 def test_an_empty_field_is_an_error(here, capsys, blind):
     arguments = ["reconstruct", "photo.png", "-o", "out.glb", "--model", blind, "--resolution", 32]
-    message = "photo.png: the model sees no surface here; try a lower --threshold"
+    message = "photo.png: the prediction has no surface; try a lower --threshold"
     assert_refused(capsys, *arguments, message=message)
 
 

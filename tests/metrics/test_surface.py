@@ -142,9 +142,9 @@ def test_a_mesh_without_area_has_no_samples(vertices, faces):
     ("vertices", "faces", "message"),
     [
         ([[0, 0, 0], [1, 0, 0], [0, np.nan, 0]], [[0, 1, 2]], "vertices must be finite"),
-        ([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 3]], "must index 3 vertices, got 0 to 3"),
-        ([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, -1]], "must index 3 vertices, got -1 to 1"),
-        ([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2, 0]], r"faces \(F, 3\), got .*\(1, 4\)"),
+        ([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 3]], "indices from 0 to 2; got 0 to 3"),
+        ([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, -1]], "indices from 0 to 2; got -1 to 1"),
+        ([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2, 0]], r"faces \(F, 3\); got .*\(1, 4\)"),
         ([[0, 0], [1, 0], [0, 1]], [[0, 1, 2]], r"vertices must be \(V, 3\)"),
     ],
 )
