@@ -130,6 +130,7 @@ PROTOCOLS = {
         num_samples=WHAT3D_SAMPLES,
     ),
 }
+"""The protocols by name."""
 
 
 def measure_mesh(

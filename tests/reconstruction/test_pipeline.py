@@ -144,7 +144,7 @@ def test_a_full_disk_ends_the_run_and_reports_progress(here, monkeypatch, capsys
 
 def test_unwritable_paths_are_refused_before_computing(here):
     watched = Watched()
-    with pytest.raises(UserError, match="0.png is no folder"):
+    with pytest.raises(UserError, match="0.png is not a folder"):
         reconstruct_files(watched.model, [["1.png"]], [Path("0.png/a.ply")], SETTINGS)
     assert not watched.batches
 
