@@ -164,7 +164,7 @@ C10_HOST_DEVICE inline void clip_to_row(const double (&x)[3], const double (&y)[
   }
 }
 
-// The first and last row of the grid that a facet touches.
+// first_row() and last_row() return the first and the last row of the grid that a facet touches.
 template <typename scalar_t>
 C10_HOST_DEVICE int32_t first_row(const ColumnGrid& grid, const Facet<scalar_t>& facet) {
   return grid.index(grid.in_columns(facet.corner[0][1], 1));

@@ -1,6 +1,6 @@
-// The first steps of sparse marching cubes: function objects for one point, or for one place of a
-// brick. They put the points of a shape into bricks. CPU and CUDA run the same objects, in the
-// sequence of marching_cubes.h.
+// The first steps of sparse marching cubes, which put the points of a shape into bricks. A step is
+// a function object that handles one point, or one place where a brick may be. CPU and CUDA run the
+// same objects, in the order that marching_cubes.h gives.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
