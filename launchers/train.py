@@ -1,4 +1,4 @@
-"""Trains a model; the same file under every launcher.
+"""Trains a model under any launcher.
 
 deepspeed launchers/train.py --arch vitocc
 deepspeed --num_gpus 4 launchers/train.py --arch vitocc --data data/shapenet

@@ -171,7 +171,7 @@ class TrainConfig:
     """Interval between checkpoints. The last step is always saved. Type int, unit optimizer steps,
     default 2000."""
     keep_checkpoints: int = 2
-    """Number of newest checkpoints to keep. The exports best/ and last/ are kept besides. Type int,
+    """Number of newest checkpoints to keep. The exports best/ and last/ are kept too. Type int,
     unit checkpoints, default 2."""
     profile_steps: int = 0
     """Steps of rank 0 to record with torch.profiler, from the fifth step of the process on. 0
