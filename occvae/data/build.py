@@ -117,14 +117,17 @@ def verify_dataset(root: str | Path) -> Manifest:
     root = Path(root)
     manifest = Manifest.load_complete(root)
     if not manifest.shards:
-        raise UserError(f"{root}: has no shapes")
+        raise UserError(f"{root}: the dataset has no shapes; build or import it again")
     seen: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         shards = pool.map(lambda entry: _verify_shard(root, entry), manifest.shards)
         for shard in tqdm(shards, total=len(manifest.shards), desc="verify", unit="shard"):
             for id in shard.ids:
                 if id in seen:
-                    raise UserError(f"{shard.path}: shape {id!r} is there a second time")
+                    raise UserError(
+                        f"{shard.path}: shape {id!r} occurs a second time; build or import the "
+                        "dataset again"
+                    )
                 seen.add(id)
     return manifest
 
@@ -159,7 +162,7 @@ def _build_shards(
         while todo:
             left = sum(len(indices) for _, indices in todo)
             progress.n = progress.initial = len(source.items) - left
-            # At most two shards are in progress, so more workers than their shapes would stay idle.
+            # At most two shards are in progress. More workers than these have shapes would be idle.
             workers = min(num_workers, left, 2 * shapes_per_shard)
             try:
                 _build_together(source, root, manifest, todo, workers, progress)

@@ -15,7 +15,8 @@ from occvae.geometry.voxelize import voxels_inside
 from occvae.images.io import encode_png
 from occvae.visualize import rendering
 
-# Standard deviation of points near the surface, in longest edges; that of ONet's ablation.
+# Standard deviation of points near the surface in longest edges, as in the ablation of Occupancy
+# Networks.
 NEAR_STD = 0.01
 
 

@@ -144,7 +144,7 @@ def write_sample_sheet(
         for local in range(len(shard))
     ]
     if not places:
-        raise UserError(f"{root}: has no shapes to draw")
+        raise UserError(f"{root}: the dataset has no shapes to draw; build or import it again")
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(places))[:num_shapes]
     strips = [_strip(*places[int(number)], rng) for number in chosen]

@@ -132,7 +132,19 @@ class MeshSource:
 
 
 def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]:
-    """Returns the folder, and the paths of the mesh files relative to it, sorted."""
+    """Finds the mesh files in a folder and its subfolders.
+
+    Args:
+        root: the folder, or one mesh file.
+        skipped: receives the reason why each other file or folder is left out, by its name.
+
+    Returns:
+        The folder, and the sorted paths of its mesh files relative to it. For one mesh file, the
+        folder that contains it.
+
+    Raises:
+        UserError: there is no such file or folder, or no mesh file in it.
+    """
     if root.is_file():
         return root.resolve().parent, [Path(root.name)]
     root = root.resolve()

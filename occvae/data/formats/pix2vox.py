@@ -20,7 +20,7 @@ from occvae.data.readers.listings import (
     list_digest,
     name_unlisted,
     nothing_usable,
-    numbered,
+    sort_by_number,
     subfolders,
 )
 from occvae.data.sample import Sample
@@ -90,7 +90,7 @@ class Pix2VoxSource:
         grid, location, scale = self._read_grid(item.id)
         if not grid.any():
             raise UserError("shape is empty")
-        names = numbered([path.name for path in folder.glob("*.png")])
+        names = sort_by_number([path.name for path in folder.glob("*.png")])
         images = [read_bytes(folder / name) for name in names]
         sizes = [image_size(*pair) for pair in zip(names, images, strict=True)]
         published = _read_cameras(folder / _METADATA, len(names))

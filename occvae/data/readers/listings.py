@@ -24,11 +24,13 @@ def name_unlisted(category: str, models: set[str]) -> dict[str, str]:
     return {f"{category}/*": f"{len(models)} folders are not in any list ({min(models)}, ...)"}
 
 
-def numbered(names: list[str]) -> list[str]:
-    """Sorts the file names of images by their numbers, which must be 0, 1, 2 and so on.
+def sort_by_number(names: list[str]) -> list[str]:
+    """Sorts image files by number. Their names without the ending must be 0, 1, 2 and so on.
+
+    Image i belongs to camera i. If a number were missing, all later images would get wrong cameras.
 
     Raises:
-        UserError: a number is missing or occurs twice. Later images would get wrong cameras.
+        UserError: a name is not a number, or a number is missing or occurs twice.
     """
     by_number = {int(Path(name).stem): name for name in names if Path(name).stem.isdecimal()}
     if len(by_number) != len(names):
