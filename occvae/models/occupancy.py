@@ -167,7 +167,7 @@ class OccupancyModel(ImplicitModel):
         return field
 
     def _pack(self, conditioning: Tensor) -> PackedDecoder | None:
-        """Packs the decoder; None, with one warning, if it has no fused kernels."""
+        """Packs the decoder. Returns None, and warns once, if it has no fused kernels."""
         if isinstance(self.decoder, FusedDecoder):
             return self.decoder.pack(conditioning, self.precision)
         decoder = type(self.decoder)

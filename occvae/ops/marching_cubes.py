@@ -33,20 +33,20 @@ def marching_cubes(
     """Extracts the surface of each shape of a grid as a closed triangle mesh.
 
     Applies marching cubes (Lorensen and Cline, SIGGRAPH 1987) to the cells of the finest lattice.
-    A lattice point is inside if its value is >= `level`, without rounding. Infinite values are
-    allowed. Everything beyond the lattice counts as outside, so a surface that reaches the bounds
-    is closed there by a cap, 0.001 cells beyond them.
+    A lattice point is inside if its value is >= `level`. The comparison is exact for every dtype.
+    Infinite values are allowed. Everything beyond the lattice counts as outside, so a surface that
+    reaches the bounds is closed there by a cap, 0.001 cells beyond them.
 
     Each vertex lies on a lattice edge between an inside and an outside point, where the linear
-    interpolation of their values equals `level`. It keeps a distance of at least 0.001 of the edge
+    interpolation of their values equals `level`. It is then moved to at least 0.001 of the edge
     from both ends, so all vertices are distinct. If both values are infinite, the vertex is in the
-    middle. If one is, the vertex is next to the finite one. Triangles share vertices and are
-    counter-clockwise seen from outside.
+    middle. If only one is infinite, the vertex is next to the point with the finite value.
+    Triangles share vertices and are counter-clockwise seen from outside.
 
     The kernel visits only cells with known corners: memory and time grow with the surface, not
     with the volume. The reference implementation takes the topology from PyMCubes on a dense array
-    of one byte per lattice point. Both find the same vertices and, where a face of a cell is
-    ambiguous, connect the inside. They differ in the order of vertices and faces, and in the
+    of one byte per lattice point. Both find the same vertices. Where a face of a cell is ambiguous,
+    both connect its inside corners. They differ in the order of vertices and faces, and in the
     diagonals that divide the polygons of a cell into triangles. Diagonals of the kernel never lie
     in a face of a cell. Its meshes therefore have exactly two triangles at every edge, even on
     random signs.

@@ -128,7 +128,10 @@ def _fill(points: Tensor, inside: Tensor, resolution: int, coarse_resolution: in
 def _heights_of_ends(
     edges: Tensor, points: Tensor, heights: Tensor, resolution: int
 ) -> tuple[Tensor, int]:
-    """Heights (V, 2) float64 at both ends of edges (V, 4), 0 for caps; and the unknown ends."""
+    """Heights (V, 2) float64 at both ends of edges (V, 4), and the number of unknown ends.
+
+    Edges of caps have height 0.
+    """
     within = within_domain(edges, resolution)
     lows = edges[within, :3].long()
     highs = lows.scatter_add(1, edges[within, 3:].long(), torch.ones_like(lows[:, :1]))

@@ -15,8 +15,9 @@ from occvae.ops.marching_cubes_reference import (
 from occvae.ops.validation import MIN_EDGE_FRACTION
 from occvae.system.memory import require_memory
 
-# Each step keeps at least this share of the bracket as distance from its ends. The bracket then
-# shrinks even if one height is far larger than the other, as with saturated logits of a network.
+# Each step stays at least this share of the bracket away from its ends. Without the margin the
+# bracket would hardly shrink where one height is far larger than the other, as with saturated
+# logits.
 _MARGIN = 0.02
 # Peak bytes per vertex beside its edge and ends: mostly brackets and points in float64, and masks.
 _VERTEX_BYTES = 450
@@ -77,8 +78,10 @@ def refine_vertices(
 
 def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int) -> Tensor:
     """Zeros (N,) in [0, 1] of N functions, given their heights `ends` (N, 2) at 0 and 1."""
-    limit = torch.finfo(torch.float64).max / 4  # differences of clamped infinities stay finite
-    weights = ends.clamp(-limit, limit)  # heights, reduced where an end did not move
+    # Infinite heights are clamped so that their differences stay finite.
+    limit = torch.finfo(torch.float64).max / 4
+    # The method reduces the height of an end that stays in place for two steps in a row.
+    weights = ends.clamp(-limit, limit)
     bracket = torch.tensor([0.0, 1.0], dtype=ends.dtype, device=ends.device).expand_as(ends).clone()
     starts_inside = ends[:, 0] >= 0
     last = torch.full_like(starts_inside, 2, dtype=torch.int64)

@@ -107,7 +107,7 @@ class _Run:
                 print(one_line(line), flush=True)
 
     def finish(self) -> None:
-        """Raises if objects failed; otherwise prints a summary if there were several objects."""
+        """Prints a summary if there were several objects. Raises a UserError if objects failed."""
         if self.failed:
             names = ", ".join(str(name) for name in self.failed[:5])
             names += ", ..." * (len(self.failed) > 5)

@@ -74,7 +74,7 @@ def check_writable(path: Path) -> None:
         UserError: `path` is a folder, or its folder cannot be written or created.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder")
+        raise UserError(f"{path}: is a folder; give the path of a file")
     folder = path.absolute().parent
     while not folder.exists():
         folder = folder.parent

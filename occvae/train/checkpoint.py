@@ -178,7 +178,7 @@ def read_tensors(run: Path) -> dict[str, torch.Tensor]:
 def _newest(run: Path) -> Path:
     checkpoints = list_checkpoints(run)
     if not checkpoints:
-        raise UserError(f"{run}: holds no checkpoint to resume")
+        raise UserError(f"{run}: holds no checkpoint to resume; start a new run without --resume")
     return checkpoints[-1]
 
 

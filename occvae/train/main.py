@@ -89,7 +89,7 @@ def _join_and_train(options: argparse.Namespace) -> int:
         if options.arch is not None:
             model_options(options.arch)  # reports an unknown arch before slow imports
         if not options.resume:
-            _configure(options)  # reports a wrong setting likewise
+            _configure(options)  # reports a wrong setting just as early
     except UserError as error:  # every rank fails in the same way
         raise error if os.environ["RANK"] == "0" else ReportedByPeer("see rank 0") from None
     with parallel.distributed(options.timeout) as device:

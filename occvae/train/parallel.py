@@ -163,7 +163,7 @@ def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def broadcast_model(model: torch.nn.Module, device: torch.device) -> None:
-    """Moves a model to a device and gives it the weights and buffers of rank 0."""
+    """Moves a model to a device and copies weights and buffers from rank 0. Collective."""
     model.to(device)
     if world_size() > 1:
         for tensor in model.state_dict().values():
@@ -177,7 +177,7 @@ def from_first_rank(function: Callable[[], _Result]) -> _Result:
 
     Raises:
         UserError: the function raised it on rank 0. The other ranks raise `ReportedByPeer`.
-        OSError: likewise.
+        OSError: as for UserError.
     """
     outcome: list[Any] = [None, 0]  # a result, or the exit status
     failure: Exception | None = None
@@ -240,7 +240,7 @@ def on_every_rank(function: Callable[[], _Result], device: torch.device) -> _Res
     Raises:
         UserError: the function raised it on this rank, which is the lowest rank with a failure. The
             other ranks raise `ReportedByPeer` with the same exit status.
-        OSError: likewise.
+        OSError: as for UserError.
     """
     result: Any = None
     failure: Exception | None = None

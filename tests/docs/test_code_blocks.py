@@ -2,7 +2,7 @@
 
 The Python blocks of a page run in their order, in one namespace and in one temporary folder. In
 that folder `runs/vitocc` is a tiny model and `chair.jpg` an image. A block that cannot run there
-has a comment `<!-- not run: reason -->` above it and is only compiled; commands below such a
+has a comment `<!-- not run: reason -->` above it and is only compiled. Commands below such a
 comment are not parsed.
 """
 
@@ -120,7 +120,7 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 
 def check(words: list[str]) -> None:
-    """Fails for a command of this project that its parser refuses; passes other commands."""
+    """Fails for a command of this project that its parser rejects. Other commands pass."""
     program, *arguments = words
     program = program.rpartition("/")[2]
     if program == "occvae":

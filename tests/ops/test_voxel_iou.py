@@ -185,7 +185,7 @@ def test_many_samples_are_exact(device):
 )
 def test_kernel_agrees_with_oracle_and_reference(batch, voxels, dtype, levels, isa, seed):
     generator = torch.Generator().manual_seed(seed)
-    # Few distinct values, so that ties happen; the thresholds are among them.
+    # Few distinct values, the thresholds among them, so that ties happen.
     pool = torch.tensor([*levels, -math.inf, math.inf, math.nan, 0.0, 0.5], dtype=dtype)
     pred = pool[torch.randint(len(pool), (batch, voxels), generator=generator)]
     target = torch.rand(batch, voxels, generator=generator) < 0.5

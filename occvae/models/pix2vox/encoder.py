@@ -202,7 +202,10 @@ def _timm_backbone(
             features: Any = timm.create_model(name, features_only=True)
         reductions = features.feature_info.reduction()
         if STRIDE not in reductions:
-            raise UserError(f"backbone {name!r} has no feature map of stride 8 (of {reductions})")
+            raise UserError(
+                f"backbone {name!r} has feature maps of strides {reductions}, but not of stride "
+                f"{STRIDE}; choose another backbone"
+            )
         network: Any = timm.create_model(name, out_indices=(reductions.index(STRIDE),), **options)
     except (OSError, RuntimeError) as error:
         if weights_file is not None:
