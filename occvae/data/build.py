@@ -215,7 +215,7 @@ def _try_one_by_one(source: Source, root: Path, indices: list[int]) -> list[Samp
 
 
 def _prefetch_one(values: Iterable[_Value]) -> Iterator[_Value]:
-    """Yields the same values, but takes each one when the value before it is requested."""
+    """Yields the same values, but has always taken the next one before it yields a value."""
     iterator = iter(values)
     ahead = list(itertools.islice(iterator, 1))
     for value in iterator:
@@ -306,7 +306,13 @@ def _collect_samples(
 
 
 def _try_sample(index: int) -> Sample | str:
-    """The sample, or the reason to skip it: one bad shape must not stop a long build."""
+    """Returns the sample of an item, or the reason to skip it.
+
+    One bad shape must not stop a long build.
+
+    Raises:
+        BuildError: the machine failed, so the shape may be good.
+    """
     try:
         sample = _source.sample(index)
         sample.check()
@@ -316,7 +322,10 @@ def _try_sample(index: int) -> Sample | str:
 
 
 def _usual_layout(samples: Iterable[Sample]) -> dict[str, Any]:
-    """The most frequent layout of the first shard of a split. All its other shapes must have it."""
+    """Returns the most frequent layout of the samples, which are the first ones of a split.
+
+    Shapes of the split with another layout are skipped.
+    """
     layouts = [sample.layout() for sample in samples]
     return max(layouts, key=layouts.count)
 

@@ -126,7 +126,10 @@ def make_sample(
 
 
 def _contains(shape: Shape, points: np.ndarray) -> np.ndarray:
-    """Occupancies of the points as stored, because rounding may move a point across the surface."""
+    """Occupancies (N,) bool of quantized points (N, 3) uint16, at their stored positions.
+
+    Quantization may move a point across the surface, so the original positions are not used.
+    """
     return shape.contains(dequantize_points(points).astype(np.float64))
 
 

@@ -19,7 +19,8 @@ def count_cap_points(grid: SparseGrid, level: float) -> int:
     step = grid.resolution // grid.coarse_resolution
     coordinates = grid.points.reshape(-1)
     on_faces = (coordinates == 0).logical_or_(coordinates == grid.resolution)
-    points = on_faces.nonzero()[:, 0] // 3  # a point occurs once per face that it lies on
+    # A point on several faces occurs once per face, because each face has its own cap.
+    points = on_faces.nonzero()[:, 0] // 3
     points = points[grid.values[points].to(torch.float64) >= level]
     x, y, z = grid.points[points].long().unbind(1)
     bits = x | y | z | step

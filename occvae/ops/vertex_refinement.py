@@ -77,7 +77,16 @@ def refine_vertices(
 
 
 def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int) -> Tensor:
-    """Zeros (N,) in [0, 1] of N functions, given their heights `ends` (N, 2) at 0 and 1."""
+    """Approximates a zero in [0, 1] of each of N functions, with `steps` evaluations.
+
+    Args:
+        heights_at: maps positions (N,) to the values (N,) of the functions there.
+        ends: (N, 2), their values at 0 and 1, one of them inside (>= 0) and one outside.
+        steps: calls of `heights_at`.
+
+    Returns:
+        Positions (N,) of the zeros.
+    """
     # Infinite heights are clamped so that their differences stay finite.
     limit = torch.finfo(torch.float64).max / 4
     # The method reduces the height of an end that stays in place for two steps in a row.
@@ -101,7 +110,10 @@ def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int
 
 
 def _share(heights: Tensor) -> Tensor:
-    """Zeros (N,) in [0, 1] of the lines through `heights` (N, 2), of opposite signs, at 0 and 1."""
+    """Zeros (N,) in [0, 1] of lines, given their values `heights` (N, 2) at 0 and 1.
+
+    The two values of a line have opposite signs.
+    """
     first, second = heights.unbind(1)
     difference = first - second
     return torch.where(difference == 0, 0.5, first / difference)

@@ -105,7 +105,7 @@ class RunLogger:
         try:
             yield
         except OSError as error:
-            raise OSError(f"{self._folder}: no metrics can be written: {error}") from None
+            raise OSError(f"{self._folder}: metrics cannot be written ({error})") from None
 
 
 def _unless_raised_again(

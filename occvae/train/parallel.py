@@ -25,7 +25,8 @@ _Result = TypeVar("_Result")
 
 # Seconds between heartbeats of rank 0 while it writes, reads or builds alone.
 _HEARTBEAT_SECONDS = 1.0
-# Nodes do not start at the same time, so ranks wait this many times longer for each other then.
+# At the start, ranks wait this many times longer for each other, because nodes do not start at the
+# same time.
 _START_FACTOR = 10
 
 
@@ -225,7 +226,11 @@ def _heartbeat() -> Iterator[None]:
 
 
 def _wait_for_first_rank() -> None:
-    """A rank blocked in a collective cannot handle signals, so it returns on each heartbeat."""
+    """Waits until rank 0 leaves `_heartbeat`.
+
+    A rank blocked in a collective cannot handle signals. Each heartbeat completes a collective, so
+    this rank can handle signals about once per second.
+    """
     done = torch.zeros(1)
     while not done:
         dist.broadcast(done, 0, _Waiting.first_rank)

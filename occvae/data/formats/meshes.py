@@ -196,7 +196,7 @@ def _walk(root: Path, skipped: dict[str, str]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()  # of two paths to a folder, always take the same one
+        folders.sort()  # so that the same one of several paths to a folder is always taken
         for name in names:
             path = Path(folder, name)
             relative = os.path.relpath(path, root)
@@ -235,9 +235,8 @@ def _divide(files: list[Path]) -> list[Item]:
         named = {file: None if split == "train" else split for file, split in named.items()}
     order = []
     for number, category in enumerate(sorted(members)):
-        free = itertools.count(
-            number
-        )  # start at another number per category, because some may have few shapes
+        # Starts at another number per category, so that small ones do not all go to one split.
+        free = itertools.count(number)
         for rank, file in enumerate(members[category]):
             split = named[file] or own_split(next(free))
             order.append((rank, Item(file.as_posix(), category, split)))
