@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from occvae.ops.lattice import DEFAULT_BOUNDS, Lattice
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
+from occvae.ops.sparse_grid import SparseGrid
 from occvae.ops.validation import MIN_EDGE_FRACTION
 from occvae.system import memory
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus, world_to_lattice
@@ -18,7 +19,7 @@ from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus, world_
 
 def dense_grid(field, resolution, level=0.0):
     lattice = torch.cartesian_prod(*[torch.arange(resolution + 1)] * 3)
-    world = lattice_to_world(lattice, resolution, DEFAULT_BOUNDS)
+    world = Lattice(resolution, DEFAULT_BOUNDS).to_world(lattice)
     values = field(world, torch.zeros(len(world), dtype=torch.long))
     return SparseGrid.from_dense(values.view(1, *[resolution + 1] * 3), level=level)
 
