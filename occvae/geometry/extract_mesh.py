@@ -57,10 +57,10 @@ def extract_mesh(
             called `shape_index`. For a module the parameters of `forward` count. If they do not
             tell, as with `*args`, the first call tries both arguments and then the points alone.
 
-            The first call passes tensors on `device`. If it raises TypeError or AttributeError, or
-            does not return usable values, it is repeated with NumPy arrays. Later calls pass what
-            worked. A field may return either kind for either. Tensors must be on the device of the
-            points.
+            The first call passes tensors on `device`. If it raises TypeError, AttributeError or
+            ValueError, or does not return usable values, it is repeated with NumPy arrays. Later
+            calls pass what worked. A field may return tensors, on the device of the points, or
+            arrays, whatever it gets. It must not change `shape_index` in place.
         resolution: cells along the longest side of the bounds, on the finest lattice. It must be
             `coarse_resolution * 2**k` with k >= 0.
         coarse_resolution: the same for the first lattice, which is evaluated in full. Parts thinner

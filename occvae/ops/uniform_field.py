@@ -28,8 +28,9 @@ class UniformField:
     `shape_index`. If the signature does not tell, as with `*args`, the first call tries both
     arguments and then the points alone.
 
-    The first call passes tensors. If the field then raises TypeError or AttributeError, or does
-    not return usable values, the call is repeated with NumPy arrays. Later calls pass what worked.
+    The first call passes tensors. If the field then raises TypeError, AttributeError or ValueError,
+    or does not return usable values, the call is repeated with NumPy arrays. Later calls pass what
+    worked.
 
     A field may change `points` in place. Changing `shape_index`, which is not copied, is an error.
 
@@ -57,16 +58,26 @@ class UniformField:
             _Form(with_shape, arrays) for arrays in (False, True) for with_shape in options
         ]
         # A scripted module of PyTorch raises RuntimeError for a wrong number of arguments.
-        self._mismatches: tuple[type[Exception], ...] = (TypeError, AttributeError)
+        self._mismatches: tuple[type[Exception], ...] = (TypeError, AttributeError, ValueError)
         if takes_shape is None:
             self._mismatches += (RuntimeError,)
 
     def __call__(self, points: Tensor, shape_index: Tensor) -> Tensor:
-        if len(self._forms) > 1:
-            values = self._first_call(points, shape_index)
+        if shape_index.is_inference():  # has no version, which counts changes
+            values = self._call(points, shape_index.clone())
         else:
-            values = _to_values(self._forms[0].call(self._field, points, shape_index), points)
+            version = shape_index._version
+            values = self._call(points, shape_index)
+            if shape_index._version != version:
+                raise ValueError(
+                    "field must not change shape_index in place; change a clone() of it"
+                )
         return values.neg() if self._is_negated else values
+
+    def _call(self, points: Tensor, shape_index: Tensor) -> Tensor:
+        if len(self._forms) > 1:
+            return self._first_call(points, shape_index)
+        return _to_values(self._forms[0].call(self._field, points, shape_index), points)
 
     def _first_call(self, points: Tensor, shape_index: Tensor) -> Tensor:
         """Finds the form of the field. Raises the first error if no form works."""
@@ -105,15 +116,7 @@ class _Form:
         if self.arrays:
             shapes = [shape_index.cpu().numpy().copy()] if self.with_shape else []
             return field(points.detach().cpu().numpy(), *shapes)
-        if not self.with_shape:
-            return field(points)
-        if shape_index.is_inference():  # has no version to compare
-            return field(points, shape_index.clone())
-        version = shape_index._version
-        returned = field(points, shape_index)
-        if shape_index._version != version:
-            raise ValueError("field must not change shape_index in place; change a clone() of it")
-        return returned
+        return field(points, shape_index) if self.with_shape else field(points)
 
     def __str__(self) -> str:
         names = "points and shape_index" if self.with_shape else "points alone"

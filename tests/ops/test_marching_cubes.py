@@ -117,6 +117,31 @@ def test_vertices_interpolate_linearly(backend):
     torch.testing.assert_close(vertices.norm(dim=1), torch.full((6,), 0.25))
 
 
+@pytest.mark.parametrize("refine_vertices", [0, 2])
+@pytest.mark.parametrize("bounds", [(-0.5, 0.5), ((-0.5, -0.5, -0.5), (0.5, 0.5, 0.2))])
+def test_meshes_never_require_gradients(refine_vertices, bounds, backend):
+    grid = mise(sphere(), resolution=16, coarse_resolution=16, bounds=bounds, backend=backend)
+    grid = replace(grid, values=grid.values.clone().requires_grad_())
+    shift = torch.zeros(3, requires_grad=True)
+    ((vertices, faces),) = marching_cubes(
+        grid,
+        field=lambda points, shape: sphere()(points - shift, shape),
+        refine_vertices=refine_vertices,
+        backend=backend,
+    )
+    assert not vertices.requires_grad and vertices.grad_fn is None and len(faces) > 100
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64, np.array, torch.tensor])
+def test_levels_may_be_scalars_of_numpy_and_tensors(real, backend):
+    values = torch.rand(1, 5, 5, 5)
+    grid = SparseGrid.from_dense(values, level=real(0.5), bounds=[real(-1.0), real(1.0)])
+    assert type(grid.level) is float and grid.bounds == (-1.0, 1.0)
+    ((vertices, _),) = marching_cubes(grid, real(0.25), backend=backend)
+    ((expected, _),) = marching_cubes(grid, 0.25, backend=backend)
+    assert torch.equal(vertices, expected)
+
+
 def test_infinite_values_place_vertices(backend):
     values = torch.full((1, 3, 3, 3), -torch.inf)
     values[0, 1, 1, 1] = torch.inf
