@@ -87,7 +87,7 @@ def mise(
             the kernels, and about 0.75 bytes per cell of the finest lattice without.
 
     Example:
-        >>> grid = mise(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
+        >>> grid = mise(lambda points: 0.4 - points.norm(dim=1), resolution=64)
         >>> grid.rounds
         [35937, 25298]
     """
