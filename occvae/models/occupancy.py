@@ -19,8 +19,8 @@ from occvae.models.inference import (
 from occvae.models.presets import GENERAL, register_presets
 from occvae.models.protocol import ImplicitModel
 from occvae.models.registry import register_model
-from occvae.ops.field import Field
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
+from occvae.ops.uniform_field import Field
 from occvae.ops.validation import suitable_coarse_resolution
 
 if TYPE_CHECKING:
