@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -93,6 +94,9 @@ def extract_mesh(
     Returns:
         `num_shapes` trimesh.Trimesh on the CPU, in the world units of `bounds`.
 
+    Warns:
+        UserWarning: all corners of the bounds are inside, so the signs are probably swapped.
+
     Raises:
         ValueError: an argument is out of range, or the field returns NaN, a wrong shape or values
             on another device.
@@ -134,6 +138,7 @@ def extract_mesh(
         progress=progress,
         backend=backend,
     )
+    _warn_if_inside_out(grid, meshes, inside)
     results = [
         trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
         for vertices, faces in meshes
@@ -154,6 +159,26 @@ def _check_memory(
     resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
     first = (coarse_resolution + 1) ** 3
     check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
+
+
+def _warn_if_inside_out(grid: SparseGrid, meshes: list[Mesh], inside: str) -> None:
+    """Warns about shapes that contain all corners of the bounds: the signs are probably swapped."""
+    lattice = grid.lattice
+    advice = (
+        'if values are smaller inside, as most signed distances are, pass inside="negative"'
+        if inside == "positive"
+        else 'if values are larger inside, leave out inside="negative"'
+    )
+    for shape, (vertices, _) in enumerate(meshes):
+        ends = [vertices.new_tensor(end) for end in (lattice.lower, lattice.upper)]
+        # Most meshes end here, because they do not touch all sides.
+        if not len(vertices) or ((vertices.amin(0) > ends[0]) | (vertices.amax(0) < ends[1])).any():
+            continue
+        corners = torch.cartesian_prod(*torch.stack(ends, dim=1))
+        if all((vertices - corner).abs().amax(1).min() < lattice.cell / 2 for corner in corners):
+            warnings.warn(
+                f"shape {shape}: all corners of the bounds are inside; {advice}", stacklevel=3
+            )
 
 
 def _normals(

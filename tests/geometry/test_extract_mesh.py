@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -180,3 +181,24 @@ def test_import_needs_neither_trimesh_nor_pymcubes():
     without = "import sys; sys.modules.update(trimesh=None, mcubes=None)"
     code = f"{without}; import occvae.geometry.extract_mesh"
     run_fresh(code)
+
+
+@pytest.mark.parametrize("bounds", [(-0.55, 0.55), ((-0.6, -0.5, -0.5), (0.6, 0.5, 0.71))])
+def test_swapped_signs_are_reported(bounds):
+    def sdf(points):
+        return points.norm(dim=1) - 0.4
+
+    with pytest.warns(UserWarning, match='shape 0: all corners .* pass inside="negative"'):
+        extract_mesh(sdf, resolution=32, bounds=bounds)
+    with pytest.warns(UserWarning, match='shape 0: all corners .* leave out inside="negative"'):
+        extract_mesh(lambda points: -sdf(points), inside="negative", resolution=32, bounds=bounds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extract_mesh(sdf, inside="negative", resolution=32, bounds=bounds)
+
+
+def test_a_surface_that_leaves_the_bounds_on_all_sides_is_not_reported():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (mesh,) = extract_mesh(lambda points: 0.6 - points.norm(dim=1), resolution=32)
+    assert mesh.extents.min() > 1.0999
