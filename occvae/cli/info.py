@@ -15,11 +15,14 @@ _PACKAGES = (
     "numpy",
     "h5py",
     "trimesh",
-    "PyMCubes",
-    "embreex",
     "manifold3d",
     "safetensors",
 )
+# Packages that do not have wheels for every system, and what happens without them.
+_OPTIONAL_PACKAGES = {
+    "embreex": "images are rendered by a rasterizer in NumPy",
+    "PyMCubes": "only the reference implementation of marching_cubes needs it",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +41,7 @@ def describe() -> str:
         ("occvae", occvae.__version__),
         ("python", f"{platform.python_version()} at {sys.executable}"),
         ("torch", f"{torch.__version__}, {_torch_cuda()}"),
-        *((name, _installed(name)) for name in _PACKAGES),
+        *((name, _installed(name)) for name in (*_PACKAGES, *_OPTIONAL_PACKAGES)),
         ("cpu", f"{platform.machine()}, {torch.get_num_threads()} threads"),
         ("gpu", _gpus()),
         ("cpu kernels", _cpu_kernels()),
@@ -52,6 +55,8 @@ def _installed(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
+        if package in _OPTIONAL_PACKAGES:
+            return f"not installed; {_OPTIONAL_PACKAGES[package]}"
         return f"missing; run `pip install {package}`"
 
 
