@@ -429,3 +429,11 @@ def test_a_closed_pipe_ends_the_command_without_an_error(tiny_dataset):
 
 def test_occvae_metrics_needs_no_import_of_its_own():
     run_fresh("import occvae; assert occvae.metrics.PROTOCOLS")
+
+
+def test_evaluate_prints_json(here, capsys, model, tiny_dataset):
+    arguments = ["evaluate", "--model", model, "--data", tiny_dataset, "--no-meshes", "--shapes", 4]
+    assert run(*arguments, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((Path(model) / "evaluation.json").read_text())
+    assert printed["data"]["num_shapes"] == 4
