@@ -24,12 +24,17 @@ from occvae.data.sample import Sample
 from occvae.data.shards import REPAIR, Shard, file_sha256, write_shard
 from occvae.data.sources import CONTINUES, BuildError, Source, skip_reason
 from occvae.errors import UserError
+from occvae.system.openmp import usable_cores
 from occvae.system.terminal import one_line
 
 SHAPES_PER_SHARD = 64
 # Largest share of a split that may be skipped because its layout differs from the usual one.
 _MAX_ODD_SHARE = 0.05
 _ODD_LAYOUT = "where most shapes of the split have"
+
+# Measured for the default dataset.
+_DEFAULT_MEGABYTES = 650
+_DEFAULT_CORE_SECONDS = 120
 
 _KILLED = "killed, perhaps because memory ran out"
 
@@ -89,6 +94,16 @@ def build_dataset(
 def build_default(destination: str | Path) -> Manifest:
     """Builds the default dataset, like `occvae data build procedural` without options."""
     return build_dataset(ProceduralSource(), destination)
+
+
+def describe_default() -> str:
+    """Returns what `build_default` builds, its size, and how long that takes with these cores."""
+    cores = len(usable_cores())
+    minutes = max(1, round(_DEFAULT_CORE_SECONDS / cores / 60))
+    return (
+        f"the embedded dataset of {len(ProceduralSource().items)} shapes "
+        f"(about {_DEFAULT_MEGABYTES} MB, about {minutes} min on {cores} core(s))"
+    )
 
 
 def shards_to_try_again(source: Source, manifest: Manifest) -> list[str]:

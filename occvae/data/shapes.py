@@ -11,7 +11,6 @@ from occvae.data.points import HALF_EXTENT, dequantize_points, quantize_points
 from occvae.data.sample import Sample
 from occvae.errors import UserError
 from occvae.geometry.surface_sampling import Surface, sample_surface
-from occvae.geometry.voxelize import voxels_inside
 from occvae.images.io import encode_png
 from occvae.visualize import rendering
 
@@ -99,6 +98,8 @@ def make_sample(
     Raises:
         UserError: no cell of the coarsest grid is occupied, or the surface has no area.
     """
+    from occvae.geometry.voxelize import voxels_inside
+
     rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
     voxelize = voxelize or (lambda resolution: voxels_inside(shape.contains, resolution))
     voxels = {resolution: voxelize(resolution) for resolution in sorted(settings.voxel_resolutions)}
