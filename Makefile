@@ -5,6 +5,7 @@
 # make typecheck  checks the types of the package
 # make coverage   runs all tests and measures the branch coverage of the package
 # make docs       builds the documentation into build/docs; a warning is an error
+# make wheel      builds a wheel with the kernels into dist/; Linux only
 # make docs-links lists addresses in the documentation that do not answer; needs the network
 # make clean      removes what was built, except the virtual environments
 #
@@ -17,7 +18,7 @@ LINTER ?= .venv-lint
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: train test test-all lint typecheck coverage docs docs-links clean
+.PHONY: train test test-all lint typecheck coverage docs docs-links wheel clean
 
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
@@ -61,6 +62,14 @@ docs: $(VENV)/docs
 docs-links: $(VENV)/docs
 	$(SPHINX) --builder linkcheck docs build/docs-links
 
+# The wheel holds the kernel modules of .venv. auditwheel names the oldest Linux that runs them.
+# PyTorch brings the excluded libraries.
+wheel: $(VENV)/wheel
+	rm -rf build/lib.* build/bdist.* build/wheel dist
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
+	    --exclude 'libcudart*' --wheel-dir dist build/wheel/*.whl
+
 $(READY): pyproject.toml setup.py $(shell find csrc -type f)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel ninja
@@ -73,6 +82,10 @@ $(VENV)/docs: $(READY)
 	$(BIN)/pip install --quiet --group docs
 	touch $@
 
+$(VENV)/wheel: $(READY)
+	$(BIN)/pip install --quiet --group wheel
+	touch $@
+
 $(LINTER)/ready: pyproject.toml
 	$(PYTHON) -m venv $(LINTER)
 	$(LINTER)/bin/pip install --quiet --upgrade pip
@@ -80,4 +93,4 @@ $(LINTER)/ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
+	rm -rf build dist *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
