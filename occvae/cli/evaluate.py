@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from occvae.cli.shared import add_precision, load_model, set_precision, trained_on
+from occvae.cli.shared import MODEL_HELP, add_precision, load_model, set_precision, trained_on
 from occvae.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="run folder or export (default: the newest run in runs/)")
+    parser.add_argument("--model", help=MODEL_HELP)
     parser.add_argument(
         "--data", help="dataset folder (default: the dataset that the run was trained on)"
     )

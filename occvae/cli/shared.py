@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from occvae.models.protocol import Model
 
 
+MODEL_HELP = (
+    "run folder, export, built-in model, or owner/name on the Hugging Face Hub (default: the "
+    "newest run in runs/)"
+)
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", help="fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on a CPU)"
@@ -25,7 +31,7 @@ def load_model(path: str | None) -> tuple[Model, Path]:
     """Loads a model. Returns it and the folder of its export.
 
     Args:
-        path: run folder or export; None takes the newest run in `runs/`.
+        path: as for `occvae.from_pretrained`; None takes the newest run in `runs/`.
     """
     from occvae.models import from_pretrained
     from occvae.models.pretrained import find_export
@@ -35,7 +41,10 @@ def load_model(path: str | None) -> tuple[Model, Path]:
     else:
         runs = [run for run in Path("runs").glob("*") if (run / "last").is_dir()]
         if not runs:
-            raise UserError("no trained model in runs/; train one or name one with --model")
+            raise UserError(
+                "no trained model in runs/; train one, or name a run, an export or owner/name of "
+                "the Hugging Face Hub with --model"
+            )
         folder = find_export(max(runs, key=lambda run: (run / "last").stat().st_mtime))
     return from_pretrained(folder), folder
 
