@@ -69,6 +69,7 @@ def _errors_of_the_hub(repo_id: str) -> Iterator[None]:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
+        HfHubHTTPError,
         LocalEntryNotFoundError,
         LocalTokenNotFoundError,
         RepositoryNotFoundError,
@@ -97,6 +98,10 @@ def _errors_of_the_hub(repo_id: str) -> Iterator[None]:
             f"{where}: lacks a file of an export (config.json, model.safetensors); give a model of "
             "occvae"
         ) from None
+    except HfHubHTTPError as error:
+        login = error.response.status_code in (401, 403)
+        hint = "run 'hf auth login' with a token that may write" if login else "try again later"
+        raise UserError(f"{where}: {_first_line(error)}; {hint}") from None
     except Exception as error:  # the transport library differs between versions
         raise UserError(f"{where}: {_first_line(error)}; try again") from None
 

@@ -86,11 +86,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, hub.page)
         elif "/resolve/" in self.path:
             self._resolve()
-        elif f"Bearer {TOKEN}" != self.headers.get("Authorization"):
-            self._answer(401)
-        elif self.path.startswith("/lfs/"):
+        elif self.path.startswith("/lfs/"):  # these addresses need no token
             hub.blobs[self.path.removeprefix("/lfs/")] = body
             self._answer(200)
+        elif f"Bearer {TOKEN}" != self.headers.get("Authorization"):
+            self._answer(401)
         else:
             self._write_api(body)
 
