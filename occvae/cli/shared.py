@@ -41,10 +41,7 @@ def load_model(path: str | None) -> tuple[Model, Path]:
     else:
         runs = [run for run in Path("runs").glob("*") if (run / "last").is_dir()]
         if not runs:
-            raise UserError(
-                "no trained model in runs/; train one, or name a run, an export or owner/name of "
-                "the Hugging Face Hub with --model"
-            )
+            raise UserError("no trained model in runs/; train one or name one with --model")
         folder = find_export(max(runs, key=lambda run: (run / "last").stat().st_mtime))
     return from_pretrained(folder), folder
 
