@@ -149,9 +149,8 @@ def test_verbose_prints_the_traceback_of_an_error(capsys, normal_verbosity):
 
 
 @pytest.fixture
-def normal_verbosity(monkeypatch):
+def normal_verbosity():
     """Restores the verbosity after a test."""
-    monkeypatch.setenv("TQDM_DISABLE", "0")
     yield
     set_verbosity(Verbosity.NORMAL)
 
