@@ -19,6 +19,7 @@ from occvae.data.procedural.convex import (
     sweep,
 )
 from occvae.data.procedural.solids import Body, Solid
+from occvae.data.procedural.vessels import cavity
 
 SEEDS = range(6)
 
@@ -126,6 +127,13 @@ def test_no_single_shape_fits_all():
         union = (inside | guess).sum(axis=1)
         best = max(best, ((inside & guess).sum(axis=1) / union).mean())
     assert best < 0.3
+
+
+def test_cavity_of_a_wall_that_rounding_overshoots_is_finite():
+    # linspace(-wall, wall) ends above `wall` here: the square root once became NaN.
+    wall = 0.03504388138594222
+    inner = cavity(np.array([[0.1, 0.0], [0.3, 0.45]]), wall, 0.06)
+    assert np.isfinite(inner).all()
 
 
 def test_unknown_category_names_the_near_ones():

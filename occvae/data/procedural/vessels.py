@@ -19,7 +19,9 @@ def cavity(outer: np.ndarray, wall: float, floor: float) -> np.ndarray:
     y = np.linspace(low, high, 65)
     shift = np.linspace(-wall, wall, 17)
     around = np.interp(y[:, None] + shift, outer[:, 1], outer[:, 0])
-    radius = (around - np.sqrt(wall**2 - shift**2)).min(axis=1)
+    # The ends of `shift` may exceed `wall` by a rounding error.
+    depth = np.sqrt(np.maximum(wall**2 - shift**2, 0.0))
+    radius = (around - depth).min(axis=1)
     inner = _thinned(np.stack([np.maximum(radius, 0.012), y], axis=1), 0.12 * wall)
     return np.concatenate([inner, [[inner[-1, 0], high + 0.05]]])
 
