@@ -1,13 +1,13 @@
 # make train      builds the default dataset, trains, evaluates, writes meshes and images
-# make test       lint and the fast tests: run it before each commit
-# make test-all   lint and all tests
-# make lint       style of Python, C++ and CUDA sources; needs no torch and builds nothing
-# make typecheck  types of the package
-# make coverage   all tests, and which branches of the package they take
+# make test       runs lint and the fast tests: use it before each commit
+# make test-all   runs lint and all tests
+# make lint       checks the style of Python, C++ and CUDA sources; needs no torch, builds nothing
+# make typecheck  checks the types of the package
+# make coverage   runs all tests and measures the branch coverage of the package
 # make clean      removes what was built, except the virtual environments
 #
-# Each sets up what it needs in .venv, or .venv-lint. Needed are Python 3.11 or later, make and a
-# C++ compiler. Without a compiler the pure-PyTorch path is used.
+# Each target installs what it needs into .venv or .venv-lint. It needs Python 3.11 or later, make
+# and a C++ compiler. Without a compiler, ops use their reference implementation in PyTorch.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -19,8 +19,8 @@ READY  := $(VENV)/ready
 
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-# Two files of tests run at a time, the long ones first. Threads that spin while they wait would take
-# the other file's core.
+# Two test files run at a time, the long ones first. Waiting threads must not spin, because that
+# would slow down the other file.
 test test-all coverage: export OMP_WAIT_POLICY = PASSIVE
 PYTEST = pytest -n 2 --dist loadscope --no-loadscope-reorder
 

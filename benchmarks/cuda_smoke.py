@@ -1,6 +1,8 @@
-"""Every CUDA kernel once, at sizes with tails, for compute-sanitizer; a failing op says so.
+"""Runs every CUDA kernel once under compute-sanitizer, at sizes that are not multiples of a tile.
 
 compute-sanitizer --tool racecheck --kernel-name kns=occvae python benchmarks/cuda_smoke.py
+
+An op that fails does not stop the others. The last line lists the ops that failed.
 """
 
 import sys
@@ -38,7 +40,10 @@ def meshes(device: str) -> None:
 
 
 def meshes_to_the_bounds(device: str) -> None:
-    """Caps, half precision, refined vertices; and a lattice of which every point is known."""
+    """A surface that meets the bounds, in half precision, with refined vertices.
+
+    The second lattice is as coarse as the resolution, so the first round knows every point.
+    """
 
     def field(points: torch.Tensor, shape_index: torch.Tensor) -> torch.Tensor:
         return (points[:, 0] - points[:, 1] + 0.013).half()
@@ -56,7 +61,7 @@ def meshes_to_the_bounds(device: str) -> None:
 
 
 def queries(device: str) -> None:
-    """Each kernel with more tiles than a large GPU takes at a time, and a point for the guard."""
+    """Every kernel with more tiles than a large GPU runs at once, and one point far outside."""
     for channels, kernels in ((128, (2,)), (256, (2, 3))):  # see csrc/cuda/query_kernels.cuh
         decoder = random_decoder(channels, 1).to(device)
         points = torch.rand(2, 20_001, 3, device=device) - 0.5

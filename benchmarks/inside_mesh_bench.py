@@ -1,13 +1,14 @@
-"""Points inside a mesh: crossing parity over a grid of columns against ray casting and others.
+"""Points inside a mesh: crossing parity over a grid of columns, against other libraries.
 
 python benchmarks/inside_mesh_bench.py [MESH ...] [--points 1000000] [--device cuda] [--json FILE]
 python benchmarks/inside_mesh_bench.py --meshes FOLDER [--points 100000]
 
-Without a mesh file, a sphere of 131,072 faces and a torus of 160,000, turned at random. Each call
-starts from vertices, faces and points: the time of making the grid, or the tree, is in it.
+Without a mesh file the meshes are a sphere of 131,072 faces and a torus of 160,000 faces, rotated
+at random. Each call starts from vertices, faces and points, so its time includes building the grid
+or the tree.
 
---meshes prints one line for each mesh of a folder instead: what is wrong with it, and on how many
-points crossing parity differs from winding numbers, calculated from it as it is.
+--meshes surveys a folder instead. For each mesh it prints the flaws of the mesh, the speeds, and
+the number of points on which crossing parity differs from winding numbers.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ OURS = "kernel, float32"
 
 
 def load(path: str):
-    """Vertices and faces of a mesh file, scaled to a longest edge of 1 around the origin."""
+    """Reads vertices and faces, and scales them to a longest edge of 1 around the origin."""
     import trimesh
 
     mesh = trimesh.load(path, force="mesh", process=False)
@@ -32,9 +33,9 @@ def load(path: str):
 
 
 def survey(folder: str, count: int, repeats: int) -> None:
-    """Prints a line for each mesh of a folder: verdict, speed, points on which methods differ.
+    """Prints verdict, speeds and differing points of each mesh in a folder.
 
-    Stops where parity and winding differ on a mesh for which `occupancy_of_mesh` chose parity.
+    Exits if parity and winding differ on a mesh for which `occupancy_of_mesh` chose parity.
     """
     from occvae.geometry.mesh_io import mesh_endings, normalize_mesh, read_mesh
     from occvae.geometry.mesh_occupancy import occupancy_of_mesh
@@ -54,10 +55,10 @@ def survey(folder: str, count: int, repeats: int) -> None:
         taken = int((solid.contains(points.numpy()) != wound).sum())
         print(
             f"  differ from |winding number| >= 0.5 on {count} points: crossing parity "
-            f"{int((parity != wound).sum())}, {solid.method}, which is taken, {taken}"
+            f"{int((parity != wound).sum())}, {solid.method} (used for this mesh) {taken}"
         )
         if solid.method == "parity" and (parity != wound).any():
-            raise SystemExit("parity is wrong, or winding numbers are")
+            raise SystemExit("parity and winding numbers differ, so one of them is wrong")
 
 
 def default_meshes() -> dict:
@@ -67,7 +68,7 @@ def default_meshes() -> dict:
 
 
 def trimesh_embree(vertices, faces, points):
-    """trimesh's contains(), by Embree: rays in float32."""
+    """Point test of trimesh with Embree, which casts rays in float32."""
     import trimesh
     from trimesh.ray.ray_pyembree import RayMeshIntersector
 
@@ -87,7 +88,9 @@ def candidates(vertices, faces, points, reference_up_to: int) -> dict:
     runs = {OURS: lambda: inside_mesh(*narrow, backend="native")}
     runs["kernel, float64"] = lambda: inside_mesh(vertices, faces, points, backend="native")
     if len(points) <= reference_up_to:
-        runs["reference twin"] = lambda: inside_mesh(vertices, faces, points, backend="reference")
+        runs["reference implementation"] = lambda: inside_mesh(
+            vertices, faces, points, backend="reference"
+        )
     if vertices.device.type == "cpu":
         arrays = vertices.numpy(), faces.numpy(), points.numpy()
         for name, run, module in (
@@ -104,19 +107,19 @@ def candidates(vertices, faces, points, reference_up_to: int) -> dict:
 
 
 def check(runs: dict) -> dict[str, int]:
-    """Points on which a candidate differs from the kernel on the same float64 input."""
+    """Counts the points on which each candidate differs from the kernel on float64 input."""
     expected = runs["kernel, float64"]().cpu()
     differ = {name: int((run().cpu() != expected).sum()) for name, run in runs.items()}
     print("check  differ from float64:  " + "  ".join(f"{k} {v}" for k, v in differ.items()))
-    if differ.get("reference twin") or differ[OURS] > 1e-4 * len(expected):
-        raise SystemExit("the kernel is wrong")
+    if differ.get("reference implementation") or differ[OURS] > 1e-4 * len(expected):
+        raise SystemExit("the kernel differs from its reference or from float64: no times")
     return differ
 
 
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("meshes", nargs="*", help="files that trimesh reads")
-    options.add_argument("--meshes", dest="folder", help="of which each mesh is surveyed")
+    options.add_argument("--meshes", dest="folder", help="folder of meshes to survey instead")
     options.add_argument("--points", type=int, nargs="+", default=[100_000, 1_000_000])
     options.add_argument("--reference-up-to", type=int, default=100_000, metavar="POINTS")
     args = options.parse_args()
@@ -138,7 +141,7 @@ def main() -> None:
             results = interleave(runs, repeats=args.repeats, device=args.device, warmup=1)
             print(table(results, unit=OURS))
             rate = count / results[OURS]["median"]
-            print(f"{OURS}: {rate / 1e6:.1f} M points/s, the grid included\n")
+            print(f"{OURS}: {rate / 1e6:.1f} M points/s, including the grid\n")
             if args.json:
                 size = dict(mesh=name, faces=len(mesh[1]), points=count, device=args.device)
                 rows = [dict(candidate=run, differ=differ[run], **size, **results[run])

@@ -1,4 +1,4 @@
-"""Voxel IoU at several thresholds: one pass of the kernel against one pass for every threshold.
+"""Voxel IoU at several thresholds: one pass of the kernel against one pass per threshold.
 
 python benchmarks/iou_bench.py [--resolution 256] [--batch 1] [--device cuda] [--json FILE]
 """
@@ -15,7 +15,7 @@ THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 def numpy_float_sums(pred, target):
-    """As evaluation scripts commonly have it: float32 sums of boolean arrays, per threshold."""
+    """The usual code of evaluation scripts: float32 sums of boolean arrays, per threshold."""
     rows = []
     for threshold in THRESHOLDS:
         hits = pred >= threshold
@@ -25,7 +25,7 @@ def numpy_float_sums(pred, target):
 
 
 def numpy_count_nonzero(pred, target):
-    """The fastest NumPy that we know of, and exact."""
+    """The fastest exact NumPy code that we know."""
     rows = []
     for threshold in THRESHOLDS:
         hits = pred >= threshold
@@ -35,7 +35,7 @@ def numpy_count_nonzero(pred, target):
 
 
 def pytorch_sums(pred, target):
-    """The usual PyTorch, per threshold."""
+    """The usual PyTorch code, per threshold."""
     rows = []
     for threshold in THRESHOLDS:
         hits = pred >= threshold
@@ -44,7 +44,7 @@ def pytorch_sums(pred, target):
 
 
 def pytorch_count_nonzero(pred, target):
-    """The fastest PyTorch that we know of on a CPU, where only the count of a whole tensor is."""
+    """The fastest PyTorch code that we know on a CPU, which counts whole tensors fast, not rows."""
     rows = []
     for threshold in THRESHOLDS:
         hits = pred >= threshold
@@ -60,7 +60,9 @@ def candidates(batch: int, resolution: int, device: str) -> dict:
     runs = {
         "kernel, packed target": lambda: voxel_iou(pred, packed, THRESHOLDS, backend="native"),
         "kernel, bool target": lambda: voxel_iou(pred, target, THRESHOLDS, backend="native"),
-        "reference twin": lambda: voxel_iou(pred, target, THRESHOLDS, backend="reference"),
+        "reference implementation": lambda: voxel_iou(
+            pred, target, THRESHOLDS, backend="reference"
+        ),
         "PyTorch, sum": lambda: pytorch_sums(pred, target),
         "PyTorch, count_nonzero": lambda: pytorch_count_nonzero(pred, target),
     }
@@ -72,11 +74,14 @@ def candidates(batch: int, resolution: int, device: str) -> dict:
 
 
 def check(runs: dict) -> float:
-    """Largest difference of any candidate from the reference; float32 sums may lose some voxels."""
-    expected = runs["reference twin"]().cpu()
+    """Returns the largest difference of any candidate from the reference implementation.
+
+    Float32 sums may lose some voxels.
+    """
+    expected = runs["reference implementation"]().cpu()
     worst = max((run().cpu().double() - expected).abs().max().item() for run in runs.values())
     if not worst < 1e-6:
-        raise SystemExit(f"candidates disagree by {worst}")
+        raise SystemExit(f"candidates differ by {worst}: no times")
     return worst
 
 

@@ -1,13 +1,13 @@
-"""Training samples a second: our shards against a folder of .npz files in ONet's layout.
+"""Training samples per second: our shards against a folder of .npz files in ONet's layout.
 
 python benchmarks/loader_bench.py [DATASET] [--workers 0 1 2 4] [--simulate] [--cold] [--json FILE]
 
-Both hold the same shapes on the same disk, and give batches of 2,048 points and one image of 224
-pixels. Without a dataset, procedural shapes are made. Files are in the page cache but for --cold,
-which drops them before each run. --simulate starves, or not, a GPU of a fixed pace, eight tenths of
-what eight workers can deliver.
+Both hold the same shapes on the same disk. A sample has 2,048 points and one image of 224 pixels.
+Without a dataset, procedural shapes are built first. Files are in the page cache, except that
+--cold drops them before each run. --simulate feeds a GPU of a fixed pace, which takes eight tenths
+of what eight workers can deliver, and measures how long it waits.
 
-Wall time is also that of other jobs; the CPU time of a sample without workers is not.
+Other jobs on the machine change the wall time, but not the CPU time of a sample without workers.
 """
 
 import os
@@ -30,14 +30,14 @@ from occvae.data.loader import StepSampler, load_batches
 from occvae.data.targets import PointTarget
 
 OURS, PUBLISHED, NO_NOISE = "shards", "npz folder", "npz folder, no noise"
-PACE = 0.8  # of what the workers can deliver, in the simulation
+PACE = 0.8  # pace of the simulated GPU, as a share of what the workers can deliver
 FIRST_STEP = 5.0  # seconds
 
 
 def batches_of(dataset, args, workers: int, count: int) -> Iterator[dict[str, torch.Tensor]]:
-    """So many batches: by our loader, or by PyTorch's as the published code does."""
+    """Yields `count` batches, from our loader or, like the published code, from PyTorch's."""
     keys = StepSampler(len(dataset), args.batch, rank=0, world_size=1, seed=0, steps=range(count))
-    with warnings.catch_warnings():  # of more processes than cores, which is on purpose
+    with warnings.catch_warnings():  # more workers than cores are on purpose
         warnings.simplefilter("ignore", UserWarning)
         if isinstance(dataset, ShapeDataset):
             return load_batches(dataset, keys, num_workers=workers, pin_memory=False)
@@ -45,7 +45,7 @@ def batches_of(dataset, args, workers: int, count: int) -> Iterator[dict[str, to
 
 
 def time_run(dataset, args, workers: int) -> tuple[float, float]:
-    """Wall and CPU seconds a sample, once the workers have started and touched their memory."""
+    """Returns wall and CPU seconds per sample, after the workers have warmed up their memory."""
     warmup = 6 * max(workers, 1)
     count = args.batches * warmup
     batches = batches_of(dataset, args, workers, warmup + count)
@@ -59,7 +59,7 @@ def time_run(dataset, args, workers: int) -> tuple[float, float]:
 
 
 def bytes_read(dataset) -> float | None:
-    """Bytes that a sample asks the system for, or None where that is not Linux's."""
+    """Returns the bytes that a sample reads from files, or None on other systems than Linux."""
     try:
         before = _characters_read()
         for index in range(len(dataset)):
@@ -74,7 +74,7 @@ def _characters_read() -> int:
 
 
 def drop_cache(folder: Path) -> None:
-    """What of the files of a folder lies in the page cache."""
+    """Drops the files of a folder from the page cache."""
     for path in filter(Path.is_file, folder.rglob("*")):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -82,7 +82,7 @@ def drop_cache(folder: Path) -> None:
 
 
 def compare(candidates: dict, args, workers: int, cold: dict[str, Path]) -> list[dict]:
-    """Rows of the candidates, timed in turns."""
+    """Times the candidates in turns and returns their rows."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     for _ in range(args.repeats):
         for name, dataset in candidates.items():
@@ -115,10 +115,10 @@ def show(rows: list[dict]) -> None:
 
 
 def simulate(dataset, args, workers: int = 8) -> dict:
-    """How long a GPU of a fixed pace would idle for want of a batch.
+    """Measures how long a GPU of a fixed pace would wait for batches.
 
-    Its steps are queued: the batch of the next one is asked for when the one before it begins, and
-    is late when it comes after that one's end. The workers get ahead during a slow first step.
+    Steps are queued: when a step begins, the batch of the next step is requested. That batch is
+    late if it arrives after the step has ended. A slow first step lets the workers get ahead.
     """
     rate = 1 / float(np.median([time_run(dataset, args, workers)[0] for _ in range(3)]))
     period = args.batch / (PACE * rate)
@@ -144,7 +144,7 @@ def simulate(dataset, args, workers: int = 8) -> dict:
 
 
 def parts(dataset: ShapeDataset) -> dict[str, float]:
-    """CPU seconds of what a sample is made of, one after the other."""
+    """Returns the CPU seconds of each part of a sample."""
     from occvae.images import decode as decoding
 
     shard, local = dataset.locate(0)
@@ -189,7 +189,7 @@ def report_bytes(candidates: dict) -> list[dict]:
     ]
     images = [len(shard.image(local, view)) for shard, local, view in views]
     image = float(np.mean(images))
-    print(f"bytes a sample reads (a stored image has {image:.0f} on average)")
+    print(f"bytes read per sample (a stored image has {image:.0f} on average)")
     rows = []
     for name in (OURS, PUBLISHED):
         amount = bytes_read(candidates[name])
@@ -206,13 +206,13 @@ def main() -> None:
     options.add_argument("--points", type=int, default=2048)
     options.add_argument("--image-size", type=int, default=224)
     options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--batches", type=int, default=8, help="of a worker in a timed run")
+    options.add_argument("--batches", type=int, default=8, help="batches per worker in a timed run")
     options.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2, 4])
-    options.add_argument("--cold", action="store_true", help="also with nothing in the page cache")
-    options.add_argument("--simulate", action="store_true", help="also a GPU of a fixed pace")
+    options.add_argument("--cold", action="store_true", help="also with an empty page cache")
+    options.add_argument("--simulate", action="store_true", help="also feed a simulated GPU")
     options.set_defaults(repeats=3)
     args = options.parse_args()
-    torch.set_num_threads(args.threads or 1)  # as in the workers
+    torch.set_num_threads(args.threads or 1)  # workers have one thread, too
     facts = environment()
     print(header("loader_bench", facts))
     with tempfile.TemporaryDirectory(prefix="occvae-loader-") as name:
@@ -228,25 +228,26 @@ def main() -> None:
         }
         print(
             f"{len(shards)} shapes, {args.points} points, {args.image_size} px, "
-            f"{args.batch} a batch"
+            f"{args.batch} samples per batch"
         )
         rows = report_bytes(candidates)
-        print("CPU time of a sample of ours")
+        print("CPU time of one sample from the shards")
         for part, seconds in parts(shards).items():
             print(f"  {part:<28} {1e6 * seconds:>6.0f} us")
         for workers in args.workers:
             print(f"{workers} workers, in the page cache")
             rows += compare(candidates, args, workers, {})
         if args.cold:
-            print("0 workers, nothing in the page cache")
+            print("0 workers, empty page cache")
             cold = {OURS: shards.root, PUBLISHED: scratch / "npz", NO_NOISE: scratch / "npz"}
             rows += compare(candidates, args, 0, cold)
         if args.simulate:
             row = simulate(shards, args)
             print(
                 f"a GPU of {row['samples_per_s']:.0f} samples/s, 8 workers: "
-                f"{100 * row['late']:.1f} % of batches late, by {1e3 * row['longest_wait']:.1f} ms "
-                f"at most; idle for {100 * row['idle']:.1f} % of the time"
+                f"{100 * row['late']:.1f} % of batches late, by at most "
+                f"{1e3 * row['longest_wait']:.1f} ms; "
+                f"idle for {100 * row['idle']:.1f} % of the time"
             )
             rows.append(row)
         if args.json:

@@ -1,8 +1,8 @@
-"""Surface metrics of one shape: points drawn from a mesh, neighbors both ways, all of `conv_onet`.
+"""Surface metrics of one shape: sampling points, nearest neighbors both ways, all of `conv_onet`.
 
 python benchmarks/metrics_bench.py [--points 100000] [--case near] [--device cuda] [--json FILE]
 
-Case near is a good prediction, apart one that misses the object, where a tree can leave out little.
+Case near is a good prediction. Case apart misses the object, so a tree can prune only little.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ CASES = {"near": (0.44, 0.0), "apart": (0.2, 0.5)}
 
 
 def sphere(radius: float, center: float) -> trimesh.Trimesh:
-    """81,920 faces."""
+    """A sphere of 81,920 faces."""
     mesh = trimesh.creation.icosphere(6, radius=radius)
     mesh.apply_translation([center, 0.0, 0.0])
     return mesh
@@ -48,19 +48,19 @@ def candidates(mesh: trimesh.Trimesh, truth: Surface, points: int, device: str) 
 
 
 def check(queries: np.ndarray, references: np.ndarray, device: str) -> float:
-    """Largest difference from the least of all distances in float64, over 500 queries."""
+    """Returns the largest difference from brute-force distances in float64, over 500 queries."""
     some = queries[:: max(1, len(queries) // 500)]
     distances, _ = nearest_neighbors(some, references, device)
     least = [np.linalg.norm(references - query, axis=1).min() for query in some]
     worst = float(np.abs(distances - least).max())
     if not worst < 1e-6:
-        raise SystemExit(f"neighbors disagree by {worst}")
+        raise SystemExit(f"distances differ by {worst}: no times")
     return worst
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--points", type=int, default=100_000, help="of either surface")
+    options.add_argument("--points", type=int, default=100_000, help="points per surface")
     options.add_argument("--case", choices=CASES, default="near")
     args = options.parse_args()
     if args.threads:

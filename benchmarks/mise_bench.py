@@ -1,16 +1,16 @@
-"""Meshes of implicit functions, stage by stage, beside pure PyTorch and beside dense evaluation.
+"""Meshes of fields, stage by stage, against pure PyTorch and against dense evaluation.
 
-python benchmarks/mise_bench.py                       # two minutes on 2 cores
+python benchmarks/mise_bench.py                       # about two minutes on 2 cores
 python benchmarks/mise_bench.py --resolution 256 --scaling 128 256 512 1024 \\
     --scaling-field sphere torus chair gyroid         # the long tables
 python benchmarks/mise_bench.py --only scaling --scaling 2048 --scaling-field sphere
 python benchmarks/mise_bench.py --device cuda --json mise.json
 
-Three sections: fields, scaling, decoder. A check comes before every timing and has run everything
-once; one that fails ends the benchmark. "field" is the user's function, "refine" MISE without it,
-"extract" marching cubes, "total" an extraction without the clock between these. Memory is the
-growth of the process at the peak, points and mesh included, on CUDA that of PyTorch's allocations
-there.
+The sections are fields, scaling and decoder. A check comes before every timing, and a failed check
+ends the benchmark. "field" is the time in the field, "refine" is MISE without the field, "extract"
+is marching cubes, and "total" is an extraction without a clock between these stages. Memory is the
+peak growth of the process, including points and mesh. On CUDA it is the peak growth of PyTorch's
+allocations.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from occvae.ops.sparse_grid import SparseGrid
 
 NATIVE, PURE = "native", "pure PyTorch"
 SECTIONS = ("fields", "scaling", "decoder")
-RATES = {  # of a stage: what it has n of, and its speed from n and seconds
+RATES = {  # stage -> what n counts, and how n and the seconds are shown as a rate
     "field": ("points", lambda n, seconds: f"{n / seconds / 1e3:,.0f} k points/s"),
-    "refine": ("points", lambda n, seconds: f"{1e9 * seconds / n:.0f} ns a point"),
+    "refine": ("points", lambda n, seconds: f"{1e9 * seconds / n:.0f} ns/point"),
     "extract": ("vertices", lambda n, seconds: f"{n / seconds / 1e3:,.0f} k vertices/s"),
 }
 
 
 def check_grid(case: Case, grid: SparseGrid, other: SparseGrid | None, tolerated: int = 0) -> dict:
-    """Prints what must hold of points and mesh before times mean anything."""
+    """Checks and prints facts of points and mesh, without which times would mean nothing."""
     total = (case.resolution + 1) ** 3
     facts = dict(points=len(grid.points), share=len(grid.points) / total, rounds=grid.rounds)
     line = f"check  points {len(grid.points):,}"
@@ -92,7 +92,7 @@ def print_size(case: Case, facts: dict) -> None:
 
 
 class Records:
-    """Appends rows to the JSON file as they are made; without a file keeps nothing."""
+    """Appends rows to the JSON file as they come. Does nothing without a file."""
 
     def __init__(self, path: str | None, environment: dict):
         self._path, self._environment = path, environment
@@ -107,7 +107,7 @@ class Records:
 
 
 def measure_field(case: Case, args: argparse.Namespace, records: Records) -> None:
-    """Native stages, pure PyTorch, and dense evaluation with each marching cubes that is there."""
+    """Times the native stages, pure PyTorch, and dense evaluation with each installed library."""
     title = f"field {case.name}  R0 {case.coarse_resolution}  R {case.resolution}  level 0"
     print(f"\n{title}")
     facts = check_grid(case, case.refine(NATIVE), case.refine("reference"))
@@ -133,10 +133,10 @@ def measure_field(case: Case, args: argparse.Namespace, records: Records) -> Non
 
 
 def measure_scaling(name: str, args: argparse.Namespace, records: Records) -> None:
-    """One line a resolution: times of the stages in ms, and of refine and extract a vertex."""
+    """Prints one line per resolution: times per stage, and refine and extract per vertex."""
     print(f"\nscaling {name}  R0 {args.coarse_resolution}")
     columns = ("R", "points", "of dense", "vertices", "euler", "field", "refine", "extract")
-    columns += ("total ms", "ns a vertex", "MiB", PURE)
+    columns += ("total ms", "ns/vertex", "MiB", PURE)
     widths = (6, 12, 9, 12, 6, 9, 9, 9, 10, 12, 8, 13)
     print("".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)))
     for resolution in args.scaling:
@@ -173,15 +173,15 @@ def measure_scaling(name: str, args: argparse.Namespace, records: Records) -> No
 
 
 def measure_decoder(args: argparse.Namespace, records: Records) -> None:
-    """A network as the field: pure PyTorch, native with the eager decoder, native with a packed."""
+    """Times a network as the field: in pure PyTorch, and native with an eager or packed decoder."""
     fitted = FittedDecoder(args.device)
     resolution = args.decoder_resolution
     print(f"\nfield decoder:torus  R0 {args.coarse_resolution}  R {resolution}  level 0")
     print(f"       width 256, 5 blocks, seed 0, fitted IoU {fitted.iou:.3f}", flush=True)
-    chunk = 32_768  # 32 MB a layer of activations
+    chunk = 32_768  # 32 MB of activations per layer
     eager = make_case("decoder:torus", resolution, args, fitted.eager, chunk)
     pure = eager.refine("reference")
-    # Libraries of matrix products may round a point's value by the points beside it.
+    # With a BLAS, the rounding of a point's value may depend on the other points of the batch.
     facts = check_grid(eager, eager.refine(NATIVE), pure, tolerated=len(pure.points) // 1000)
     ways = {"native, eager decoder": eager}
     for precision in ("fp32", "bf16") if args.device == "cpu" else ("fp32", "fp16", "bf16"):
@@ -214,7 +214,7 @@ def measure_decoder(args: argparse.Namespace, records: Records) -> None:
 
 
 def describe_error(fitted: FittedDecoder, field, grid: SparseGrid) -> str:
-    """Against the decoder in PyTorch, at the points that an extraction asks for."""
+    """Compares a field with the decoder in PyTorch, at the points that an extraction evaluates."""
     points = grid.world_points()[:: max(1, len(grid.points) // 32_768)]
     ours, theirs = field(points, None), fitted.eager(points, None)
     error = float((ours - theirs).norm() / theirs.norm())

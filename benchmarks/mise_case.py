@@ -1,4 +1,4 @@
-"""One extraction for mise_bench: its stages timed, its result checked, and the usual other ways."""
+"""One extraction of mise_bench: times of its stages, checks of its result, and the baselines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STAGES = ", stages"
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A field and a resolution; every way of extracting it has the same chunks."""
+    """A field and a resolution. All ways to extract its mesh use the same chunk size."""
 
     name: str
     field: Field
@@ -46,7 +46,7 @@ class Case:
         return marching_cubes(self.refine(backend), backend=backend)[0]
 
     def evaluate_all(self) -> np.ndarray:
-        """The field on every lattice point, (R + 1)^3, in chunks as MISE takes them."""
+        """Evaluates the field on all (R + 1)^3 lattice points, in the chunks that MISE uses."""
         axis = torch.arange(self.resolution + 1, device=self.device, dtype=torch.int32)
         lattice = torch.cartesian_prod(axis, axis, axis)
         shape_index = torch.zeros(self.chunk, dtype=torch.int64, device=self.device)
@@ -59,7 +59,7 @@ class Case:
         return torch.cat(values).view([self.resolution + 1] * 3).cpu().numpy()
 
     def peak_memory(self) -> int | None:
-        """Bytes at the peak of a native extraction, its points and mesh included."""
+        """Returns the peak bytes of a native extraction, including its points and mesh."""
         if self.device == "cpu":
             return growth_at_peak(lambda: self.mesh("native"))
         torch.cuda.synchronize()
@@ -70,10 +70,10 @@ class Case:
 
 
 class Stages:
-    """Native extractions that keep the seconds of each stage: the field, refine, extract.
+    """Runs native extractions and keeps the seconds of the stages field, refine and extract.
 
-    On CUDA the clock waits after each stage and each call of the field, so that together they take
-    longer than an extraction.
+    On CUDA the clock synchronizes after each stage and each call of the field. The stages together
+    then take longer than an extraction.
     """
 
     def __init__(self, case: Case, field: Field | None = None):
@@ -103,13 +103,13 @@ class Stages:
         return mesh
 
     def candidates(self, name: str) -> dict[str, Callable[[], object]]:
-        """For `interleave`: extractions under `name`, on CUDA without a clock between stages."""
+        """Returns candidates for `interleave`. On CUDA, `name` has no clock between stages."""
         if self._case.device == "cpu":
             return {name: self.run}
         return {name: lambda: self._case.mesh("native"), name + _STAGES: self.run}
 
     def summary(self, repeats: int) -> dict[str, dict[str, float]]:
-        """Of the last `repeats` runs."""
+        """Summarizes the seconds of each stage over the last `repeats` runs."""
         return {name: summarize(seconds[-repeats:]) for name, seconds in self.seconds.items()}
 
     def _now(self) -> float:
@@ -119,30 +119,32 @@ class Stages:
 
 
 def without_stages(results: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """The times of extractions, without those of stages alone."""
+    """Drops the runs whose only purpose is the times of stages."""
     return {name: row for name, row in results.items() if not name.endswith(_STAGES)}
 
 
 def point_keys(grid: SparseGrid) -> Tensor:
-    """One int64 for each point, sorted: equal where the sets are."""
+    """Returns sorted int64 keys of the points. Two sets of points are equal if their keys are."""
     x, y, z = grid.points.long().unbind(1)
     side = grid.resolution + 1
     return ((x * side + y) * side + z).sort().values.cpu()
 
 
 def count_different_points(a: SparseGrid, b: SparseGrid) -> int:
-    """How many points are in one of two grids only."""
+    """Counts the points that are in only one of two grids."""
     _, counts = torch.cat([point_keys(a), point_keys(b)]).unique(return_counts=True)
     return int((counts == 1).sum())
 
 
 def mesh_facts(mesh: Mesh) -> dict[str, int]:
-    """Counts of a mesh; it is watertight and oriented if there is no open edge."""
+    """Returns counts of a mesh. Without open edges it is watertight and consistently oriented."""
     vertices, faces = mesh
     first, second = faces, faces.roll(-1, 1)
     keys = torch.minimum(first, second) * max(len(vertices), 1) + torch.maximum(first, second)
     _, edge, triangles = keys.flatten().unique(return_inverse=True, return_counts=True)
-    balance = torch.zeros_like(triangles)  # of the two directions
+    balance = torch.zeros_like(
+        triangles
+    )  # uses of an edge in one direction minus those in the other
     balance.index_add_(0, edge, (first < second).flatten().to(balance.dtype) * 2 - 1)
     return dict(
         vertices=len(vertices),
@@ -154,10 +156,10 @@ def mesh_facts(mesh: Mesh) -> dict[str, int]:
 
 
 def dense_baselines(case: Case) -> tuple[dict[str, Callable[[], object]], list[str]]:
-    """Ways over the full grid as candidates for `interleave`, and a line for each that is absent.
+    """Returns candidates on the full grid for `interleave`, and a line per missing library.
 
-    As the 2019 code makes meshes: one layer of padding around the grid, then a library. "Alone"
-    is that library on values that are there.
+    They make meshes as the 2019 code does: one layer of padding around the grid, then a library.
+    "Alone" is the library on values computed before.
     """
     values = pad(case.evaluate_all())
     runs: dict[str, Callable[[], object]] = {}
@@ -165,21 +167,21 @@ def dense_baselines(case: Case) -> tuple[dict[str, Callable[[], object]], list[s
     mcubes, skimage = import_or_none("mcubes"), import_or_none("skimage.measure")
     if mcubes is None:
         runs["every point, no mesh"] = case.evaluate_all
-        absent.append("PyMCubes: absent, get it with `pip install PyMCubes`")
+        absent.append("PyMCubes: not installed; run `pip install PyMCubes`")
     else:
         runs["every point and PyMCubes"] = lambda: mcubes.marching_cubes(
             pad(case.evaluate_all()), 0.0
         )
         runs["PyMCubes alone on the full grid"] = lambda: mcubes.marching_cubes(values, 0.0)
     if skimage is None:
-        absent.append("scikit-image: absent, get it with `pip install scikit-image`")
+        absent.append("scikit-image: not installed; run `pip install scikit-image`")
     else:
         runs["scikit-image alone on the full grid"] = lambda: skimage.marching_cubes(values, 0.0)
     return runs, absent
 
 
 def pad(values: np.ndarray) -> np.ndarray:
-    """One layer of outside points around the grid."""
+    """Adds one layer of outside points around the grid."""
     return np.pad(values, 1, constant_values=-1e6)
 
 

@@ -1,4 +1,4 @@
-"""What mise_bench extracts: four analytic fields and a decoder fitted to one of them."""
+"""The fields of mise_bench: four analytic ones and a decoder fitted to one of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import timing  # noqa: F401  the tests' fields are found through it
+import timing  # noqa: F401  makes tests.fields importable
 from occvae.models.decoders import CbnDecoder
 from occvae.ops.mise import Field
 from occvae.ops.query_occupancy import query_occupancy
@@ -25,7 +25,7 @@ class FittedDecoder:
     """The decoder of Occupancy Networks (width 256, 5 blocks), fitted to the torus in seconds.
 
     Attributes:
-        iou: with the torus, at 65,536 random points of the domain.
+        iou: IoU with the torus at 65,536 random points of the bounds.
     """
 
     def __init__(self, device: str, seed: int = 0):
@@ -39,20 +39,17 @@ class FittedDecoder:
         self.iou = _iou(self.eager(points, None) >= 0, FIELDS["torus"](points, None) >= 0)
 
     def eager(self, points: Tensor, shape_index: Tensor | None) -> Tensor:
-        """The field of the decoder as PyTorch runs it."""
+        """Evaluates the decoder in eager PyTorch, as a field."""
         return self.decoder(points[None], self.conditioning)[0]
 
     def packed(self, precision: str) -> Field:
-        """The field of the packed decoder."""
+        """Returns the packed decoder as a field."""
         packed = self.decoder.pack(self.conditioning, precision)
         return lambda points, shape_index: query_occupancy(points[None], packed)[0]
 
 
 def _fit(decoder: CbnDecoder, conditioning: Tensor, field: Field) -> None:
-    """On the CPU and by a fixed number of steps, so that every machine fits much the same field.
-
-    Half of the points of a step are close to the surface.
-    """
+    """Fits the decoder on the CPU in a fixed number of steps, so that machines hardly differ."""
     optimizer = torch.optim.Adam(decoder.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, _STEPS)
     for _ in range(_STEPS):

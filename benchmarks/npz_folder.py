@@ -1,4 +1,4 @@
-"""A dataset in the layout of Occupancy Networks, and reading it as their training does.
+"""Writes a dataset in the layout of Occupancy Networks and reads it like their training.
 
 category/id/points.npz        points float16 (N, 3), occupancies packed bits, loc, scale
 category/id/img_choy2016/     000.jpg, 001.jpg, ...
@@ -15,12 +15,12 @@ from torchvision import transforms
 
 from occvae.data.dataset import ShapeDataset
 
-# Added to every stored point, because half precision piles them up on planes.
+# Standard deviation of the noise on every stored point. Half precision puts many points on planes.
 NOISE = 1e-4
 
 
 def write_npz_folder(dataset: ShapeDataset, root: Path) -> list[Path]:
-    """The folders of the shapes of a dataset: all its points and images, as JPEG files."""
+    """Writes all points and images (as JPEG) of a dataset and returns the folders of its shapes."""
     folders = []
     for index in range(len(dataset)):
         shard, local = dataset.locate(index)
@@ -44,13 +44,13 @@ def write_npz_folder(dataset: ShapeDataset, root: Path) -> list[Path]:
 
 
 class NpzFolder(Dataset):
-    """Random points and a random view of each shape.
+    """A dataset of random points and a random view per shape.
 
     Args:
-        folders: of the shapes.
-        image_size: edge of the images.
-        num_points: of a sample.
-        with_noise: as published; without it, most of the time of a sample is saved.
+        folders: one folder per shape.
+        image_size: edge of the images in pixels.
+        num_points: points per sample.
+        with_noise: adds noise as in the published code. It takes most of the time of a sample.
     """
 
     def __init__(self, folders: list[Path], image_size: int, num_points: int, with_noise: bool):

@@ -1,8 +1,9 @@
-"""The most a device can do, measured in the run that it is compared with.
+"""Measures the peak speed of a device in the same run as the kernels that it is compared with.
 
-CPUs: multiply-adds in registers on all threads, by benchmarks/peak.cpp, which is compiled here; a
-matrix product is no such peak, for some libraries run at half speed on CPUs of another make. GPUs:
-the vendor's product of two large matrices.
+On a CPU this is the speed of multiply-adds in registers on all threads, measured by
+benchmarks/peak.cpp, which is compiled here. A matrix product would not show the peak, because some
+libraries run at half speed on CPUs of other vendors. On a GPU it is the speed of the vendor's
+product of two large matrices.
 """
 
 import ctypes
@@ -18,26 +19,26 @@ import torch
 from occvae.ops import _extension
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
-_ROUNDS, _TASKS = 2_000_000, 16  # rounds of a task, tasks a thread: threads share them as they can
-# Name -> function of peak.cpp, instruction set, and operations of an instruction.
+_ROUNDS, _TASKS = 2_000_000, 16  # rounds per task, tasks per thread
+# Name -> function of peak.cpp, instruction set, and operations per instruction.
 _CPU = {
     "fma avx2": ("fma_avx2", "avx2", 2 * 8),
     "fma avx512": ("fma_avx512", "avx512", 2 * 16),
     "dot bf16": ("dot_avx512_bf16", "avx512_bf16", 4 * 16),
 }
-_EDGE = 8192  # of the matrices on GPUs
+_EDGE = 8192  # edge of the matrices on a GPU
 _GPU = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Peak:
-    """`run` does `operations` floating-point operations."""
+    """A function `run` that does `operations` floating-point operations."""
 
     def __init__(self, run: Callable[[], object], operations: float):
         self.run, self.operations = run, operations
 
 
 def peaks(device: str) -> dict[str, Peak]:
-    """By name; none on a CPU that peak.cpp does not know, or without a compiler."""
+    """Returns peaks by name; empty on a CPU that peak.cpp does not support or without compiler."""
     return _gpu_peaks() if device == "cuda" else _cpu_peaks()
 
 
@@ -47,7 +48,7 @@ def _cpu_peaks() -> dict[str, Peak]:
         return {}
     rank = _extension.ISA_NAMES.index
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads)  # a foreign call lets the other threads of Python run
+    pool = ThreadPoolExecutor(threads)  # calls through ctypes release the GIL
 
     def peak(name: str, operations: int) -> Peak:
         function = getattr(library, name)
@@ -70,7 +71,7 @@ def _build() -> ctypes.CDLL | None:
         try:
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            print(f"no peak: {error}")
+            print(f"no peaks, because peak.cpp cannot be compiled: {error}")
             return None
         return ctypes.CDLL(target)
 

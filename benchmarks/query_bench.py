@@ -3,11 +3,13 @@
 python benchmarks/query_bench.py [--quick] [--hidden 128 256 512] [--device cuda] [--json FILE]
 
 The decoder has random weights, statistics and norms. Every candidate is first compared with the
-decoder in float64; one that is further off than its precision allows ends the run. Candidates and
-the peak are timed in turns, in one process. Shares are of the peak of the candidate's own
-arithmetic. "As published" is the decoder of the 2019 code, channels first. --quick takes about a
-minute: at one width, and without torch.compile, which compiles for minutes; but on a GPU with its
-default in bf16. On a GPU give it millions of points, or launches are what is measured.
+decoder in float64. A candidate with a larger error than its precision allows ends the run.
+Candidates and the peak are timed in turns, in one process. A share is relative to the peak of the
+candidate's arithmetic. "As published" is the decoder of the 2019 code, channels first.
+
+--quick takes about a minute. It measures one width and leaves out torch.compile, which compiles for
+minutes; on a GPU it keeps the default torch.compile in bf16. On a GPU use millions of points,
+because fewer measure mainly the kernel launches.
 """
 
 import copy
@@ -29,13 +31,13 @@ from tests.builders import random_decoder
 from tests.ops.query_oracle import BARS, limit_cuda_kernel
 
 CUDA_KERNELS = {"fma": 1, "mma": 2, "wgmma": 3}  # QueryKernel of csrc/cuda/query_kernels.cuh
-CHECKED = 2000  # points of each shape that are compared with float64
-PYTORCH_BARS = {"fp32": 1e-2, "bf16": 1e-1}  # of PyTorch, which may use TF32 and rounds x as well
+CHECKED = 2000  # points per shape that are compared with float64
+PYTORCH_BARS = {"fp32": 1e-2, "bf16": 1e-1}  # PyTorch may use TF32, and rounds the points, too
 PUBLISHED, EAGER = "PyTorch eager, as published", "PyTorch eager"
 CHUNK = {"cpu": 512, "cuda": 32_768}  # points whose activations stay in a cache
 MAX_AUTOTUNE = {"options": {"max_autotune": True, "freezing": True}}
-COMPILED = {  # name: precision and options
-    "torch.compile, bf16": ("bf16", {}),  # alone with --quick on a GPU
+COMPILED = {  # name -> precision and options
+    "torch.compile, bf16": ("bf16", {}),  # the only one with --quick on a GPU
     "torch.compile": ("fp32", {}),
     "torch.compile max-autotune": ("fp32", MAX_AUTOTUNE),
     "torch.compile max-autotune, bf16": ("bf16", MAX_AUTOTUNE),
@@ -43,7 +45,7 @@ COMPILED = {  # name: precision and options
 
 
 def as_published(decoder: CbnDecoder, points: Tensor, conditioning: Tensor) -> Tensor:
-    """The same function as the code of 2019 has it: channels first, every step of its own."""
+    """Computes the decoder like the 2019 code: channels first, every step on its own."""
 
     def convolution(layer: nn.Linear, x: Tensor) -> Tensor:
         return F.conv1d(x, layer.weight[:, :, None], layer.bias)
@@ -65,13 +67,13 @@ def as_published(decoder: CbnDecoder, points: Tensor, conditioning: Tensor) -> T
 class Candidate:
     run: Callable[[Tensor], Tensor]  # points (B, N, 3) -> logits (B, N)
     precision: str
-    peak: str  # its name
+    peak: str  # name of the peak that it is compared with
     bar: float
     compile_seconds: float | None = None
 
 
 class Case:
-    """One decoder, one conditioning, and its candidates."""
+    """A decoder, its conditioning and points, and the candidates that evaluate it."""
 
     def __init__(self, hidden_size: int, args):
         self.device, self.hidden_size, self.blocks = args.device, hidden_size, args.blocks
@@ -84,7 +86,7 @@ class Case:
 
     @property
     def operations(self) -> int:
-        """Of one point; the scales, shifts and ReLUs not counted."""
+        """Floating-point operations per point, without scales, shifts and ReLUs."""
         c = self.hidden_size
         return 2 * (3 * c + 2 * self.blocks * c * c + c)
 
@@ -92,7 +94,7 @@ class Case:
         return copy.deepcopy(self.decoder).to(dtype), self.conditioning.to(dtype)
 
     def candidates(self, compiled: list[str]) -> dict[str, Candidate]:
-        """Those of COMPILED by name, and all others."""
+        """Returns all candidates, of COMPILED only the named ones."""
         result = self._native_on_gpu() if self.device == "cuda" else self._native_on_cpu()
         plain, conditioning = self.pytorch()
         half, half_conditioning = self.pytorch(torch.bfloat16)
@@ -116,7 +118,7 @@ class Case:
         result[EAGER] = Candidate(in_fp32, "fp32", fp32, bars["fp32"])
         result[f"{EAGER}, bf16"] = Candidate(in_bf16, "bf16", bf16, bars["bf16"])
         result["PyTorch in chunks"] = Candidate(chunked, "fp32", fp32, bars["fp32"])
-        torch.compiler.reset()  # or the graphs of other widths would count against its limit
+        torch.compiler.reset()  # otherwise graphs of other widths count toward its limit
         for name in compiled:
             precision, options = COMPILED[name]
             run, peak = (in_bf16, bf16) if precision == "bf16" else (in_fp32, fp32)
@@ -152,7 +154,7 @@ class Case:
         return result
 
     def _native_on_gpu(self) -> dict[str, Candidate]:
-        """Every kernel that the GPU has for this width; without any, the reference."""
+        """Returns every kernel of the GPU for this width, or the reference if there is none."""
         if not _extension.has_kernel("query_occupancy", "cuda"):
             packed = self.decoder.pack(self.conditioning, "fp32")
             return {"reference fp32": self._on_gpu(packed)}
@@ -161,7 +163,7 @@ class Case:
             for precision in ("fp32",) if kernel == "fma" else ("fp16", "bf16"):
                 with limit_cuda_kernel(limit):
                     packed = self.decoder.pack(self.conditioning, precision)
-                # A limit beyond what there is packs once more for the kernel before.
+                # If the GPU lacks this kernel, the layout is that of the kernel before.
                 layout = packed.precision, packed.weights.shape
                 if layout not in layouts:
                     layouts.add(layout)
@@ -176,8 +178,8 @@ class Case:
 
     @torch.no_grad()
     def check(self, candidates: dict[str, Candidate]) -> dict[str, float]:
-        """Relative error (L2) of each against float64, on some of the points; compiles as well."""
-        step = max(1, self.points.shape[1] // CHECKED) | 1  # odd, to meet every place in a tile
+        """Returns the relative L2 error of each against float64, on some points. Compiles, too."""
+        step = max(1, self.points.shape[1] // CHECKED) | 1  # odd, to reach every place in a tile
         some = self.points[:, ::step]
         double, conditioning = self.pytorch(torch.float64)
         expected = double(some.double(), conditioning)
@@ -197,7 +199,7 @@ def measure(hidden_size: int, args) -> list[dict]:
     case = Case(hidden_size, args)
     count = case.points.shape[:2].numel()
     print(f"\nwidth {hidden_size}  blocks {args.blocks}  shapes {args.shapes}", end="  ")
-    print(f"points {count:,}  {case.operations / 1e6:.4f} MFLOP a point", flush=True)
+    print(f"points {count:,}  {case.operations / 1e6:.4f} MFLOP per point", flush=True)
     quick = ["torch.compile, bf16"] if args.device == "cuda" else []
     candidates = case.candidates(quick if args.quick else list(COMPILED))
     errors = case.check(candidates)
@@ -260,8 +262,8 @@ def main() -> None:
     options.add_argument("--hidden", nargs="+", type=int, default=[128, 256, 512])
     options.add_argument("--blocks", type=int, default=5)
     options.add_argument("--shapes", type=int, default=1)
-    options.add_argument("--points", type=int, default=100_000, help="of each shape")
-    options.add_argument("--quick", action="store_true", help="one width, 256, and little compiled")
+    options.add_argument("--points", type=int, default=100_000, help="points per shape")
+    options.add_argument("--quick", action="store_true", help="only width 256, little compiled")
     args = options.parse_args()
     if args.quick:
         args.hidden, args.repeats = [256], min(args.repeats, 3)

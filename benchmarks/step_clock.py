@@ -1,7 +1,7 @@
-"""Where the time of a training step goes, on CPUs by the clock and on GPUs by events.
+"""Measures where the time of a training step goes, with a clock on CPUs and events on GPUs.
 
-Phases follow one another without a gap, so that their times add up to the step. What the ranks say
-to each other is taken out of the phase it happens in, whether DeepSpeed or a batch norm says it.
+Phases follow each other without a gap, so their times add up to the time of the step. Communication
+of DeepSpeed or of a batch norm is subtracted from the phase in which it happens.
 """
 
 import functools
@@ -21,11 +21,11 @@ _COLLECTIVES = (
 
 
 class StepClock:
-    """Time of each phase of a step, and what the collectives in it moved.
+    """Measures the time of each phase of a step and the bytes that its collectives move.
 
     Attributes:
-        calls: number of collectives by the phase that they interrupted.
-        num_bytes: their tensors', likewise; of gathers the result's.
+        calls: phase -> number of collectives in it.
+        num_bytes: phase -> bytes of the tensors of these collectives. A gather counts its result.
     """
 
     def __init__(self, device: torch.device):
@@ -35,7 +35,7 @@ class StepClock:
         self.num_bytes: dict[str, int] = defaultdict(int)
 
     def enter(self, phase: str | None) -> None:
-        """The time from now on belongs to a phase; None ends the step."""
+        """Starts a phase. None ends the step."""
         if self._on_gpu:
             now = torch.cuda.Event(enable_timing=True)
             now.record()
@@ -44,7 +44,7 @@ class StepClock:
         self._marks.append((phase, now))
 
     def finish(self) -> dict[str, float]:
-        """Seconds of each phase since the last call."""
+        """Ends the step and returns the seconds of each phase since the last call."""
         self.enter(None)
         if self._on_gpu:
             torch.cuda.synchronize()
@@ -71,7 +71,7 @@ class StepClock:
 
     @contextmanager
     def watch_collectives(self) -> Iterator[None]:
-        """Times torch's collectives; to be entered before DeepSpeed looks them up."""
+        """Times the collectives of torch. Enter it before DeepSpeed looks them up."""
         originals = {name: getattr(dist, name) for name in _COLLECTIVES}
         for name, original in originals.items():
             setattr(dist, name, self._timed(original))
@@ -94,7 +94,7 @@ class StepClock:
 
 
 class _TimedWork:
-    """The handle of an asynchronous collective, whose wait is communication as well."""
+    """The handle of an asynchronous collective. Waiting for it counts as communication."""
 
     def __init__(self, work, clock: StepClock):
         self._work, self._clock = work, clock

@@ -1,6 +1,6 @@
-"""What every benchmark shares: interleaved timing, a description of the machine, tables and JSON.
+"""What all benchmarks share: interleaved timing, a description of the machine, tables and JSON.
 
-Importing it also makes the tests' input builders importable.
+Importing this module also makes the input builders in `tests` importable.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import occvae
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-SCHEMA_VERSION = 1  # of the JSON rows
-_EVICTED_BYTES = 256 * 2**20  # more than the caches of the CPUs and GPUs we know
+SCHEMA_VERSION = 1  # version of the JSON rows
+_EVICTED_BYTES = 256 * 2**20  # larger than the caches of CPUs and GPUs that we know
 
 
 def interleave(
@@ -32,10 +32,13 @@ def interleave(
     device: str = "cpu",
     warmup: int = 2,
 ) -> dict[str, dict[str, float]]:
-    """Times candidates in turns, A B C A B C ..., so that a busy moment hits all alike.
+    """Times candidates in turns, A B C A B C ..., so that a busy moment affects all alike.
 
-    Every run finds the caches cold, whichever candidate ran before it. CUDA work is timed by
-    events. Returns for each candidate the median, p20, p80 and minimum in seconds, and n.
+    The caches are cold before every run, whichever candidate ran before. CUDA work is timed with
+    events.
+
+    Returns:
+        For each candidate the median, p20, p80 and minimum in seconds, and the number of runs n.
     """
     for run in candidates.values():
         for _ in range(warmup):
@@ -71,10 +74,10 @@ def _time_cuda(run: Callable[[], object]) -> float:
 
 
 def growth_at_peak(run: Callable[[], object]) -> int | None:
-    """Bytes by which the process grows while it runs, or None where that is not Linux's."""
+    """Returns the peak growth of the process in bytes, or None on other systems than Linux."""
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier runs freed would be used again
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again here
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # otherwise memory freed by earlier runs is reused
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _process_memory("VmRSS")
         run()
         return _process_memory("VmHWM") - before
@@ -88,7 +91,7 @@ def _process_memory(name: str) -> int:
 
 
 def environment(device: str = "cpu") -> dict[str, object]:
-    """Where and from what sources the figures come."""
+    """Returns the facts that a figure depends on: commit, versions, machine, threads and load."""
     commit, dirty = _git("rev-parse", "--short=12", "HEAD"), _git("status", "--porcelain")
     facts = dict(
         occvae=occvae.__version__,
@@ -125,7 +128,7 @@ def header(title: str, facts: dict[str, object]) -> str:
 
 
 def table(results: dict[str, dict[str, float]], unit: str) -> str:
-    """One line a candidate, its median also as a multiple of that of the candidate `unit`."""
+    """Formats one line per candidate. The ratio compares its median with that of `unit`."""
     width = max(map(len, results))
     lines = [f"{'':<{width}}  {'median':>10}  {'p20':>9} - {'p80':<9}  {'min':>9}  ratio"]
     for name, row in results.items():
@@ -140,7 +143,7 @@ def table(results: dict[str, dict[str, float]], unit: str) -> str:
 
 
 def write_json(path: str, benchmark: str, facts: dict[str, object], rows: list[dict]) -> None:
-    """Appends one JSON line a row, each complete in itself."""
+    """Appends one JSON line per row. Every line also holds the facts of the run."""
     with open(path, "a", encoding="ascii") as file:
         for row in rows:
             record = dict(schema=SCHEMA_VERSION, benchmark=benchmark, **facts, **row)
@@ -148,12 +151,12 @@ def write_json(path: str, benchmark: str, facts: dict[str, object], rows: list[d
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+    """Returns a parser with the options that every benchmark has."""
     result = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     result.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    result.add_argument("--repeats", type=int, default=15, help="timed runs of each candidate")
-    result.add_argument("--threads", type=int, help="CPU threads of PyTorch and of the kernels")
+    result.add_argument("--repeats", type=int, default=15, help="timed runs per candidate")
+    result.add_argument("--threads", type=int, help="CPU threads of PyTorch and the kernels")
     result.add_argument("--json", metavar="FILE", help="append the rows to this file")
     return result

@@ -1,11 +1,11 @@
-"""Training: samples/s, where a step's time goes, scaling, and memory by ZeRO stage.
+"""Training: samples/s, where the time of a step goes, scaling, and memory per ZeRO stage.
 
 python benchmarks/train_bench.py [--arch vitocc] [--preset cpu-small] [--data FOLDER] [name=value]
 
-Runs of one and two processes share the same global batch and the same number of CPU threads, so
-their ratio is what is lost by talking; what ranks wait for one another counts as communication.
-Without --data 96 procedural shapes are made first. One GPU has nobody to share with: ZeRO stages
-are compared where there are two, or on CPUs.
+Runs with one and two processes have the same global batch and the same total number of CPU threads.
+Their ratio therefore shows what is lost to smaller batches and communication. Waiting for another
+rank counts as communication. Without --data, 96 procedural shapes are built first. ZeRO stages are
+compared on CPUs or with at least two GPUs.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from step_clock import PHASES
 
 RANK = Path(__file__).with_name("train_rank.py")
 SHAPES_PER_CATEGORY = 8  # one of them is for validation
-TIME_LIMIT = 600  # seconds of a run
+TIME_LIMIT = 600  # seconds per run
 
 
 def make_data(folder: Path) -> Path:
@@ -41,7 +41,7 @@ def make_data(folder: Path) -> Path:
 def run_ranks(
     options: argparse.Namespace, data: Path, ranks: int, overrides: list[str]
 ) -> list[dict]:
-    """What each rank of a run of train_rank.py found."""
+    """Runs train_rank.py on each rank and returns the result of each."""
     with socket.socket() as listener, tempfile.TemporaryDirectory() as folder:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -67,7 +67,7 @@ def run_ranks(
             for process in processes:
                 process.kill()
         if any(statuses):
-            raise SystemExit(f"train_rank.py ended with {statuses}")
+            raise SystemExit(f"train_rank.py ended with the exit statuses {statuses}")
         return json.loads(result.read_text())
 
 
@@ -76,7 +76,7 @@ def place(rank: int) -> dict[str, int]:
 
 
 def time_training(options: argparse.Namespace, data: Path, batch: int) -> list[dict]:
-    """A row for each number of ranks and ZeRO stage."""
+    """Returns one row per number of ranks and ZeRO stage."""
     cases = [(1, 0)]
     if options.device == "cpu" or torch.cuda.device_count() > 1:
         cases += [(2, stage) for stage in ((0, 3) if options.quick else range(4))]
@@ -94,7 +94,7 @@ def time_training(options: argparse.Namespace, data: Path, batch: int) -> list[d
 
 
 def make_row(ranks: int, stage: int, found: list[dict]) -> dict:
-    """Times are means over the ranks, memory that of the rank that takes most."""
+    """Combines the results of the ranks: mean times, and the memory of the largest rank."""
     times = {
         key: sum(rank[key] for rank in found) / ranks for key in ("median", "p20", "p80", "minimum")
     }
@@ -135,9 +135,9 @@ def line(row: dict, first: dict) -> str:
 def parse() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--arch", default="vitocc")
-    options.add_argument("--preset", help="default: default on a GPU, cpu-small on a CPU")
+    options.add_argument("--preset", help="preset (default: default on a GPU, cpu-small on a CPU)")
     options.add_argument("--data", type=Path, help="folder of a dataset")
-    options.set_defaults(repeats=6)  # steps of each run
+    options.set_defaults(repeats=6)  # steps per run
     options.add_argument("--quick", action="store_true", help="ZeRO stages 0 and 3 only")
     options.add_argument("overrides", nargs="*", metavar="section.name=value")
     result = options.parse_intermixed_args()
@@ -154,7 +154,7 @@ def main() -> None:
     batch = config.optim.batch_size
     print(
         f"  {options.arch}, preset {options.preset}, global batch {batch}, "
-        f"{options.threads} threads in all"
+        f"{options.threads} threads in total"
     )
     with tempfile.TemporaryDirectory() as folder:
         data = options.data or make_data(Path(folder) / "data")

@@ -1,4 +1,4 @@
-"""One rank of train_bench.py: trains some steps and notes where their time and memory went."""
+"""One rank of train_bench.py: trains some steps and measures their time and memory."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ def make_config(options: argparse.Namespace) -> TrainConfig:
 
 
 def time_steps(trainer: Trainer, clock: StepClock, steps: int) -> dict:
-    """Medians of the seconds of a step and its phases, on this rank."""
+    """Returns the median seconds of a step and of its phases on this rank, bytes and memory."""
     config, engine, objective = trainer.config, trainer.engine, trainer.objective
     batches = trainer._train_batches(0, WARMUP_STEPS + steps)
     trainer._train_mode()
@@ -59,12 +59,12 @@ def time_steps(trainer: Trainer, clock: StepClock, steps: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("result", help="where rank 0 writes what all ranks found")
+    parser.add_argument("result", help="file into which rank 0 writes the results of all ranks")
     parser.add_argument("--arch", required=True)
     parser.add_argument("--preset", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True, help="of this rank")
+    parser.add_argument("--threads", type=int, required=True, help="CPU threads of this rank")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     clock = StepClock(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

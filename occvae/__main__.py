@@ -1,4 +1,4 @@
-"""`python -m occvae`: the `occvae` command."""
+"""Runs the `occvae` command: `python -m occvae`."""
 
 import sys
 

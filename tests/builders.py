@@ -1,4 +1,4 @@
-"""Inputs that tests and benchmarks share."""
+"""Builds inputs that tests and benchmarks share."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from occvae.models.decoders import CbnDecoder
 def random_grids(
     batch: int, shape: tuple[int, ...], *, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """A prediction (B, *shape) uniform in [0, 1) and a bool target that it mostly agrees with."""
+    """Returns a prediction (B, *shape), uniform in [0, 1), and a bool target that mostly agrees."""
     generator = torch.Generator().manual_seed(seed)
     pred = torch.rand(batch, *shape, generator=generator)
     noise = torch.rand(batch, *shape, generator=generator)
@@ -18,7 +18,7 @@ def random_grids(
 
 
 def pack_bits(target: Tensor) -> Tensor:
-    """(B, ...) bool -> (B, ceil(n / 8)) uint8, by numpy.packbits."""
+    """Packs (B, ...) bool into (B, ceil(n / 8)) uint8, as numpy.packbits does."""
     rows = target.cpu().numpy().reshape(target.shape[0], -1)
     return torch.from_numpy(np.packbits(rows, axis=1)).to(target.device)
 
@@ -26,7 +26,10 @@ def pack_bits(target: Tensor) -> Tensor:
 def random_decoder(
     hidden_size: int, num_blocks: int, *, embedding_size: int = 16, seed: int = 1
 ) -> CbnDecoder:
-    """In eval mode, and like a trained one: no statistic, norm or weight at its initial value."""
+    """Returns a decoder in eval mode that resembles a trained one.
+
+    No statistic, norm or weight has its initial value.
+    """
     generator = torch.Generator().manual_seed(seed)
     decoder = CbnDecoder(embedding_size, hidden_size, num_blocks).eval()
     for name, value in [*decoder.named_parameters(), *decoder.named_buffers()]:

@@ -1,4 +1,4 @@
-"""Devices and shared data. CUDA variants are skipped by name without a GPU, never silently."""
+"""Devices and shared datasets. Without a GPU, CUDA variants are reported as skipped."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ needs_kernels = pytest.mark.skipif(
     _extension.status()["_C"] is not None, reason="occvae._C is not built"
 )
 EMULATED_CUDA = os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1"
-# Tests that mean nothing, or take minutes, where the CUDA sources run on the CPU.
+# Tests that are meaningless or take minutes if the CUDA sources run on the CPU.
 NOT_EMULATED = {
     "test_every_instruction_set": "is about CPU kernels",
     "test_any_number_of_threads": "is about CPU kernels",
@@ -42,9 +42,9 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that of two processes neither waits long for the other.
+    """Moves files with slow tests to the front, so that two workers end at about the same time.
 
-    With emulated CUDA, only what runs its kernels.
+    With emulated CUDA, keeps only the tests that run its kernels.
     """
     if EMULATED_CUDA:
         without = [item for item in items if _runs_no_emulated_kernel(item)]
@@ -55,13 +55,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """The garbage collector need not look at modules and tests again during each test."""
+    """Freezes the objects that exist now, so that each garbage collection is faster."""
     gc.collect()
     gc.freeze()
 
 
 def _runs_no_emulated_kernel(item: pytest.Item) -> bool:
-    """Variants of a real GPU, and of the references in PyTorch."""
+    """Whether a test needs a real GPU or uses a reference implementation."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return bool(item.get_closest_marker("needs_cuda")) or parameters.get("backend") == "reference"
 
@@ -96,8 +96,8 @@ def restored_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory) -> Path:
-    """Folder of a dataset of 64 + 32 boxes."""
-    from tests.tiny import build_tiny_dataset  # what it imports, tests of kernels do without
+    """Folder of a dataset of boxes, 64 to train and 32 to validate."""
+    from tests.tiny import build_tiny_dataset  # tests of kernels do not need its imports
 
     root = tmp_path_factory.mktemp("tiny")
     build_tiny_dataset(root)
@@ -106,7 +106,7 @@ def tiny_dataset(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_voxel_dataset(tmp_path_factory) -> Path:
-    """The same with grids of 32^3, which the smallest voxel models make."""
+    """Folder of the same dataset with voxels of 32^3, the resolution of the smallest models."""
     from tests.tiny import build_tiny_dataset
 
     root = tmp_path_factory.mktemp("tiny_voxels")

@@ -1,4 +1,4 @@
-"""Models whose answers are known: an analytic decoder, an oracle, and a tiny network."""
+"""Models with known predictions: analytic decoders, lookup tables and tiny networks."""
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ def tiny_model(**options) -> OccupancyModel:
 
 
 def octahedron_model(sharpness: float = 20.0) -> OccupancyModel:
-    """The tiny network with weights set so that logit = sharpness (RADIUS - |p - CENTER|_1)."""
+    """Returns the tiny network with weights for logit = sharpness (RADIUS - |p - CENTER|_1)."""
     model = tiny_model().eval()
     decoder = model.decoder
     directions = torch.cat([torch.eye(3), -torch.eye(3)])
@@ -41,7 +41,7 @@ def octahedron_model(sharpness: float = 20.0) -> OccupancyModel:
 
 
 def tiny_voxel_model(arch: str = "pix2vox-a", **options):
-    """A member of the Pix2Vox family with the fewest channels it can have."""
+    """Returns a model of the Pix2Vox family with the smallest possible number of channels."""
     torch.manual_seed(0)
     image_size = 128 if arch == "pix2vox-f" else 64  # pools a map of 14^2 down to 3^2
     small = {"backbone": "resnet18", "image_size": image_size, "width": 0.03}
@@ -49,14 +49,14 @@ def tiny_voxel_model(arch: str = "pix2vox-a", **options):
 
 
 class MeanColor(nn.Module):
-    """Images (B, 3, S, S) to their mean color (B, 3)."""
+    """An encoder from images (B, 3, S, S) to their mean colors (B, 3)."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean(dim=(2, 3))
 
 
 class Ball(nn.Module):
-    """Logit slope (radius - |p - center|); the red of the conditioning is added to the radius."""
+    """A decoder with logit = slope (radius - |p - center|). The red channel adds to the radius."""
 
     def __init__(self, center: tuple[float, ...] = CENTER, radius: float = 0.2, slope: float = 8.0):
         super().__init__()
@@ -73,15 +73,15 @@ def ball_model(threshold: float = 0.5, **options) -> OccupancyModel:
 
 
 class LookUp(Model):
-    """Recognizes the first view of each shape of a dataset and answers from a table.
+    """A model that recognizes the first view of each shape and predicts from a table.
 
     Args:
-        dataset: images to recognize, of `image_size`.
-        logits: (S, N), in the order of the dataset.
-        voxels: (S, R, R, R) probabilities.
+        dataset: its images are recognized at its `image_size`.
+        logits: (S, N) per shape and point, in the order of the dataset.
+        voxels: (S, R, R, R) probabilities per shape.
     """
 
-    reconstruct = None  # not asked for
+    reconstruct = None  # not used here
 
     def __init__(self, dataset: ShapeDataset, logits: Tensor, voxels: Tensor, **settings):
         super().__init__(image_size=dataset.image_size, threshold=0.5, **settings)
@@ -105,4 +105,4 @@ class LookUp(Model):
 
 
 class VoxelLookUp(LookUp, VoxelModel):
-    """The same, as a voxel model."""
+    """A `LookUp` that is a voxel model."""

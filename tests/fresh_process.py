@@ -1,7 +1,7 @@
-"""Runs code in processes that have imported torch and nothing else, without waiting for the import.
+"""Runs code in fresh processes that have imported only torch, without waiting for that import.
 
-A server imports torch once. It forks for each piece of code, so that no code sees what other code
-imported, allocated or warned of.
+A server process imports torch once and forks for each piece of code. So no code sees what other
+code has imported, allocated or warned about.
 """
 
 import json
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Task:
-    """What a fresh process runs, with which environment, and the file of all that it prints."""
+    """Code for a fresh process, its environment variables, and the file for its output."""
 
     code: str
     output: str
@@ -28,11 +28,11 @@ class Task:
 
 
 def run_fresh(code: str, **environment: str) -> str:
-    """What the code prints, warnings included.
+    """Runs code in a fresh process and returns its output, including warnings.
 
     Args:
         code: Python code. An exception in it fails the test.
-        **environment: variables to set before it runs.
+        **environment: environment variables that are set before it runs.
     """
     with tempfile.NamedTemporaryFile("r", prefix="occvae-test-") as output:
         server = _server()
@@ -45,7 +45,7 @@ def run_fresh(code: str, **environment: str) -> str:
 
 @cache
 def _server() -> subprocess.Popen:
-    """The server of this process. It ends when its input does."""
+    """Starts the server of this process. The server ends when its stdin is closed."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), *sys.path])
     return subprocess.Popen(
         [sys.executable, "-m", "tests.fresh_process"],

@@ -1,4 +1,4 @@
-"""Triangle meshes, (vertices float64, faces int64), for tests and benchmarks."""
+"""Builds triangle meshes, (vertices float64, faces int64), for tests and benchmarks."""
 
 import itertools
 
@@ -9,7 +9,7 @@ Mesh = tuple[Tensor, Tensor]
 
 
 def box(low=(0.0, 0.0, 0.0), high=(1.0, 1.0, 1.0), *, flip: int = 0) -> Mesh:
-    """12 faces, oriented outwards; bit f of `flip` chooses the other diagonal for face f."""
+    """A box of 12 outward faces. Bit f of `flip` chooses the other diagonal for side f."""
     bounds = (low, high)
     vertices = [
         [float(bounds[i][axis]) for axis, i in enumerate(corner)]
@@ -32,7 +32,7 @@ def box(low=(0.0, 0.0, 0.0), high=(1.0, 1.0, 1.0), *, flip: int = 0) -> Mesh:
 
 
 def sphere(subdivisions: int = 3, radius: float = 0.5) -> Mesh:
-    """An octahedron, its faces cut in four `subdivisions` times, the vertices on a sphere."""
+    """A sphere made from an octahedron by splitting each face into four, `subdivisions` times."""
     vertices = torch.tensor(
         [[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]],
         dtype=torch.float64,
@@ -72,7 +72,7 @@ def join(*meshes: Mesh) -> Mesh:
 
 
 def random_rotation(seed: int) -> Tensor:
-    """(3, 3) float64."""
+    """Returns a random rotation matrix (3, 3) in float64."""
     generator = torch.Generator().manual_seed(seed)
     q, r = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
     q = q * r.diagonal().sign()
@@ -80,7 +80,7 @@ def random_rotation(seed: int) -> Tensor:
 
 
 def shuffle(mesh: Mesh, seed: int) -> Mesh:
-    """The same surface: faces, their corners and vertices in another order."""
+    """Returns the same surface with vertices, faces and corners of faces in another order."""
     vertices, faces = mesh
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(vertices), generator=generator)

@@ -1,4 +1,4 @@
-"""Photograph-like images whose objects are known to the pixel."""
+"""Builds images like photographs, with known masks of their objects."""
 
 import numpy as np
 from PIL import Image
@@ -6,7 +6,7 @@ from scipy import ndimage
 
 
 def ellipse(size: int, center: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
-    """(size, size) bool; (y, x) in shares of the frame."""
+    """Returns the mask (size, size) of an ellipse. `center` and `radii` are (y, x) in [0, 1]."""
     y, x = (np.mgrid[:size, :size] + 0.5) / size
     return ((y - center[0]) / radii[0]) ** 2 + ((x - center[1]) / radii[1]) ** 2 <= 1
 
@@ -23,13 +23,14 @@ def photograph(
     noise: float = 3.0,
     seed: int = 0,
 ) -> Image.Image:
-    """An object, shaded from left to right, before a background that gets darker downwards.
+    """Renders an object, shaded from left to right, on a background that darkens downward.
 
     Args:
-        mask: (H, W) bool, of the object.
-        surroundings: its colors at the top and at the bottom.
-        shadow: share of the light that is missing in the middle of a soft shadow to its right.
-        noise: standard deviation of that of the camera.
+        mask: (H, W) bool mask of the object.
+        color: RGB color of the object.
+        surroundings: RGB colors of the background at the top and at the bottom.
+        shadow: share of the light that is missing in the middle of a soft shadow on the right.
+        noise: standard deviation of the camera noise.
     """
     height, width = mask.shape
     y, x = np.mgrid[:height, :width] / max(height, width)

@@ -1,4 +1,4 @@
-"""A file system that is soon full."""
+"""Mounts a small file system, to test what happens when the disk is full."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +10,10 @@ import pytest
 
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A new folder with its own file system, of a size such as 64k; skips where that cannot be."""
+    """Mounts a file system of a size such as 64k at a new folder.
+
+    Skips the test where mounting is not permitted.
+    """
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:

@@ -1,4 +1,4 @@
-"""Kernels, meshing and models import on a machine that lacks what training needs."""
+"""Kernels, meshing and models can be imported without the packages that training needs."""
 
 import json
 
@@ -7,7 +7,8 @@ import pytest
 from tests.fresh_process import run_fresh
 
 _OPTIONAL = ("deepspeed", "timm", "torchvision", "trimesh", "mcubes", "h5py", "pydantic", "embreex")
-# Public names are imported when they are first used. The package of metrics needs trimesh.
+# Imports every public name, which is otherwise done at its first use. Public packages are left out,
+# because occvae.metrics needs trimesh.
 _IMPORT_ALL = "import occvae; [getattr(occvae, name) for name in occvae._HOMES]"
 
 
@@ -17,7 +18,7 @@ def test_import_needs_none_of_the_optional_packages():
 
 @pytest.fixture(scope="module")
 def loaded() -> list[str]:
-    """The modules of a process that has imported all public names."""
+    """Names of the modules that are loaded after all public names have been imported."""
     return json.loads(
         run_fresh(f"import json, sys; {_IMPORT_ALL}; print(json.dumps([*sys.modules]))")
     )

@@ -1,4 +1,4 @@
-"""The layout of the package: which room may import which, and what lies at its root."""
+"""The layout of the package: which subpackages may import each other, and the files at its root."""
 
 import ast
 import functools
@@ -10,8 +10,8 @@ import pytest
 import occvae
 
 PACKAGE = Path(occvae.__file__).parent
-# From the ground up. A module imports from its own package and from lower floors only.
-FLOORS = (
+# From the lowest up. A module may import from its own subpackage and from lower layers.
+LAYERS = (
     {"errors"},
     {"system"},
     {"ops", "images", "visualize"},
@@ -22,18 +22,18 @@ FLOORS = (
     {"cli"},
     {"__main__"},
 )
-FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
 
 @functools.cache
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name without `occvae`; packages by `__init__`."""
+    """Returns all modules by dotted name without `occvae`. Packages end in `__init__`."""
     files = sorted(PACKAGE.rglob("*.py"))
     return {".".join(file.relative_to(PACKAGE).with_suffix("").parts): file for file in files}
 
 
 def imports_of(file: Path) -> Iterator[str]:
-    """The modules of occvae that a file imports anywhere, in functions and for types included."""
+    """Yields the modules of occvae that a file imports anywhere, also in functions or for types."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -49,14 +49,14 @@ def imports_of(file: Path) -> Iterator[str]:
 
 
 def resolve(name: str) -> str:
-    """The module that a dotted name, maybe of a function in it, is found in."""
+    """Returns the module of a dotted name, which may end with a name in that module."""
     known = modules()
     while name and name not in known and f"{name}.__init__" not in known:
         name = name.rpartition(".")[0]
     return name if name in known else f"{name}.__init__".lstrip(".")
 
 
-def room(module: str) -> str:
+def subpackage(module: str) -> str:
     return module.split(".")[0]
 
 
@@ -65,26 +65,28 @@ def test_only_three_modules_lie_at_the_root():
     assert files == {"__init__.py", "__main__.py", "errors.py"}
 
 
-def test_every_room_has_its_floor():
-    assert {room(module) for module in modules()} == set(FLOOR_OF)
+def test_every_subpackage_has_a_layer():
+    assert {subpackage(module) for module in modules()} == set(LAYER_OF)
 
 
-@pytest.mark.parametrize("name", sorted(FLOOR_OF))
-def test_imports_go_down(name):
+@pytest.mark.parametrize("name", sorted(LAYER_OF))
+def test_subpackages_import_only_from_lower_layers(name):
     wrong = [
         f"{module} imports {imported}"
         for module, file in modules().items()
-        if room(module) == name
+        if subpackage(module) == name
         for imported in imports_of(file)
-        if room(imported) != name and FLOOR_OF[room(imported)] >= FLOOR_OF[name]
+        if subpackage(imported) != name and LAYER_OF[subpackage(imported)] >= LAYER_OF[name]
     ]
     assert not wrong
 
 
-def test_no_module_imports_itself_through_others():
+def test_imports_have_no_cycle():
     graph = {module: set(imports_of(file)) - {module} for module, file in modules().items()}
     remaining = dict(graph)
     while leaves := [module for module in remaining if not remaining[module] & remaining.keys()]:
         for module in leaves:
             del remaining[module]
-    assert not remaining, f"in or behind a circle: {sorted(remaining)}"
+    assert not remaining, (
+        f"these modules are in an import cycle or import from one: {sorted(remaining)}"
+    )

@@ -1,4 +1,4 @@
-"""The hooks of pre-commit check with the same versions as `make lint`."""
+"""The pre-commit hooks use the same versions as `make lint`."""
 
 import re
 import tomllib
@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_hooks_have_the_versions_of_make_lint():
+def test_hooks_use_the_versions_of_make_lint():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     assert set(re.findall(r"[\w-]+==[\d.]+", hooks)) == set(project["dependency-groups"]["lint"])

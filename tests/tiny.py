@@ -1,4 +1,4 @@
-"""A dataset and a model small enough to train inside a test."""
+"""Builds a dataset, and options of a model, that are small enough to train in a test."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,7 @@ SETTINGS = ShapeSettings(
     num_views=4,
     image_size=40,
 )
-# Overrides of launchers/train.py that make a step take milliseconds.
+# Overrides of launchers/train.py, with which a step takes milliseconds.
 TINY_MODEL = [
     "model.encoder=vit_tiny_patch16_224",
     'model.encoder_options={"depth": 2, "embed_dim": 48, "num_heads": 2, "patch_size": 8}',
@@ -38,7 +38,7 @@ TINY_RUN = [
 ]
 
 
-# The same for the architectures of the Pix2Vox family.
+# The same for architectures of the Pix2Vox family.
 TINY_VOXEL_MODEL = ["model.backbone=resnet18", "model.image_size=64", "model.width=0.03"]
 TINY_VOXEL_RUN = [
     *TINY_VOXEL_MODEL,
@@ -54,7 +54,10 @@ TINY_VOXEL_RUN = [
 
 
 def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
-    """Boxes, tall or flat or in between: the image tells which, the mean shape does not."""
+    """Writes an archive of boxes of different proportions.
+
+    An image shows the proportions of its box, but the mean shape does not.
+    """
     rng = np.random.default_rng(0)
     voxels = np.zeros((count, resolution, resolution, resolution), bool)
     for grid in voxels:

@@ -1,1 +1,1 @@
-"""The commands of `occvae`, one a file: `add_arguments(parser)` and `run(options)`."""
+"""The commands of `occvae`. Each module defines `add_arguments(parser)` and `run(options)`."""

@@ -1,4 +1,4 @@
-"""occvae convert: official checkpoints of other systems."""
+"""occvae convert: turns official checkpoints of other projects into models of this package."""
 
 import argparse
 
@@ -7,7 +7,9 @@ from occvae.system.terminal import one_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="checkpoint of occupancy_networks, Pix2Vox or Pix2Vox++")
-    parser.add_argument("-o", "--output", required=True, help="folder of the model, for --model")
+    parser.add_argument(
+        "-o", "--output", required=True, help="folder for the model; --model accepts it"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -20,6 +22,6 @@ def run(options: argparse.Namespace) -> None:
         f"{len(state)} tensors, {sum(tensor.numel() for tensor in state.values()):,} numbers"
     ]
     if conversion.ignored:
-        lines.append(f"left out, as only training needs it: {', '.join(conversion.ignored)}")
+        lines.append(f"left out because only training needs it: {', '.join(conversion.ignored)}")
     for line in lines:
         print(one_line(line))

@@ -1,4 +1,4 @@
-"""occvae evaluate: how good a model is on a dataset, beside controls and published figures."""
+"""occvae evaluate: metrics of a model on a dataset, next to controls and published figures."""
 
 import argparse
 from pathlib import Path
@@ -12,31 +12,40 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
-    parser.add_argument("--data", help="dataset folder; default what the run was trained on")
-    parser.add_argument("--split", default="val", help="default val")
+    parser.add_argument("--model", help="run folder or export (default: the newest run in runs/)")
     parser.add_argument(
-        "--resolution", type=int, default=128, help="of the meshes, cells an axis (default 128)"
+        "--data", help="dataset folder (default: the dataset that the run was trained on)"
     )
-    parser.add_argument("--no-meshes", action="store_true", help="points and voxels only, quicker")
+    parser.add_argument("--split", default="val", help="split to evaluate (default: val)")
+    parser.add_argument(
+        "--resolution", type=int, default=128, help="cells per axis of the meshes (default: 128)"
+    )
+    parser.add_argument(
+        "--no-meshes", action="store_true", help="faster: only metrics of points and voxels"
+    )
     parser.add_argument(
         "--threshold",
-        help="probability of the surface, or val to choose it on the validation shapes; "
-        "default the model's own",
+        help="probability of the surface, or val to choose it on the validation split "
+        "(default: the model's own)",
     )
-    parser.add_argument("--shapes", type=int, help="so many, spread over the split; default all")
-    parser.add_argument("--seed", type=int, default=0, help="of the points drawn from meshes")
     parser.add_argument(
-        "--views", help="numbers of views to compare, e.g. 1,2,3,5, or all of the published tables"
+        "--shapes", type=int, help="number of shapes, spread over the split (default: all)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the points sampled on meshes (default: 0)"
+    )
+    parser.add_argument(
+        "--views",
+        help="numbers of views to compare, such as 1,2,3,5; all: those of the published tables",
     )
     add_precision(parser)
     parser.add_argument(
         "--json",
-        help="file for the report, with a .csv of all shapes beside it; "
-        "default evaluation.json by the model",
+        help="file of the report; a .csv with one row per shape is written beside it "
+        "(default: evaluation.json in the folder of the model)",
     )
-    parser.add_argument("--html", help="file for a page with the report and examples in 3D")
-    # The deepspeed launcher gives it.
+    parser.add_argument("--html", help="file of a page with the report and examples in 3D")
+    # The deepspeed launcher passes it.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
 
@@ -55,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
         shared: dict[str, Any] = {"num_shapes": options.shapes, "device": device}
         chosen: dict[str, Any] = {"threshold": _number(options.threshold)}
         if options.threshold == "val":
-            same = ", the very shapes it is measured on" if options.split == "val" else ""
+            same = ", the same shapes that are evaluated" if options.split == "val" else ""
             chosen = {
                 "threshold": choose_threshold(model, data, **shared),
                 "threshold_origin": f"chosen on val{same}",
@@ -67,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
             model, data, counts, threshold=chosen["threshold"], **shared
         )
         if report is None:
-            return  # the first rank has it
+            return  # only rank 0 has the report
         report["data"]["trained_on"] = _count_trained_on(folder, report)
         report["model"] = {"path": str(folder), **report["model"]}
         print(format_table(report))
@@ -85,9 +94,9 @@ def run(options: argparse.Namespace) -> None:
 def _prepare(
     options: argparse.Namespace,
 ) -> tuple["Model", Path, str, tuple[int, ...] | None, Path]:
-    """Model, the folder it is from, the dataset, numbers of views, and the report's file.
+    """Returns the model, its folder, the dataset, the numbers of views and the report's file.
 
-    What can be refused is refused here, before shapes are evaluated for hours.
+    Checks every option here, because the evaluation that follows may take hours.
     """
     from occvae.evaluation.splits import check_splits
     from occvae.evaluation.views import check_view_counts
@@ -108,7 +117,7 @@ def _prepare(
 
 
 def _output(options: argparse.Namespace, folder: Path) -> Path:
-    """The report's file; all that go with it are others, and can be written too."""
+    """Returns the report's file, once all output files are distinct and writable."""
     from occvae.system.atomic_write import check_writable
 
     path = Path(options.json or folder / "evaluation.json")
@@ -117,7 +126,7 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
         files["the page"] = Path(options.html)
     kinds: dict[str, str] = {}
     for kind, file in files.items():
-        # Capitals make no difference to some file systems.
+        # Some file systems ignore case.
         first = kinds.setdefault(str(file.resolve()).lower(), kind)
         if first != kind:
             raise UserError(f"{file}: cannot be {first} and {kind}; change --json or --html")
@@ -128,9 +137,9 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def _count_trained_on(folder: Path, report: dict[str, Any]) -> int | None:
-    """How many of the shapes the model's run was trained on, by their ids, wherever they lie now.
+    """Counts the evaluated shapes that the model was trained on, by their ids.
 
-    None where the model is of no run, or its dataset is not there any more.
+    None if the model does not belong to a run, or if the run's dataset no longer exists.
     """
     from occvae.data.dataset import ShapeDataset
 
@@ -147,7 +156,7 @@ def _number(threshold: str | None) -> float | None:
     try:
         return float(threshold)
     except ValueError:
-        raise UserError(f"--threshold {threshold}: expected a probability, or val") from None
+        raise UserError(f"--threshold {threshold}: expected a probability or val") from None
 
 
 def _view_counts(text: str | None) -> tuple[int, ...] | None:
@@ -160,4 +169,4 @@ def _view_counts(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise UserError(f"--views {text}: expected numbers such as 1,2,5, or all") from None
+        raise UserError(f"--views {text}: expected numbers such as 1,2,5 or all") from None

@@ -1,4 +1,4 @@
-"""occvae info: versions, devices, which kernels are built, and how to get the rest."""
+"""occvae info: prints versions, devices, the built kernels, and how to get what is missing."""
 
 import argparse
 import platform
@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import occvae
 
-# Asked of the installed metadata, so that nothing heavy is imported.
+# Their versions are read from the installed metadata, because importing them is slow.
 _PACKAGES = (
     "torchvision",
     "timm",
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def describe() -> str:
-    """Several lines of text for people; every missing part comes with the way to get it."""
+    """Returns one line per component. The line of a missing component says how to get it."""
     import torch
 
     rows = [
@@ -52,7 +52,7 @@ def _installed(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return f"missing; get it with `pip install {package}`"
+        return f"missing; run `pip install {package}`"
 
 
 def _torch_cuda() -> str:
@@ -77,7 +77,7 @@ def _cpu_kernels() -> str:
     reason = _extension.status()["_C"]
     if reason is None:
         return f"occvae._C, {_extension.cpu_isa()}"
-    return f"{reason}; ops run their PyTorch reference. {_remedy(reason, 'a C++ compiler')}"
+    return f"{reason}; ops use the reference in PyTorch. {_remedy(reason, 'a C++ compiler')}"
 
 
 def _cuda_kernels() -> str:
@@ -89,12 +89,12 @@ def _cuda_kernels() -> str:
     if reason is None:
         return "occvae._C_cuda"
     if not torch.version.cuda:
-        return f"{reason}: this torch has no CUDA. Install a CUDA build of torch, then build again"
-    needs = f"nvcc of CUDA {torch.version.cuda.split('.')[0]}.x (CUDA_HOME, or on PATH)"
-    return f"{reason}; ops run their PyTorch reference on GPUs. {_remedy(reason, needs)}"
+        return f"{reason}: this torch has no CUDA. Install a CUDA build of torch and build again"
+    needs = f"nvcc of CUDA {torch.version.cuda.split('.')[0]}.x (in CUDA_HOME or on PATH)"
+    return f"{reason}; ops use the reference in PyTorch on GPUs. {_remedy(reason, needs)}"
 
 
 def _remedy(reason: str, needs: str) -> str:
     if "OCCVAE_DISABLE_EXT" in reason:
         return "Unset that variable"
-    return f"Build with `pip install -v --no-build-isolation -e .`; it needs {needs}"
+    return f"Build with `pip install -v --no-build-isolation -e .`, which needs {needs}"

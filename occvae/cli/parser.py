@@ -1,4 +1,4 @@
-"""The parser of the `occvae` command and of each command in it."""
+"""The argument parser of `occvae` and of each of its commands."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -6,24 +6,28 @@ from typing import Any, Protocol
 
 
 class Command(Protocol):
-    """What a module of a command defines."""
+    """What the module of a command must define."""
 
     def add_arguments(self, parser: "CommandParser") -> None:
-        """Adds what the command takes."""
+        """Adds the arguments of the command."""
 
     def run(self, options: argparse.Namespace) -> None:
-        """Runs the command; raises `UserError` for mistakes of the user."""
+        """Runs the command.
+
+        Raises:
+            UserError: the user made a mistake.
+        """
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that takes options as they are written, not their beginnings.
+    """A parser that does not accept abbreviated options.
 
-    Its commands are parsers like it.
+    The parsers of its commands are of the same class.
 
     Args:
-        add_arguments: adds the arguments when they are first needed. Only the command that is
-            called pays for the imports that its arguments need.
-        **options: of `argparse.ArgumentParser`.
+        add_arguments: adds the arguments when the parser first needs them. So only the command
+            that is called pays for the imports of its arguments.
+        **options: passed to `argparse.ArgumentParser`.
     """
 
     def __init__(
@@ -33,18 +37,18 @@ class CommandParser(argparse.ArgumentParser):
         self._add_arguments = add_arguments
 
     def add_commands(self, kind: str, commands: Mapping[str, tuple[Command, str]]) -> None:
-        """Adds commands of a kind. The option of that name tells which one is called.
+        """Adds subcommands. The parsed options hold the chosen name under `kind`.
 
         Args:
-            kind: such as "action".
-            commands: each by its name, with a summary for the list of commands.
+            kind: what the help calls a subcommand, such as "action".
+            commands: name of each command to its module and its one-line summary.
         """
         parsers = self.add_subparsers(dest=kind, required=True, metavar=kind)
         for name, (command, summary) in commands.items():
             parsers.add_parser(name, help=summary, add_arguments=command.add_arguments)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Refuses unknown arguments here, so that a command reports them below its own usage."""
+        """Rejects unknown arguments here, so that the error shows the usage of the command."""
         if self._add_arguments is not None:
             add_arguments, self._add_arguments = self._add_arguments, None
             add_arguments(self)

@@ -1,4 +1,4 @@
-"""occvae reconstruct: images to mesh files."""
+"""occvae reconstruct: turns images into mesh files."""
 
 import argparse
 from pathlib import Path
@@ -29,30 +29,33 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="*", help="image files, or folders of them")
+    parser.add_argument("images", nargs="*", help="image files or folders of them")
     parser.add_argument(
         "--webcam",
         type=int,
         nargs="?",
         const=0,
         metavar="NUMBER",
-        help="take the image with a camera (default the first)",
+        help="take the image with this camera (default: 0, the first)",
     )
     parser.add_argument(
-        "--together", action="store_true", help="all images are views of the same object"
+        "--together", action="store_true", help="treat all images as views of one object"
     )
     parser.add_argument(
         "--background",
         default="auto",
-        help="auto: cut out of plain backgrounds and framed as in training (default); keep: as it "
-        "is; remove: refuse other backgrounds; rembg: with that library",
+        help="auto: cut the object out of a plain background and frame it as in training, keep "
+        "other backgrounds; keep: use the image as it is; remove: like auto, but an error for "
+        "other backgrounds; rembg: cut out with the rembg library (default: auto)",
     )
 
 
 def _add_surface(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="run folder or export; default the newest run in runs/")
-    parser.add_argument("--resolution", type=int, default=128, help="cells an axis (default 128)")
-    parser.add_argument("--threshold", type=float, help="probability of the surface")
+    parser.add_argument("--model", help="run folder or export (default: the newest run in runs/)")
+    parser.add_argument("--resolution", type=int, default=128, help="cells per axis (default: 128)")
+    parser.add_argument(
+        "--threshold", type=float, help="probability of the surface (default: the model's own)"
+    )
     add_precision(parser)
     parser.add_argument(
         "--refine",
@@ -62,39 +65,53 @@ def _add_surface(parser: argparse.ArgumentParser) -> None:
         const=4,
         default=0,
         metavar="STEPS",
-        help="move vertices to where the field crosses the threshold (4 steps if none are given)",
-    )
-    parser.add_argument("--normals", action="store_true", help="of the field (glb, ply, obj)")
-    parser.add_argument(
-        "--blocks", action="store_true", help="a cube for each voxel (models that make voxels)"
+        help="move vertices to where the field crosses the threshold (4 steps without a number)",
     )
     parser.add_argument(
-        "--num-samples", type=int, metavar="K", help="hypotheses of a variational model"
+        "--normals", action="store_true", help="write vertex normals of the field (glb, ply, obj)"
+    )
+    parser.add_argument(
+        "--blocks", action="store_true", help="one cube per occupied voxel (voxel models)"
+    )
+    parser.add_argument(
+        "--num-samples",
+        type=int,
+        metavar="K",
+        help="number of hypotheses (variational models; default: the mean of the posterior)",
     )
     parser.add_argument(
         "--uncertainty",
         action="store_true",
-        help="color vertices by how much hypotheses differ: gray 0, orange 0.25, red 0.5 "
+        help="color vertices by how much the hypotheses differ: gray 0, orange 0.25, red 0.5 "
         "(variational models; glb, ply)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of hypotheses (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the hypotheses (default: 0)")
     parser.add_argument(
-        "--batch-size", type=int, default=8, help="objects reconstructed together (default 8)"
+        "--batch-size", type=int, default=8, help="objects per batch of the model (default: 8)"
     )
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--output", required=True, help="out.glb|obj|ply|stl|off, or a folder for several"
+        "-o",
+        "--output",
+        required=True,
+        help="out.glb|obj|ply|stl|off, or a folder for several meshes",
     )
-    parser.add_argument("--format", help="of the meshes in a folder (default glb)")
-    parser.add_argument("--largest", action="store_true", help="keep the largest component only")
+    parser.add_argument("--format", help="format of the meshes in a folder (default: glb)")
+    parser.add_argument("--largest", action="store_true", help="keep only the largest component")
     parser.add_argument(
-        "--smooth", type=int, default=0, metavar="ROUNDS", help="of smoothing without shrinking"
+        "--smooth",
+        type=int,
+        default=0,
+        metavar="ROUNDS",
+        help="rounds of smoothing that does not shrink the mesh (default: 0)",
     )
-    parser.add_argument("--decimate", type=int, metavar="FACES", help="faces to keep")
     parser.add_argument(
-        "--turntable", help="gif: an animation beside each mesh; png: a strip of views"
+        "--decimate", type=int, metavar="FACES", help="reduce the mesh to about this many faces"
+    )
+    parser.add_argument(
+        "--turntable", help="write beside each mesh: gif, an animation; png, a strip of views"
     )
 
 
@@ -103,15 +120,15 @@ def _images(options: argparse.Namespace) -> list[Path]:
 
     if options.webcam is None:
         if not options.images:
-            raise UserError("no images: give files or folders, or --webcam")
+            raise UserError("no images: give files, folders or --webcam")
         return find_images(options.images)
     if options.images:
-        raise UserError("--webcam takes the image: leave out the files")
+        raise UserError("--webcam takes the image: give no image files with it")
     return [_take_image(options)]
 
 
 def _take_image(options: argparse.Namespace) -> Path:
-    """The file of a still from the camera: beside the mesh, so that it can be used again."""
+    """Takes an image with the camera and saves it beside the mesh, so it can be used again."""
     from occvae.images.webcam import capture_still
     from occvae.reconstruction import output_paths
     from occvae.system.atomic_write import check_writable, write_whole

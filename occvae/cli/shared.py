@@ -1,4 +1,4 @@
-"""What several commands share: the model to use, and on what."""
+"""What several commands share: the model, its precision, its dataset and the device."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--precision", help="fp32, fp16 or bf16; default fp16 on a GPU and fp32 on a CPU"
+        "--precision", help="fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on a CPU)"
     )
 
 
 def load_model(path: str | None) -> tuple[Model, Path]:
-    """The model and the folder it came from."""
+    """Loads a model. Returns it and the folder of its export.
+
+    Args:
+        path: run folder or export; None takes the newest run in `runs/`.
+    """
     from occvae.models import from_pretrained
     from occvae.models.pretrained import find_export
 
@@ -31,18 +35,18 @@ def load_model(path: str | None) -> tuple[Model, Path]:
     else:
         runs = [run for run in Path("runs").glob("*") if (run / "last").is_dir()]
         if not runs:
-            raise UserError("no trained model in runs/; train one, or give one with --model")
+            raise UserError("no trained model in runs/; train one or name one with --model")
         folder = find_export(max(runs, key=lambda run: (run / "last").stat().st_mtime))
     return from_pretrained(folder), folder
 
 
 def trained_on(export: Path) -> str:
-    """The dataset of the run that an export belongs to."""
+    """Returns the folder of the dataset that the run of an export was trained on."""
     from occvae.train.checkpoint import TRAIN_CONFIG
 
     config = export.parent / TRAIN_CONFIG
     if not config.is_file():
-        raise UserError(f"{export}: is no part of a run; give the dataset with --data")
+        raise UserError(f"{export}: does not belong to a run; give the dataset with --data")
     return json.loads(config.read_text())["data"]["root"]
 
 

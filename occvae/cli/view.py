@@ -1,4 +1,4 @@
-"""occvae view: meshes, runs and reports in the browser, from a server for this machine only."""
+"""occvae view: shows meshes, runs and reports in the browser, for this machine only."""
 
 import argparse
 import functools
@@ -22,9 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", type=Path, help="mesh files, folders of them, run folders, reports"
     )
-    parser.add_argument("--port", type=int, default=0, help="default a free one")
     parser.add_argument(
-        "--no-browser", action="store_true", help="only print the address; open nothing"
+        "--port", type=int, default=0, help="port of the server (default: a free one)"
+    )
+    parser.add_argument(
+        "--no-browser", action="store_true", help="print the address and open no browser"
     )
 
 
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     with create_server(pages, options.port) as server:
         port = server.server_address[1]
         url = f"http://127.0.0.1:{port}/"
-        print(f"{url}   (Ctrl-C ends)")
+        print(f"{url}   (Ctrl-C to stop)")
         print(f"from another machine: ssh -L {port}:127.0.0.1:{port} {_login()}", flush=True)
         if not options.no_browser:
             threading.Thread(target=_open_browser, args=(url,), daemon=True).start()
@@ -43,7 +45,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _pages(paths: list[Path]) -> dict[str, Callable[[], str]]:
-    """What makes a page, by address; runs are read anew for each visit, as they may go on."""
+    """Returns a function per address that makes its page.
+
+    The page of a run is made again at each visit, because the run may still be training.
+    """
     from occvae.visualize.report.run_page import index_page, is_run, run_page
 
     meshes: list[Path] = []
@@ -71,7 +76,11 @@ def _pages(paths: list[Path]) -> dict[str, Callable[[], str]]:
 
 
 def _mesh_views(paths: list[Path]) -> str:
-    """A page of those that can be shown, if there are any; the others are named."""
+    """Returns a page of the meshes that can be read. The page and stderr list the others.
+
+    Raises:
+        UserError: no mesh can be read.
+    """
     from occvae.visualize.report.run_page import mesh_page
 
     meshes, left_out = [], []
@@ -88,7 +97,7 @@ def _mesh_views(paths: list[Path]) -> str:
 
 
 def _load_mesh(path: Path) -> "Mesh":
-    """Reads a mesh file. Vertices at one position, as in .stl files, become one."""
+    """Reads a mesh file and merges vertices at the same position, as .stl files have them."""
     import numpy as np
     import trimesh
 
@@ -106,7 +115,7 @@ def _meshes_in(folder: Path) -> list[Path]:
     files = (path for path in folder.iterdir() if path.suffix[1:].lower() in FORMATS)
     meshes = sorted(path for path in files if path.is_file())
     if not meshes:
-        raise UserError(f"{folder}: holds neither a run (metrics.jsonl) nor mesh files")
+        raise UserError(f"{folder}: contains neither a run (metrics.jsonl) nor mesh files")
     return meshes
 
 
@@ -115,12 +124,12 @@ def _read_report(path: Path) -> str:
 
     text = path.read_text("utf-8", errors="replace")
     if GENERATOR not in text[:4096]:
-        raise UserError(f"{path}: not a report of occvae evaluate")
+        raise UserError(f"{path}: not a report of 'occvae evaluate --html'")
     return text
 
 
 def _open_browser(url: str) -> None:
-    """Where there is a screen: without one, some systems start a browser in the terminal."""
+    """Opens the browser if there is a display; without one, some systems open a text browser."""
     import webbrowser
 
     if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
@@ -130,5 +139,5 @@ def _open_browser(url: str) -> None:
 def _login() -> str:
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a container may give its user no name
+    except (OSError, KeyError):  # in a container, the user may have no name
         return socket.gethostname()

@@ -1,1 +1,1 @@
-"""Renderings of meshes, turntables, and HTML reports."""
+"""Renderings of meshes, turntables and HTML reports."""

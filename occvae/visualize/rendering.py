@@ -1,7 +1,7 @@
-"""Images of meshes by ray casting with Embree: training views, previews, contact sheets.
+"""Renders meshes by ray casting with Embree, for training views, previews and contact sheets.
 
 Cameras follow the OpenCV convention: x to the right, y down, z forward. An extrinsic matrix maps
-world to camera coordinates, an intrinsic matrix maps camera coordinates to pixels.
+world to camera coordinates. An intrinsic matrix maps camera coordinates to pixels.
 """
 
 import itertools
@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 
 # Focal length over sensor width of the renderings of Choy et al. 2016 (3D-R2N2): 35 mm / 32 mm.
 FOCAL_RATIO = 35.0 / 32.0
-# Their elevations, and distances that frame an object of longest edge 1 as theirs do.
+# Their elevations. The distances frame an object of longest edge 1 as their renderings do.
 ELEVATION_DEGREES = (25.0, 30.0)
 DISTANCE = (1.6, 2.0)
 
-# What models make is blue, beside the gray of the truth.
+# Predictions are blue and the ground truth is gray.
 PREDICTION_ALBEDO = (0.45, 0.62, 0.80)
 
 _AMBIENT, _KEY, _HEAD = 0.30, 0.50, 0.25
@@ -25,10 +25,10 @@ _KEY_DIRECTION = np.array([-0.5, -0.7, -0.5]) / np.linalg.norm([-0.5, -0.7, -0.5
 
 
 def orbit_extrinsics(azimuth: ArrayLike, elevation: ArrayLike, distance: ArrayLike) -> np.ndarray:
-    """World-to-camera matrices of cameras that look at the origin with +y up.
+    """Returns world-to-camera matrices of cameras that look at the origin with +y up.
 
     Args:
-        azimuth: (V,) degrees around +y; 0 looks at the object's front (+z).
+        azimuth: (V,) degrees around +y. At 0 the camera sees the object's front (+z).
         elevation: (V,) degrees above the horizon, below 90.
         distance: (V,) in units of the object's longest edge.
 
@@ -54,7 +54,7 @@ def orbit_extrinsics(azimuth: ArrayLike, elevation: ArrayLike, distance: ArrayLi
 
 
 def random_extrinsics(rng: np.random.Generator, num_views: int) -> np.ndarray:
-    """(V, 3, 4) cameras distributed as in the renderings of Choy et al. 2016."""
+    """Draws (V, 3, 4) cameras distributed as in the renderings of Choy et al. 2016."""
     return orbit_extrinsics(
         rng.uniform(0.0, 360.0, num_views),
         rng.uniform(*ELEVATION_DEGREES, num_views),
@@ -63,14 +63,17 @@ def random_extrinsics(rng: np.random.Generator, num_views: int) -> np.ndarray:
 
 
 def intrinsics(image_size: int) -> np.ndarray:
-    """(3, 3) pinhole matrix of a square image, in pixels, principal point in the center."""
+    """Returns the (3, 3) pinhole matrix, in pixels, of a square image.
+
+    The principal point is the center of the image.
+    """
     focal = FOCAL_RATIO * image_size
     center = image_size / 2.0
     return np.array([[focal, 0.0, center], [0.0, focal, center], [0.0, 0.0, 1.0]])
 
 
 def random_albedo(rng: np.random.Generator) -> np.ndarray:
-    """(3,) a muted surface color, so that a model cannot rely on one shade of gray."""
+    """Draws a muted surface color (3,), so that a model cannot rely on one shade of gray."""
     return rng.uniform(0.45, 0.85) * (1.0 + 0.25 * rng.uniform(-1.0, 1.0, 3))
 
 
@@ -82,15 +85,15 @@ def render_views(
     albedo: np.ndarray | Sequence[float] = (0.65, 0.67, 0.72),
     supersample: int = 2,
 ) -> np.ndarray:
-    """Shaded images of a mesh on white, one for each camera.
+    """Renders shaded images of a mesh on white, one per camera.
 
     Args:
         vertices: (N, 3) world coordinates.
-        faces: (F, 3) indices; none give white images.
+        faces: (F, 3) vertex indices. Without faces the images are white.
         extrinsics: (V, 3, 4) world to camera.
-        image_size: edge in pixels.
+        image_size: edge of the images in pixels.
         albedo: (3,) surface color in [0, 1].
-        supersample: rays per pixel and axis.
+        supersample: rays per pixel along each axis.
 
     Returns:
         (V, image_size, image_size, 3) uint8 RGB.
@@ -115,7 +118,7 @@ def _embree_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
 
 
 def _camera_rays(image_size: int) -> np.ndarray:
-    """(image_size^2, 3) ray directions in camera coordinates, through the pixel centers."""
+    """Returns (image_size^2, 3) unit ray directions through the pixel centers, camera space."""
     pixel = (np.arange(image_size) + 0.5 - image_size / 2.0) / (FOCAL_RATIO * image_size)
     x, y = np.meshgrid(pixel, pixel)
     rays = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
@@ -125,7 +128,7 @@ def _camera_rays(image_size: int) -> np.ndarray:
 def _render_view(
     scene: Any, directions: np.ndarray, extrinsic: np.ndarray, albedo: np.ndarray
 ) -> np.ndarray:
-    """(len(directions), 3) float32 colors in [0, 1]."""
+    """Returns the colors of the rays, (len(directions), 3) float32 in [0, 1]."""
     rotation, translation = extrinsic[:, :3], extrinsic[:, 3]
     rays = np.ascontiguousarray(directions @ rotation, np.float32)
     origin = np.ascontiguousarray(np.broadcast_to(-translation @ rotation, rays.shape), np.float32)
@@ -134,7 +137,7 @@ def _render_view(
     normal = hit["Ng"][seen] @ rotation.T
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
     towards_head = -np.einsum("ij,ij->i", normal, directions[seen])
-    # Light both sides: a hole in a mesh shows its inside rather than black.
+    # Both sides are lit, so a hole in a mesh shows the inside instead of black.
     normal *= np.where(towards_head < 0, -1.0, 1.0)[:, None]
     brightness = _AMBIENT + _KEY * np.maximum(normal @ _KEY_DIRECTION, 0.0)
     brightness += _HEAD * np.abs(towards_head)

@@ -1,4 +1,4 @@
-"""Sheets: images of one size side by side and below one another."""
+"""Sheets: images of one size in rows and columns."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ _HEADING_HEIGHT = 18
 def make_sheet(
     tiles: Sequence[np.ndarray], columns: int, headings: Sequence[str] = ()
 ) -> Image.Image:
-    """Puts tiles into rows, from left to right; what is left of the last row stays white.
+    """Arranges tiles in rows from left to right. Unused places in the last row stay white.
 
     Args:
         tiles: (H, W, 3) uint8 each.
-        columns: tiles in a row.
+        columns: tiles per row.
         headings: texts above the columns.
     """
     height, width, _ = tiles[0].shape

@@ -1,4 +1,4 @@
-"""A mesh seen from all around: an animated GIF, or a strip of images in one PNG."""
+"""Turntables: views all around a mesh, as an animated GIF or as a strip in one PNG."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from occvae.visualize.sheet import make_sheet
 if TYPE_CHECKING:
     import trimesh
 
-# Frames of each kind.
+# Frames per turn, by kind of file.
 KINDS = {"gif": 36, "png": 12}
-# So far away that the unit cube is in the frame from all sides.
+# From this distance the whole unit cube is visible from all sides.
 _ELEVATION, _DISTANCE = 25.0, 2.2
-_MILLISECONDS = 90  # a frame, so that a turn takes about three seconds
+_MILLISECONDS = 90  # per frame: a turn takes about three seconds
 
 
 def turntable_frames(mesh: trimesh.Trimesh, num_frames: int, size: int = 224) -> np.ndarray:
-    """Views around +y at equal angles, from the front (+z) on; the same every time.
+    """Renders views around +y at equal angles, starting at the front (+z). Deterministic.
 
     Args:
-        mesh: within [-0.55, 0.55]^3.
-        num_frames: F.
-        size: S, edge of a frame in pixels.
+        mesh: lies within [-0.55, 0.55]^3.
+        num_frames: F, the number of views.
+        size: S, the edge of a frame in pixels.
 
     Returns:
         (F, S, S, 3) uint8 RGB.
@@ -40,7 +40,7 @@ def turntable_frames(mesh: trimesh.Trimesh, num_frames: int, size: int = 224) ->
 
 
 def write_turntable(path: str | Path, mesh: trimesh.Trimesh, size: int = 224) -> None:
-    """Writes a GIF that turns forever, or a PNG strip, as the suffix says.
+    """Writes a GIF that repeats forever or a PNG strip. The suffix decides which.
 
     Args:
         path: ends in .gif or .png.
@@ -48,16 +48,16 @@ def write_turntable(path: str | Path, mesh: trimesh.Trimesh, size: int = 224) ->
         size: edge of a frame in pixels.
 
     Raises:
-        UserError: another suffix.
+        UserError: the path has another suffix.
     """
     kind = Path(path).suffix.lower().lstrip(".")
     if kind not in KINDS:
-        raise UserError(f"{path}: turntables are .{' or .'.join(KINDS)} files")
+        raise UserError(f"{path}: a turntable must end in .{' or .'.join(KINDS)}")
     frames = turntable_frames(mesh, KINDS[kind], size)
     if kind == "png":
         make_sheet([*frames], len(frames)).save(path)
         return
-    # Few shades of one color on white: one palette for all frames is enough, and does not flicker.
+    # The frames have few shades of one color, so one palette is enough. It also avoids flicker.
     palette = make_sheet([*frames[:: max(1, len(frames) // 8)]], 1).quantize(255)
     first, *others = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)

@@ -1,4 +1,4 @@
-"""The benchmark compares the same shapes, and its simulated GPU keeps time."""
+"""loader_bench compares the same shapes, and its simulated GPU measures idle time correctly."""
 
 import argparse
 import time
@@ -14,7 +14,9 @@ from occvae.images.io import load_image
 
 
 @pytest.mark.parametrize("with_noise", [True, False])
-def test_the_folder_gives_the_points_and_images_of_the_shards(tiny_dataset, tmp_path, with_noise):
+def test_the_npz_folder_holds_the_points_and_images_of_the_shards(
+    tiny_dataset, tmp_path, with_noise
+):
     shards = ShapeDataset(tiny_dataset, "train", image_size=24)
     folders = write_npz_folder(shards, tmp_path)
     assert len(folders) == len(shards)
@@ -33,7 +35,7 @@ def test_the_folder_gives_the_points_and_images_of_the_shards(tiny_dataset, tmp_
         assert image.format == "JPEG"
 
 
-def test_a_gpu_that_gets_half_of_what_it_could_take_idles_half_the_time(monkeypatch):
+def test_a_gpu_with_half_the_batches_it_could_take_idles_half_the_time(monkeypatch):
     period = 0.02
     monkeypatch.setattr(loader_bench, "FIRST_STEP", 0.0)
     monkeypatch.setattr(loader_bench, "time_run", lambda *_: (loader_bench.PACE * period, 0.0))

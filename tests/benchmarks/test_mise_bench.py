@@ -1,4 +1,4 @@
-"""The benchmark's own checks can fail, and its sections run."""
+"""The sections of mise_bench run, and its checks can fail."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def facts(faces):
     return result["open_edges"], result["nonmanifold"], result["euler"]
 
 
-def test_flaws_of_meshes_are_found():
+def test_mesh_facts_find_flaws():
     assert facts(TETRAHEDRON) == (0, 0, 2)
     assert facts(TETRAHEDRON[1:]) == (3, 3, 1)
     flipped = TETRAHEDRON.clone()
@@ -31,7 +31,7 @@ def test_flaws_of_meshes_are_found():
     assert facts(TETRAHEDRON[:0])[:2] == (0, 0)
 
 
-def test_on_cuda_extractions_are_timed_without_the_clock_of_stages():
+def test_on_cuda_the_total_is_timed_without_a_clock_between_stages():
     case = mise_bench.Case("torus", torus(), 32, 8, "cuda")
     whole, stages = mise_bench.Stages(case).candidates("native").items()
     assert whole[0] == "native" and stages[1].__name__ == "run"
@@ -55,7 +55,9 @@ def test_a_failed_check_ends_the_benchmark():
 
 @needs_kernels
 @pytest.mark.parametrize("absent", [[], ["mcubes", "skimage.measure"]])
-def test_the_sections_of_analytic_fields(absent, monkeypatch, capsys, tmp_path):
+def test_sections_with_analytic_fields_print_and_record_times(
+    absent, monkeypatch, capsys, tmp_path
+):
     for name in absent:
         monkeypatch.setitem(sys.modules, name, None)
     path = tmp_path / "rows.json"
@@ -65,7 +67,7 @@ def test_the_sections_of_analytic_fields(absent, monkeypatch, capsys, tmp_path):
     mise_bench.main()
     out = capsys.readouterr().out
     assert out.index("check  points") < out.index("stage ")
-    assert ("PyMCubes: absent" in out) == bool(absent)
+    assert ("PyMCubes: not installed" in out) == bool(absent)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     fields = {row["candidate"] for row in rows if row["section"] == "fields"}
     assert {"field", "refine", "extract", "total"} < fields

@@ -1,4 +1,4 @@
-"""The benchmark of training: its clock adds up, and its rows sum up the ranks."""
+"""train_bench: the phases of its clock add up, and its rows combine the ranks."""
 
 import time
 
@@ -10,11 +10,11 @@ import train_bench
 from step_clock import PHASES, StepClock
 
 
-def test_phases_add_up_and_collectives_are_taken_out(monkeypatch):
+def test_phases_add_up_without_the_time_of_collectives(monkeypatch):
     monkeypatch.setattr(dist, "all_reduce", lambda tensor, async_op=False: time.sleep(0.02))
     clock = StepClock(torch.device("cpu"))
     with clock.watch_collectives():
-        dist.all_reduce(torch.zeros(9))  # between steps: nobody's
+        dist.all_reduce(torch.zeros(9))  # between steps, so not counted
         start = time.perf_counter()
         clock.enter("forward")
         time.sleep(0.01)
@@ -34,7 +34,7 @@ def test_phases_add_up_and_collectives_are_taken_out(monkeypatch):
     assert clock.finish() == dict.fromkeys(PHASES, 0.0)
 
 
-def test_rows_take_the_slowest_memory_and_mean_times():
+def test_rows_have_mean_times_and_the_largest_memory():
     def rank(seconds, memory):
         times = dict(median=seconds, p20=seconds, p80=seconds, minimum=seconds, n=3)
         phases = dict.fromkeys(PHASES, seconds / 5)

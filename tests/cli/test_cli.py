@@ -1,4 +1,4 @@
-"""The command as a user meets it: what it writes, and one line for every mistake."""
+"""The `occvae` command: the files it writes, and one line on stderr for every mistake."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def blind(tmp_path_factory) -> str:
-    """A model that sees nothing anywhere."""
+    """A model whose field is empty for every image."""
     folder = tmp_path_factory.mktemp("models") / "blind"
     model = octahedron_model()
     model.decoder.linear_out.bias.data.fill_(-50.0)
@@ -64,14 +64,14 @@ def assert_refused(capsys, *arguments, message: str) -> None:
     assert lines[-1].startswith("error: ") and message in lines[-1], lines
 
 
-def test_info(capsys):
+def test_info_lists_packages_and_devices(capsys):
     assert run("info") == 0
     lines = capsys.readouterr().out.splitlines()
     assert {"occvae", "torch", "timm", "h5py", "gpu"} <= {line.split()[0] for line in lines}
 
 
 @pytest.mark.slow
-def test_as_a_process(here):
+def test_the_exit_status_of_a_process_tells_success(here):
     for arguments, status in ((["info"], 0), (["data", "verify", "nowhere"], 2)):
         result = subprocess.run(
             [sys.executable, "-m", "occvae", *arguments], capture_output=True, text=True
@@ -188,7 +188,7 @@ def test_wrong_builds(here, capsys, arguments, message):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_reconstruct_to_every_format(here, capsys, model, suffix):
+def test_reconstruct_writes_every_format(here, capsys, model, suffix):
     output = here / "new" / f"photo.{suffix}"
     arguments = ["reconstruct", "photo.png", "-o", output, "--model", model, "--resolution", 32]
     assert run(*arguments, "--threshold", 0.5) == 0
@@ -202,7 +202,7 @@ def test_reconstruct_to_every_format(here, capsys, model, suffix):
     assert f"photo.png -> {output}" in capsys.readouterr().out
 
 
-def test_reconstruct_beside_the_image_leaves_it_alone(here, model):
+def test_a_mesh_beside_the_image_does_not_change_the_image(here, model):
     before = (here / "photo.png").read_bytes()
     assert (
         run("reconstruct", "photo.png", "-o", "photo.GLB", "--model", model, "--resolution", 32)
@@ -212,7 +212,7 @@ def test_reconstruct_beside_the_image_leaves_it_alone(here, model):
     assert len(trimesh.load(here / "photo.GLB", file_type="glb", force="mesh").faces) > 0
 
 
-def test_the_precision_is_that_of_the_option(here, model, monkeypatch):
+def test_the_decoder_is_packed_in_the_precision_of_the_option(here, model, monkeypatch):
     packed, pack = [], CbnDecoder.pack
 
     def watched(self, conditioning, precision=None):
@@ -226,7 +226,7 @@ def test_the_precision_is_that_of_the_option(here, model, monkeypatch):
     assert packed == [None, "bf16"]
 
 
-def test_models_without_a_fused_decoder_have_no_precision(here, capsys):
+def test_precision_is_an_error_without_a_fused_decoder(here, capsys):
     arguments = ["reconstruct", "photo.png", "-o", "a.ply", "--precision", "fp16", "--model"]
     for unfused in (tiny_voxel_model(), tiny_model(decoder="cnn")):
         save_pretrained(unfused, here / unfused.arch)
@@ -234,7 +234,7 @@ def test_models_without_a_fused_decoder_have_no_precision(here, capsys):
         assert_refused(capsys, *arguments, unfused.arch, message=message)
 
 
-def test_reconstruct_several_images_into_a_folder(here, model):
+def test_reconstruct_writes_several_images_into_a_folder(here, model):
     shutil.copy("photo.png", "other.png")
     (here / "meshes.v1").mkdir()
     arguments = ["--model", model, "--resolution", 32]
@@ -246,12 +246,12 @@ def test_reconstruct_several_images_into_a_folder(here, model):
     }
 
 
-def test_the_newest_run_is_the_default(here, model):
+def test_the_newest_run_is_the_default_model(here, model):
     shutil.copytree(model, here / "runs" / "one" / "last")
     assert run("reconstruct", "photo.png", "-o", "a.ply", "--resolution", 32) == 0
 
 
-def test_output_paths():
+def test_output_paths_follow_the_images_and_the_format():
     assert output_paths(["a/b.jpg"], "out.OBJ") == [Path("out.OBJ")]
     assert output_paths(["a/b.jpg"], "out") == [Path("out/b.glb")]
     assert output_paths(["a.jpg", "b.jpg"], "out") == [Path("out/a.glb"), Path("out/b.glb")]
@@ -278,21 +278,21 @@ def test_output_paths():
         (["photo.png", "photo.png"], "give a folder"),
     ],
 )
-def test_wrong_reconstructions(here, capsys, model, arguments, message):
+def test_wrong_arguments_of_reconstruct_are_errors(here, capsys, model, arguments, message):
     (here / "runs.txt").write_text("text")
     defaults = ["-o", "out.glb", "--model", model, "--resolution", 32]
     assert_refused(capsys, "reconstruct", *defaults, *arguments, message=message)
     assert not list(here.glob("out*"))
 
 
-def test_nothing_to_see_is_said(here, capsys, blind):
+def test_an_empty_field_is_an_error(here, capsys, blind):
     arguments = ["reconstruct", "photo.png", "-o", "out.glb", "--model", blind, "--resolution", 32]
     message = "photo.png: the model sees no surface here; try a lower --threshold"
     assert_refused(capsys, *arguments, message=message)
 
 
-def test_no_model_yet(here, capsys):
-    message = "no trained model in runs/; train one, or give one with --model"
+def test_a_missing_model_is_an_error(here, capsys):
+    message = "no trained model in runs/; train one or name one with --model"
     assert_refused(capsys, "reconstruct", "photo.png", "-o", "out.glb", message=message)
     assert_refused(capsys, "evaluate", message=message)
 
@@ -308,7 +308,7 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
     beside = json.loads((Path(model) / "evaluation.json").read_text())
     assert beside["data"]["split"] == "train"
     assert beside["data"]["num_shapes"] > report["data"]["num_shapes"]
-    # Images say nothing to this model.
+    # This model ignores its images.
     found = report["metrics"]["iou_voxels"]["micro"]["mean"]
     assert 0 < found < 1
     assert report["controls"]["mean_shape"]["micro"]["mean"] > found
@@ -319,19 +319,21 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
     [
         (["--split", "test"], "has no shapes in split 'test'"),
         (["--data", "nowhere"], "nowhere/dataset.json: no dataset here"),
-        (["--threshold", "high"], "--threshold high: expected a probability, or val"),
+        (["--threshold", "high"], "--threshold high: expected a probability or val"),
         (["--resolution", "101", "--shapes", "1"], "nearest valid are 100 and 102"),
         (["--precision", "double"], "--precision double: choose from fp32, fp16, bf16"),
         (["--model", "nowhere"], "nowhere: holds no config.json"),
     ],
 )
-def test_wrong_evaluations(here, capsys, model, tiny_dataset, arguments, message):
+def test_wrong_arguments_of_evaluate_are_errors(
+    here, capsys, model, tiny_dataset, arguments, message
+):
     defaults = ["evaluate", "--model", model, "--data", tiny_dataset]
     assert_refused(capsys, *defaults, *arguments, message=message)
 
 
-def test_options_are_as_they_are_written(capsys):
-    """Not what begins so: --view 4 would be --views 4."""
+def test_options_cannot_be_abbreviated(capsys):
+    """Otherwise --view 4 would mean --views 4."""
     with pytest.raises(SystemExit):
         main(["data", "import", "meshes", "a", "b", "--view", "4"])
     errors = capsys.readouterr().err
@@ -346,11 +348,11 @@ def test_a_folder_is_not_imported_into_itself(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["box.off"]
 
 
-def test_readers_may_leave_early(tiny_dataset):
+def test_a_closed_pipe_ends_the_command_without_an_error(tiny_dataset):
     command = f"{sys.executable} -m occvae data info {tiny_dataset} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert done.stderr == "" and done.stdout.strip() in ("0", "141")
 
 
-def test_metrics_are_part_of_the_package():
+def test_occvae_metrics_needs_no_import_of_its_own():
     run_fresh("import occvae; assert occvae.metrics.PROTOCOLS")

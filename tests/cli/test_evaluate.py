@@ -1,4 +1,4 @@
-"""`occvae evaluate` from the command line: its files, its page, and several processes."""
+"""`occvae evaluate` on the command line: its files, its page, and runs in several processes."""
 
 import csv
 import json
@@ -39,11 +39,11 @@ def arguments(model, tiny_dataset, monkeypatch) -> list[str]:
     return ["--model", str(model), "--data", str(tiny_dataset), *quick]
 
 
-def test_every_number_is_in_both_files(arguments, tmp_path):
+def test_the_json_and_the_csv_hold_the_same_numbers(arguments, tmp_path):
     assert main(["evaluate", *arguments, "--json", str(tmp_path / "new" / "report.json")]) == 0
     report = json.loads((tmp_path / "new" / "report.json").read_text())
     origin = report["options"]["threshold_origin"]
-    assert origin == "chosen on val, the very shapes it is measured on"
+    assert origin == "chosen on val, the same shapes that are evaluated"
     assert list(report["views"]["by_views"]) == ["1", "2"]
     assert report["views"]["threshold"] == report["options"]["threshold"]
     with (tmp_path / "new" / "report.csv").open(newline="") as file:
@@ -76,7 +76,7 @@ def test_every_number_is_in_both_files(arguments, tmp_path):
         ),
     ],
 )
-def test_mistakes_are_told_before_anything_is_evaluated(
+def test_mistakes_are_reported_before_anything_is_evaluated(
     arguments, tmp_path, capsys, monkeypatch, mistake, message
 ):
     (tmp_path / "file").touch()
@@ -97,14 +97,14 @@ def on_two_ranks(folder: Path, arguments: list[str]) -> list[Rank]:
 
 
 def assert_same_reports(folder: Path) -> None:
-    """What two processes write is what one does, to the last digit."""
+    """Asserts that two processes and one process write the same bytes."""
     for suffix in (".json", ".csv"):
         one, two = (folder / f"{name}{suffix}" for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_processes_share_the_shapes(arguments, tmp_path, restored_threads):
-    torch.set_num_threads(1)  # as each of the ranks: sums of networks are rounded by their number
+def test_two_processes_give_the_report_of_one(arguments, tmp_path, restored_threads):
+    torch.set_num_threads(1)  # like each rank, because rounding depends on the number of threads
     assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
     first, second = on_two_ranks(tmp_path, [*arguments, "--json", str(tmp_path / "two.json")])
     assert (first.status(), second.status()) == (0, 0), first.text()
@@ -114,7 +114,7 @@ def test_processes_share_the_shapes(arguments, tmp_path, restored_threads):
 
 
 @pytest.mark.slow
-def test_torchrun_shares_the_shapes(arguments, tmp_path, restored_threads):
+def test_torchrun_gives_the_report_of_one_process(arguments, tmp_path, restored_threads):
     torch.set_num_threads(1)
     assert main(["evaluate", *arguments, "--json", str(tmp_path / "one.json")]) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -130,14 +130,14 @@ def test_torchrun_shares_the_shapes(arguments, tmp_path, restored_threads):
     assert_same_reports(tmp_path)
 
 
-def test_one_process_tells_a_mistake(arguments, tmp_path):
+def test_only_one_process_reports_a_mistake(arguments, tmp_path):
     ranks = on_two_ranks(tmp_path, [*arguments, "--split", "test"])
     assert [rank.status() for rank in ranks] == [2, 2]
     [line] = [line for rank in ranks for line in rank.errors()]
     assert "has no shapes in split 'test'" in line
 
 
-def test_splits_of_others_are_refused(tiny_dataset, tmp_path, capsys):
+def test_a_dataset_with_splits_of_another_protocol_is_an_error(tiny_dataset, tmp_path, capsys):
     root = copy_shapes(tiny_dataset, tmp_path / "data", 1, splits="onet")
     folder = tmp_path / "official"
     save_pretrained(octahedron_model(), folder, splits="pix2vox")
@@ -146,8 +146,8 @@ def test_splits_of_others_are_refused(tiny_dataset, tmp_path, capsys):
     assert line.startswith(f"error: {root}: follows the splits of Occupancy Networks, but {folder}")
 
 
-def test_shapes_that_the_model_was_trained_on_are_told_of(tiny_dataset, tmp_path, capsys):
-    """Wherever they lie now: a dataset divided anew has them under the same ids."""
+def test_shapes_that_the_model_was_trained_on_are_counted(tiny_dataset, tmp_path, capsys):
+    """Shapes are found by their ids, also in a dataset with other splits."""
     run = tmp_path / "run"
     save_pretrained(octahedron_model(), run / "last")
     config = {"data": {"root": str(tiny_dataset)}}
@@ -169,7 +169,7 @@ def test_shapes_that_the_model_was_trained_on_are_told_of(tiny_dataset, tmp_path
 
 @pytest.fixture
 def written(monkeypatch) -> dict:
-    """What a stand-in for occvae.visualize.report was given."""
+    """Replaces occvae.visualize.report and records the arguments of `write_report`."""
     given = {}
     module = ModuleType("occvae.visualize.report")
     module.Case = dict
@@ -180,7 +180,9 @@ def written(monkeypatch) -> dict:
     return given
 
 
-def test_the_page_gets_the_examples(arguments, model, tiny_dataset, tmp_path, written, capsys):
+def test_the_page_shows_the_examples_of_the_report(
+    arguments, model, tiny_dataset, tmp_path, written, capsys
+):
     page = tmp_path / "pages" / "report.html"
     files = ["--json", str(tmp_path / "report.json"), "--html", str(page)]
     assert main(["evaluate", *arguments, "--shapes", "6", "--no-meshes", *files]) == 0

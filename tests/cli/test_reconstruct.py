@@ -1,4 +1,4 @@
-"""occvae reconstruct as a user meets it: a summary and a status for any folder of images."""
+"""`occvae reconstruct`: its summary and exit status for folders of good and bad images."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """A working directory with a folder of all sorts of images."""
+    """A working directory with a folder of images in several formats and color modes."""
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     scene = photograph(ellipse(120, (0.4, 0.5), (0.2, 0.15)), shadow=0.4)
@@ -49,7 +49,7 @@ def refusal(capsys, model: str, *arguments) -> str:
     return line
 
 
-def test_a_folder_of_good_images(here, model, capsys):
+def test_every_image_of_a_folder_gets_a_mesh(here, model, capsys):
     assert run(model, "in", "-o", "out", "--format", "stl") == 0
     assert sorted(path.name for path in Path("out").glob("*.stl")) == [
         "gray.stl",
@@ -59,12 +59,12 @@ def test_a_folder_of_good_images(here, model, capsys):
     ]
     captured = capsys.readouterr()
     assert captured.err == "" and captured.out.endswith("all 4 objects reconstructed\n")
-    # Once more, beside the images: previews and turntables are no images.
+    # Written beside the images twice: previews and turntables do not count as images.
     assert run(model, "in", "-o", "in") == run(model, "in", "-o", "in") == 0
     assert len(list(Path("in").glob("*.glb"))) == 4
 
 
-def test_a_folder_with_a_broken_image(here, model, capsys):
+def test_a_broken_image_does_not_stop_the_others(here, model, capsys):
     whole = Path("in/photo.jpg").read_bytes()
     Path("in/broken.jpg").write_bytes(whole[: len(whole) // 2])
     Image.new("RGBA", (9, 9)).save("in/clear.png")
@@ -83,13 +83,13 @@ def test_a_folder_with_a_broken_image(here, model, capsys):
 
 
 def extent(tile: np.ndarray) -> tuple[int, int]:
-    """Height and width of what is not white."""
+    """Height and width in pixels of the part that is not white."""
     seen = (tile < 200).any(axis=-1)
     return int(seen.any(1).sum()), int(seen.any(0).sum())
 
 
-def test_a_folder_as_people_have_it(tmp_path, model, monkeypatch, capsys):
-    """From a camera, cut out, gray, held upright, and broken, in one run."""
+def test_a_mixed_folder_of_photographs_is_framed_alike(tmp_path, model, monkeypatch, capsys):
+    """One run gets a photograph, a cut-out, a gray, a rotated and a broken image."""
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     wide = ellipse(300, (0.4, 0.5), (0.12, 0.24))  # twice as wide as high
@@ -122,7 +122,7 @@ def test_a_folder_as_people_have_it(tmp_path, model, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_everything_at_once(here, model, suffix):
+def test_all_options_of_the_mesh_work_together(here, model, suffix):
     pytest.importorskip("fast_simplification")
     output = f"out/photo.{suffix}"
     options = ["--refine", "--largest", "--smooth", 2, "--decimate", 300, "--turntable", "png"]
@@ -135,7 +135,7 @@ def test_everything_at_once(here, model, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])
-def test_normals_are_in_the_file(here, model, suffix):
+def test_normals_are_written_into_the_file(here, model, suffix):
     output = Path(f"a.{suffix}")
     assert run(model, "in/photo.jpg", "-o", output, "--normals") == 0
     words = {"glb": b"NORMAL", "ply": b"nx", "obj": b"\nvn "}
@@ -145,13 +145,13 @@ def test_normals_are_in_the_file(here, model, suffix):
     assert words[suffix] not in output.read_bytes()
 
 
-def test_folders_together_are_views_of_one_object(here, model, capsys):
+def test_together_makes_one_mesh_from_all_images(here, model, capsys):
     assert run(model, "in", "-o", "one.glb", "--together") == 0
     assert capsys.readouterr().out.startswith("in/gray.png -> one.glb (")
     assert Image.open("one.preview.png").size == (8 * 224, 224)
 
 
-def test_a_still_of_the_camera_is_kept(here, model, monkeypatch, capsys):
+def test_the_image_of_the_camera_is_saved(here, model, monkeypatch, capsys):
     frame = np.asarray(Image.open("in/photo.jpg"))[:, :, ::-1]
 
     class Camera:
@@ -175,7 +175,7 @@ def test_a_still_of_the_camera_is_kept(here, model, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no images: give files or folders, or --webcam"),
+        ([], "no images: give files, folders or --webcam"),
         (["empty"], "empty: no images in this folder"),
         (["in", "--webcam"], "--webcam takes the image"),
         (["--webcam"], "pip install opencv-python-headless"),
@@ -205,7 +205,7 @@ def test_mistakes_are_one_line_and_write_nothing(
 
 
 @pytest.mark.parametrize("option", ["--smooth", "--decimate", "--refine", "--num-samples"])
-def test_what_is_no_number_is_wrong_usage(here, model, capsys, option):
+def test_a_value_that_is_not_a_number_is_wrong_usage(here, model, capsys, option):
     with pytest.raises(SystemExit) as caught:
         run(model, "in", "-o", "out", option, "nan")
     assert caught.value.code == 2

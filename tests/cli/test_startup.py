@@ -1,4 +1,4 @@
-"""`occvae --help` answers at once: commands import what they need when they run."""
+"""`occvae --help` is fast, because a command imports what it needs only when it runs."""
 
 import ast
 import sys
@@ -9,11 +9,11 @@ import pytest
 from occvae import cli
 
 FOLDER = Path(cli.__file__).parent
-LIGHT_ROOMS = {"cli", "errors", "system"}
+LIGHT_SUBPACKAGES = {"cli", "errors", "system"}
 
 
 def top_imports(file: Path) -> set[str]:
-    """Dotted names of the modules that a file imports outside of functions."""
+    """Dotted names of the modules that a file imports outside functions."""
     names = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ImportFrom):
@@ -28,7 +28,7 @@ def top_imports(file: Path) -> set[str]:
 )
 def test_a_command_imports_only_light_modules_at_the_top(file):
     names = top_imports(file)
-    rooms = {name.split(".")[1] for name in names if name.startswith("occvae.")}
+    subpackages = {name.split(".")[1] for name in names if name.startswith("occvae.")}
     others = {name.split(".")[0] for name in names} - {"occvae"}
-    assert rooms <= LIGHT_ROOMS
+    assert subpackages <= LIGHT_SUBPACKAGES
     assert others <= sys.stdlib_module_names

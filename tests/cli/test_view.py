@@ -1,4 +1,4 @@
-"""occvae view: what it shows, and to whom it answers."""
+"""`occvae view`: the pages it serves, and which requests it answers."""
 
 import http.client
 import json
@@ -49,7 +49,7 @@ def mesh_file(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def serve():
-    """Serves the pages of some paths; gives the port."""
+    """A function that serves the pages of its paths and returns the port."""
     servers = []
 
     def start(*paths: Path) -> int:
@@ -65,7 +65,7 @@ def serve():
 
 
 def get(port: int, path: str = "/", *, host: str | None = None, method: str = "GET"):
-    """Status, headers and text; the path is sent as it is."""
+    """Status, headers and text of the answer. The path is sent without normalization."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.putrequest(method, path, skip_host=True)
     connection.putheader("Host", f"127.0.0.1:{port}" if host is None else host)
@@ -74,7 +74,7 @@ def get(port: int, path: str = "/", *, host: str | None = None, method: str = "G
     return response.status, response.headers, response.read().decode()
 
 
-def test_a_run(serve, run_folder):
+def test_the_page_of_a_run_shows_curves_metrics_and_sheets(serve, run_folder):
     status, headers, page = get(serve(run_folder))
     assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
     assert "a&lt;b&gt;" in page and "a<b>" not in page
@@ -83,7 +83,7 @@ def test_a_run(serve, run_folder):
     assert page.count("<img src=") == 2  # the half-written one is left out
 
 
-def test_a_run_that_goes_on_is_read_anew(serve, run_folder):
+def test_each_visit_reads_the_run_again(serve, run_folder):
     port = serve(run_folder)
     metrics = run_folder / "metrics.jsonl"
     before = metrics.read_text()
@@ -93,11 +93,11 @@ def test_a_run_that_goes_on_is_read_anew(serve, run_folder):
     assert "Speed over steps" in page and "Loss over steps" not in page
 
 
-def test_an_export_alone(serve, run_folder):
+def test_an_export_without_its_run_shows_its_evaluation(serve, run_folder):
     assert "evaluation.json" in get(serve(run_folder / "last"))[2]
 
 
-def test_several_have_an_index(serve, run_folder, mesh_file, tmp_path):
+def test_several_pages_get_an_index(serve, run_folder, mesh_file, tmp_path):
     report = tmp_path / "report.html"
     write_report(report, evaluation({"a": 0.5}), [])
     port = serve(report, mesh_file, run_folder, mesh_file.parent)
@@ -108,7 +108,7 @@ def test_several_have_an_index(serve, run_folder, mesh_file, tmp_path):
     assert second == report.read_text("utf-8") and "Run a&lt;b&gt;" in third
 
 
-def test_what_is_no_mesh_is_left_out(serve, mesh_file, tmp_path, capsys):
+def test_files_that_are_not_meshes_are_left_out(serve, mesh_file, tmp_path, capsys):
     (tmp_path / "x.glb").mkdir()
     (tmp_path / "good.off").write_bytes(mesh_file.read_bytes())
     (tmp_path / "<bad>.ply").write_text("no mesh")
@@ -126,17 +126,17 @@ def test_what_is_no_mesh_is_left_out(serve, mesh_file, tmp_path, capsys):
         *("/metrics.jsonl", "/last/evaluation.json", "/favicon.ico", "/.", "/1", "*", "http://[x/"),
     ],
 )
-def test_nothing_is_served_from_disk(serve, run_folder, path):
+def test_paths_of_requests_are_never_read_from_disk(serve, run_folder, path):
     status, headers, text = get(serve(run_folder), path)
     assert (status, text) == (404, "No such page.\n")
     assert headers["Content-Type"].startswith("text/plain")
 
 
-def test_other_names_are_refused(serve, run_folder):
+def test_requests_to_other_host_names_are_rejected(serve, run_folder):
     port = serve(run_folder)
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "0.0.0.0"):
         status, _, text = get(port, host=host)
-        assert status == 403 and "Only for requests to this machine" in text, host
+        assert status == 403 and "Only requests to localhost" in text, host
     for host in ("localhost", f"localhost:{port}", "LOCALHOST:9", "[::1]:9", "127.0.0.1"):
         assert get(port, host=host)[0] == 200, host
     assert get(port, method="POST")[0] == 501
@@ -152,7 +152,7 @@ def test_only_this_machine_can_connect():
         server.server_close()
 
 
-def test_a_page_that_fails_says_why(serve, tmp_path):
+def test_a_page_that_fails_shows_the_error(serve, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     port = serve(tmp_path)
     (tmp_path / "evaluation.json").write_text("[")
@@ -162,10 +162,10 @@ def test_a_page_that_fails_says_why(serve, tmp_path):
     strange = {"iou": {"per_category": {}, "macro": interval, "micro": 0.5}}
     (tmp_path / "evaluation.json").write_text(json.dumps(strange))
     status, _, text = get(port)
-    assert status == 500 and text.startswith("not to be shown: ValueError: ")
+    assert status == 500 and text.startswith("cannot show this page: ValueError: ")
 
 
-def test_a_run_that_diverged(serve, tmp_path):
+def test_metrics_that_are_not_numbers_are_skipped(serve, tmp_path):
     lines = b'{"step": 1, "train/loss": 0.5}\n{"step": 2, "train/loss": NaN}\n'
     lines += b'{"step": 3, "train/loss": Infinity}\n{"step": null, "train/loss": 0.25}\n[1]\n\xff\n'
     (tmp_path / "metrics.jsonl").write_bytes(lines)
@@ -179,11 +179,11 @@ def test_a_run_that_diverged(serve, tmp_path):
         ("missing.obj", None, "missing.obj: no such file"),
         ("text.obj", "nothing", "text.obj: "),
         ("text.xyz1", "nothing", "text.xyz1: not a mesh that trimesh can read"),
-        ("other.html", "<p>hello", "other.html: not a report of occvae evaluate"),
-        ("folder", ..., "folder: holds neither a run"),
+        ("other.html", "<p>hello", "other.html: not a report of 'occvae evaluate --html'"),
+        ("folder", ..., "folder: contains neither a run"),
     ],
 )
-def test_wrong_paths(tmp_path, capsys, name, content, message):
+def test_wrong_paths_are_errors(tmp_path, capsys, name, content, message):
     path = tmp_path / name
     if content is ...:
         path.mkdir()
@@ -194,21 +194,21 @@ def test_wrong_paths(tmp_path, capsys, name, content, message):
     assert line.startswith("error: ") and message in line
 
 
-def test_wrong_ports(run_folder, capsys):
+def test_wrong_ports_are_errors(run_folder, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["view", "--no-browser", "--port", str(port), str(run_folder)]) == 2
     assert capsys.readouterr().err == (
-        f"error: --port {port}: is in use; choose another, or leave it out\n"
+        f"error: --port {port}: is in use; choose another or leave it out\n"
     )
     with pytest.raises(UserError, match="--port 65536: must be between 0 and 65535"):
         create_server({}, 65536)
 
 
-def test_as_a_process_until_interrupted(run_folder):
-    """The address is usable as soon as it is printed, and Ctrl-C ends with one line."""
+def test_the_server_answers_until_it_is_interrupted(run_folder):
+    """The printed address works at once, and Ctrl-C prints one line."""
     command = [sys.executable, "-m", "occvae", "view", "--no-browser", str(run_folder)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
@@ -217,7 +217,7 @@ def test_as_a_process_until_interrupted(run_folder):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        # Commands in the background of a shell are started with SIGINT ignored.
+        # A shell starts background commands with SIGINT ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
@@ -233,7 +233,7 @@ def test_as_a_process_until_interrupted(run_folder):
 
 
 @needs_browser
-def test_a_mesh_in_the_browser(serve, mesh_file):
+def test_the_browser_draws_a_mesh(serve, mesh_file):
     url = f"http://127.0.0.1:{serve(mesh_file)}/"
     drawn = """(() => {
       const canvas = document.querySelector("canvas"), { width, height } = canvas;

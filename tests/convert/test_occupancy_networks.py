@@ -66,7 +66,7 @@ def test_published_model(tmp_path, capsys, inputs, legacy, prefix):
     assert f"(occupancy_networks, {layout} layout) -> {tmp_path / 'model'} (onet)" in said
     numbers = sum(tensor.numel() for tensor in state.values())
     assert f"{len(state)} tensors, {numbers:,} numbers" in said
-    assert "left out, as only training needs it: epoch_it, it, loss_val_best, optimizer" in said
+    assert "left out because only training needs it: epoch_it, it, loss_val_best, optimizer" in said
     model = from_pretrained(tmp_path / "model")
     assert (model.arch, model.threshold, model.image_size) == ("onet", 0.2, 224)
     config = json.loads((tmp_path / "model" / "config.json").read_text())

@@ -98,7 +98,9 @@ def test_as_a_file(tmp_path, capsys, images, prefix):
     assert main(["convert", str(tmp_path / "a.pth"), "-o", str(tmp_path / "model")]) == 0
     said = capsys.readouterr().out
     assert f"({SMALLEST}) -> {tmp_path / 'model'} ({SMALLEST}): " in said
-    assert "left out, as only training needs it: best_epoch, best_iou, decoder_solver_st" in said
+    assert (
+        "left out because only training needs it: best_epoch, best_iou, decoder_solver_st" in said
+    )
     model = from_pretrained(tmp_path / "model")
     assert_same_volumes(model, SMALLEST, states, images)
     assert (model.image_size, model.background_gray) == (240, 240)

@@ -121,7 +121,7 @@ def test_keys_of_checkpoints_command_no_terminal(tmp_path, capsys):
     torch.save(entries, tmp_path / "b.pt")
     assert main(["convert", str(tmp_path / "b.pt"), "-o", str(tmp_path / "model")]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert second == r"left out, as only training needs it: best\x1b[31m"
+    assert second == r"left out because only training needs it: best\x1b[31m"
 
 
 def test_names_of_images_command_no_terminal(model, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Cameras and images against pinhole geometry worked out here by hand."""
+"""Cameras and images agree with pinhole geometry that is worked out here by hand."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def render(mesh, *cameras: np.ndarray, size: int = SIZE) -> np.ndarray:
 
 
 def seen(image: np.ndarray) -> np.ndarray:
-    """(H, W) share of each pixel that is not white background."""
+    """(H, W) share of each pixel that the object covers."""
     darkness = 255.0 - image.astype(float).mean(axis=-1)
     return darkness / max(darkness.max(), 1e-9)
 
@@ -57,9 +57,9 @@ def test_points_appear_where_the_matrices_put_them(point, azimuth):
 
 
 @pytest.mark.parametrize(("radius", "distance"), [(0.5, 2.0), (0.3, 1.6)])
-def test_silhouette_of_a_sphere(radius, distance):
+def test_a_sphere_has_the_area_of_its_projection(radius, distance):
     image = render(ball(radius=radius), camera(70.0, 30.0, distance))[0]
-    # The rays that touch the sphere make an angle of asin(r / d) with the axis.
+    # Rays tangent to the sphere make an angle of asin(r / d) with the optical axis.
     edge = 35.0 / 32.0 * SIZE * np.tan(np.arcsin(radius / distance))
     area = (image < 250).any(axis=-1).sum()
     assert area == pytest.approx(np.pi * edge**2, rel=0.05)
@@ -92,7 +92,7 @@ def test_azimuth_zero_sees_the_front():
     np.testing.assert_array_equal(with_knob[1], without[1])
     rows, columns = np.nonzero(changed)
     assert len(rows) > 20
-    # +x is to the right and +y up, as on the page.
+    # +x points right and +y points up in the image.
     assert columns.mean() > SIZE / 2 and rows.mean() < SIZE / 2
 
 
@@ -117,6 +117,6 @@ def test_grid_mesh_surrounds_the_occupied_cells():
     np.testing.assert_allclose((vertices.min(0) + vertices.max(0)) / 2, center, atol=1e-6)
     np.testing.assert_allclose(np.ptp(vertices, axis=0), 1 / 8, atol=1e-6)
     assert trimesh.Trimesh(vertices, faces).is_watertight
-    full, faces = grid_mesh(np.ones((4, 4, 4)), 0.5)  # also when it touches the border
+    full, faces = grid_mesh(np.ones((4, 4, 4)), 0.5)  # a full grid touches the border
     np.testing.assert_allclose(np.abs(full).max(), 0.5, atol=1e-6)
     assert trimesh.Trimesh(full, faces).is_watertight

@@ -1,18 +1,18 @@
-"""Sheets: where each tile goes."""
+"""Sheets: the place of each tile and heading."""
 
 import numpy as np
 
 from occvae.visualize.sheet import make_sheet
 
 
-def test_tiles_go_from_left_to_right_and_the_rest_is_white():
+def test_tiles_are_placed_row_by_row_and_the_rest_is_white():
     tiles = [np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30)]
     sheet = np.asarray(make_sheet(tiles, 2))
     assert sheet.shape == (4, 6, 3)
     assert sheet[::2, ::3, 0].tolist() == [[10, 20], [30, 255]]
 
 
-def test_headings_stand_above_their_columns():
+def test_headings_are_above_their_columns():
     tiles = [np.full((40, 60, 3), 10, np.uint8)] * 4
     plain, headed = (np.asarray(make_sheet(tiles, 2, h)) for h in ((), ("", "seen")))
     top = len(headed) - len(plain)

@@ -1,8 +1,9 @@
-"""Pages to look at: the report of an evaluation, runs, meshes; each one file that needs no network.
+"""HTML pages of evaluations, runs and meshes. Each page is one file and needs no network.
 
-The 3D viewer (viewer.js) is our own. A library such as three.js would put 700 KB of another licence
-into every report for what takes a few hundred lines: one WebGL 2 context that draws every view of
-the page in turn, as browsers grant about 16 contexts and a report has more views.
+The 3D viewer (viewer.js) is part of this package. A library such as three.js would add 700 KB under
+another license to every report, while the viewer needs only a few hundred lines. It draws all views
+of a page with one WebGL 2 context, because browsers allow about 16 contexts and a report has more
+views.
 """
 
 from occvae.visualize.report.cases import Case

@@ -1,4 +1,4 @@
-"""Cases of a report: what the model saw, the truth and its prediction, side by side."""
+"""Cases of a report: input image, ground truth and prediction of a shape, side by side."""
 
 from dataclasses import dataclass
 from html import escape
@@ -10,24 +10,24 @@ from occvae.visualize.report.document import pixels_element
 from occvae.visualize.report.metric_names import decimal, higher_is_better, is_number, label
 from occvae.visualize.report.viewer import Viewer, frame_of, legend
 
-_ERROR_QUANTILE = 0.98  # of all vertices; the few beyond share the last color
+_ERROR_QUANTILE = 0.98  # vertices with larger errors get the last color
 
 Mesh = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One shape to look at.
+    """One shape that a report shows.
 
     Args:
-        id: of the shape, any text.
-        category: any text.
-        metrics: of this shape, by name.
-        image: (H, W, 3) uint8, what the model saw.
-        truth: vertices (V, 3) and faces (F, 3); None where there is no mesh of it.
-        prediction: likewise; None or no faces where the model saw no surface.
-        error: (V,) distances of the prediction's vertices to the true surface, in units of the
-            object's longest edge; None leaves the prediction in one color.
+        id: id of the shape, any text.
+        category: category of the shape, any text.
+        metrics: name of each metric to its value for this shape.
+        image: (H, W, 3) uint8, the input of the model.
+        truth: vertices (V, 3) and faces (F, 3) of the ground truth; None without a mesh.
+        prediction: vertices (V, 3) and faces (F, 3); None or no faces if the field is empty.
+        error: (V,) distances from the prediction's vertices to the true surface, in units of the
+            object's longest edge. None shows the prediction in one color.
     """
 
     id: str
@@ -42,12 +42,12 @@ class Case:
 def cases_section(
     cases: list[Case], rows: list[dict[str, Any]], examples: dict[str, list[str]], viewer: Viewer
 ) -> str:
-    """HTML of all cases, the best first.
+    """Returns the HTML of all cases, the best first.
 
     Args:
-        cases: to show.
-        rows: metrics of all shapes, for the ranks.
-        examples: ids by the name of their group; without, the cases are divided into thirds.
+        cases: the shapes to show.
+        rows: metrics of all shapes; a case is ranked among them.
+        examples: name of each group to the ids in it. If empty, the cases are split into thirds.
         viewer: collects the meshes.
     """
     if not cases:
@@ -61,7 +61,7 @@ def cases_section(
     scale = _error_scale(cases)
     note = f"Ranked by {escape(label(metric))}. " if metric else ""
     if scale:
-        note += "Colors: distance of the prediction to the true surface, in longest edges."
+        note += "Colors: distance from the prediction to the true surface, in longest edges."
     parts = [f'<section id="cases"><h2>Cases</h2><p>{note}</p>{viewer.controls()}']
     for name, group in _groups(cases, examples, bool(metric)).items():
         parts.append(f"<h3>{escape(name)}</h3>")
@@ -98,7 +98,7 @@ def _check(case: Case) -> None:
     if case.error is not None and (
         case.prediction is None or np.shape(case.error) != (len(case.prediction[0]),)
     ):
-        raise ValueError(f"{case.id}: error must have one distance a vertex of the prediction")
+        raise ValueError(f"{case.id}: error must have one distance per vertex of the prediction")
 
 
 def _case(case: Case, rank: str, scale: float, viewer: Viewer) -> str:
@@ -113,7 +113,11 @@ def _case(case: Case, rank: str, scale: float, viewer: Viewer) -> str:
     below = legend(scale, "edge") if intensities is not None else ""
     views = [
         viewer.view(
-            "truth", f"truth of {case.id}", case.truth, kind="truth", absent="no mesh of the truth"
+            "truth",
+            f"truth of {case.id}",
+            case.truth,
+            kind="truth",
+            absent="no mesh of the ground truth",
         ),
         viewer.view(
             "prediction",
@@ -121,7 +125,7 @@ def _case(case: Case, rank: str, scale: float, viewer: Viewer) -> str:
             case.prediction,
             intensities,
             below=below,
-            absent="the model saw no surface",
+            absent="the prediction is empty",
         ),
     ]
     return (
@@ -138,7 +142,7 @@ def _order(sign: int, value: float | None) -> float:
 
 
 def _rank(case: Case, rows: list[dict[str, Any]], metric: str) -> str:
-    """Its place among all shapes, where their rows tell."""
+    """Returns the rank of a case among all shapes as text, or "" if it is unknown."""
     values = [row[metric] for row in rows if is_number(row.get(metric))]
     value = case.metrics.get(metric)
     if not values or not is_number(value):
@@ -148,7 +152,10 @@ def _rank(case: Case, rows: list[dict[str, Any]], metric: str) -> str:
 
 
 def _error_scale(cases: list[Case]) -> float:
-    """A round distance for the last color, one for all cases to compare them by; 0: no errors."""
+    """Returns the distance, a round number, that has the last color in all cases.
+
+    Cases share it, so that their colors can be compared. 0 means that no case has errors.
+    """
     parts = [np.asarray(case.error, np.float64) for case in cases if case.error is not None]
     errors = np.concatenate([np.empty(0), *parts])
     errors = errors[np.isfinite(errors)]

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, made here so that a page needs no script for them."""
+"""Charts as inline SVG, so that a page needs no script for them."""
 
 from collections.abc import Sequence
 from html import escape
@@ -11,12 +11,12 @@ _WIDTH, _HEIGHT = 360, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 10, 30
 _MAX_POINTS = 300
 _NUM_BINS = 20
-# Of values, as a share of them: numbers that differ by less are the same but for rounding.
+# Values whose relative difference is smaller differ only by rounding.
 _LEAST_SPREAD = 1e-9
 
 
 def histogram(name: str, values: Sequence[float]) -> str:
-    """How many shapes have which value of one metric, with the median marked."""
+    """Returns a histogram of one metric over shapes, with its median marked."""
     finite = np.asarray(values, np.float64)
     finite = finite[np.isfinite(finite)]
     if not len(finite):
@@ -41,7 +41,10 @@ def histogram(name: str, values: Sequence[float]) -> str:
 
 
 def curves(name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]]) -> str:
-    """Values over steps, one line each; long ones as means of at most 300 intervals."""
+    """Returns a chart with one line per series over steps.
+
+    A series of more than 300 values is drawn as the means of 300 intervals.
+    """
     series = {key: xy for key, xy in series.items() if len(xy[0])}
     if not series:
         return ""
@@ -62,7 +65,7 @@ def curves(name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]]
 def _line(frame: "_Frame", xs: np.ndarray, ys: np.ndarray, style: int) -> str:
     places = [f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in zip(xs, ys, strict=True)]
     line = f'<polyline class="line line{style}" points="{" ".join(places)}"/>'
-    if len(xs) < 30:  # few enough to be told apart
+    if len(xs) < 30:  # few enough that dots do not overlap
         for place, x, y in zip(places, xs, ys, strict=True):
             cx, cy = place.split(",")
             line += (
@@ -73,7 +76,7 @@ def _line(frame: "_Frame", xs: np.ndarray, ys: np.ndarray, style: int) -> str:
 
 
 class _Frame:
-    """Data coordinates to those of the image."""
+    """Maps data coordinates to image coordinates and draws the axes."""
 
     def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float]):
         self._x, self._y = x_range, y_range
@@ -113,7 +116,7 @@ class _Frame:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round values between two."""
+    """Returns three to six round values between two values."""
     raw = (high - low) / 4
     unit = 10.0 ** np.floor(np.log10(raw))
     step = unit * min((1, 2, 5, 10), key=lambda factor: abs(np.log(factor * unit / raw)))
@@ -122,7 +125,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """Two numbers that lie apart, by more than rounding."""
+    """Returns the range, widened if both ends differ only by rounding."""
     low, high = float(low), float(high)
     size = max(abs(low), abs(high))
     if high - low > _LEAST_SPREAD * size:

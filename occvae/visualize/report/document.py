@@ -1,4 +1,4 @@
-"""The HTML around a page: its style, the viewer, and a policy that forbids every request."""
+"""The HTML frame of a page: style, 3D viewer, and a policy that forbids every request."""
 
 import base64
 import hashlib
@@ -15,16 +15,16 @@ GENERATOR = '<meta name="generator" content="occvae">'
 
 
 def document(title: str, body: str, *, viewer: str = "") -> str:
-    """A whole page.
+    """Returns a complete HTML page.
 
     Args:
         title: plain text.
         body: HTML.
-        viewer: script elements with data of the 3D viewer; empty where the page has no views.
+        viewer: script elements with the data of the 3D viewer; empty if the page has no views.
     """
     style = _asset("style.css")
     script = _asset("mesh_data.js") + _asset("viewer.js") if viewer else ""
-    # Hashes allow these two and nothing else: no other script, style, image or connection.
+    # The hashes allow this style and script. Nothing else may be loaded, except inline images.
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; img-src data:; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -51,13 +51,13 @@ def document(title: str, body: str, *, viewer: str = "") -> str:
 
 
 def json_script(identifier: str, value: object) -> str:
-    """A script element that holds JSON; no text in it can end the element."""
+    """Returns a script element with JSON, escaped so that no text in it ends the element."""
     text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{escape(identifier)}">{text}</script>'
 
 
 def pixels_element(pixels: np.ndarray, description: str, *, max_edge: int = 320) -> str:
-    """An <img> with (H, W, 3) uint8 pixels inside, reduced to `max_edge` at most."""
+    """Returns an <img> that contains (H, W, 3) uint8 pixels, reduced to at most `max_edge`."""
     image = Image.fromarray(pixels)
     image.thumbnail((max_edge, max_edge))
     file = io.BytesIO()

@@ -1,7 +1,7 @@
-// Decodes the meshes of mesh_data.py into vertices for WebGL: decodeMesh(JSON values).
+// Decodes the meshes that mesh_data.py packs into vertices for WebGL: decodeMesh(JSON values).
 "use strict";
 const decodeMesh = (() => {
-  const CREASE = Math.cos(40 * Math.PI / 180); // corners sharper than this are drawn sharp
+  const CREASE = Math.cos(40 * Math.PI / 180); // edges with a larger angle are drawn sharp
   const VERTEX_BYTES = 16; // position 3 x float32, normal 3 x int8, intensity uint8
 
   async function inflate(base64) {
@@ -35,7 +35,7 @@ const decodeMesh = (() => {
   }
 
   function faceNormals(positions, corners) {
-    const normals = new Float32Array(corners.length); // of length twice the area
+    const normals = new Float32Array(corners.length); // the length is twice the area
     for (let i = 0; i < corners.length; i += 3) {
       const [a, b, c] = [3 * corners[i], 3 * corners[i + 1], 3 * corners[i + 2]];
       const u = [0, 1, 2].map((k) => positions[b + k] - positions[a + k]);
@@ -47,8 +47,8 @@ const decodeMesh = (() => {
     return normals;
   }
 
-  // Three separate corners a face: each has the smooth normal of its vertex where the surface is
-  // smooth, and that of its face at creases.
+  // Faces do not share vertices. A corner has the smooth normal of its vertex, or at a crease the
+  // normal of its face.
   function interleave(positions, corners, intensities) {
     const faces = faceNormals(positions, corners), smooth = new Float32Array(positions.length);
     for (let i = 0; i < corners.length; i++) {

@@ -1,9 +1,10 @@
-"""Meshes small enough to be part of a page: decimated, quantized, and coded for deflate.
+"""Packs meshes so small that they fit into a page: decimated, quantized and deflated.
 
-Vertices are in the order of their first use by a face. A corner is then coded as its distance below
-the next vertex that is not used yet (0 introduces it), and a vertex as its difference from the one
-before, on a lattice of 2^16 steps along each axis of the bounding box. Most bytes are then zero,
-which is what deflate is good at; browsers have it built in. The decoder is mesh_data.js.
+Vertices are sorted by their first use in a face. The code of a corner is the next unused vertex
+index minus its own index, so 0 introduces a new vertex. The code of a vertex is its difference from
+the vertex before it, on a lattice of 2^16 steps along each axis of the bounding box. Most bytes are
+then zero, so deflate compresses them well, and browsers can decode deflate. The decoder is
+mesh_data.js.
 """
 
 import base64
@@ -24,20 +25,21 @@ def pack_mesh(
     *,
     max_faces: int = MAX_FACES,
 ) -> dict[str, Any] | None:
-    """JSON values that mesh_data.js decodes.
+    """Packs a mesh into JSON values that mesh_data.js decodes.
 
     Args:
-        vertices: (V, 3) floating. Those that are not finite, and no face's, are left out.
+        vertices: (V, 3) floating. Faces with a vertex that is not finite are left out, and so are
+            vertices without a face.
         faces: (F, 3) integer.
-        intensities: (V,) in [0, 1], for color; kept in 255 steps.
-        max_faces: more are decimated where fast_simplification is installed.
+        intensities: (V,) in [0, 1], shown as colors and stored in 255 steps.
+        max_faces: a mesh with more faces is decimated if fast_simplification is installed.
 
     Returns:
-        `vertices` and `faces` counted, `offset` and `step` (3,) of the lattice, `data` in base64,
-        and whether `colored`; None where no face is left.
+        A dict with the numbers of `vertices` and `faces`, `offset` and `step` (3,) of the lattice,
+        `colored` (whether there are intensities) and `data` in base64. None if no face is left.
 
     Raises:
-        ValueError: wrong shapes.
+        ValueError: an array has the wrong shape.
     """
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces)
     if vertices.ndim != 2 or faces.ndim != 2 or vertices.shape[1] != 3 or faces.shape[1] != 3:
@@ -55,7 +57,9 @@ def pack_mesh(
     step = (vertices.max(axis=0) - offset) / _STEPS
     lattice = np.rint((vertices - offset) / np.where(step > 0, step, 1.0)).astype(np.int64)
     differences = np.diff(lattice, axis=0, prepend=0).astype(np.int16).astype(np.int32)
-    zigzag = ((differences << 1) ^ (differences >> 31)).astype("<u2")  # small ones stay small
+    zigzag = ((differences << 1) ^ (differences >> 31)).astype(
+        "<u2"
+    )  # small numbers of either sign become small
     data = b"".join(_planes(axis) for axis in zigzag.T) + _planes(codes.astype("<u4"))
     if intensities is not None:
         shades = np.nan_to_num(np.asarray(intensities, np.float64)[order], nan=1.0)
@@ -71,7 +75,7 @@ def pack_mesh(
 
 
 def _usable(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Faces of three distinct vertices that exist and are finite."""
+    """Returns the faces whose three vertices exist, are finite and are distinct."""
     known = ((faces >= 0) & (faces < len(vertices))).all(axis=1)
     faces = faces[known].astype(np.int64)
     finite = np.isfinite(vertices).all(axis=1)[faces].all(axis=1)
@@ -82,12 +86,12 @@ def _usable(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def _decimated(
     vertices: np.ndarray, faces: np.ndarray, intensities: np.ndarray | None, max_faces: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Fewer faces; a vertex that remains has the intensity of the nearest old one."""
+    """Decimates a mesh. A new vertex takes the intensity of the nearest old vertex."""
     try:
         import fast_simplification
     except ImportError:
         return vertices, faces, intensities
-    used, faces = np.unique(faces, return_inverse=True)  # not all that came with the mesh
+    used, faces = np.unique(faces, return_inverse=True)  # drop vertices without a face
     old, faces = vertices[used], faces.reshape(-1, 3)
     new, faces = fast_simplification.simplify(
         np.ascontiguousarray(old, np.float32), faces.astype(np.int32), target_count=max_faces
@@ -100,7 +104,7 @@ def _decimated(
 
 
 def _first_use_codes(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Old indices of the vertices in order of first use, and the (3 F,) codes of the corners."""
+    """Returns old vertex indices in order of first use, and the (3 F,) codes of the corners."""
     used, first, corners = np.unique(faces.ravel(), return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty(len(used), np.int64)
@@ -111,5 +115,5 @@ def _first_use_codes(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _planes(values: np.ndarray) -> bytes:
-    """All lowest bytes, then all next ones, ..."""
+    """Returns the lowest bytes of all values, then their next bytes, and so on."""
     return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1).T.tobytes()

@@ -1,4 +1,4 @@
-"""The report of an evaluation: tables, histograms, and cases to look at, in one file."""
+"""The report of an evaluation: tables, histograms and cases in 3D, in one file."""
 
 from html import escape
 from pathlib import Path
@@ -19,15 +19,15 @@ def write_report(path: str | Path, evaluation: dict[str, Any], cases: list[Case]
     """Writes one HTML file that needs no other file and no network.
 
     Args:
-        path: of the file; its folder is made if absent.
-        evaluation: what `occvae evaluate` writes as JSON. Its tables are found by their form; rows
-            under `shapes`, dicts of `id`, `category` and `metrics`, become histograms.
-        cases: to show, in any order. They are ranked by the first IoU of their metrics, or else
-            the first metric, and grouped by the ids under `examples` of the evaluation, or else
-            as best, median and worst thirds.
+        path: file to write. Its folder is created if needed.
+        evaluation: what `occvae evaluate` writes as JSON. Its tables are recognized by their form.
+            The entries of `shapes`, dicts with `id`, `category` and `metrics`, become histograms.
+        cases: shapes to show, in any order. They are ranked by the first IoU among their metrics,
+            or by the first metric if there is no IoU. The ids under `examples` of the evaluation
+            group them; without these, the groups are the best, median and worst thirds.
 
     Raises:
-        ValueError: meshes, images or errors of wrong shape.
+        ValueError: a mesh, an image or an error has the wrong shape.
     """
     viewer = Viewer(("error", "wireframe"))
     rows = [_flat(row) for row in evaluation.get("shapes") or []]
@@ -40,7 +40,6 @@ def write_report(path: str | Path, evaluation: dict[str, Any], cases: list[Case]
         f"{shown}{_shapes_section(rows)}</main>"
     )
     page = document(title, body, viewer=viewer.scripts())
-    # File names may be undecodable.
     write_whole_text(Path(path), page)
 
 
@@ -54,7 +53,7 @@ def _title(evaluation: dict[str, Any]) -> str:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """The row of one shape, its metrics beside its id."""
+    """Returns the row of one shape with id, category and metrics in one dict."""
     return {key: row.get(key, "") for key in ("id", "category")} | {
         key: value for key, value in row.get("metrics", row).items() if key != "number"
     }

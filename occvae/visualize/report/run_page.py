@@ -1,4 +1,4 @@
-"""Pages of what a run has written, and of mesh files."""
+"""Pages of run folders and of mesh files."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def is_run(folder: Path) -> bool:
 
 
 def run_page(folder: Path) -> str:
-    """Curves, evaluations and contact sheets of a run folder, or of an export of a model."""
+    """Returns a page with the curves, evaluations and contact sheets of a run or an export."""
     parts = []
     if charts := _curves(folder / _METRICS):
         parts.append(f'<section><h2>Training</h2><div class="charts">{charts}</div></section>')
@@ -46,11 +46,11 @@ def run_page(folder: Path) -> str:
 
 
 def mesh_page(meshes: list[tuple[str, Mesh]], left_out: Sequence[str] = ()) -> str:
-    """Meshes by name as interactive views, each with a camera of its own.
+    """Returns a page with an interactive view per mesh. Each view has its own camera.
 
     Args:
-        meshes: name and mesh of each.
-        left_out: which files are not among them, and why.
+        meshes: (name, mesh) pairs.
+        left_out: messages that name the files left out and why.
     """
     viewer = Viewer(("wireframe", "z-up"))
     scenes = []
@@ -67,7 +67,11 @@ def mesh_page(meshes: list[tuple[str, Mesh]], left_out: Sequence[str] = ()) -> s
 
 
 def index_page(links: dict[str, str]) -> str:
-    """Links to the other pages, by address."""
+    """Returns a page of links.
+
+    Args:
+        links: address of each page to its name.
+    """
     entries = "".join(
         f'<li><a href="{escape(address)}">{escape(name)}</a></li>'
         for address, name in links.items()
@@ -76,7 +80,7 @@ def index_page(links: dict[str, str]) -> str:
 
 
 def _evaluations(folder: Path) -> list[Path]:
-    """Of the folder itself, and of its exports."""
+    """Returns the evaluation files of the folder itself and of its exports."""
     return [
         path
         for path in (folder / _EVALUATION, *sorted(folder.glob(f"*/{_EVALUATION}")))
@@ -90,12 +94,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: not an evaluation")
+        raise UserError(f"{path}: not an evaluation; write it again with 'occvae evaluate'")
     return value
 
 
 def _curves(path: Path) -> str:
-    """One chart a metric; the parts of a run (train, val) share it."""
+    """Returns one chart per metric. The parts of a run (train, val) share a chart."""
     if not path.is_file():
         return ""
     charts: defaultdict[str, defaultdict[str, tuple[list[float], list[float]]]]
@@ -103,12 +107,12 @@ def _curves(path: Path) -> str:
     for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except ValueError:  # the last line of a run that writes or was interrupted
+        except ValueError:  # the last line may be incomplete
             continue
         if not isinstance(record, dict):
             continue
         for key, value in record.items():
-            if key != "step" and is_number(value):  # a loss that diverged is none
+            if key != "step" and is_number(value):  # a diverged loss is not a number
                 part, _, name = key.rpartition("/")
                 steps, values = charts[name][part or "run"]
                 step = record.get("step")
@@ -129,5 +133,5 @@ def _contact_sheets(folder: Path) -> str:
         image = image_element(data, f"contact sheet {path.stem}", size)
         figures.append(f"<figure>{image}<figcaption>{escape(path.stem)}</figcaption></figure>")
     left_out = len(paths) - _MAX_SHEETS
-    note = f"<p>{left_out} earlier ones are left out.</p>" if left_out > 0 else ""
+    note = f"<p>{left_out} earlier contact sheets are left out.</p>" if left_out > 0 else ""
     return f'<div class="gallery">{"".join(figures)}</div>{note}' if figures else ""

@@ -1,4 +1,4 @@
-"""A server for the pages of `occvae view`, for this machine only."""
+"""The server of `occvae view`, which answers only this machine."""
 
 import errno
 import sys
@@ -10,8 +10,8 @@ from occvae.errors import UserError
 from occvae.system.terminal import one_line
 
 ADDRESS = "127.0.0.1"
-# A page elsewhere may give its own name the address 127.0.0.1 (DNS rebinding) and read what is
-# here; its requests then bear that name. The port may differ behind `ssh -L`.
+# Protection from DNS rebinding: a foreign page can let its own host name resolve to 127.0.0.1 and
+# then read our pages. Its requests carry that name as Host. The port may differ behind `ssh -L`.
 _HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
@@ -27,15 +27,15 @@ Page = Callable[[], str]
 
 
 def create_server(pages: dict[str, Page], port: int = 0) -> ThreadingHTTPServer:
-    """A bound server, not yet serving.
+    """Returns a server that is bound to its port but does not serve yet.
 
     Args:
-        pages: what makes a page, by path such as "/". Nothing else is served: a request's path is
-            only ever looked up here, never on disk.
-        port: 0 takes a free one.
+        pages: path such as "/" to a function that makes the page. The path of a request is only
+            looked up in this dict and never on disk.
+        port: 0 takes a free port.
 
     Raises:
-        UserError: the port is taken, not allowed or none.
+        UserError: the port is in use, not allowed or out of range.
     """
     handler = type("Handler", (_Handler,), {"pages": pages})
     if not 0 <= port < 1 << 16:
@@ -46,14 +46,14 @@ def create_server(pages: dict[str, Page], port: int = 0) -> ThreadingHTTPServer:
         reason = "is not allowed"
         if error.errno == errno.EADDRINUSE:
             reason = "is in use"
-        raise UserError(f"--port {port}: {reason}; choose another, or leave it out") from None
+        raise UserError(f"--port {port}: {reason}; choose another or leave it out") from None
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # an open connection must not hold up Ctrl-C
+    daemon_threads = True  # an open connection must not delay Ctrl-C
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that closes early is no event; anything else is one line."""
+        """Prints one line. A browser that closes the connection early is not an error."""
         error = sys.exception()
         if not isinstance(error, ConnectionError):
             print(f"error: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
@@ -62,7 +62,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     pages: dict[str, Page]
     server_version, sys_version = "occvae", ""
-    timeout = 30.0  # of a client that says nothing
+    timeout = 30.0  # seconds until a silent client is disconnected
 
     def do_GET(self) -> None:
         self._answer(*self._find_page())
@@ -71,22 +71,22 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(*self._find_page())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing: the terminal has the address only."""
+        """Logs nothing, so that the terminal shows only the address."""
 
     def _find_page(self) -> tuple[int, str]:
         host = self.headers.get("Host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if name.lower() not in _HOSTS:
-            return 403, "Only for requests to this machine by the name localhost or 127.0.0.1.\n"
+            return 403, "Only requests to localhost or 127.0.0.1 are answered.\n"
         page = self.pages.get(self.path.partition("?")[0])
         if page is None:
             return 404, "No such page.\n"
         try:
             return 200, page()
-        except (UserError, OSError) as error:  # a file that has changed or gone since
+        except (UserError, OSError) as error:  # a file may have changed or been deleted
             return 500, f"{error}\n"
-        except Exception as error:  # a file that says what no run of ours writes
-            return 500, f"not to be shown: {type(error).__name__}: {error}\n"
+        except Exception as error:  # a file may hold what a run never writes
+            return 500, f"cannot show this page: {type(error).__name__}: {error}\n"
 
     def _answer(self, status: int, text: str) -> None:
         body = text.encode(errors="backslashreplace")  # file names may be undecodable

@@ -1,7 +1,8 @@
-"""Tables of an evaluation, found by their form and not by their names, so that new ones show too.
+"""Tables of an evaluation, recognized by form and not by name, so that new entries appear too.
 
-A dict with `per_category`, `macro` and `micro` is one metric; neighbors among them share a table.
-Other dicts become headings, lists of records become tables, and plain values a list of settings.
+A dict with `per_category`, `macro` and `micro` is a metric. All metrics of one dict share a table.
+Other dicts become headings, lists of records become tables, and plain values become a list of
+settings.
 """
 
 from collections.abc import Sequence
@@ -10,14 +11,14 @@ from typing import Any
 
 from occvae.visualize.report.metric_names import decimal, label, number
 
-# As histograms and in 3D; the layout's version is for programs.
+# Shapes are shown as histograms, examples in 3D. The version of the layout is for programs.
 _SHOWN_APART = ("shapes", "examples", "version")
-_HEADINGS = {"controls": "Controls: IoU of voxels with the wrong image, or none"}
+_HEADINGS = {"controls": "Controls: IoU of voxels with a wrong image or no image"}
 _MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, num_means: int = 0) -> str:
-    """Plain values as a table; the first `num_means` columns of values are set off."""
+    """Returns an HTML table of plain values. The first `num_means` value columns stand out."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = []
     marks = [' class="mean"'] * num_means + [""] * (len(columns) - 1 - num_means)
@@ -33,7 +34,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, num_means: i
 
 
 def evaluation_tables(evaluation: dict[str, Any], level: int = 2) -> str:
-    """HTML of everything in `occvae evaluate`'s JSON but single shapes; metrics come first."""
+    """Returns HTML of the JSON that `occvae evaluate` writes, without the single shapes.
+
+    Metrics come first.
+    """
     entries = {key: value for key, value in evaluation.items() if key not in _SHOWN_APART}
     plain = {key: value for key, value in entries.items() if _is_plain(value)}
     metrics = {key: value for key, value in entries.items() if _is_metric(value)}
@@ -93,7 +97,7 @@ def _setting(value: Any) -> str:
 
 
 def _metric_table(metrics: dict[str, Any]) -> str:
-    """A row a metric, as there are many of them, and the means first, as a page may be narrow."""
+    """Returns a table with one row per metric. The means come first, as a page may be narrow."""
     names = dict.fromkeys(name for metric in metrics.values() for name in metric["per_category"])
     rows = [
         [
@@ -107,7 +111,7 @@ def _metric_table(metrics: dict[str, Any]) -> str:
 
 
 def _mean(value: Any) -> Any:
-    """Without its interval: with those of all categories the table would be too wide to read."""
+    """Drops the interval: with intervals of all categories, the table would be too wide."""
     return value.get("mean") if isinstance(value, dict) else value
 
 

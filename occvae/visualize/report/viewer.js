@@ -1,6 +1,7 @@
-// Draws every <canvas data-mesh> of the page with one WebGL 2 context, which is copied into their
-// 2D contexts: browsers grant about 16 WebGL contexts, and a report has more views than that.
-// Views in one .scene share a camera. Meshes are decoded when they come near the visible part.
+// Draws every <canvas data-mesh> of the page. One WebGL 2 context draws all views, and each image
+// is copied into the 2D context of its canvas: browsers allow about 16 WebGL contexts, and a report
+// has more views. Views in one .scene share a camera. A mesh is decoded when its canvas is nearly
+// visible.
 "use strict";
 (() => {
   const FIELD_OF_VIEW = 30 * Math.PI / 180;
@@ -37,7 +38,7 @@
     out vec4 color;
     void main() {
       vec3 toEye = -normalize(viewPosition), normal = normalize(viewNormal);
-      normal *= dot(normal, toEye) < 0.0 ? -1.0 : 1.0; // files with faces turned inwards abound
+      normal *= dot(normal, toEye) < 0.0 ? -1.0 : 1.0; // many files have inward faces
       float key = max(dot(normal, normalize(vec3(0.5, 0.8, 0.6))), 0.0);
       float light = 0.36 + 0.46 * key + 0.24 * max(dot(normal, toEye), 0.0);
       float place = clamp(shade, 0.0, 1.0) * 4.0;
@@ -46,7 +47,7 @@
       if (wireframe) {
         vec3 change = fwidth(barycentric), distances = barycentric / change;
         float edge = min(min(distances.x, distances.y), distances.z);
-        float small = max(max(change.x, change.y), change.z); // 1: a triangle of one pixel
+        float small = max(max(change.x, change.y), change.z); // about 1 for a triangle of one pixel
         float darkness = 0.65 * (1.0 - smoothstep(0.1, 0.6, small));
         surface *= 1.0 - darkness * (1.0 - smoothstep(0.4, 1.4, edge));
       }
@@ -120,13 +121,13 @@
     return { draw };
   }
 
-  // Column-major matrices of a camera that orbits the middle of the scene's frame.
+  // Returns column-major matrices of a camera that orbits the center of the scene's frame.
   function cameraMatrices(scene, aspect) {
     const { yaw, pitch, zoom, pan } = scene.camera, [x, y, z, radius] = scene.frame;
     const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
     let rows = [[cy, 0, -sy], [-sp * sy, cp, -sp * cy], [cp * sy, sp, cp * cy]];
-    if (options["z-up"]) rows = rows.map(([a, b, c]) => [a, -c, b]); // y takes the place of -z
-    // The sphere around the frame fills the narrower side of the view; zoom narrows the lens.
+    if (options["z-up"]) rows = rows.map(([a, b, c]) => [a, -c, b]); // (x, y, z) becomes (x, z, -y)
+    // The frame's sphere fills the narrower side of the view. Zoom narrows the field of view.
     const distance = radius / Math.sin(FIELD_OF_VIEW / 2);
     const tangent = Math.tan(FIELD_OF_VIEW / 2) / Math.min(1, aspect) / zoom;
     const moved = rows.map((row) => -(row[0] * x + row[1] * y + row[2] * z));
@@ -182,11 +183,11 @@
       view.mesh = await decodeMesh(json(view.canvas.dataset.mesh));
       request(view);
     } catch (error) {
-      say(view.canvas, `This shape cannot be shown: ${error.message}`);
+      replaceWithText(view.canvas, `This mesh cannot be shown: ${error.message}`);
     }
   }
 
-  function say(canvas, text) {
+  function replaceWithText(canvas, text) {
     const message = document.createElement("p");
     message.className = "absent";
     message.textContent = text;
@@ -216,7 +217,7 @@
   const reset = (scene) => move(scene, (camera) => Object.assign(camera, START));
 
   function listenToPointers(canvas, scene) {
-    const pointers = new Map(); // of the fingers or the mouse that are down
+    const pointers = new Map(); // id -> position of each pressed finger or mouse
     const spread = ([a, b]) => Math.hypot(a.x - b.x, a.y - b.y);
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
@@ -231,7 +232,7 @@
       const size = canvas.clientHeight;
       if (pointers.size === 2) {
         if (before > 0) zoom(scene, spread([...pointers.values()]) / before);
-        shift(scene, x / size, y / size); // half, for either finger adds its own
+        shift(scene, x / size, y / size); // half, because each finger adds its own move
       } else if (pointers.size === 1) {
         const shifting = event.buttons & 6 || event.shiftKey;
         if (shifting) shift(scene, 2 * x / size, 2 * y / size);
@@ -243,7 +244,7 @@
     }
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("wheel", (event) => {
-      // Without focus the wheel scrolls the page past the view.
+      // Without focus the wheel scrolls the page.
       if (document.activeElement !== canvas && !event.ctrlKey) return;
       event.preventDefault();
       zoom(scene, Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)));
@@ -288,7 +289,7 @@
     const scene = { frame: element.dataset.frame.split(" ").map(Number), camera: { ...START }, views: [] };
     for (const canvas of element.querySelectorAll("canvas[data-mesh]")) {
       if (!renderer) {
-        say(canvas, "This browser has no WebGL 2, which the 3D views need.");
+        replaceWithText(canvas, "This browser has no WebGL 2, which the 3D views need.");
         continue;
       }
       const view = { canvas, scene, context: canvas.getContext("2d"), stale: true };
@@ -304,7 +305,7 @@
   for (const box of document.querySelectorAll("input[data-toggle]")) {
     const apply = () => { options[box.dataset.toggle] = box.checked; requestAll(); };
     box.addEventListener("change", apply);
-    apply(); // a browser may have kept the state of an earlier visit
+    apply(); // a browser may restore the state of an earlier visit
   }
   for (const button of document.querySelectorAll("button[data-reset]")) {
     button.addEventListener("click", () => scenes.forEach(reset));

@@ -1,4 +1,4 @@
-"""HTML of the interactive 3D views that viewer.js brings to life."""
+"""HTML of the interactive 3D views, which viewer.js draws."""
 
 from dataclasses import dataclass, field
 from html import escape
@@ -10,7 +10,8 @@ from occvae.visualize.report.document import json_script
 from occvae.visualize.report.mesh_data import pack_mesh
 from occvae.visualize.report.metric_names import number
 
-# Lightness alone would look like shading, so the hue changes with it. Five, as viewer.js has it.
+# A change of lightness alone would look like shading, so the hue changes too. The shader in
+# viewer.js expects five colors.
 PALETTE = ((214, 223, 232), (253, 221, 132), (245, 153, 72), (212, 62, 58), (112, 14, 58))
 
 _TOGGLES = {
@@ -31,17 +32,22 @@ _SCALE = (
 
 @dataclass
 class Viewer:
-    """Collects the views of one page.
+    """Collects the meshes of one page and makes the HTML of their views.
 
     Args:
-        toggles: switches of the page: `error`, `wireframe`, `z-up`.
+        toggles: switches that the page offers, from `error`, `wireframe` and `z-up`.
     """
 
     toggles: tuple[str, ...] = ("wireframe",)
     _meshes: list[dict[str, Any]] = field(default_factory=list)
 
     def scene(self, views: list[str], frame: tuple[np.ndarray, float]) -> str:
-        """Views that turn together around the center of a frame, see `frame_of`."""
+        """Returns HTML of views that turn together around the center of a frame.
+
+        Args:
+            views: HTML from `view`.
+            frame: center (3,) and radius, from `frame_of`.
+        """
         center, radius = frame
         numbers = " ".join(f"{value:.6g}" for value in (*center, radius))
         return f'<div class="scene" data-frame="{numbers}">{"".join(views)}</div>'
@@ -57,16 +63,16 @@ class Viewer:
         below: str = "",
         absent: str = "nothing to show",
     ) -> str:
-        """One mesh, to be placed in a scene.
+        """Returns HTML of a view of one mesh, which belongs into a scene.
 
         Args:
             caption: plain text under the view.
-            description: for those who do not see it.
+            description: plain text for screen readers.
             mesh: vertices (V, 3) and faces (F, 3).
             intensities: (V,) in [0, 1], see `pack_mesh`.
-            kind: `truth` or `prediction`, for the color.
-            below: HTML under the caption, where there is a mesh.
-            absent: text in place of a mesh without faces.
+            kind: `truth` or `prediction`; decides the color.
+            below: HTML under the caption. Left out if there is no mesh.
+            absent: text shown instead of a mesh without faces.
         """
         packed = None if mesh is None else pack_mesh(*mesh, intensities)
         if packed is None:
@@ -75,7 +81,7 @@ class Viewer:
             stage = (
                 f'<canvas tabindex="0" role="application" data-kind="{kind}" '
                 f'data-mesh="mesh-{len(self._meshes)}" aria-label="{escape(description)}, 3D view: '
-                'arrow keys turn, with shift move, + and - zoom, 0 resets"></canvas>'
+                'arrow keys turn, shift and arrow keys move, + and - zoom, 0 resets"></canvas>'
             )
             self._meshes.append(packed)
         caption = escape(caption)
@@ -85,7 +91,7 @@ class Viewer:
         )
 
     def controls(self) -> str:
-        """Switches of all views and how to move them."""
+        """Returns HTML of the switches for all views, and a line on how to move a view."""
         boxes = "".join(
             f'<label><input type="checkbox" data-toggle="{name}"'
             f"{' checked' if _TOGGLES[name][1] else ''}> {_TOGGLES[name][0]}</label>"
@@ -93,13 +99,13 @@ class Viewer:
         )
         return (
             f'<div class="controls">{boxes}<button type="button" data-reset>reset views</button>'
-            "<span>Drag to turn, right button or two fingers to move, wheel (after a click) or "
-            "pinch to zoom; or arrow keys, + and -.</span></div>"
+            "<span>Drag to turn. Drag with the right button or two fingers to move. Use the wheel "
+            "(after a click) or pinch to zoom. The arrow keys, + and - also work.</span></div>"
             f"<noscript><p>The 3D views need JavaScript.</p></noscript>{_SCALE}"
         )
 
     def scripts(self) -> str:
-        """What `document` takes as `viewer`."""
+        """Returns the script elements that `document` takes as `viewer`."""
         settings = json_script("viewer-settings", {"palette": PALETTE})
         return settings + "".join(
             json_script(f"mesh-{index}", mesh) for index, mesh in enumerate(self._meshes)
@@ -107,7 +113,10 @@ class Viewer:
 
 
 def legend(maximum: float, unit: str) -> str:
-    """The colors of intensities 0 to 1, which stand for 0 to `maximum`; needs the controls."""
+    """Returns a color scale for values from 0 to `maximum`.
+
+    The page needs `Viewer.controls`, which define the gradient.
+    """
     return (
         '<span class="legend">0 <svg viewBox="0 0 100 10" role="img" aria-label="color scale">'
         f'<rect width="100" height="10" fill="url(#scale)"/></svg> ≥ {number(maximum)} '
@@ -116,7 +125,7 @@ def legend(maximum: float, unit: str) -> str:
 
 
 def frame_of(*meshes: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, float]:
-    """Center (3,) of the bounds of all finite vertices, and the radius of a sphere around them."""
+    """Returns the center (3,) of the bounds of all finite vertices, and their bounding radius."""
     parts = [np.asarray(mesh[0], np.float64).reshape(-1, 3) for mesh in meshes if mesh is not None]
     points = np.concatenate([np.empty((0, 3)), *parts])
     points = points[np.isfinite(points).all(axis=1)]

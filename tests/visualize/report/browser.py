@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven over a pipe by its DevTools protocol."""
+"""A headless Chromium for tests, controlled through a pipe with the DevTools protocol."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ import pytest
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _FLAGS = (
     "--headless=new",
-    "--no-sandbox",  # which needs privileges that containers do not grant
+    "--no-sandbox",  # the sandbox needs privileges that containers do not grant
     "--disable-dev-shm-usage",
     "--use-gl=angle",
     "--use-angle=swiftshader",
@@ -33,26 +33,31 @@ def find_browser() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
-# A mark of tests; OCCVAE_REQUIRE_BROWSER=1 makes the skip a failure.
+# Skips a test without a browser. With OCCVAE_REQUIRE_BROWSER=1 the test fails instead.
 needs_browser = pytest.mark.skipif(
     find_browser() is None and os.environ.get("OCCVAE_REQUIRE_BROWSER") != "1",
-    reason="no browser; apt-get install chromium",
+    reason="no browser; run 'apt-get install chromium'",
 )
 
 
 class Browser:
-    """One tab. `requests`, `problems` and `dialogs` grow while messages are read."""
+    """One tab of a headless browser.
+
+    Attributes:
+        requests: URLs that the page has requested so far.
+        problems: errors and warnings that the page has reported so far.
+    """
 
     def __init__(self, width: int = 1200, height: int = 900, *, dark: bool = False):
         executable = find_browser()
-        assert executable, "OCCVAE_REQUIRE_BROWSER=1, but no browser"
+        assert executable, "OCCVAE_REQUIRE_BROWSER=1, but there is no browser"
         self.requests: list[str] = []
         self.problems: list[str] = []
         self._sent, self._buffer = 0, b""
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        # The protocol's descriptors are 3 and 4.
+        # The browser reads the protocol from descriptor 3 and writes it to descriptor 4.
         command = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         profile = f"--user-data-dir={self._profile.name}"
         self._process = subprocess.Popen(
@@ -109,7 +114,7 @@ class Browser:
         self.wait_for(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
 
     def evaluate(self, expression: str):
-        """The JSON value of a JavaScript expression; promises are awaited."""
+        """Returns the JSON value of a JavaScript expression and awaits promises."""
         result = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -131,7 +136,7 @@ class Browser:
         )
 
     def drag(self, start: tuple[float, float], end: tuple[float, float], button="left") -> None:
-        """The mouse pressed at one place of the window, moved, and released at another."""
+        """Presses the mouse at one point of the window, moves it and releases it at another."""
         bits = {"left": 1, "right": 2}[button]
         for kind, (x, y) in (
             ("mousePressed", start),

@@ -14,7 +14,7 @@ def sphere(subdivisions: int = 2, radius: float = 0.4) -> tuple[np.ndarray, np.n
 
 
 def box() -> tuple[np.ndarray, np.ndarray]:
-    """Longest along x, so that views of it change as it turns about y."""
+    """A box that is longest along x, so that its views change when it turns around y."""
     mesh = trimesh.creation.box((1.0, 0.3, 0.2))
     return np.asarray(mesh.vertices), np.asarray(mesh.faces)
 
@@ -25,7 +25,7 @@ def case(name: str, iou: float, prediction=None, error=None, category="box") -> 
 
 
 def evaluation(ious: dict[str, float]) -> dict:
-    """As `occvae evaluate` writes, with an interval and a hostile name."""
+    """An evaluation as `occvae evaluate` writes it, with an interval and a hostile name."""
     mean = float(np.mean(list(ious.values())))
     return {
         "model": "runs/one",

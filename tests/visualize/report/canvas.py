@@ -1,10 +1,11 @@
-"""What the canvases of a page show."""
+"""Measures what the canvases of a page show."""
 
 import numpy as np
 
 from tests.visualize.report.browser import Browser
 
-# Of the canvas with an index: width, height, and what is drawn: count, sums of x, y, r, g, b.
+# For the canvas with an index: width, height, the number of drawn pixels, and the sums of their
+# x, y, r, g and b.
 DRAWN = """(index) => {
   const canvas = document.querySelectorAll("canvas")[index];
   const { width, height } = canvas;
@@ -22,7 +23,15 @@ DRAWN = """(index) => {
 
 
 class CanvasImage:
-    """What one canvas shows: share of its area, middle in [0, 1], mean color."""
+    """The drawn part of a canvas.
+
+    Attributes:
+        share: share of the canvas that is drawn.
+        pixels: number of drawn pixels.
+        height: height of the canvas in pixels.
+        middle: center of the drawn pixels, x and y in [0, 1].
+        color: mean color of the drawn pixels, RGB in [0, 255].
+    """
 
     def __init__(self, browser: Browser, index: int):
         width, height, count, x, y, *color = browser.evaluate(f"({DRAWN})({index})")

@@ -1,4 +1,4 @@
-"""The report in a real browser: it draws, turns, obeys the keys, and asks nobody for anything."""
+"""The report in a real browser: it draws, reacts to mouse and keys, and sends no request."""
 
 import math
 from pathlib import Path
@@ -12,8 +12,8 @@ from tests.visualize.report.builders import HOSTILE, case, evaluation, sphere
 from tests.visualize.report.canvas import CanvasImage, frames, settle
 
 pytestmark = needs_browser
-NUM_CASES = 14  # 28 views, more than the WebGL contexts of a page
-# Before the page's own script: remembers the contexts, for the test that loses one.
+NUM_CASES = 14  # 28 views, more than a page can have WebGL contexts
+# Runs before the script of the page and keeps its contexts, for the test that loses one.
 WATCH = """
   window.contexts = [];
   const getContext = HTMLCanvasElement.prototype.getContext;
@@ -26,7 +26,7 @@ WATCH = """
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    """A box as truth; as predictions a sphere without error, a sphere with, and nothing."""
+    """A report of boxes, predicted as spheres with or without errors. One prediction is empty."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     vertices, faces = sphere()
     kinds = [
@@ -57,14 +57,14 @@ def center(browser: Browser, index: int) -> tuple[float, float]:
 
 @pytest.fixture
 def first(browser) -> Browser:
-    """The first case in view, cameras and switches as they are at first."""
+    """The browser with the first case visible and all cameras reset."""
     settle(browser, 0)
     browser.evaluate("document.querySelector('[data-reset]').click()")
     settle(browser, 1)
     return browser
 
 
-def test_more_views_than_contexts_are_drawn(browser):
+def test_the_browser_draws_more_views_than_it_has_contexts(browser):
     count = browser.evaluate("document.querySelectorAll('canvas').length")
     assert count == 2 * NUM_CASES + 1  # the last prediction is absent
     for index in range(count):
@@ -90,7 +90,7 @@ def test_meshes_are_decoded_exactly(browser):
 
 def test_a_sphere_has_the_size_of_its_projection(first):
     image = CanvasImage(first, 1)
-    # The frame's sphere touches the edges; the box's corners are on it.
+    # The sphere around the frame touches the edges of the view, and the box's corners lie on it.
     frame, half_view = np.linalg.norm([0.5, 0.15, 0.1]), math.radians(15)
     distance = frame / math.sin(half_view)
     tangent = math.tan(math.asin(0.4 / distance)) / math.tan(half_view)
@@ -99,7 +99,7 @@ def test_a_sphere_has_the_size_of_its_projection(first):
     assert image.middle == pytest.approx((0.5, 0.5), abs=0.01)
 
 
-def test_error_is_colored_and_can_be_switched_off(first):
+def test_error_colors_can_be_switched_off(first):
     settle(first, 3)
     plain, colored = CanvasImage(first, 1).color, CanvasImage(first, 3).color
     assert plain[2] > plain[0] + 20  # blue
@@ -110,7 +110,7 @@ def test_error_is_colored_and_can_be_switched_off(first):
     first.evaluate("document.querySelector('[data-toggle=error]').click()")
 
 
-def test_wireframe_darkens_edges(first):
+def test_the_wireframe_darkens_edges(first):
     before = CanvasImage(first, 1)
     first.evaluate("document.querySelector('[data-toggle=wireframe]').click()")
     frames(first)
@@ -119,7 +119,7 @@ def test_wireframe_darkens_edges(first):
     assert after.pixels == before.pixels and (after.color < before.color - 3).all()
 
 
-def test_both_views_of_a_case_turn_together_and_no_other(first):
+def test_only_the_two_views_of_a_case_turn_together(first):
     settle(first, 2)
     settle(first, 1)
     before = [CanvasImage(first, index) for index in range(3)]
@@ -128,7 +128,9 @@ def test_both_views_of_a_case_turn_together_and_no_other(first):
     frames(first)
     after = [CanvasImage(first, index) for index in range(3)]
     assert abs(after[0].pixels - before[0].pixels) > 0.05 * before[0].pixels  # the truth
-    assert np.abs(after[1].color - before[1].color).max() < 8  # a sphere stays one
+    assert (
+        np.abs(after[1].color - before[1].color).max() < 8
+    )  # a sphere looks the same from all sides
     assert after[2].pixels == before[2].pixels
 
 
@@ -154,7 +156,7 @@ def test_keys_turn_zoom_move_and_reset(first):
     assert CanvasImage(first, 0).pixels == pytest.approx(truth, rel=0.2)
 
 
-def test_the_right_button_moves(first):
+def test_the_right_button_moves_the_mesh(first):
     x, y = center(first, 1)
     first.drag((x, y), (x, y + 40), button="right")
     frames(first)
@@ -162,7 +164,7 @@ def test_the_right_button_moves(first):
     assert image.middle[1] > 0.55 and image.middle[0] == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_resized_window_is_drawn_anew(first):
+def test_a_resized_window_is_drawn_again(first):
     before = CanvasImage(first, 1)
     first.resize(700, 600)
     frames(first)
@@ -173,7 +175,7 @@ def test_a_resized_window_is_drawn_anew(first):
     assert after.share == pytest.approx(before.share, rel=0.02)
 
 
-def test_tables_and_title(browser):
+def test_the_page_shows_its_title_and_tables(browser):
     assert browser.evaluate("document.title") == "Evaluation of runs/one"
     cells = "[...document.querySelectorAll('#tables table')[0].rows].map(r => r.innerText)"
     rows = browser.evaluate(cells)
@@ -189,7 +191,7 @@ def test_a_phone_needs_no_sideways_scrolling(browser):
     assert width <= 360
 
 
-def test_dark_follows_the_system(browser):
+def test_dark_mode_follows_the_system(browser):
     background = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
     assert min(browser.evaluate(background)) > 200
     for scheme in ("dark", "light"):
@@ -198,12 +200,12 @@ def test_dark_follows_the_system(browser):
         assert (max(browser.evaluate(background)) < 60) == (scheme == "dark")
 
 
-def test_no_request_leaves_the_page_and_nothing_is_wrong(browser, report):
-    """After all else that the page can do."""
+def test_the_page_sends_no_request_and_reports_no_problem(browser, report):
+    """Runs after the tests that use everything else on the page."""
     others = [url for url in browser.requests if not url.startswith("data:image/png;base64,")]
     assert others == [report.as_uri()]
     assert browser.problems == []
-    # What the policy is worth: the page itself could not, if it wanted to.
+    # The policy stops requests even from the page itself.
     for attempt in (
         "fetch('http://evil.invalid/')",
         "new Promise((done, fail) => { const i = new Image(); i.onload = done; i.onerror = fail;"
@@ -214,7 +216,7 @@ def test_no_request_leaves_the_page_and_nothing_is_wrong(browser, report):
     assert any("Content Security Policy" in problem for problem in browser.problems)
 
 
-def test_a_lost_context_comes_back(first):
+def test_a_lost_context_is_restored(first):
     before = CanvasImage(first, 1)
     assert first.evaluate("contexts.length") == 1
     first.evaluate("(window.loss = contexts[0].getExtension('WEBGL_lose_context')).loseContext()")

@@ -1,4 +1,4 @@
-"""Packed meshes: decoded here by the format's description, they are the mesh within a step."""
+"""Packed meshes: a decoder written from the format's description gives the mesh within one step."""
 
 import base64
 import zlib
@@ -12,7 +12,7 @@ from tests.visualize.report.builders import sphere
 
 
 def unpack(packed: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One value at a time, unlike either the encoder or the browser's decoder."""
+    """Decodes one value at a time, unlike the encoder and the decoder of the browser."""
     data = zlib.decompress(base64.b64decode(packed["data"]))
     count, corners = packed["vertices"], 3 * packed["faces"]
     vertices = np.empty((count, 3))
@@ -32,7 +32,7 @@ def unpack(packed: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return vertices, np.array(faces).reshape(-1, 3), shades
 
 
-def test_what_goes_in_comes_out():
+def test_a_decoded_mesh_equals_the_packed_one():
     rng = np.random.default_rng(0)
     vertices, faces = rng.normal(size=(300, 3)) * [1.0, 20.0, 0.01], rng.integers(0, 300, (700, 3))
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
@@ -56,7 +56,7 @@ def test_faces_that_cannot_be_drawn_are_left_out():
     assert pack_mesh(np.zeros((0, 3)), np.zeros((0, 3), int)) is None
 
 
-def test_a_flat_mesh_and_errors_that_are_not_finite():
+def test_a_flat_mesh_and_non_finite_intensities_are_packed():
     vertices = np.array([[0, 0, 5], [1, 0, 5], [0, 1, 5.0]])
     packed = pack_mesh(vertices, np.array([[0, 1, 2]]), np.array([np.nan, 7.0, -1.0]))
     new, _, shades = unpack(packed)
@@ -86,6 +86,6 @@ def test_large_meshes_are_decimated_and_stay_small():
         ((*sphere(0), np.zeros(3)), "expected 12 intensities"),
     ],
 )
-def test_wrong_shapes(arguments, message):
+def test_wrong_shapes_are_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         pack_mesh(*arguments)

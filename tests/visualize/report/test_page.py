@@ -1,4 +1,4 @@
-"""The text of a report: tables, ranks, histograms, and nothing that a name could smuggle in."""
+"""The text of a report: tables, ranks and histograms, with every name escaped."""
 
 import re
 from html.parser import HTMLParser
@@ -14,7 +14,7 @@ from tests.visualize.report.builders import HOSTILE, box, case, evaluation, sphe
 
 
 class Structure(HTMLParser):
-    """Tables as lists of rows of cells, headings, and every tag with its attributes."""
+    """A parsed page: tables as lists of rows, headings, and all tags with their attributes."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -54,7 +54,7 @@ def write(tmp_path, *arguments) -> str:
     return path.read_text("utf-8")
 
 
-def test_tables(tmp_path):
+def test_metrics_controls_and_shapes_become_tables(tmp_path):
     page = Structure(write(tmp_path, evaluation({"a": 0.5, "b": 0.75}), []))
     metrics, thresholds, controls = page.tables[0], page.tables[2], page.tables[1]
     assert metrics == [
@@ -62,7 +62,7 @@ def test_tables(tmp_path):
         ["IoU", "0.2500 [0.2031, 0.3027]", "0.6250", "0.1250"],
     ]
     assert controls[1] == ["Mean shape", "0.1000", "0.2000", "0.0625"]
-    assert any("IoU of voxels" in heading for heading in page.headings)  # or what controls are
+    assert any("IoU of voxels" in heading for heading in page.headings)  # explains the controls
     assert thresholds == [["", "IoU"], ["0.2", "0.4375"], ["0.5", "0.4000"]]
     assert page.tables[3] == [
         ["shape", "category", "IoU"],
@@ -71,7 +71,7 @@ def test_tables(tmp_path):
     ]
 
 
-def test_nested_protocols_and_records_show():
+def test_nested_protocols_and_records_become_tables():
     table = {"per_category": {"chair": {"mean": 0.5, "interval": [0.4, 0.6], "count": 3}}}
     table |= {"macro": 0.5, "micro": 0.25}
     tree = {"onet": {"chamfer_l1_tenth_edge": table, "note": "text"}, "rows": [{"a": 1}, {"b": 2}]}
@@ -94,7 +94,7 @@ def test_cases_are_ranked_and_divided(tmp_path):
     assert re.findall(r"rank (\d) of 4", html) == ["1", "3", "4"]
 
 
-def test_cases_are_grouped_as_the_evaluation_says(tmp_path):
+def test_cases_are_grouped_by_the_examples_of_the_evaluation(tmp_path):
     ious = {"low": 0.1, "middle": 0.5, "high": 0.9}
     report = {
         "model": {"arch": "vitocc", "options": {}},
@@ -114,16 +114,16 @@ def test_cases_are_grouped_as_the_evaluation_says(tmp_path):
     assert "77" not in re.sub(r"base64,[^\"]*|<script.*", "", html, flags=re.DOTALL)
 
 
-def test_distances_rank_the_other_way():
+def test_names_of_metrics_tell_direction_and_label():
     assert higher_is_better("f_score_1_percent") and higher_is_better("normal_consistency")
     assert not higher_is_better("chamfer_l1_edge")
     assert label("chamfer_l2_edge2") == "Chamfer L2 (edge²)"
     assert label("f_score_1.5_percent") == "F-score 1.5 %"
-    assert label("iou_points_0.2") == "IoU points from 0.2"
+    assert label("iou_points_0.2") == "IoU points at threshold 0.2"
     assert label("f_score_0.02_half_edge") == "F-score 0.02 (edge/2)" and label("0.2") == "0.2"
 
 
-def test_names_stay_text(tmp_path):
+def test_names_are_escaped(tmp_path):
     cases = [case(HOSTILE, 0.5, sphere(), np.full(162, 0.01), category=HOSTILE)]
     report = evaluation({HOSTILE: 0.5}) | {"model": HOSTILE, HOSTILE: HOSTILE}
     html = write(tmp_path, report, cases)
@@ -136,21 +136,21 @@ def test_names_stay_text(tmp_path):
     assert HOSTILE in page.headings
 
 
-def test_nothing_outside_is_named(tmp_path):
+def test_the_page_refers_to_nothing_outside(tmp_path):
     html = write(tmp_path, evaluation({"a": 0.5}), [case("a", 0.5, box())])
     assert not re.search(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", html)
     assert "default-src 'none'" in html and "connect-src" not in html
     assert "fetch(" not in html and "XMLHttpRequest" not in html
 
 
-def test_the_median_and_counts_of_a_histogram():
+def test_a_histogram_shows_its_median_and_counts():
     html = histogram("iou", [0.0, 0.0, 0.2, 1.0, float("nan")])
     assert "median 0.1 of 4 shapes" in html
     assert re.findall(r"(\d+) shapes</title>", html) == ["2", "1", "1"]
     assert histogram("iou", []) == "" and "of 2 shapes" in histogram("iou", [0.3, 0.3])
 
 
-def test_values_that_are_equal_but_for_rounding_have_a_histogram():
+def test_values_that_differ_only_by_rounding_have_a_histogram():
     for value in (0.15, 1.0, 1e-12, -3e20):
         values = [value, np.nextafter(value, 2 * value), value]
         chart = histogram("f_score_1_percent", values)
@@ -158,7 +158,7 @@ def test_values_that_are_equal_but_for_rounding_have_a_histogram():
         assert histogram("loss", [value] * 3) and curves("loss", {"train": ([1, 2, 3], values)})
 
 
-def test_long_curves_are_thinned_but_end_where_they_end():
+def test_long_curves_are_thinned_but_show_the_last_value():
     steps = np.arange(10_000)
     html = curves("loss", {"train": (steps, 1.0 / (1 + steps)), HOSTILE: ([5], [0.5])})
     points = re.search(r'points="([^"]*)"', html).group(1).split()
@@ -166,10 +166,10 @@ def test_long_curves_are_thinned_but_end_where_they_end():
     assert "train</span> 0.0001" in html
 
 
-def test_absent_meshes_are_said(tmp_path):
+def test_the_page_says_which_meshes_are_missing(tmp_path):
     nothing = (np.zeros((0, 3)), np.zeros((0, 3), int))
     html = write(tmp_path, {}, [case("a", 0.0, nothing, np.zeros(0)), case("b", 0.0, None)])
-    assert html.count("the model saw no surface") == 2
+    assert html.count("the prediction is empty") == 2
     assert html.count("<canvas tabindex") == 2
 
 
@@ -178,10 +178,10 @@ def test_absent_meshes_are_said(tmp_path):
     [
         (np.zeros((4, 4), np.uint8), None, r"a: image must be \(H, W, 3\) uint8"),
         (np.zeros((4, 4, 3)), None, r"a: image must be \(H, W, 3\) uint8, got float64"),
-        (np.zeros((4, 4, 3), np.uint8), np.zeros(3), "a: error must have one distance a vertex"),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros(3), "a: error must have one distance per vertex"),
     ],
 )
-def test_wrong_cases(tmp_path, image, error, message):
+def test_wrong_cases_are_errors(tmp_path, image, error, message):
     wrong = case("a", 0.5, box(), error)
     object.__setattr__(wrong, "image", image)
     with pytest.raises(ValueError, match=message):
