@@ -31,13 +31,19 @@ class Sample:
     near_occupancies: np.ndarray | None = None  # (M,) bool
     surface_points: np.ndarray | None = None  # (P, 3), spread evenly over the surface
     surface_normals: np.ndarray | None = None  # (P, 3) float16
+    # The surface to draw, in the same uint16 steps; most shapes of voxels have none.
+    mesh_vertices: np.ndarray | None = None  # (V, 3) uint16
+    mesh_faces: np.ndarray | None = None  # (F, 3) uint16
     voxels: dict[int, np.ndarray] = field(default_factory=dict)  # (R, R, R) bool by R
     location: np.ndarray = field(default_factory=lambda: np.zeros(3))  # (3,)
     scale: float = 1.0  # original coordinates are unit ones * scale + location
     note: str | None = None  # for people: what there is to say of this shape
 
     def layout(self) -> dict[str, Any]:
-        """JSON values: what there is of it and how much; equal for all shapes of a shard."""
+        """JSON values: what there is of it and how much; equal for all shapes of a shard.
+
+        Meshes are no part of it: each shape may have one or not.
+        """
         return {
             "views": len(self.images),
             "cameras": self.extrinsics is not None,
@@ -54,6 +60,7 @@ class Sample:
         self._check_points("points", self.points, self.occupancies)
         self._check_points("near_points", self.near_points, self.near_occupancies)
         self._check_surface()
+        self._check_mesh()
         self._check_cameras()
         for resolution, grid in self.voxels.items():
             if grid.shape != (resolution,) * 3 or grid.dtype != bool:
@@ -85,6 +92,18 @@ class Sample:
             raise UserError(f"{len(self.surface_points)} surface_points, but not as many normals")
         if not np.isfinite(normals).all():
             raise UserError("surface_normals are not all finite")
+
+    def _check_mesh(self) -> None:
+        vertices, faces = self.mesh_vertices, self.mesh_faces
+        if vertices is None and faces is None:
+            return
+        if vertices is None or faces is None:
+            raise UserError("mesh_vertices and mesh_faces come together or not at all")
+        for name, array in (("mesh_vertices", vertices), ("mesh_faces", faces)):
+            if array.dtype != np.uint16 or array.shape != (len(array), 3):
+                raise UserError(f"{name} must be uint16 (N, 3), got {array.dtype} {array.shape}")
+        if len(faces) == 0 or faces.max() >= len(vertices):
+            raise UserError("mesh_faces are none, or name vertices that are not there")
 
     def _check_cameras(self) -> None:
         views = len(self.images)

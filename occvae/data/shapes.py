@@ -17,6 +17,8 @@ from occvae.visualize import rendering
 
 # Of the points near the surface, in edges of the shape: as the released points of ONet.
 NEAR_STD = 0.01
+# Meshes of more faces are not stored: 20,000 are 180 kB where closed, a fifth of a shape.
+MOST_MESH_FACES = 20_000
 
 
 class Shape(Protocol):
@@ -77,11 +79,14 @@ def make_sample(
     shape: Shape,
     settings: ShapeSettings,
     voxelize: Callable[[int], np.ndarray] | None = None,
+    *,
+    keep_mesh: bool = True,
 ) -> Sample:
     """All that the settings ask for, the same for the same id and seed.
 
     Args:
         voxelize: resolution to grid (R, R, R) bool; by default the cells whose centers are inside.
+        keep_mesh: whether the mesh is stored, unless it has more than 20,000 faces.
 
     Raises:
         UserError: no cell of the coarsest grid is inside.
@@ -107,6 +112,7 @@ def make_sample(
         points=points,
         occupancies=_contains(shape, points),
         voxels=voxels,
+        **(_stored_mesh(vertices, faces) if keep_mesh else {}),
         **_near_surface(shape, vertices, faces, settings, rng),
         **_on_surface(vertices, faces, split, settings, rng),
     )
@@ -115,6 +121,17 @@ def make_sample(
 def _contains(shape: Shape, points: np.ndarray) -> np.ndarray:
     """Of the points as they are stored, so that rounding cannot carry one across the surface."""
     return shape.contains(dequantize_points(points).astype(np.float64))
+
+
+def _stored_mesh(vertices: np.ndarray, faces: np.ndarray) -> dict[str, Any]:
+    """The fields of a sample, without vertices that no face has; nothing for a large mesh."""
+    if not 0 < len(faces) <= MOST_MESH_FACES:
+        return {}
+    used, corners = np.unique(faces, return_inverse=True)
+    return {
+        "mesh_vertices": quantize_points(vertices[used]),
+        "mesh_faces": corners.reshape(faces.shape).astype(np.uint16),
+    }
 
 
 def _near_surface(

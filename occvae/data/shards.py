@@ -8,6 +8,10 @@ shapes of a shard have the same layout; what their source does not have is absen
     occupancies, near_occupancies (S, N/8)   uint8   numpy.packbits of the points' occupancies
     surface_points                (S, P, 3)  uint16 or float16
     surface_normals               (S, P, 3)  float16
+    mesh_vertices                 (V, 3)     uint16  of all meshes, one after the other
+    mesh_faces                    (F, 3)     uint16  vertex numbers within each mesh
+    mesh_ends                     (S, 2)     int64   where the vertices and faces of each shape end;
+                                                     a shape without a mesh has none
     voxels_R                      (S, R^3/8) uint8   numpy.packbits of the [x, y, z] grid, C order
     image_bytes                   (T,)       uint8   encoded images, one after the other
     image_ends                    (S, V)     int64   where each ends in image_bytes
@@ -91,10 +95,26 @@ def _arrays(samples: list[Sample]) -> dict[str, np.ndarray]:
             arrays[name] = np.stack([getattr(sample, name) for sample in samples]).astype(
                 np.float32
             )
+    arrays |= _mesh_arrays(samples)
     for resolution in first.voxels:
         bits = [np.packbits(sample.voxels[resolution]) for sample in samples]
         arrays[_voxels_name(resolution)] = np.stack(bits)
     return arrays
+
+
+def _mesh_arrays(samples: list[Sample]) -> dict[str, np.ndarray]:
+    """Nothing where no sample has a mesh: HDF5 gives empty arrays no place in the file."""
+    none = np.empty((0, 3), np.uint16)
+    vertices = [none if s.mesh_vertices is None else s.mesh_vertices for s in samples]
+    faces = [none if s.mesh_faces is None else s.mesh_faces for s in samples]
+    if not any(map(len, faces)):
+        return {}
+    counts = [(len(points), len(corners)) for points, corners in zip(vertices, faces, strict=True)]
+    return {
+        "mesh_vertices": np.concatenate(vertices),
+        "mesh_faces": np.concatenate(faces),
+        "mesh_ends": np.cumsum(counts, axis=0, dtype=np.int64),
+    }
 
 
 def _voxels_name(resolution: int | str) -> str:
@@ -185,6 +205,13 @@ class Shard:
         points = decode_points(self._row("surface_points", index))
         return points, self._row("surface_normals", index).astype(np.float32)
 
+    def mesh(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """(V, 3) float32 vertices and (F, 3) int64 faces of the surface; None if not stored."""
+        vertices, faces = self._stored_mesh(index)
+        if vertices is None or faces is None:
+            return None
+        return decode_points(vertices), faces.astype(np.int64)
+
     def packed_voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
         """(R^3/8,) uint8 bits; the coarsest where no resolution is named."""
         return self._row(_voxels_name(resolution or self.voxel_resolutions[0]), index)
@@ -226,6 +253,7 @@ class Shard:
             if name in present:
                 present[name] = np.unpackbits(present[name], count=count).view(bool)
         location, scale = self.original_frame(index)
+        mesh_vertices, mesh_faces = self._stored_mesh(index)
         return Sample(
             id=self.ids[index],
             category=self.categories[index],
@@ -233,8 +261,24 @@ class Shard:
             voxels={edge: self.voxels(index, edge) for edge in self.voxel_resolutions},
             location=location,
             scale=scale,
+            mesh_vertices=mesh_vertices,
+            mesh_faces=mesh_faces,
             **present,
         )
+
+    def _stored_mesh(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Vertices and faces as they were written."""
+        if "mesh_ends" not in self._arrays:
+            return None, None
+        ends = self._row("mesh_ends", index)
+        starts = self._row("mesh_ends", index - 1) if index else np.zeros_like(ends)
+        if ends[1] == starts[1]:
+            return None, None
+        vertices, faces = (
+            self._read(name, 3 * int(start), 3 * int(end - start)).reshape(-1, 3)
+            for name, start, end in zip(("mesh_vertices", "mesh_faces"), starts, ends, strict=True)
+        )
+        return vertices, faces
 
     def _slice(
         self, points: str, occupancies: str, index: int, start: int, count: int

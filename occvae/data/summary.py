@@ -9,8 +9,8 @@ from PIL import ImageDraw
 
 from occvae.data.manifest import Manifest
 from occvae.data.shards import Shard
+from occvae.data.truth import true_mesh
 from occvae.errors import UserError
-from occvae.geometry.voxels_to_mesh import grid_mesh
 from occvae.images.io import load_image
 from occvae.system.terminal import one_line
 from occvae.visualize.rendering import orbit_extrinsics, render_views
@@ -157,19 +157,9 @@ def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np
             orbit_extrinsics([215.0], [30.0], [1.8]),
         ]
     )
-    tiles = render_views(*grid_mesh(_solid(shard, local), 0.5), cameras, TILE)
+    tiles = render_views(*true_mesh(shard, local), cameras, TILE)
     seen = load_image(shard.image(local, view), TILE)
     strip = make_sheet([seen, *tiles], 3)
     caption = f"{shard.categories[local]}, {split}, view {view}"
     ImageDraw.Draw(strip).text((TILE + 4, 2), caption, fill="black")
     return np.asarray(strip)
-
-
-def _solid(shard: Shard, local: int) -> np.ndarray:
-    """(R, R, R) the coarsest voxels, or what the points tell of 32^3."""
-    if shard.voxel_resolutions:
-        return shard.voxels(local)
-    points, inside = shard.points(local, 0, shard.num_points)
-    edges = [np.linspace(-0.5, 0.5, 33)] * 3
-    counts, hits = (np.histogramdd(chosen, edges)[0] for chosen in (points, points[inside]))
-    return hits / np.maximum(counts, 1)

@@ -72,6 +72,11 @@ class StoredShapes:
         shard, local = self._dataset.locate(number)
         return shard.voxels(local, self.voxel_resolution)
 
+    def mesh(self, number: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Vertices (V, 3) and faces (F, 3) of the true surface; None where it is not stored."""
+        shard, local = self._dataset.locate(number)
+        return shard.mesh(local)
+
     def surface(self, number: int) -> Surface:
         """Points on the true surface, with normals."""
         shard, local = self._dataset.locate(number)

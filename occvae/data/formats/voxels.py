@@ -86,7 +86,12 @@ class VoxelArchiveSource:
     def sample(self, index: int) -> Sample:
         item = self.items[index]
         return make_sample(
-            item.id, item.category, item.split, self.shape(index), self.shape_settings
+            item.id,
+            item.category,
+            item.split,
+            self.shape(index),
+            self.shape_settings,
+            keep_mesh=False,  # the voxels say as much
         )
 
     def _add_archive(self, path: Path) -> None:
