@@ -248,6 +248,7 @@ def _wall_shelf(
     half_x, depth, high = sizes
     rail, at = rng.uniform(0.02, 0.032), 0.55 * half_x
     parts = [box((x - rail, 0.0, -depth), (x + rail, high, 0.04 - depth)) for x in (-at, at)]
+    rows = max(rows, 3)
     bracket = min(0.8 * depth, 0.4 * high / rows)
     # From the wall along the board and back down to the wall, in (y, z).
     outline = np.array([[0.0, -depth], [0.0, bracket - depth], [-bracket, -depth]])
