@@ -164,6 +164,7 @@ class Shard:
         num_points, num_near_points, num_surface_points, num_views: of each shape; 0 where absent.
         voxel_resolutions: in rising order; empty where absent.
         has_cameras: whether there are extrinsics and intrinsics.
+        num_meshes: of its shapes that have a mesh.
     """
 
     def __init__(self, root: Path, entry: ShardEntry):
@@ -344,6 +345,8 @@ class Shard:
         # In memory, because every image read needs two of them: 12 kB for 64 shapes of 24 views.
         self._image_ends = file["image_ends"][:].reshape(-1)
         self.has_cameras = "extrinsics" in file
+        face_ends = file["mesh_ends"][:, 1] if "mesh_ends" in file else np.zeros(len(self.ids))
+        self.num_meshes = int(np.count_nonzero(np.diff(face_ends, prepend=0)))
         grids = [name for name in file if name.startswith(_voxels_name(""))]
         self.voxel_resolutions = sorted(int(name.removeprefix(_voxels_name(""))) for name in grids)
         self._arrays = {

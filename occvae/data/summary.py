@@ -59,6 +59,7 @@ def summarize_dataset(root: str | Path) -> dict[str, Any]:
             for category, shapes in sorted(members.items())
         },
         "settings": manifest.settings,
+        "meshes": sum(shard.num_meshes for _, shard in shards),
         "notes": len(manifest.notes),
         "skipped": dict(Counter(manifest.skipped.values()).most_common()),
     }
@@ -97,6 +98,8 @@ def format_summary(summary: dict[str, Any]) -> str:
         mean = figures["mean_occupancy"]
         lines.append(f"{category:<{width}}{counts}{'' if mean is None else f'{mean:>8.3f}'}")
     lines += [f"setting {name}: {value}" for name, value in summary["settings"].items()]
+    if summary["meshes"]:
+        lines.append(f"{summary['meshes']} shapes have a mesh, which sheets and reports draw")
     if summary["notes"]:
         lines.append(f"{summary['notes']} shapes have notes, see `occvae data verify`")
     reasons = [f"{count} skipped: {reason}" for reason, count in summary["skipped"].items()]
