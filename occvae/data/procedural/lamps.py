@@ -39,15 +39,17 @@ def lamp(rng: np.random.Generator) -> Solid:
         stand = _lamp_stand(rng, high, pole)
     # The pole reaches up to the closed top of the shade.
     stand.append(frustum((0, 0.5 * high, 0), (0, high + tall - 0.01, 0), pole, pole, 8))
-    shade = _shade(rng, size, tall)
+    shade = _shade(rng, pick(rng, *_SHADES), size, tall)
     offset = np.array([0.0, high, 0.0])
     return Solid.of(Body.of(stand), shade.affine(np.eye(3), offset))
 
 
-def _shade(rng: np.random.Generator, size: float, tall: float) -> Body:
+_SHADES = ("cone", "cone", "cone", "drum", "drum", "dome", "square")
+
+
+def _shade(rng: np.random.Generator, style: str, size: float, tall: float) -> Body:
     """Hollow shade open below, from y = 0 to `tall`, or a globe of that height."""
     wall = 0.03
-    style = pick(rng, "cone", "cone", "cone", "drum", "drum", "dome", "square", "globe")
     if style == "globe":
         radius = tall / 2
         return Body.of([ellipsoid((0, radius, 0), (radius, radius, radius), 20, 12)])
@@ -113,6 +115,7 @@ def _arc_lamp(rng: np.random.Generator, pole: float) -> tuple[Body, Body]:
     wide = rng.uniform(0.1, 0.16)
     stand.append(slab(pick(rng, "round", "square"), wide, wide, 0.0, rng.uniform(0.04, 0.09)))
     tall = rng.uniform(0.15, 0.25)
-    shade = _shade(rng, rng.uniform(0.12, 0.22), tall)
+    # On a straight stand a globe would make a chess pawn.
+    shade = _shade(rng, pick(rng, *_SHADES, "globe"), rng.uniform(0.12, 0.22), tall)
     offset = path[-1] - [0.0, tall - 0.8 * pole, 0.0]
     return Body.of(stand), shade.affine(np.eye(3), offset)

@@ -38,6 +38,7 @@ def _table_base(
     if style == "pedestal":
         return pedestal(rng, top, rng.uniform(0.5, 0.9) * half_z, 1.4 * thick)
     if style == "panels" and boxy:
+        z *= rng.uniform(0.65, 0.95)
         return [box((s * x - thick, 0, -z), (s * x + thick, top, z)) for s in (-1, 1)]
     if style == "trestle":
         parts = []
@@ -133,7 +134,7 @@ def _case(
     """Cells in columns of `tall` (columns,) rows; those of a cabinet are closed up to a height."""
     half_x, depth, row = sizes
     edges = np.linspace(-half_x, half_x, len(tall) + 1)
-    back = chance(rng, 0.3)
+    back = chance(rng, 0.2)
     shift = rng.uniform(-0.3, 0.3, size=(len(tall), tall.max() + 1)) * chance(rng, 0.4)
     closed = max(1, int(tall.max() * rng.uniform(0.25, 0.6))) if cabinet else 0
     parts = []

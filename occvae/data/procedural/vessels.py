@@ -219,20 +219,19 @@ def _amphora_handle(rng: np.random.Generator, outer: np.ndarray) -> list[Convex]
 
 
 def _planter(rng: np.random.Generator) -> Solid:
-    """Rectangular or round pot, perhaps on legs or a plinth."""
+    """Round or rounded square pot that widens upwards, perhaps on legs."""
     half_x, high = rng.uniform(0.2, 0.36), rng.uniform(0.35, 0.7)
     half_z = half_x * rng.uniform(0.8, 1.0)
-    wall, flare = rng.uniform(0.03, 0.06), rng.uniform(1.0, 1.4)
-    power, sides = (6.0, 24) if chance(rng, 0.3) else (2.0, 4)
-    corner = np.sqrt(2.0) if sides == 4 else 1.0
-    outer = polygon(sides, half_x * corner, half_z * corner, power)
-    inner = polygon(sides, (half_x - wall) * corner, (half_z - wall) * corner, power)
+    wall, flare = rng.uniform(0.035, 0.06), rng.uniform(1.15, 1.5)
+    power = rng.choice([2.0, 5.0])
+    outer = polygon(24, half_x, half_z, power)
+    inner = polygon(24, half_x - wall, half_z - wall, power)
     pot = prism(outer, 0.0, high, taper=flare)
     body = Body.of([pot], [prism(inner, wall, high + 0.01, taper=flare)])
     if chance(rng, 0.7):
         return Solid.of(body)
     leg, thick = rng.uniform(0.06, 0.14), rng.uniform(0.03, 0.05)
-    x, z = 0.75 * half_x, 0.75 * half_z
+    x, z = 0.65 * half_x, 0.65 * half_z
     legs = [
         frustum((a * x, -leg, b * z), (a * x, 0.5 * wall, b * z), 0.7 * thick, thick, 8)
         for a in (-1, 1)
