@@ -4,6 +4,8 @@
 # make lint       checks the style of Python, C++ and CUDA sources; needs no torch, builds nothing
 # make typecheck  checks the types of the package
 # make coverage   runs all tests and measures the branch coverage of the package
+# make docs       builds the documentation into build/docs; a warning is an error
+# make docs-links lists addresses in the documentation that do not answer; needs the network
 # make clean      removes what was built, except the virtual environments
 #
 # Each target installs what it needs into .venv or .venv-lint. It needs Python 3.11 or later, make
@@ -15,7 +17,7 @@ LINTER ?= .venv-lint
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: train test test-all lint typecheck coverage clean
+.PHONY: train test test-all lint typecheck coverage docs docs-links clean
 
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
@@ -50,12 +52,25 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# A page in no table of contents, and a link to a page or anchor that does not exist, are warnings.
+SPHINX = $(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet
+
+docs: $(VENV)/docs
+	$(SPHINX) --builder html docs build/docs
+
+docs-links: $(VENV)/docs
+	$(SPHINX) --builder linkcheck docs build/docs-links
+
 $(READY): pyproject.toml setup.py $(shell find csrc -type f)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel ninja
 	$(BIN)/pip install --quiet torch torchvision
 	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
 	$(BIN)/occvae info
+	touch $@
+
+$(VENV)/docs: $(READY)
+	$(BIN)/pip install --quiet --group docs
 	touch $@
 
 $(LINTER)/ready: pyproject.toml

@@ -1,9 +1,9 @@
 """Builds the two kernel modules, occvae._C (CPU) and occvae._C_cuda; metadata is in pyproject.toml.
 
-OCCVAE_NO_EXT=1   build neither (every op then runs its pure-PyTorch reference)
-OCCVAE_CUDA=0|1   leave the CUDA module out | fail when it cannot be built
-OCCVAE_WERROR=0   let compiler warnings pass
-CUDA_HOME, TORCH_CUDA_ARCH_LIST, MAX_JOBS, CXX, ... keep their usual meaning.
+OCCVAE_NO_EXT=1   builds neither module; every op runs its PyTorch reference implementation
+OCCVAE_CUDA=0|1   0 skips the CUDA module, 1 fails if it cannot be built
+OCCVAE_WERROR=0   allows compiler warnings
+CUDA_HOME, TORCH_CUDA_ARCH_LIST, MAX_JOBS and CXX have their usual meaning.
 """
 
 import os
@@ -27,13 +27,16 @@ def skip(module, reason):
 
 
 def remove_earlier(pattern):
-    """Modules of an earlier build in place would be loaded although they are not wanted."""
+    """Deletes modules of an earlier in-place build, which Python would otherwise still import."""
     for module in Path("occvae").glob(pattern):
         module.unlink()
 
 
 def find_nvcc():
-    """(toolkit root, version) or None. nvcc itself is asked: on PATH it may be a mere wrapper."""
+    """Returns (toolkit root, version) or None.
+
+    Both come from nvcc itself, because nvcc on PATH may be a wrapper outside the toolkit.
+    """
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     candidates = [shutil.which("nvcc", path=f"{home}/bin") for home in homes if home]
     candidates += [shutil.which("nvcc"), shutil.which("nvcc", path="/usr/local/cuda/bin")]
@@ -48,7 +51,7 @@ def find_nvcc():
 
 
 def cuda_obstacle(torch, nvcc):
-    """Why the CUDA module cannot be built, or None. A visible GPU is not asked for."""
+    """Returns why the CUDA module cannot be built, or None. No GPU is needed."""
     if not torch.version.cuda:
         return f"torch {torch.__version__} has no CUDA; install a CUDA build of torch"
     if nvcc is None:
@@ -62,10 +65,11 @@ def cuda_obstacle(torch, nvcc):
 
 
 def choose_architectures(torch):
-    """Sets TORCH_CUDA_ARCH_LIST where torch would not choose as we want.
+    """Sets TORCH_CUDA_ARCH_LIST if torch's own choice would not do.
 
-    Hopper is 9.0a: the fastest kernel of query_occupancy needs what only that name allows. With no
-    GPU visible the build runs on all from sm_80 on; later ones than Hopper compile the PTX of 8.0.
+    Hopper must be named 9.0a, because the wgmma kernel of query_occupancy needs features of that
+    name. If no GPU is visible, the build supports every GPU from sm_80 on. GPUs newer than Hopper
+    compile the PTX of 8.0.
     """
     visible = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
     names = ["9.0a" if gpu == (9, 0) else f"{gpu[0]}.{gpu[1]}" for gpu in sorted(visible)]
@@ -74,7 +78,7 @@ def choose_architectures(torch):
 
 
 def system_includes(torch):
-    """Headers that are not ours go in as system headers, so that only our warnings count."""
+    """Include flags of torch and Python. As system headers they cause no warnings."""
     root = Path(torch.__file__).parent / "include"
     folders = [root, root / "torch/csrc/api/include", sysconfig.get_path("include")]
     return [flag for folder in folders for flag in ("-isystem", str(folder))]
@@ -92,7 +96,7 @@ def extensions():
     import torch
 
     nvcc = find_nvcc()
-    if nvcc:  # before cpp_extension is imported: it guesses the root from nvcc's place on PATH
+    if nvcc:  # set before importing cpp_extension, which derives the root from nvcc's place on PATH
         os.environ["CUDA_HOME"] = nvcc[0]
     from torch.utils import cpp_extension
 
@@ -103,7 +107,7 @@ def extensions():
 
     if shutil.which(os.environ.get("CXX", "c++").split()[0]):
         module = cpp_extension.CppExtension("occvae._C", CPU_SOURCES, **options(cxx=cxx))
-        module.libraries = ["torch_cpu"]  # one module for CPU and CUDA builds of torch
+        module.libraries = ["torch_cpu"]  # the module then works with CPU and CUDA builds of torch
         built.append(module)
     else:
         skip("the kernels", "no C++ compiler; install one (apt install g++) or set CXX")

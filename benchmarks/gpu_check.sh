@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# What only a machine with a GPU can tell, in one command of at most nine minutes, without network:
+# Checks everything that needs a GPU, in one command of at most nine minutes, without network:
 #
 #     bash benchmarks/gpu_check.sh
 #
-# builds the kernels, runs the CUDA tests, every benchmark and compute-sanitizer. Needs torch of CUDA,
-# nvcc, pytest, setuptools and ninja. Each part has a time limit; one that fails is named, and the
-# next goes on. With deepspeed and a dataset at hand,
+# It builds the kernels and runs the CUDA tests, every benchmark and compute-sanitizer. It needs a CUDA
+# build of torch, nvcc, pytest, setuptools and ninja. Each part has a time limit. If a part fails, the
+# summary names it and the next part runs.
 #
 #     PARTS="build training" DATA=data/mine bash benchmarks/gpu_check.sh
 #
-# times training steps of three architectures and then trains one of them.
+# times training steps of three architectures, then trains one of them. This needs deepspeed.
 #
 #   OUT      folder of log.txt, results.jsonl and summary.txt   (default out/gpu_check)
-#   PYTHON   (default python3)
-#   PARTS    (default "machine build tests benchmarks sanitizers")
-#   DEVICE   cpu tries the benchmarks where there is no GPU     (default cuda)
-#   DATA     dataset of the part training                       (default data/procedural, built if absent)
-#   STEPS    of that training                                   (default 1000)
+#   PYTHON   Python interpreter                                 (default python3)
+#   PARTS    parts to run              (default "machine build tests benchmarks sanitizers")
+#   DEVICE   cpu runs the benchmarks without a GPU              (default cuda)
+#   DATA     dataset of the training part                       (default data/procedural, built if absent)
+#   STEPS    steps of that training                             (default 1000)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,7 +26,7 @@ PARTS=${PARTS:-machine build tests benchmarks sanitizers}
 DEVICE=${DEVICE:-cuda}
 DATA=${DATA:-data/procedural}
 STEPS=${STEPS:-1000}
-LAST_SECOND=520 # of the script; what still runs then is ended
+LAST_SECOND=520 # of the script; a command that still runs then is stopped
 
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 OCCVAE_REQUIRE_CUDA=1
 mkdir -p "$OUT"
@@ -34,13 +34,13 @@ rm -f "$OUT"/{log,summary}.txt "$OUT/results.jsonl"
 exec > >(tee "$OUT/log.txt") 2>&1
 failed=0
 
-# run NAME SECONDS COMMAND...: the command, for as long as that and the script's end allow.
+# run NAME SECONDS COMMAND...: runs the command until its limit or the end of the script.
 run() {
   local name=$1 limit=$2 started=$SECONDS status
   shift 2
   ((limit > LAST_SECOND - SECONDS)) && limit=$((LAST_SECOND - SECONDS))
   if ((limit < 5)); then
-    report "$name" "left out: no time" 0
+    report "$name" "skipped: no time left" 0
     return
   fi
   printf '\n=== %s (%d s at most, at %d s)\n' "$name" "$limit" "$SECONDS"
@@ -69,7 +69,7 @@ assert torch.cuda.is_available(), \"torch sees no GPU\"
 print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())"' "$PYTHON"
 }
 
-# For the GPU that is here alone, with the instructions that only sm_90a has.
+# Builds for the present GPU only. On Hopper that is 9.0a, which the wgmma kernel needs.
 build() {
   local architecture
   architecture=$("$PYTHON" -c '
@@ -91,7 +91,7 @@ benchmarks() {
   for file in benchmarks/*_bench.py; do
     quick=()
     grep -q -e '"--quick"' "$file" && quick=(--quick)
-    # With fewer points a GPU waits for launches, not for the kernels.
+    # With fewer points the launches of a GPU take longer than its kernels.
     [[ $file == *query_bench.py && $DEVICE == cuda ]] && quick+=(--points 2000000)
     run "$(basename "$file" .py)" 100 "$PYTHON" "$file" --device "$DEVICE" "${quick[@]}" \
       --json "$OUT/results.jsonl"
@@ -100,7 +100,7 @@ benchmarks() {
     --scaling 2048 --scaling-field sphere --json "$OUT/results.jsonl"
 }
 
-# Without PyTorch's cache of memory, which would hide what lies past the end of a tensor.
+# PyTorch's memory cache is off, because it would hide accesses past the end of a tensor.
 sanitizers() {
   local tool
   for tool in memcheck racecheck initcheck synccheck; do
@@ -110,7 +110,7 @@ sanitizers() {
   done
 }
 
-# Its presets are those of the device.
+# Trains with the presets of the device.
 training() {
   local arch
   [[ -e $DATA/dataset.json ]] ||
@@ -119,7 +119,7 @@ training() {
     run "train_bench $arch" 70 "$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick \
       --arch "$arch" --data "$DATA" --json "$OUT/results.jsonl"
   done
-  # A training that is ended at its limit saves first.
+  # A training that is stopped at its limit saves a checkpoint first.
   run "training, $STEPS steps" $((LAST_SECOND - SECONDS - 80)) "$PYTHON" launchers/train.py \
     --arch vitocc --data "$DATA" --out "$OUT/vitocc" "optim.steps=$STEPS" \
     "optim.warmup_steps=$((STEPS / 20))" "validate_every=$(((STEPS + 3) / 4))"

@@ -1,17 +1,19 @@
-// Independent multiply-adds in registers, nothing else: what a core can do at most. Built and
-// called by peak.py. In assembly, for compilers may put such sums into memory.
+// Measures the peak arithmetic rate of a core: independent multiply-adds in registers and nothing
+// else. peak.py builds and calls it. It is written in assembly because compilers may move the sums
+// to memory.
 #if defined(__x86_64__)
 
-constexpr int kChains = 12;  // registers 0 to 11: more than latency x units of any core we know
+constexpr int kChains = 12;  // registers 0 to 11; more than latency x units of any known core
 
-// `instruction` on every chain, with register 12 as both factors.
+// Applies `instruction` to every chain, with register 12 as both factors.
 #define EACH_CHAIN(instruction, kind)                                                        \
   asm volatile(".irp n,0,1,2,3,4,5,6,7,8,9,10,11\n\t" instruction " %%" kind "12,%%" kind    \
                "12,%%" kind "\\n\n\t.endr" ::                                                \
                    : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", \
                      "xmm9", "xmm10", "xmm11", "xmm12")
 
-// Zeroes first: what a register happens to hold may be slow to compute with.
+// Zeroes the registers first, because arbitrary contents may be slow to compute with.
+//
 #define PEAK(name, instruction, kind)                                \
   extern "C" void name(long rounds) {                                \
     asm volatile("vpxor %%xmm12,%%xmm12,%%xmm12" ::: "xmm12");       \

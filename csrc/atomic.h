@@ -1,5 +1,5 @@
-// Memory that threads share, on either device. Nothing is published by these functions: what they
-// wrote is read after the end of the parallel loop or kernel.
+// Relaxed atomic operations on memory that several threads write, for CPU and CUDA. They order no
+// other memory accesses: their results are read only after the parallel loop or kernel has ended.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -8,8 +8,8 @@
 
 namespace occvae {
 
-// Sets bits of a word and returns which of them were set before. Reading first is much cheaper
-// where they mostly are.
+// Sets `bits` of a word and returns which of them were already set. The plain read comes first
+// because most bits are usually set already, and a read is much cheaper than an atomic write.
 C10_HOST_DEVICE inline uint64_t set_bits(uint64_t* word, uint64_t bits) {
 #ifdef __CUDA_ARCH__
   if ((*static_cast<volatile uint64_t*>(word) & bits) == bits) return bits;
@@ -29,7 +29,8 @@ C10_HOST_DEVICE inline void add(int64_t* sum, int64_t count) {
 #endif
 }
 
-// Writes a byte that several threads may write; where values differ, either may stay.
+// Writes a byte that several threads may write at once. If their values differ, any one of them
+// stays.
 C10_HOST_DEVICE inline void store(uint8_t* byte, uint8_t value) {
 #ifdef __CUDA_ARCH__
   *byte = value;

@@ -1,7 +1,7 @@
-// The schema of every op. Kernels are registered where they are defined, in cpu/ and cuda/.
+// The schemas of all ops. Each kernel is registered where it is defined, in cpu/ and cuda/.
 //
-// The wrapper of each op in occvae/ops repeats its schema, so that the op also exists where this
-// module was not built; importing occvae refuses a binary whose schemas differ.
+// The Python wrapper of each op in occvae/ops repeats its schema, so the op exists even if this
+// module was not built. Importing occvae fails if the two schemas differ.
 #include <Python.h>
 
 #include <algorithm>
@@ -12,7 +12,8 @@
 
 namespace {
 
-// Returns the instruction set in use; a limit >= 0 first sets it, to at most the machine's best.
+// Returns the instruction set in use. A limit >= 0 first sets it, to at most the best one that the
+// machine has.
 int64_t cpu_isa(int64_t limit) {
   using occvae::Isa;
   if (limit >= 0) {
@@ -29,16 +30,16 @@ int64_t mise_state_size(int64_t resolution, int64_t coarse_resolution) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY(occvae, m) {
-  // pred (B, ...) floating; target (B, ...) bool, uint8 or floating, or if packed uint8
-  // (B, ceil(n / 8)) as numpy.packbits writes it. Returns int64 (B, T, 2): intersection, union.
+  // pred (B, ...) floating. target (B, ...) bool, uint8 or floating; if packed, uint8 (B, ceil(n /
+  // 8)) as numpy.packbits writes it. Returns int64 (B, T, 2): intersection, union.
   m.def(
       "voxel_iou_counts(Tensor pred, Tensor target, float[] thresholds, bool packed=False)"
       " -> Tensor");
-  // Exact MISE, one round: mark what is known, choose the cells to split, make their new points.
-  // state int64 (B, _mise_state_size) starts as zeros; points int32 (N, 3); shape_index int64 (N,);
-  // values floating (N,). problems int64 (2,): values that are NaN, points that are not of the
-  // lattice or the batch; neither are marked. splits int64 (S,) is for mise_points alone; added
-  // int64 (1,) is the number of points that it will make.
+  // One round of exact MISE: mark the known points, choose the cells to split, make their new
+  // points. state int64 (B, _mise_state_size) starts as zeros. points int32 (N, 3), shape_index
+  // int64 (N,), values floating (N,). problems int64 (2,) counts values that are NaN, and points
+  // outside the lattice or the batch; neither are marked. splits int64 (S,) is input of mise_points
+  // and has no other use. added int64 (1,) is the number of points that mise_points will make.
   m.def(
       "mise_mark(Tensor(a!) state, Tensor points, Tensor shape_index, Tensor values, float level,"
       " int resolution, int coarse_resolution) -> Tensor problems");
@@ -48,28 +49,29 @@ STABLE_TORCH_LIBRARY(occvae, m) {
   m.def(
       "mise_points(Tensor(a!) state, Tensor splits, int added, int resolution,"
       " int coarse_resolution) -> (Tensor points, Tensor shape_index)");
-  // One shape: points int32 (N, 3), values floating (N,). vertices float32 (V, 3), faces int64
-  // (F, 3); with_edges: edges int32 (V, 4), lower end and axis, and ends float64 (V, 2), value -
-  // level of both ends. problems int64 (3,) on the CPU: unknown ends of crossed edges, repeated
-  // points, values that are NaN.
+  // One shape: points int32 (N, 3), values floating (N,). vertices float32 (V, 3), faces int64 (F,
+  // 3). with_edges adds edges int32 (V, 4), the lower end and the axis of each vertex's edge, and
+  // ends float64 (V, 2), value - level at both ends. problems int64 (4,), always on the CPU, counts
+  // crossed edges with unknown ends, repeated points, values that are NaN, and points outside the
+  // lattice.
   m.def(
       "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
       " float level, float lower, float upper, bool with_edges=False)"
       " -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends, Tensor problems)");
-  // The decoder of csrc/query_occupancy.h. precision: 0 fp32, 1 fp16, 2 bf16. weights float32
-  // (2L, C, C), C a multiple of 32; the packed tensor is for this device's kernel alone.
+  // The decoder of csrc/query_occupancy.h. precision: 0 fp32, 1 fp16, 2 bf16. weights float32 (2L,
+  // C, C), C a multiple of 32. Only this device's kernel can read the packed tensor.
   m.def("_pack_query_weights(Tensor weights, int precision) -> Tensor");
-  // points (M, 3) sorted by shape; offsets int64 (B + 1,): rows offsets[b] to offsets[b + 1] are
-  // shape b's, those from offsets[B] on are not evaluated and 0. input (3, C); affines
-  // (B, 2L + 1, 2, C) [scale, shift]; head (C + 1,); all float32. weights packed for precision,
-  // exact_weights for fp32. Returns logits (M,).
+  // points (M, 3) sorted by shape. offsets int64 (B + 1,): shape b owns rows offsets[b] to
+  // offsets[b + 1]. Rows from offsets[B] on belong to no shape and get logit 0. input (3, C),
+  // affines (B, 2L + 1, 2, C) as [scale, shift], head (C + 1,); all float32. weights are packed for
+  // `precision`, exact_weights for fp32. Returns logits (M,).
   m.def(
       "query_occupancy(Tensor points, Tensor offsets, Tensor input, Tensor weights,"
       " Tensor exact_weights, Tensor affines, Tensor head, int precision) -> Tensor");
-  // vertices float32 or float64 (V, 3), points (N, 3) of that dtype, faces int64 (F, 3). Returns
-  // bool (N,): whether a ray from the point towards +z crosses an odd number of faces.
+  // vertices (V, 3) float32 or float64, points (N, 3) of the same dtype, faces (F, 3) int64.
+  // Returns bool (N,): whether a ray from the point towards +z crosses an odd number of faces.
   m.def("inside_mesh(Tensor vertices, Tensor faces, Tensor points) -> Tensor");
-  // The same inputs. Returns float64 (N,): solid angles of all faces, signed, over 4 pi.
+  // The same inputs. Returns float64 (N,): the signed solid angles of all faces over 4 pi.
   m.def("winding_number(Tensor vertices, Tensor faces, Tensor points) -> Tensor");
   m.def("_mise_state_size(int resolution, int coarse_resolution) -> int");
   m.def("_cpu_isa(int limit=-1) -> int");

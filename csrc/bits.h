@@ -1,4 +1,4 @@
-// Bits of 64-bit words, on either device.
+// Counts and finds the set bits of 64-bit words, on CPU and CUDA.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -15,7 +15,7 @@ C10_HOST_DEVICE inline int count_bits(uint64_t word) {
 #endif
 }
 
-// Index of the lowest set bit of a word that is not 0.
+// Returns the index of the lowest set bit. `word` must not be 0.
 C10_HOST_DEVICE inline int lowest_bit(uint64_t word) {
 #ifdef __CUDA_ARCH__
   return __ffsll(static_cast<long long>(word)) - 1;

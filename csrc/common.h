@@ -1,4 +1,4 @@
-// What every op shares: names, constants and argument checks. No op's own logic belongs here.
+// Names, constants and argument checks that every op uses. It holds no logic of a single op.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -17,11 +17,12 @@ using torch::headeronly::Half;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int kThreads = 256;  // of a CUDA block
+constexpr int kThreads = 256;  // threads per CUDA block
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Users are told what is wrong by the Python wrappers; these guard direct calls of the ops.
+// The Python wrappers check arguments and tell users what is wrong. These checks guard direct calls
+// of the ops.
 inline void check_same_device(const Tensor& a, const Tensor& b, const char* op) {
   STD_TORCH_CHECK(a.device() == b.device(), op, ": tensors must be on one device");
 }
@@ -36,7 +37,8 @@ inline void check_dim(const Tensor& x, int64_t dim, const char* op, const char* 
 
 }  // namespace occvae
 
-// Makes `import occvae.<name>` work; importing runs the registrations of the files linked with it.
+// Makes `import occvae.<name>` work. The import runs the op registrations of all files linked into
+// the module.
 #define OCCVAE_PYTHON_MODULE(name)                                                               \
   extern "C" __attribute__((visibility("default"))) PyObject* PyInit_##name() {                  \
     static PyModuleDef module = {                                                                \

@@ -1,9 +1,10 @@
-// Signs of small determinants, right for every input: floating point decides where its error bound
-// allows it, which is nearly always, and a sum without rounding decides the rest (Shewchuk 1997,
-// "Adaptive precision floating-point arithmetic and fast robust geometric predicates").
+// Exact signs of small determinants, for CPU and CUDA. Floating point decides where its error bound
+// allows it, which is nearly always. An exact sum decides the other cases (Shewchuk 1997, "Adaptive
+// precision floating-point arithmetic and fast robust geometric predicates").
 //
-// Coordinates are 0 or have magnitudes from kLeastCoordinate to 1e90. Then nothing here overflows
-// or underflows: they are multiples of 2^-351, products of three of 2^-1053.
+// Each coordinate must be 0 or have a magnitude between kLeastCoordinate and 1e90. Then nothing
+// here overflows or underflows: coordinates are multiples of 2^-351, and products of three
+// coordinates are multiples of 2^-1053.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -15,14 +16,15 @@ namespace occvae {
 constexpr double kLeastCoordinate = 1e-90;
 constexpr double kRoundOff = 1.1102230246251565e-16;  // 2^-53
 
-// A product that compilers cannot merge with an addition that follows; its error is then a number.
+// Returns a b, rounded. The compiler cannot fuse this product with a later addition, so
+// product_error() gives its exact error.
 C10_HOST_DEVICE inline double rounded_product(double a, double b) { return std::fma(a, b, 0.0); }
 
 C10_HOST_DEVICE inline double product_error(double a, double b, double product) {
   return std::fma(a, b, -product);
 }
 
-// a - b is value + error, exactly.
+// The exact difference a - b, as value + error.
 struct Difference {
   double value;
   double error;
@@ -35,8 +37,8 @@ C10_HOST_DEVICE inline Difference exact_difference(double a, double b) {
   return {value, (a - from_a) + (from_b - b)};
 }
 
-// Adds numbers without error: the sum is that of parts which do not overlap, the smallest first.
-// Each addition makes at most one part more.
+// Adds numbers without rounding error. The sum is stored as non-overlapping parts, smallest first.
+// Each addition adds at most one part, so kCapacity must be at least the number of additions.
 template <int kCapacity>
 class ExactSum {
  public:
@@ -77,7 +79,7 @@ class ExactSum {
 
 C10_HOST_DEVICE inline int sign_of_difference(double a, double b) { return (a > b) - (a < b); }
 
-// Sign of a0 b1 - a1 b0.
+// Returns the sign of a0 b1 - a1 b0.
 C10_HOST_DEVICE inline int exact_cross_sign(const Difference (&a)[2], const Difference (&b)[2]) {
   if (a[0].error == 0 && a[1].error == 0 && b[0].error == 0 && b[1].error == 0) {
     const double first = rounded_product(a[0].value, b[1].value);
@@ -96,7 +98,7 @@ C10_HOST_DEVICE inline int exact_cross_sign(const Difference (&a)[2], const Diff
   return sum.sign();
 }
 
-// Sign of the determinant with rows a, b, c.
+// Returns the sign of the determinant with rows a, b, c.
 C10_HOST_DEVICE inline int exact_determinant_sign(const Difference (&a)[3],
                                                   const Difference (&b)[3],
                                                   const Difference (&c)[3]) {
@@ -115,7 +117,7 @@ C10_HOST_DEVICE inline int exact_determinant_sign(const Difference (&a)[3],
   return sum.sign();
 }
 
-// Sign of (b - a) x (p - a): 1 where p lies to the left of the way from a to b.
+// Returns the sign of (b - a) x (p - a): 1 if p lies to the left of the directed line from a to b.
 C10_HOST_DEVICE inline int orientation(double ax, double ay, double bx, double by, double px,
                                        double py) {
   const double first = (bx - ax) * (py - ay);
@@ -128,8 +130,8 @@ C10_HOST_DEVICE inline int orientation(double ax, double ay, double bx, double b
   return exact_cross_sign(along, away);
 }
 
-// Sign of the determinant with rows a - p, b - p, c - p: 1 where p is on the side of the plane from
-// which a, b, c are clockwise.
+// Returns the sign of the determinant with rows a - p, b - p, c - p: 1 if a, b, c appear clockwise
+// seen from p.
 template <typename scalar_t>
 C10_HOST_DEVICE int side_of_plane(const scalar_t (&a)[3], const scalar_t (&b)[3],
                                   const scalar_t (&c)[3], const scalar_t (&p)[3]) {

@@ -1,17 +1,19 @@
-// Sparse marching cubes as a sequence of loops and scans over the steps of marching_cubes_points.h
-// and marching_cubes_rows.h, the same on all devices; how they are run is up to Loops:
+// Sparse marching cubes as a sequence of loops and scans, the same on every device. The steps are
+// the function objects of marching_cubes_points.h and marching_cubes_rows.h. A `Loops` class runs
+// them:
 //
-//   Loops::kRows                   rows of a brick that one item takes
-//   loops.for_each(n, grain, f)    f(i) for all i < n in any order, at least `grain` on a thread
-//   loops.inclusive_scan(data, n)
+//     Loops::kRows                   rows of a brick per work item
+//     loops.for_each(n, grain, f)    f(i) for all i < n in any order, at least `grain` per thread
+//     loops.inclusive_scan(data, n)
 //
-// The mesh is that of the steps, bit for bit, whatever runs them. The host waits for results twice,
-// or four times where the surface reaches the domain's faces.
+// The mesh depends only on the steps, so it is the same bit for bit on every device. The host waits
+// for results twice, or four times if the surface reaches the faces of the domain.
 //
-// Memory follows the surface, but for 5 bytes a place for bricks, of which there are 1/512 of the
-// lattice points, and a byte for each point of the domain's faces where these are reached. For the
-// sphere of the tests at resolution 2048 (27 M points, 0.45 M bricks, 8 M vertices) it is 0.86 GB:
-// places 0.09, bricks 0.18, values 0.11, mesh 0.48; its points and values take 0.64 more.
+// Memory grows with the surface, with two exceptions. Each possible place of a brick takes 5 bytes,
+// and there is one place per 512 lattice points. If the surface reaches the faces of the domain,
+// each lattice point of the six faces takes one byte. The sphere of the tests at resolution 2048
+// (27 M points, 0.45 M bricks, 8 M vertices) takes 0.86 GB: 0.09 for places, 0.18 for bricks, 0.11
+// for float32 values and 0.48 for the mesh. The caller's points and values take 0.43 GB more.
 #pragma once
 
 #include <torch/csrc/stable/device.h>
@@ -35,8 +37,8 @@ T* data_of(const Tensor& tensor) {
 struct Mesh {
   Tensor vertices;  // (V, 3) float
   Tensor faces;     // (F, 3) int64
-  Tensor edges;     // (V, 4) int32: lower end and axis; empty unless asked for
-  Tensor ends;      // (V, 2) double: heights of both ends; empty unless asked for
+  Tensor edges;     // (V, 4) int32: lower end (3), axis (1); empty unless requested
+  Tensor ends;      // (V, 2) double: value - level at both ends; empty unless requested
   MarchCounts counts;
 };
 
@@ -82,7 +84,7 @@ class March {
 
   MarchCounts* counts() const { return data_of<MarchCounts>(counts_); }
 
-  // Finds the bricks that are needed; for caps too, if there are any.
+  // Finds the bricks that hold known points, and those that hold caps if the domain needs caps.
   MarchCounts place_bricks() {
     bricks_.per_axis = ceil_div(domain_.resolution + 3, 8) + 1;
     const int64_t places = bricks_.per_axis * bricks_.per_axis * bricks_.per_axis;
@@ -140,7 +142,8 @@ class March {
     }
   }
 
-  // The values in the order of bricks and bits. Points of caps have a place there, and no value.
+  // Returns the values in the order of bricks and bits. Cap points have a place in this order but
+  // no value.
   Tensor store_values() {
     loops_.for_each(bricks_.count, kBrickGrain, NumberValues{bricks_});
     loops_.inclusive_scan(bricks_.first_value + 1, bricks_.count);
@@ -204,7 +207,7 @@ Mesh march(const Loops& loops, const Tensor& points, const Tensor& values, const
   return March<scalar_t, Loops>(loops, points, values, domain, level).run(with_edges);
 }
 
-// The op, with `loops` of the device of its arguments.
+// The op itself. `loops` runs on the device of the arguments.
 template <typename Loops>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes_with(
     const Loops& loops, const Tensor& points, const Tensor& values, int64_t resolution,

@@ -1,11 +1,14 @@
 // The points of sparse marching cubes as bits, and the rules for one brick, cell or edge at a time.
+// Shared by CPU and CUDA.
 //
-// The lattice gets a border of one point a side, which is outside: it closes surfaces that reach
-// the domain's faces. Bricks hold 8 x 8 x 8 points of this padded lattice, as 8 rows of 64 bits:
-// point (x, y, z) of a brick is bit 8 y + z of row x. They exist where points are known. A cell
-// belongs to its lowest corner and an edge to its lower end. The vertex on an edge is numbered by
-// counting the crossed edges before it, in the order brick, row, axis, bit, so that vertices are
-// shared without looking for equal ones.
+// The lattice is padded by one point per side. Padding points are outside, which closes surfaces
+// that reach the faces of the domain. A brick holds 8 x 8 x 8 points of the padded lattice as 8
+// rows of 64 bits: point (x, y, z) of a brick is bit 8 y + z of row x. Bricks exist only where
+// points are known.
+//
+// A cell belongs to its lowest corner, and an edge to its lower end. The vertex on an edge is
+// numbered by counting the crossed edges before it, in the order brick, row, axis, bit. Cells
+// therefore share vertices without a search for equal ones.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -25,17 +28,17 @@ struct Brick {
   uint64_t known[8];
   uint64_t inside[8];
   uint64_t edges[3][8];       // crossed edges by axis
-  uint16_t values_before[8];  // within the brick, up to a row
+  uint16_t values_before[8];  // known points in the rows before, within the brick
   uint16_t vertices_before[8];
   uint16_t triangles_before[8];
-  int32_t x, y, z;  // place among the bricks
-  uint8_t sides;    // of known points: kHasInside, kHasOutside
+  int32_t x, y, z;  // position in units of bricks
+  uint8_t sides;    // sides of its known points: kHasInside | kHasOutside
 };
 static_assert(sizeof(Brick) == 384);
 
 C10_HOST_DEVICE inline int point_bit(int y, int z) { return 8 * y + z; }
 
-// A point of the padded lattice, which begins at 0.
+// A point of the padded lattice. The lowest coordinate is 0.
 struct PaddedPoint {
   int64_t x, y, z;
 
@@ -49,13 +52,14 @@ C10_HOST_DEVICE inline PaddedPoint padded(const int32_t* point) {
   return {int64_t{point[0]} + 1, int64_t{point[1]} + 1, int64_t{point[2]} + 1};
 }
 
-// All bricks of a shape. Of the places for bricks there is one more on each axis than points need.
+// All bricks of a shape. A "place" is the linear index of a possible brick. Each axis has one place
+// more than the points need, so every brick has successors.
 struct Bricks {
   int64_t per_axis;
-  const int32_t* before;  // (per_axis^3 + 1): the bricks in the places before each place
-  Brick* bricks;          // (count + 1): the last one is empty
+  const int32_t* before;  // (per_axis^3 + 1): number of bricks before each place
+  Brick* bricks;          // (count + 1): the last brick is empty
   int64_t count;
-  int64_t* first_value;  // (count + 1) each: how many come before a brick
+  int64_t* first_value;  // (count + 1) each: numbers of items before each brick
   int64_t* first_vertex;
   int64_t* first_triangle;
 
@@ -68,7 +72,7 @@ struct Bricks {
     return before[place + 1] == id ? kNoBrick : id;
   }
 
-  // Sets a point whose brick exists; returns whether it was known.
+  // Marks a point as known. Its brick must exist. Returns whether the point was known before.
   C10_HOST_DEVICE bool set_point(const PaddedPoint& p, bool inside) const {
     Brick& brick = bricks[before[place(p)]];
     const uint64_t bit = uint64_t{1} << p.bit();
@@ -76,7 +80,7 @@ struct Bricks {
     return set_bits(&brick.known[p.row()], bit) != 0;
   }
 
-  // Whether a point is known, and if so on which side.
+  // Returns whether a point is known. If it is, sets `inside` to its side.
   C10_HOST_DEVICE bool is_known(const PaddedPoint& p, bool& inside) const {
     const int32_t brick = id(place(p));
     if (brick == kNoBrick) return false;
@@ -100,7 +104,8 @@ struct Bricks {
   }
 };
 
-// A brick and those after it, in the order of a cell's corners; the empty one where there is none.
+// A brick and its seven successors, in the order of a cell's corners. The empty brick replaces
+// those that do not exist.
 struct BricksAround {
   int64_t ids[8];
 
@@ -113,8 +118,8 @@ struct BricksAround {
     }
   }
 
-  // Whether cells of the first brick may have corners on both sides. Bricks that hold one point of
-  // the coarse lattice and no surface are many, and done with here.
+  // Returns whether cells of the first brick may have corners on both sides. Many bricks hold a
+  // single point of the coarse lattice and no surface, and this check skips them.
   C10_HOST_DEVICE bool have_both_sides(const Bricks& bricks) const {
     uint8_t sides = 0;
     for (int64_t id : ids) sides |= bricks.bricks[id].sides;
@@ -130,7 +135,7 @@ C10_HOST_DEVICE inline uint64_t next_y(uint64_t here, uint64_t after) {
   return (here >> 8) | (after << 56);
 }
 
-// Bits of the corners of the 64 cells of a row.
+// Corner bits of the 64 cells of a row: bit b of word i belongs to corner i of the cell at bit b.
 struct Corners {
   uint64_t known[8];
   uint64_t inside[8];
@@ -158,15 +163,15 @@ struct Corners {
   }
 };
 
-// The edges along an axis from the points of a row that cross the surface.
+// The edges along an axis that start at the points of a row and cross the surface.
 C10_HOST_DEVICE inline uint64_t crossed_edges(const Corners& corners, int axis) {
   const int end = 4 >> axis;
   return (corners.inside[0] ^ corners.inside[end]) & corners.known[0] & corners.known[end];
 }
 
 struct ActiveCells {
-  uint64_t complete;    // all corners known, some inside and some outside
-  uint64_t incomplete;  // corners on both sides known, but not all
+  uint64_t complete;    // all corners are known, some inside and some outside
+  uint64_t incomplete;  // known corners on both sides, but some corners unknown
 };
 
 C10_HOST_DEVICE inline ActiveCells active_cells(const Corners& corners) {

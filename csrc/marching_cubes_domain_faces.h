@@ -1,5 +1,6 @@
-// The faces of the domain where the inside reaches them: every point of theirs needs a sign, known
-// or not, because the cap over it is as fine as the lattice.
+// The faces of the domain that the inside of the shape reaches. A cap as fine as the lattice closes
+// the mesh there, so every lattice point of such a face needs a side, even if its value is unknown.
+// Shared by CPU and CUDA.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -11,7 +12,8 @@
 
 namespace occvae {
 
-// Face 2 axis + (0 for the lower, 1 for the upper one) has the two other axes in cyclic order.
+// Face 2 axis + s is the lower (s = 0) or upper (s = 1) face of an axis. Its coordinates u and v
+// are the two other axes in cyclic order.
 struct DomainFaces {
   static constexpr uint8_t kUnknown = 0, kOutside = 1, kInside = 2;
 
@@ -21,7 +23,7 @@ struct DomainFaces {
   };
 
   int64_t resolution;
-  uint64_t touched;  // a bit for each face with known points inside; the others need no cap
+  uint64_t touched;  // one bit per face with known points inside; the others need no cap
   uint8_t* sides;    // (6, resolution + 1, resolution + 1)
 
   C10_HOST_DEVICE static uint64_t faces_of(const int32_t* p, int64_t resolution) {
@@ -32,7 +34,7 @@ struct DomainFaces {
     return faces;
   }
 
-  // Points of the six faces whose coordinates are multiples of `step`.
+  // Number of points on the six faces whose coordinates are multiples of `step`.
   C10_HOST_DEVICE int64_t size(int64_t step) const {
     return 6 * (resolution / step + 1) * (resolution / step + 1);
   }
@@ -55,17 +57,17 @@ struct DomainFaces {
     }
   }
 
-  // From level to level an unknown point copies the next coarser one below it. Both are in the
-  // closed cube of one leaf, down to that leaf's own corners, and in a leaf that was not split all
-  // known points have one side.
+  // Gives an unknown point the side of the nearest point below it on the next coarser lattice. This
+  // is correct because both points lie in the closed cube of the same leaf cell, at every step down
+  // to the corner of that leaf. All known points of a leaf that was not split are on the same side.
   C10_HOST_DEVICE void spread(const Place& p, int64_t step) const {
     uint8_t& here = side(p.face, p.u, p.v);
     const int64_t coarser = ~(2 * step - 1);
     if (here == kUnknown) here = side(p.face, p.u & coarser, p.v & coarser);
   }
 
-  // Calls visit(point, inside) for the corners of the cells between the domain and its border that
-  // have this point as a corner, if it is inside.
+  // Calls visit(point, inside) for the points of the cap around a face point that is inside. These
+  // are the corners of the cells between the domain and its padding that touch the point.
   template <typename Visit>
   C10_HOST_DEVICE void visit_cap(const Place& p, const Visit& visit) const {
     if (side(p.face, p.u, p.v) != kInside) return;
@@ -75,7 +77,7 @@ struct DomainFaces {
       for (int64_t b = p.v - 1; b <= p.v + 1; ++b) {
         const bool within = a >= 0 && a <= resolution && b >= 0 && b <= resolution;
         for (int64_t d = -1; d <= 1; ++d) {
-          if (within && (upper ? d < 0 : d > 0)) continue;  // in the domain
+          if (within && (upper ? d < 0 : d > 0)) continue;  // that point is in the domain
           int64_t point[3];
           point[axis] = (upper ? resolution : 0) + d;
           point[(axis + 1) % 3] = a;

@@ -1,5 +1,6 @@
-// The first steps of sparse marching cubes: what is done for one point, or one place for a brick,
-// to have the points of a shape in bricks. marching_cubes.h puts steps together.
+// The first steps of sparse marching cubes, which put the points of a shape into bricks. A step is
+// a function object that handles one point, or one place where a brick may be. CPU and CUDA run the
+// same objects, in the order that marching_cubes.h gives.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -11,15 +12,15 @@
 
 namespace occvae {
 
-// What the host reads: problems of the input, faces of the domain to cap, sizes of the results.
+// Counters that the host reads: problems of the input, faces to cap, sizes of the results.
 struct MarchCounts {
-  int64_t missing;   // unknown ends of crossed edges
-  int64_t repeated;  // points that occur twice
-  int64_t nan;       // values
-  int64_t outside;   // points that are not of the lattice
+  int64_t missing;   // crossed edges with an unknown end
+  int64_t repeated;  // points given more than once
+  int64_t nan;       // values that are NaN
+  int64_t outside;   // points not on the lattice
   uint64_t touched;  // see DomainFaces
   int64_t bricks;
-  int64_t values;  // points with a place for a value
+  int64_t values;  // places for values: points, those of caps included
   int64_t vertices;
   int64_t triangles;
 };
@@ -36,7 +37,8 @@ struct Domain {
     return inside;
   }
 
-  // As lattice_to_world of the Python package, in the same order of operations, none of them fused.
+  // Equals lattice_to_world of the Python package: the same operations in the same order, none
+  // fused.
   C10_HOST_DEVICE float to_world(double coordinate) const {
     const double unit = coordinate / static_cast<double>(resolution) - 0.5;
 #ifdef __CUDA_ARCH__
@@ -53,12 +55,14 @@ struct Samples {
   const scalar_t* values;  // (N,)
   double level;
 
-  // The sign of a difference of doubles is exact, whatever the dtype of the values.
+  // value - level in double. The difference of two doubles has the exact sign for every value
+  // dtype.
   C10_HOST_DEVICE double height(scalar_t value) const { return static_cast<double>(value) - level; }
   C10_HOST_DEVICE bool inside(int64_t i) const { return height(values[i]) >= 0; }
 };
 
-// Marks the place of the brick of point i, and the faces that it touches from inside.
+// Marks the place of point i's brick, and the faces of the domain that the point touches if it is
+// inside.
 template <typename scalar_t>
 struct MarkPlace {
   Samples<scalar_t> samples;
@@ -78,7 +82,8 @@ struct MarkPlace {
   }
 };
 
-// before[i + 1] becomes 1 where place i is marked; their sums are the bricks before each place.
+// Sets before[i + 1] to 1 if place i is marked, else 0. A scan then gives the number of bricks
+// before each place.
 struct CountPlace {
   const uint8_t* marks;
   int32_t* before;
@@ -89,7 +94,7 @@ struct CountPlace {
   }
 };
 
-// Copies one number to where the host reads it.
+// Copies one number into the counters that the host reads.
 template <typename T>
 struct Report {
   const T* number;
@@ -168,7 +173,7 @@ struct SetPoint {
   }
 };
 
-// Numbers the values of a brick; first_value[b + 1] becomes how many there are.
+// Numbers the values within a brick, and sets first_value[b + 1] to their count.
 struct NumberValues {
   Bricks bricks;
 
@@ -185,8 +190,8 @@ struct NumberValues {
   }
 };
 
-// Stores the value of point i by its number, and looks for crossed edges of coarser lattices of
-// which only the ends are known: MISE knows their middles.
+// Stores the value of point i at its number. Also looks for crossed edges of the coarser lattices
+// whose middle point is unknown: exact MISE always knows that point, so it counts as missing.
 template <typename scalar_t>
 struct StoreValue {
   Samples<scalar_t> samples;

@@ -1,4 +1,6 @@
-// The last steps of sparse marching cubes: from bricks to the vertices and triangles of their rows.
+// The last steps of sparse marching cubes: function objects that turn the bricks into the vertices
+// and triangles of their rows. CPU and CUDA run the same objects, in the sequence of
+// marching_cubes.h.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -11,7 +13,7 @@
 
 namespace occvae {
 
-// The rows of an item: kRows, a divisor of 8, from `first` on.
+// The kRows rows of a work item, starting at row `first`. kRows divides 8.
 template <int kRows>
 struct RowItem {
   int64_t brick;
@@ -21,7 +23,7 @@ struct RowItem {
       : brick(i / (8 / kRows)), first(static_cast<int>(i % (8 / kRows)) * kRows) {}
 };
 
-// Marks the crossed edges of rows and counts their vertices, triangles and incomplete cells.
+// Marks the crossed edges of rows. Counts their vertices, triangles and incomplete cells.
 template <int kRows>
 struct CountRows {
   Bricks bricks;
@@ -44,14 +46,15 @@ struct CountRows {
       for (uint64_t rest = cells.complete; rest != 0; rest &= rest - 1) {
         triangles += cubes().triangles[cube_case(corners, lowest_bit(rest))];
       }
-      brick.vertices_before[row] = static_cast<uint16_t>(vertices);  // counts, for now
+      brick.vertices_before[row] = static_cast<uint16_t>(vertices);  // counts until NumberRows runs
       brick.triangles_before[row] = static_cast<uint16_t>(triangles);
       if (cells.incomplete != 0) add(&counts->missing, count_bits(cells.incomplete));
     }
   }
 };
 
-// Turns the counts of a brick's rows into numbers; first_vertex[b + 1] becomes their sum.
+// Turns the counts per row of a brick into running sums. Sets first_vertex[b + 1] and
+// first_triangle[b + 1] to the totals of the brick.
 struct NumberRows {
   Bricks bricks;
 
@@ -72,13 +75,14 @@ struct NumberRows {
   }
 };
 
-// Where a vertex lies between its ends, whose values have the signs of these heights: the zero of
-// the linear interpolation. It keeps a share of the edge to both ends; without that a value equal
-// to the level would put several vertices on one point, and triangles without area between them.
+// Position of a vertex on its edge, from 0 at the first end to 1 at the second: the zero of the
+// linear interpolation of the two heights (value - level). The position keeps a minimum distance to
+// both ends. Otherwise a value equal to the level would put several vertices on one point, with
+// triangles of zero area between them.
 constexpr double kMinEdgeFraction = 1e-3;
 
 C10_HOST_DEVICE inline double edge_fraction(double first, double second) {
-  constexpr double kLimit = 1.7976931348623157e308 / 4;  // room for differences of infinities
+  constexpr double kLimit = 1.7976931348623157e308 / 4;  // no overflow in first - second
   first = first < -kLimit ? -kLimit : first > kLimit ? kLimit : first;
   second = second < -kLimit ? -kLimit : second > kLimit ? kLimit : second;
   const double fraction = first / (first - second);
@@ -92,11 +96,11 @@ struct WriteRows {
   Samples<scalar_t> samples;
   Domain domain;
   Bricks bricks;
-  const scalar_t* values;  // by number
+  const scalar_t* values;  // in the order of value_index()
   float* vertices;         // (V, 3)
   int64_t* faces;          // (F, 3)
-  int32_t* edges;          // (V, 4): lower end and axis; or nullptr
-  double* ends;            // (V, 2): heights of both ends
+  int32_t* edges;          // (V, 4): lower end (3) and axis (1); or nullptr
+  double* ends;            // (V, 2): value - level at both ends
 
   C10_HOST_DEVICE void operator()(int64_t i) const {
     const RowItem<kRows> item(i);
@@ -128,7 +132,7 @@ struct WriteRows {
                               8 * int64_t{brick.z} + local[2] - 1};
     double heights[2] = {0, 0};
     double fraction = 0;
-    if (point[axis] < 0) {  // caps lie next to the domain
+    if (point[axis] < 0) {  // cap vertices lie just outside the domain
       fraction = 1 - kMinEdgeFraction;
     } else if (point[axis] == domain.resolution) {
       fraction = kMinEdgeFraction;
@@ -169,7 +173,7 @@ struct WriteRows {
     }
   }
 
-  // The vertex on an edge of the cell of a row and bit.
+  // Returns the index of the vertex on an edge of the cell at `row` and `bit`.
   C10_HOST_DEVICE int64_t vertex_of(const BricksAround& around, int row, int bit, int edge) const {
     const int corner = cubes().edge_corner[edge];
     const int x = row + (corner >> 2);

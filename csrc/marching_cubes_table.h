@@ -1,4 +1,6 @@
-// The triangles of each of the 256 cases of a cell of marching cubes, found by the compiler.
+// The triangle table of marching cubes, computed at compile time for CPU and CUDA. It lists the
+// triangles of each of the 256 cases of a cell. Neighboring cells always agree on their common
+// face, so meshes are watertight.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -7,12 +9,13 @@
 
 namespace occvae {
 
-// Corner i of a cell is 4 x + 2 y + z; edge 4 axis + 2 u + v is at (u, v) on the two other axes in
-// the order x, y, z. Faces show their corners counter-clockwise seen from outside.
+// Corner i of a cell is 4 x + 2 y + z. Edge 4 axis + 2 u + v is parallel to `axis` and lies at (u,
+// v) on the two other axes, in the order x, y, z. The corners of a face are listed
+// counter-clockwise seen from outside the cell.
 struct CubeTable {
-  uint8_t triangles[256];   // of each case, whose bit i is 1 if corner i is inside
-  uint8_t edges[256][15];   // three a triangle, counter-clockwise seen from outside
-  uint8_t edge_corner[12];  // the lower end of each edge
+  uint8_t triangles[256];   // per case; bit i of a case is 1 if corner i is inside
+  uint8_t edges[256][15];   // three per triangle, counter-clockwise seen from outside
+  uint8_t edge_corner[12];  // lower end of each edge
 };
 
 namespace detail {
@@ -30,7 +33,7 @@ constexpr int edge_between(int a, int b) {
   }
 }
 
-// Corner k of the cycle around a face, 2 axis + (0 for the lower, 1 for the upper face).
+// Returns corner k of the cycle around a face. Face 2 axis is the lower, 2 axis + 1 the upper face.
 constexpr int face_corner(int face, int k) {
   const int axis = face / 2, side = face % 2;
   const int turn = side == 1 ? k % 4 : 3 - k % 4;
@@ -52,9 +55,10 @@ constexpr bool share_face(int edge_a, int edge_b) {
   return false;
 }
 
-// follows[e] is the edge that the surface reaches on leaving edge e, or -1. On each face every run
-// of outside corners is cut off by one segment: where two are diagonal the inside is connected.
-// That depends on the face alone, so that the cells on both of its sides agree.
+// Sets follows[e] to the edge that the surface reaches from edge e across a face, or -1. On each
+// face, one segment cuts off every run of outside corners. If two outside corners are diagonal, the
+// inside is therefore connected. The rule uses only the corners of the face, so the cells on both
+// sides of it agree.
 constexpr void trace_faces(int inside, int (&follows)[12]) {
   for (int& next : follows) next = -1;
   for (int face = 0; face < 6; ++face) {
@@ -69,7 +73,7 @@ constexpr void trace_faces(int inside, int (&follows)[12]) {
   }
 }
 
-// Twice the coordinate of the middle of an edge.
+// Returns twice the coordinate of the middle of an edge.
 constexpr int doubled_middle(int edge, int axis) {
   const int along = edge / 4;
   if (axis == along) return 1;
@@ -86,9 +90,9 @@ constexpr int squared_length(int edge_a, int edge_b) {
   return sum;
 }
 
-// Where the fan over a loop starts: where its diagonals are short, and none lies in a face of the
-// cell. The cell behind might have the same diagonal, and four triangles would meet there. All
-// loops have such a start.
+// Returns the index in a loop where its triangle fan starts. It prefers short diagonals and
+// rejects diagonals that lie in a face of the cell: the neighboring cell might use the same
+// diagonal, and four triangles would meet there. Every loop has a start without such diagonals.
 constexpr int fan_start(const int (&loop)[12], int length) {
   int best = 0;
   int shortest = 1 << 30;
@@ -146,7 +150,7 @@ constexpr CubeTable cube_table() {
   return table;
 }
 
-// The table where the code that asks for it runs.
+// Returns the table in the memory of the device that calls it.
 C10_HOST_DEVICE inline const CubeTable& cubes() {
   static constexpr CubeTable kTable = cube_table();
   return kTable;

@@ -1,4 +1,4 @@
-// Checks of a triangle mesh and of points around it, as the ops on meshes take them.
+// Argument checks that the ops on triangle meshes share, for CPU and CUDA.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -17,12 +17,13 @@ inline void check_mesh_arguments(const Tensor& vertices, const Tensor& faces, co
     STD_TORCH_CHECK(x->dim() == 2 && x->size(1) == 3, op,
                     ": vertices, faces and points must be (V, 3), (F, 3) and (N, 3)");
   }
-  STD_TORCH_CHECK(faces.size(0) < INT32_MAX, op, ": too many faces");
+  STD_TORCH_CHECK(faces.size(0) < INT32_MAX, op, ": there must be fewer than 2^31 - 1 faces");
 }
 
 constexpr double kGreatestCoordinate = 1e90;
 
-// Whether corners exist, are finite and not too large to calculate with.
+// Returns whether the corners of a face exist, are finite and have magnitudes of at most
+// kGreatestCoordinate.
 template <typename scalar_t>
 C10_HOST_DEVICE bool is_usable_face(const scalar_t* vertices, int64_t num_vertices,
                                     const int64_t* corners) {
@@ -37,8 +38,9 @@ C10_HOST_DEVICE bool is_usable_face(const scalar_t* vertices, int64_t num_vertic
 }
 
 inline void check_faces(int64_t unusable, const char* op) {
-  STD_TORCH_CHECK(unusable == 0, op, ": ", unusable,
-                  " faces have indices out of range or vertices that are not finite");
+  STD_TORCH_CHECK(
+      unusable == 0, op, ": ", unusable,
+      " faces have indices out of range, or vertices that are not finite or exceed 1e90");
 }
 
 }  // namespace occvae

@@ -1,16 +1,16 @@
-// The state of exact MISE and its rules, for one cell or one word of cells at a time.
+// The state of exact MISE and its rules for one cell or one word of cells. Shared by CPU and CUDA.
 //
-// Cells of level l < depth, coarse_resolution * 2^l an axis, are kept as bits. A word holds a block
-// of 4 x 4 x 4 cells, cell (x, y, z) of it at bit 16 x + 4 y + z. Around the blocks of a level lies
-// a border of one block, never split, so that every block has 26 neighbors:
+// Level l < depth has coarse_resolution * 2^l cells per axis, stored as bits. A word holds a block
+// of 4 x 4 x 4 cells: cell (x, y, z) of the block is bit 16 x + 4 y + z. The blocks of each level
+// are surrounded by a border of one block that is never split, so every block has 26 neighbors:
 //
-//   state of a shape = | words of level 0 | words of level 1 | ... | dirty bits, one a word |
+//     state of a shape = | words of level 0 | words of level 1 | ... | dirty bits, one per word |
 //
-// A word's record holds four such masks. `above` and `below` say on which sides of the surface
-// known points of the closed cell lie; a cell may collect them before it comes to exist. `split`
-// cells have children, `now` those chosen in this round. A point is marked in the cells of the
-// finest level around it, and from there upwards, because a closed cell is the union of its
-// children's closed cells. Dirty words are those that may hold new cells to split.
+// A word is stored as a record of four such masks. `above` and `below` tell on which sides of the
+// level the known points of the closed cell lie. A cell may collect these marks before it exists.
+// `split` marks the cells with children, `now` the cells chosen in this round. A point is marked in
+// the cells of the finest level around it, then in their ancestors, because a closed cell is the
+// union of its children's closed cells. A dirty word may hold new cells to split.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -34,13 +34,13 @@ struct CellWord {
 struct MiseLayout {
   int depth;
   int64_t resolution;
-  int64_t cells[kMaxDepth];      // of a level, an axis
-  int64_t blocks[kMaxDepth];     // of a level, an axis, border included
-  int64_t first[kMaxDepth + 1];  // word of a level; the last entry is the number of words
+  int64_t cells[kMaxDepth];      // cells per axis, by level
+  int64_t blocks[kMaxDepth];     // blocks per axis, for each level, border included
+  int64_t first[kMaxDepth + 1];  // first word of each level; the last entry is the number of words
 
   C10_HOST_DEVICE int64_t words() const { return first[depth]; }
   C10_HOST_DEVICE int64_t dirty_words() const { return (words() + 63) / 64; }
-  // 64-bit integers that the state of a shape takes.
+  // Size of the state of one shape, in 64-bit integers.
   C10_HOST_DEVICE int64_t size() const { return 4 * words() + dirty_words(); }
 
   C10_HOST_DEVICE int64_t word(int level, int64_t bx, int64_t by, int64_t bz) const {
@@ -61,7 +61,7 @@ inline MiseLayout mise_layout(int64_t resolution, int64_t coarse_resolution) {
   return layout;
 }
 
-// A block of cells: its word, its level and its place among the blocks of the level.
+// A block of cells: its word, its level and its position among the blocks of that level.
 struct Block {
   int level;
   int64_t word;
@@ -80,7 +80,7 @@ C10_HOST_DEVICE inline Block block_of(const MiseLayout& layout, int64_t word) {
   return {level, word, place / (n * n), place / n % n, place % n};
 }
 
-// The states of all shapes, one after the other.
+// The states of all shapes, stored one after the other.
 struct MiseState {
   MiseLayout layout;
   int64_t num_shapes;
@@ -100,18 +100,20 @@ inline MiseState open_state(const Tensor& state, int64_t resolution, int64_t coa
   check_dim(state, 2, kOp, "state");
   const MiseLayout layout = mise_layout(resolution, coarse_resolution);
   STD_TORCH_CHECK(state.size(1) == layout.size() && state.is_contiguous(), kOp,
-                  ": state is not of this resolution");
+                  ": state is not of this resolution; it must be contiguous (B, _mise_state_size)");
   return {layout, state.size(0), static_cast<uint64_t*>(state.mutable_data_ptr())};
 }
 
-// The cells of a block that come first on an axis, and how far those that come next are from them.
+// first_cells() is the mask of the cells of a block with coordinate 0 on an axis. bit_stride() is
+// the distance in bits to the next cell on that axis.
 C10_HOST_DEVICE inline uint64_t first_cells(int axis) {
   return axis == 0 ? 0xFFFF : axis == 1 ? 0x000F000F000F000F : 0x1111111111111111;
 }
 
 C10_HOST_DEVICE inline int bit_stride(int axis) { return 16 >> (2 * axis); }
 
-// The cells of a block whose coordinate on an axis is `low` or `high`.
+// Returns the cells of a block whose coordinate on `axis` is `low` or `high`. `block` is the
+// coordinate of the block on that axis.
 C10_HOST_DEVICE inline uint64_t cells_between(int axis, int64_t block, int64_t low, int64_t high) {
   uint64_t cells = 0;
   if (low >> 2 == block) cells |= first_cells(axis) << (bit_stride(axis) * (low & 3));
@@ -119,7 +121,7 @@ C10_HOST_DEVICE inline uint64_t cells_between(int axis, int64_t block, int64_t l
   return cells;
 }
 
-// Marks the cells from low to high, which are at most 2 x 2 x 2, and returns whether any was new.
+// Marks the cells from `low` to `high`, at most 2 x 2 x 2. Returns whether any mark was new.
 C10_HOST_DEVICE inline bool mark_cells(const MiseLayout& layout, CellWord* words, uint64_t* dirty,
                                        int level, const int64_t (&low)[3], const int64_t (&high)[3],
                                        bool above, bool below) {
@@ -142,9 +144,9 @@ C10_HOST_DEVICE inline bool mark_cells(const MiseLayout& layout, CellWord* words
   return any;
 }
 
-// Marks every cell whose closed cube has the point. Cells of the finest of these levels are two
-// points wide: an odd coordinate touches one, an even one touches two. Cells that touch the point
-// and are marked have marked ancestors.
+// Marks every cell whose closed cube contains the point. A cell of the finest level is two lattice
+// steps wide: an odd coordinate touches one such cell, an even one touches two. The loop stops at
+// the first level without a new mark, because the ancestors of marked cells are marked already.
 C10_HOST_DEVICE inline void mark_point(const MiseLayout& layout, CellWord* words, uint64_t* dirty,
                                        const int32_t* point, bool above, bool below) {
   int64_t low[3];
@@ -163,8 +165,8 @@ C10_HOST_DEVICE inline void mark_point(const MiseLayout& layout, CellWord* words
   }
 }
 
-// Marks point i; what cannot be marked is counted in problems[0], NaN, or problems[1], no such
-// point or shape.
+// Marks point i. Values that are NaN are counted in problems[0]. Points outside the lattice and
+// shape indices out of range are counted in problems[1]. None of these points are marked.
 template <typename scalar_t>
 struct MarkPoint {
   MiseState state;
@@ -177,7 +179,7 @@ struct MarkPoint {
   C10_HOST_DEVICE void operator()(int64_t i) const {
     const int64_t shape = shape_index[i];
     const int32_t* point = points + 3 * i;
-    const auto value = static_cast<double>(values[i]);  // exact whatever the dtype
+    const auto value = static_cast<double>(values[i]);  // exact for every dtype
     if (value != value) add(&problems[0], 1);
     if (shape < 0 || shape >= state.num_shapes || !is_on_lattice(point)) {
       add(&problems[1], 1);
@@ -196,7 +198,7 @@ struct MarkPoint {
   }
 };
 
-// The checked arguments of mise_mark, contiguous, and its result.
+// The checked and contiguous arguments of mise_mark, and its result.
 struct MarkArguments {
   MarkArguments(const Tensor& state, const Tensor& points, const Tensor& shape_index,
                 const Tensor& values, int64_t resolution, int64_t coarse_resolution)
@@ -230,17 +232,17 @@ struct MarkArguments {
   Tensor points, shape_index, values, problems;
 };
 
-// The cells of a block that exist: those whose parent was split.
+// Returns the cells of a block that exist: level 0, or cells whose parent was split.
 C10_HOST_DEVICE inline uint64_t existing_cells(const MiseLayout& layout, const CellWord* words,
                                                const Block& block) {
   if (block.level == 0) return ~uint64_t{0};
   const int64_t parent = layout.word(block.level - 1, ((block.x - 1) >> 1) + 1,
                                      ((block.y - 1) >> 1) + 1, ((block.z - 1) >> 1) + 1);
-  // The block's parents are 2 x 2 x 2 cells in one octant of their own block.
+  // The parents of the block are 2 x 2 x 2 cells in one octant of their own block.
   const int octant = static_cast<int>(32 * ((block.x - 1) & 1) + 8 * ((block.y - 1) & 1) +
                                       2 * ((block.z - 1) & 1));
   const uint64_t split = words[parent].split >> octant;
-  constexpr uint64_t kChildren = 0x330033;  // of the first parent
+  constexpr uint64_t kChildren = 0x330033;  // children of the first parent
   uint64_t existing = 0;
   for (int i = 0; i < 8; ++i) {
     const int x = i >> 2, y = (i >> 1) & 1, z = i & 1;
@@ -249,7 +251,7 @@ C10_HOST_DEVICE inline uint64_t existing_cells(const MiseLayout& layout, const C
   return existing;
 }
 
-// The leaves of a block that have known points on both sides.
+// Returns the leaf cells of a block that have known points on both sides.
 C10_HOST_DEVICE inline uint64_t cells_to_split(const MiseLayout& layout, const CellWord* words,
                                                int64_t word) {
   const CellWord& cell = words[word];

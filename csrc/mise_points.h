@@ -1,4 +1,5 @@
-// The points that splits of MISE add, for one block of cells at a time.
+// Lists the lattice points that one block of cells adds when cells are split in a round of MISE.
+// Shared by CPU and CUDA.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +9,8 @@
 
 namespace occvae {
 
-// Cells moved along an axis, so that each gets the bit of the next one (direction 1) or of the one
-// before (-1). `beyond` is the block that lies there.
+// Shifts cells along an axis: each cell gets the bit of the next cell (direction 1) or of the
+// previous one (direction -1). `beyond` is the neighboring block on that side.
 C10_HOST_DEVICE inline uint64_t neighbors(uint64_t here, uint64_t beyond, int axis, int direction) {
   const int stride = bit_stride(axis);
   const uint64_t first = first_cells(axis);
@@ -18,11 +19,11 @@ C10_HOST_DEVICE inline uint64_t neighbors(uint64_t here, uint64_t beyond, int ax
   return (here & ~last) << stride | (beyond & last) >> (3 * stride);
 }
 
-// A split adds up to 19 of the 27 points of its cell; the corners were known. A point is named by
-// the direction (-1, 0 or 1 on each axis) in which it lies from the cell's center, in which also
-// the other cells lie that have it in their closed cubes. It was known before if and only if one of
-// these was split earlier; of those that are split now, the first in lexicographic order adds it.
-// This needs neither a set of known points nor a sort.
+// A split adds up to 19 of the 27 points of its cell. The 8 corners were known before. A point is
+// identified by its direction from the cell's center: -1, 0 or 1 per axis. The other cells whose
+// closed cubes contain the point lie in the same direction. The point was known before if and only
+// if one of these cells was split in an earlier round. Of the cells split in this round, the first
+// in lexicographic order adds the point. This rule needs neither a set of known points nor a sort.
 class AddedPoints {
  public:
   C10_HOST_DEVICE AddedPoints(const MiseLayout& layout, const CellWord* words, const Block& block)
@@ -39,7 +40,7 @@ class AddedPoints {
     }
   }
 
-  // The cells of the block that add the point in a direction.
+  // Returns the cells of the block that add their own point in `direction` (see above).
   C10_HOST_DEVICE uint64_t cells(const int (&direction)[3]) const {
     uint64_t others = 0;
     int axes[3];
@@ -55,8 +56,8 @@ class AddedPoints {
   }
 
  private:
-  // The cells of a block some way off that take points from those here, which lie after them if
-  // `before`.
+  // Returns the cells of the block at `offset` that already own the points shared with cells here.
+  // If `before` is true, that block precedes the cells here, so its splits of this round count too.
   C10_HOST_DEVICE uint64_t taken(int64_t offset, bool before) const {
     return here_[offset].split | (before ? here_[offset].now : 0);
   }
@@ -74,7 +75,8 @@ class AddedPoints {
   uint64_t across_face_[3][2];
 };
 
-// Calls visit(direction, cells) for the points that the cells of a block add.
+// Calls visit(direction, cells) for all 27 directions. `cells` are the cells of the block that add
+// their point in that direction.
 template <typename Visit>
 C10_HOST_DEVICE void for_each_added(const MiseLayout& layout, const CellWord* words,
                                     const Block& block, const Visit& visit) {
@@ -97,7 +99,7 @@ C10_HOST_DEVICE inline int64_t count_added(const MiseLayout& layout, const CellW
   return count;
 }
 
-// Writes the points that the cells of a block add, from row `out` on.
+// Writes the points that the cells of a block add, starting at row `out`.
 C10_HOST_DEVICE inline void write_added(const MiseLayout& layout, const CellWord* words,
                                         const Block& block, int64_t shape, int64_t out,
                                         int32_t* points, int64_t* shape_index) {
@@ -115,8 +117,8 @@ C10_HOST_DEVICE inline void write_added(const MiseLayout& layout, const CellWord
   });
 }
 
-// Makes the chosen cells of a block split ones. Their children may have marks already: look at them
-// again.
+// Turns the cells chosen in this round into split cells. Their children may already have marks, so
+// the words of the children become dirty.
 C10_HOST_DEVICE inline void commit_split(const MiseLayout& layout, CellWord* words, uint64_t* dirty,
                                          const Block& block) {
   CellWord& word = words[block.word];

@@ -1,14 +1,17 @@
-// What the CPU and the CUDA kernels of query_occupancy agree on: arguments, precisions, the
-// activation, rounding and its range guard.
+// The definition of query_occupancy that the CPU and CUDA kernels share: arguments, precisions,
+// activation, rounding and the range guard of fp16.
 //
-// The decoder of a point p of shape b, C channels, L blocks, affines folded from the norms:
+// The decoder for a point p of shape b, with C channels and L blocks. Scale and shift are the
+// affines into which the norms were folded:
+//
 //     x = input^T p
 //     for block i < L:
 //         h = relu(scale[b, 2i] x + shift[b, 2i])
 //         g = relu(scale[b, 2i + 1] (W[2i] h) + shift[b, 2i + 1])
 //         x = x + W[2i + 1] g
 //     logit = head[:C] . relu(scale[b, 2L] x + shift[b, 2L]) + head[C]
-// W, h and g are rounded to the precision; all else, sums included, is float32.
+//
+// W, h and g are rounded to the precision. Everything else is float32, sums included.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -20,23 +23,24 @@
 
 namespace occvae {
 
-// The numbers are those of the op's argument; PRECISIONS of ops/query_occupancy.py has their names.
+// The values of the op's `precision` argument. PRECISIONS in occvae/ops/query_occupancy.py names
+// them.
 enum class Precision : int64_t { kFp32 = 0, kFp16 = 1, kBf16 = 2 };
 
-// Channels come in whole panels. Packed fp32 weights are (2L, C, C), [out][in], or panels
-// (2L, C / kPanel, C, kPanel), [panel of out][in][out in panel]: the gradient, in Python, reads
-// both.
+// The number of channels is a multiple of kPanel. Packed fp32 weights are (2L, C, C) as [out][in],
+// or panels (2L, C / kPanel, C, kPanel) as [panel of out][in][out in panel]. The gradient in Python
+// reads both layouts.
 constexpr int64_t kPanel = 32;
 
 constexpr float kHalfMax = 65504.0f;  // largest finite fp16
 
-// NaN stays NaN.
+// Returns relu(scale x + shift). NaN stays NaN.
 C10_HOST_DEVICE inline float affine_relu(float x, float scale, float shift) {
   const float y = fmaf(x, scale, shift);
   return y < 0.0f ? 0.0f : y;
 }
 
-// To nearest, ties to even; infinite from beyond the largest finite value.
+// Rounds to nearest, ties to even. Values beyond the largest finite value become infinite.
 template <Precision precision>
 C10_HOST_DEVICE inline float round_to(float x) {
   if constexpr (precision == Precision::kFp16) return static_cast<float>(static_cast<Half>(x));
@@ -44,8 +48,9 @@ C10_HOST_DEVICE inline float round_to(float x) {
   return x;
 }
 
-// A point with such an activation (h or g, before rounding) is computed again in fp32: the point
-// alone, for its value must not depend on its neighbors.
+// Returns whether an activation (h or g, before rounding) is too large for the precision. A point
+// with such an activation is computed again in fp32. Only that point is, because its value must not
+// depend on its neighbors.
 template <Precision precision>
 C10_HOST_DEVICE inline bool out_of_range(float activation) {
   return precision == Precision::kFp16 && activation >= kHalfMax;
@@ -74,8 +79,8 @@ inline void check_pack_arguments(const Tensor& weights, int64_t precision) {
                   kOp, ": weights must be (2L, C, C) with C a multiple of ", kPanel);
 }
 
-// The layout of both weights is each kernel's own, and so is the check of it. Values of `offsets`
-// are not looked at, for they may be on a device.
+// Checks everything except the layouts of the two weights, which each kernel checks itself. The
+// values of `offsets` are not checked, because they may be on a device.
 inline QuerySizes check_query_arguments(const Tensor& points, const Tensor& offsets,
                                         const Tensor& input, const Tensor& weights,
                                         const Tensor& exact_weights, const Tensor& affines,
@@ -98,7 +103,8 @@ inline QuerySizes check_query_arguments(const Tensor& points, const Tensor& offs
   const QuerySizes sizes{points.size(0), affines.size(0), input.size(1), affines.size(1) - 1};
   STD_TORCH_CHECK(points.size(1) == 3, kOp, ": points must be (M, 3)");
   STD_TORCH_CHECK(sizes.shapes >= 1 && offsets.size(0) == sizes.shapes + 1, kOp,
-                  ": offsets must be (B + 1,) with B = ", sizes.shapes, " >= 1 as of affines");
+                  ": offsets must be (B + 1,) with B = ", sizes.shapes,
+                  " >= 1, the first size of affines");
   STD_TORCH_CHECK(input.size(0) == 3 && sizes.channels > 0 && sizes.channels % kPanel == 0, kOp,
                   ": input must be (3, C) with C a multiple of ", kPanel);
   STD_TORCH_CHECK(sizes.layers >= 0 && sizes.layers % 2 == 0 && affines.size(2) == 2 &&

@@ -1,5 +1,5 @@
-// What the CPU and the CUDA kernel of voxel_iou_counts agree on: arguments, bit order, rounding,
-// ties and NaN.
+// The rules of voxel_iou_counts that the CPU and CUDA kernels share: arguments, bit order, rounding
+// of thresholds, ties and NaN.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -11,23 +11,24 @@
 
 namespace occvae {
 
-// Values are compared in float, or in double where they are double.
+// Values are compared as double if they are double, else as float.
 template <typename scalar_t>
 using compare_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 
-// A threshold is first rounded to the prediction's dtype: a float32 0.7 then ties with 0.7.
+// Rounds a threshold to the dtype of the prediction. A float32 prediction of 0.7 then equals the
+// threshold 0.7.
 template <typename scalar_t>
 inline compare_t<scalar_t> round_threshold(double threshold) {
   return static_cast<scalar_t>(static_cast<compare_t<scalar_t>>(threshold));
 }
 
-// A tie is occupied, NaN is not.
+// A value equal to the threshold is occupied. NaN is not.
 template <typename scalar_t>
 C10_HOST_DEVICE inline bool occupied(scalar_t value, compare_t<scalar_t> threshold) {
   return static_cast<compare_t<scalar_t>>(value) >= threshold;
 }
 
-// A target given as numbers. For bool and uint8, `>= 0.5` means "not zero".
+// Whether a target given as numbers is occupied. For bool and uint8, `>= 0.5` means "not zero".
 template <typename scalar_t>
 C10_HOST_DEVICE inline bool target_occupied(scalar_t value) {
   if constexpr (std::is_same_v<scalar_t, uint8_t>) {
@@ -37,7 +38,8 @@ C10_HOST_DEVICE inline bool target_occupied(scalar_t value) {
   }
 }
 
-// Packed rows start at whole bytes; voxel i is bit 7 - i % 8 of byte i / 8 (numpy.packbits).
+// Bytes of one packed sample. Samples start at whole bytes; voxel i is bit 7 - i % 8 of byte i / 8,
+// as numpy.packbits writes it.
 constexpr int64_t packed_bytes(int64_t voxels) { return ceil_div(voxels, 8); }
 
 inline int64_t voxels_per_sample(const Tensor& pred) {

@@ -1,5 +1,5 @@
-// The winding number of a mesh around a point: the solid angles of its faces, signed, over 4 pi
-// (Jacobson, Kavan and Sorkine-Hornung 2013). For CPU and CUDA.
+// The winding number of a mesh around a point: the signed solid angles of its faces over 4 pi
+// (Jacobson, Kavan and Sorkine-Hornung 2013). Shared by CPU and CUDA.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -11,11 +11,14 @@
 
 namespace occvae {
 
-// Half the solid angle of a triangle a, b, c seen from the origin is the angle of the complex
-// number
-// (|a||b||c| + (a.b)|c| + (b.c)|a| + (c.a)|b|) + i a.(b x c)   (Van Oosterom and Strackee 1983).
-// Angles add up where complex numbers are multiplied, which costs much less than an arctangent for
-// each; what is lost are whole turns, and these are counted.
+// Sums solid angles of triangles seen from the origin. Half the solid angle of a triangle a, b, c
+// is the argument of the complex number
+//
+//     (|a||b||c| + (a.b)|c| + (b.c)|a| + (c.a)|b|) + i a.(b x c)
+//
+// (Van Oosterom and Strackee 1983). Multiplying complex numbers adds their arguments, which costs
+// much less than one arctangent per triangle. The product loses whole turns, so `turns` counts
+// them.
 struct SolidAngles {
   double real = 1;
   double imaginary = 0;
@@ -30,11 +33,11 @@ struct SolidAngles {
     const double y = a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) +
                      a[2] * (b[0] * c[1] - b[1] * c[0]);
     const double size = std::fabs(x) + std::fabs(y);
-    const double scale = size > 0 ? 1 / size : 0;  // at a corner there is no angle
+    const double scale = size > 0 ? 1 / size : 0;  // at a corner the angle counts as 0
     multiply(size > 0 ? x * scale : 1, y * scale);
   }
 
-  // In units of the full sphere.
+  // Returns the sum in units of the full sphere.
   C10_HOST_DEVICE double total() const {
     constexpr double kPi = 3.14159265358979323846;
     return turns + std::atan2(imaginary, real) / (2 * kPi);
@@ -45,21 +48,23 @@ struct SolidAngles {
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
   }
 
-  // Angles are in (-pi, pi]. Two of one sign are together beyond pi if their sum is of the other.
+  // Angles are in (-pi, pi]. The sum of two angles of the same sign leaves this range exactly if
+  // the argument of the product has the other sign.
   C10_HOST_DEVICE void multiply(double x, double y) {
     const double next_real = real * x - imaginary * y;
     const double next_imaginary = real * y + imaginary * x;
     const bool beyond = (imaginary >= 0) & (y >= 0) & (next_imaginary < 0);
     const bool below = (imaginary < 0) & (y < 0) & (next_imaginary >= 0) & ((real <= 0) | (x <= 0));
     turns += (beyond ? 1.0 : 0.0) - (below ? 1.0 : 0.0);
-    // Factors have sizes from 1/sqrt(2) to 1: this keeps the product within range.
+    // Each factor has a magnitude between 1/sqrt(2) and 1. This scaling keeps the product in range.
     const double scale = 1 / (std::fabs(next_real) + std::fabs(next_imaginary));
     real = next_real * scale;
     imaginary = next_imaginary * scale;
   }
 };
 
-// A face seen from p; corners must exist.
+// Adds the face seen from p. Its corners must exist.
+//
 template <typename scalar_t>
 C10_HOST_DEVICE void add_face(SolidAngles& angles, const scalar_t* vertices, const int64_t* corners,
                               const double (&p)[3]) {

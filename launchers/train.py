@@ -1,4 +1,4 @@
-"""Trains a model; the same file under every launcher.
+"""Trains a model under any launcher.
 
 deepspeed launchers/train.py --arch vitocc
 deepspeed --num_gpus 4 launchers/train.py --arch vitocc --data data/shapenet
@@ -11,7 +11,7 @@ import sys
 from occvae.system.openmp import limit_spinning
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
+    limit_spinning()  # must come before the import of torch
     from occvae.train.main import main
 
     sys.exit(main())

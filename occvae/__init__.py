@@ -1,6 +1,6 @@
 """Images of an object into 3D: voxels, or an implicit occupancy field and a watertight mesh.
 
-Public names are imported when they are first used. So a command can start, and set up the threads
+Each public name is imported on first use. A command can therefore start, and configure the threads
 of torch, before torch is loaded.
 """
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from occvae.ops.sparse_grid import SparseGrid as SparseGrid
     from occvae.ops.voxel_iou import voxel_iou as voxel_iou
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# Where each public name is imported from. Importing occvae.models registers the architectures.
+# The module that each public name is imported from. Importing occvae.models registers the
+# architectures.
 _HOMES = {
     "PackedDecoder": "occvae.ops.query_occupancy",
     "ProgressBar": "occvae.geometry.extract_mesh",

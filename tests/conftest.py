@@ -24,9 +24,9 @@ needs_kernels = pytest.mark.skipif(
 EMULATED_CUDA = os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1"
 # Tests that are meaningless or take minutes if the CUDA sources run on the CPU.
 NOT_EMULATED = {
-    "test_every_instruction_set": "is about CPU kernels",
-    "test_any_number_of_threads": "is about CPU kernels",
-    "test_many_samples": "has 70,000 blocks",
+    "test_every_instruction_set_is_exact": "is about CPU kernels",
+    "test_any_number_of_threads_gives_the_same_result": "is about CPU kernels",
+    "test_many_samples_are_exact": "has 70,000 blocks",
     "test_opcheck_of_packing": "is about the layouts of a device",
     "test_the_kernel_refuses_offsets_that_do_not_fit": "is about offsets on the CPU",
     "test_the_kernel_refuses_weights_of_another_precision": "is about layouts of the CPU",

@@ -1,6 +1,6 @@
-// CPU kernel of inside_mesh. Points and facets are sorted by the rows of the grid. A thread takes a
-// row with points, lists the facets of its columns, which stay in the cache, and answers the
-// points.
+// CPU kernel of inside_mesh. Points and facets are sorted by the rows of the column grid. Each work
+// item is a row with points: its thread lists the facets of the row's columns, which then fit the
+// cache, and answers the points of the row. The rules are in csrc/inside_mesh.h.
 #include "../inside_mesh.h"
 
 #include <limits>
@@ -15,10 +15,10 @@ namespace {
 
 constexpr const char* kOp = "inside_mesh";
 constexpr int64_t kFacetTile = 4096;
-constexpr int64_t kPointTile = 16384;  // of one row; a thread makes the row for each anew
-constexpr int64_t kPointsAtOnce = int64_t{1} << 22;  // bounds the memory for their copies
+constexpr int64_t kPointTile = 16384;                // points per work item, all of one row
+constexpr int64_t kPointsAtOnce = int64_t{1} << 22;  // bounds the memory for copies of points
 
-// Uninitialized memory: what fills it is faster than what would clear it.
+// Uninitialized memory. It is filled in parallel, which is faster than clearing it first.
 template <typename T>
 using Array = std::unique_ptr<T[]>;
 
@@ -84,7 +84,8 @@ ColumnGrid choose_grid(const Facets<scalar_t>& facets, int64_t num_points) {
   }
 }
 
-// Copies of the facets, as rows are read one after the other and facets lie anywhere in memory.
+// Copies facets into each row that they touch. Rows are read sequentially, and facets themselves
+// are scattered in memory.
 template <typename scalar_t>
 RowBuckets<Facet<scalar_t>> sort_facets(const ColumnGrid& grid, const Facets<scalar_t>& facets) {
   const auto rows_of = [&](int64_t i) -> RowRange {
@@ -100,7 +101,7 @@ struct Query {
   int64_t index;
 };
 
-// Queries of points [begin, end).
+// Makes the queries of points [begin, end), sorted by row.
 template <typename scalar_t>
 RowBuckets<Query<scalar_t>> sort_points(const ColumnGrid& grid, const Box& box,
                                         const scalar_t* points, int64_t begin, int64_t end) {
@@ -117,7 +118,7 @@ RowBuckets<Query<scalar_t>> sort_points(const ColumnGrid& grid, const Box& box,
   return bucket_by_row<Query<scalar_t>>(end - begin, grid.edge, rows_of, query);
 }
 
-// One row of the grid: the facets in each column, one column after the other.
+// One row of the grid: the facets of each column, column after column.
 template <typename scalar_t>
 class RowOfColumns {
  public:
@@ -154,7 +155,7 @@ class RowOfColumns {
 
 struct Work {
   int32_t row;
-  int64_t first;  // queries of that row
+  int64_t first;  // first query of the row
   int64_t last;
 };
 

@@ -1,7 +1,7 @@
-// Run-time choice of instruction set: one binary serves every x86-64 machine, and ARM by the
-// portable code. Functions for a set carry OCCVAE_AVX2, OCCVAE_AVX512 or OCCVAE_AVX512_BF16;
-// no file is compiled with -march. Lambdas do not inherit these attributes: inside such functions
-// use plain loops.
+// Run-time choice of the instruction set. One binary serves every x86-64 machine, and ARM uses the
+// portable code. Functions for one set carry the attribute OCCVAE_AVX2, OCCVAE_AVX512 or
+// OCCVAE_AVX512_BF16. No file is compiled with -march. Lambdas do not inherit the attribute, so
+// such functions contain plain loops only.
 #pragma once
 
 #include <atomic>
@@ -9,7 +9,7 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define OCCVAE_X86 1
-#if !defined(__clang__)  // gcc 12 warns of its own _mm512_undefined_ps() (gcc bug 105593)
+#if !defined(__clang__)  // gcc 12 warns about its own _mm512_undefined_ps() (gcc bug 105593)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
@@ -25,7 +25,8 @@
 #endif
 
 #define OCCVAE_INLINE inline __attribute__((always_inline))
-// Before a loop over the registers of a tile, which must not become one over memory.
+// Put before a loop over the registers of a tile. If the loop is not unrolled, the compiler keeps
+// the tile in memory.
 #ifdef __clang__
 #define OCCVAE_UNROLL _Pragma("unroll")
 #else
@@ -34,7 +35,7 @@
 
 namespace occvae {
 
-// The numbers are those of occvae::_cpu_isa; _extension.py holds their names.
+// The values of the op occvae::_cpu_isa. ISA_NAMES in occvae/ops/_extension.py names them.
 enum class Isa : int64_t { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
 
 inline Isa detect_isa() {
@@ -49,7 +50,8 @@ inline Isa detect_isa() {
   return Isa::kPortable;
 }
 
-// What the kernels use: the machine's best, unless a test lowered it through occvae::_cpu_isa.
+// The set that the kernels use: the best of the machine, unless a test lowered it through
+// occvae::_cpu_isa.
 inline std::atomic<Isa>& current_isa() {
   static std::atomic<Isa> isa{detect_isa()};
   return isa;

@@ -1,4 +1,5 @@
-// Loops and scans over items, as the shared algorithms ask for them.
+// CPU loops and scans for the algorithms that CPU and CUDA share. cuda/launch.cuh has the CUDA
+// versions.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -21,7 +22,8 @@ OCCVAE_FLATTEN void run_portable(int64_t first, int64_t last, const Function fun
 }
 
 #ifdef OCCVAE_X86
-// Without popcnt, which not every x86-64 machine has, counting bits is a call of a function.
+// Compiled with popcnt, which not every x86-64 machine has. Without it, counting bits is a function
+// call.
 template <typename Function>
 OCCVAE_FLATTEN __attribute__((target("popcnt"))) void run_popcnt(int64_t first, int64_t last,
                                                                  const Function function) {
@@ -29,7 +31,7 @@ OCCVAE_FLATTEN __attribute__((target("popcnt"))) void run_popcnt(int64_t first, 
 }
 #endif
 
-// function(i) for every i < n, on all threads; each takes at least `grain` items.
+// Calls function(i) for every i < n, on all threads. Each thread takes at least `grain` items.
 template <typename Function>
 void for_each(int64_t n, int64_t grain, const Function& function) {
   auto* run = &run_portable<Function>;
@@ -40,7 +42,7 @@ void for_each(int64_t n, int64_t grain, const Function& function) {
                               [&](int64_t first, int64_t last) { run(first, last, function); });
 }
 
-// data[i] becomes data[0] + ... + data[i].
+// Sets data[i] to data[0] + ... + data[i].
 template <typename T>
 void inclusive_scan(T* data, int64_t n) {
   T sum = 0;

@@ -1,4 +1,5 @@
-// CPU kernel of sparse marching cubes. An item takes a whole brick: its rows share neighbors.
+// CPU kernel of sparse marching cubes: runs the sequence of csrc/marching_cubes.h on CPU threads. A
+// work item is a whole brick, because the rows of a brick share neighbors.
 #include "../marching_cubes.h"
 
 #include "loops.h"

@@ -1,5 +1,6 @@
-// CPU kernels of MISE. Threads share points or words; what depends on the order of their work are
-// only bits that are set and never read in the same loop, so results do not depend on threads.
+// CPU kernels of exact MISE: they run the rules of csrc/mise.h and csrc/mise_points.h on CPU
+// threads. Threads share points or words. Within one loop, threads only set bits that the same loop
+// never reads, so results do not depend on the number or the order of threads.
 #include "../mise.h"
 
 #include <algorithm>
@@ -14,10 +15,11 @@ namespace {
 
 constexpr int64_t kPointGrain = 4096;
 constexpr int64_t kSplitGrain = 128;
-constexpr int64_t kDirtyChunk = 512;  // words of dirty bits of one work item
+constexpr int64_t kDirtyChunk = 512;  // dirty words per work item
 
-// A word with cells to split, which are in its `now`, and the number of points added up to and with
-// theirs. Two entries of the tensor that mise_split returns. `word` counts through all shapes.
+// A word with cells to split, which are in its `now`. `word` counts through all shapes. `end` is
+// the number of points added by the words up to and including this one. The tensor that mise_split
+// returns holds these two entries per split word.
 struct Split {
   int64_t word;
   int64_t end;

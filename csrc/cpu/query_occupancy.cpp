@@ -1,13 +1,13 @@
-// CPU kernel of query_occupancy: packing, tiles and threads. The arithmetic of a tile is in
-// query_occupancy_tile.h.
+// CPU kernel of query_occupancy: packing of weights, tiles and threads. The decoder is defined in
+// csrc/query_occupancy.h, and query_occupancy_tile.h computes one tile.
 //
-// Points are cut into tiles of one shape each, whose activations stay in the second cache (up to a
-// width of 256). Threads take the next tile from a common counter, so that one that is kept waiting
-// by other work on the machine does not keep the others waiting.
+// Points are cut into tiles. Each tile belongs to one shape, and its activations stay in the L2
+// cache for widths up to 256. Threads take the next tile from a common counter. A thread that is
+// delayed by other work on the machine therefore does not delay the others.
 //
-// Weights are packed as panels of kPanel output channels, (2L, C / kPanel, C, kPanel) float32 for
-// fp32 and fp16, and in bf16 with pairs of input channels side by side,
-// (2L, C / kPanel, C / 2, kPanel, 2), as the dot products of AVX512-BF16 want them.
+// For fp32 and fp16, weights are packed as float32 panels of kPanel output channels, (2L, C /
+// kPanel, C, kPanel). For bf16, pairs of input channels lie side by side, (2L, C / kPanel, C / 2,
+// kPanel, 2), as the dot products of AVX512-BF16 read them.
 #include "query_occupancy.h"
 
 #include <algorithm>
@@ -19,12 +19,12 @@
 namespace occvae {
 namespace {
 
-constexpr int64_t kTileRows = 200;  // at most; more brings nothing
-// Of a tile, at most. Smaller tiles of wide decoders would read the weights, which come from the
-// third cache, too often; larger ones of x, h and g would themselves be read from there.
+constexpr int64_t kTileRows = 200;  // upper limit; larger tiles are not faster
+// Upper limit per tile. Smaller tiles of wide decoders would read the weights from the L3 cache too
+// often. Larger tiles would no longer keep x, h and g in the L2 cache.
 constexpr int64_t kActivationBytes = 1280 << 10;
 constexpr int64_t kTilesPerThread = 4;
-constexpr int64_t kMinRowBlocks = 4;  // of a tile: with fewer the weights are not used often enough
+constexpr int64_t kMinRowBlocks = 4;  // per tile; with fewer, each weight is used too rarely
 
 QueryKernel choose_kernel([[maybe_unused]] Isa isa, Precision precision) {
 #ifdef OCCVAE_X86
@@ -35,7 +35,8 @@ QueryKernel choose_kernel([[maybe_unused]] Isa isa, Precision precision) {
   return query_kernel_portable(precision);
 }
 
-// Entry (out, in) of a layer goes to its panel, row in / depth, column out % kPanel, in % depth.
+// Entry (out, in) of a layer goes to the panel of `out`: row in / depth, column out % kPanel,
+// element in % depth.
 template <Precision precision, typename entry_t, int64_t depth>
 void pack_layers(const float* weights, int64_t layers, int64_t channels, entry_t* packed) {
   for (int64_t row = 0; row < layers * channels; ++row) {
@@ -73,10 +74,12 @@ Tensor pack_query_weights(const Tensor& weights, int64_t precision) {
 void check_packed(const Tensor& weights, const QuerySizes& sizes, Precision precision) {
   const bool pairs = precision == Precision::kBf16;
   const ScalarType dtype = pairs ? ScalarType::BFloat16 : ScalarType::Float;
-  STD_TORCH_CHECK(weights.scalar_type() == dtype && weights.dim() == (pairs ? 5 : 4) &&
-                      weights.numel() == sizes.layers * sizes.channels * sizes.channels &&
-                      weights.is_contiguous(),
-                  "query_occupancy: weights were not packed for the CPU in this precision");
+  STD_TORCH_CHECK(
+      weights.scalar_type() == dtype && weights.dim() == (pairs ? 5 : 4) &&
+          weights.numel() == sizes.layers * sizes.channels * sizes.channels &&
+          weights.is_contiguous(),
+      "query_occupancy: weights were not packed for the CPU in this precision; pack them "
+      "again with _pack_query_weights");
 }
 
 std::vector<int64_t> read_offsets(const Tensor& offsets, int64_t points) {
@@ -98,7 +101,7 @@ AlignedBytes allocate_aligned(int64_t bytes) {
   return AlignedBytes(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine})));
 }
 
-// Rows of a tile, a multiple of the kernel's block.
+// Returns the rows per tile, a multiple of the kernel's row block.
 int64_t choose_tile_rows(int64_t points, int64_t channels, int64_t row_block, int64_t threads) {
   const int64_t fitting = std::min(kTileRows, kActivationBytes / scratch_bytes(1, channels));
   const int64_t most = std::max<int64_t>(fitting / row_block, 1);
@@ -106,10 +109,10 @@ int64_t choose_tile_rows(int64_t points, int64_t channels, int64_t row_block, in
   return row_block * std::min(most, std::max(fair, kMinRowBlocks));
 }
 
-// One call of the op: what its threads share.
+// The state of one call of the op that its threads share.
 class Query {
  public:
-  // `common` holds what is the same for all tiles.
+  // `common` holds the fields that are equal for all tiles.
   Query(const QueryTile& common, const void* exact_weights, const std::vector<int64_t>& offsets,
         Precision precision, int64_t threads)
       : common_(common), exact_weights_(exact_weights), offsets_(offsets), precision_(precision) {
@@ -126,7 +129,7 @@ class Query {
 
   int64_t tiles() const { return first_tile_.back(); }
 
-  // Takes tiles until there are none left; any number of threads may do so at once.
+  // Takes tiles until none are left. Any number of threads may call this at once.
   void work() {
     int64_t tile = next_.fetch_add(1, std::memory_order_relaxed);
     if (tile >= tiles()) return;
@@ -154,7 +157,7 @@ class Query {
     return part;
   }
 
-  // Computes the points of a tile that were out of fp16's range again in fp32, together.
+  // Computes the points of a tile that left the range of fp16 again, together, in fp32.
   void repeat_exactly(const QueryTile& tile) const {
     std::vector<int64_t> rows;
     for (int64_t row = 0; row < tile.count; ++row) {
@@ -180,9 +183,9 @@ class Query {
   const std::vector<int64_t>& offsets_;
   const Precision precision_;
   QueryKernel kernel_;
-  QueryKernel exact_kernel_;  // of the same row_block as that for fp16
+  QueryKernel exact_kernel_;  // has the same row_block as the fp16 kernel
   int64_t tile_rows_;
-  std::vector<int64_t> first_tile_;  // of each shape, and their number
+  std::vector<int64_t> first_tile_;  // of each shape; the last entry is the number of tiles
   std::atomic<int64_t> next_{0};
 };
 

@@ -1,5 +1,6 @@
-// The CPU kernels of query_occupancy, one for each precision and instruction set: what a tile of
-// points is given. Tiles are cut and handed to threads in query_occupancy.cpp.
+// The interface of the CPU kernels of query_occupancy: a kernel computes one tile of points. There
+// is one kernel per precision and instruction set. query_occupancy.cpp cuts the tiles and
+// distributes them over threads.
 #pragma once
 
 #include <cstdint>
@@ -11,28 +12,28 @@ namespace occvae {
 
 constexpr int64_t kCacheLine = 64;
 
-// Points of one shape. `scratch` is for the activations x, h and g.
+// A tile: points of one shape. `scratch` holds the activations x, h and g.
 struct QueryTile {
   const float* points;    // (count, 3)
-  int64_t count;          // of points
+  int64_t count;          // number of points
   const float* input;     // (3, channels)
-  const void* weights;    // panels, see query_occupancy.cpp
+  const void* weights;    // panels as in query_occupancy.cpp
   const float* affines;   // (layers + 1, 2, channels)
   const float* head;      // (channels + 1,)
   int64_t channels;       // C
   int64_t layers;         // 2L
-  std::byte* scratch;     // scratch_bytes(rows, channels), where a cache line starts
-  uint8_t* out_of_range;  // (rows,) set to 1 for points that fp16 cannot serve
+  std::byte* scratch;     // scratch_bytes(rows, channels) bytes, aligned to a cache line
+  uint8_t* out_of_range;  // (rows,) 1 for points out of the range of fp16
   float* logits;          // (count,)
 };
 
 struct QueryKernel {
-  int64_t row_block;  // the rows of a tile, its count rounded up, are a multiple of it
+  int64_t row_block;  // a tile computes its count rounded up to a multiple of this
   void (*run)(const QueryTile& tile);
 };
 
-// A row of activations in elements of `size` bytes. A cache line more than the channels: rows at
-// powers of two would meet in the same few sets of the first cache.
+// The stride of a row of activations, in elements of `size` bytes. It is one cache line longer than
+// the channels. Rows at powers of two would compete for the same few sets of the L1 cache.
 constexpr int64_t row_stride(int64_t channels, int64_t size) {
   return channels + kCacheLine / size;
 }

@@ -1,4 +1,4 @@
-// query_occupancy on AVX2 with FMA: 6 points by 16 channels in registers.
+// query_occupancy on AVX2 with FMA. The register tile is 6 points by 16 channels.
 #include "isa.h"
 
 #ifdef OCCVAE_X86
@@ -12,7 +12,7 @@ namespace {
 struct Avx2 {
   using Vector = __m256;
   static constexpr int kWidth = 8;
-  static constexpr int kRows = 6;  // 12 sums, 2 vectors of weights and an operand: 15 of 16
+  static constexpr int kRows = 6;  // 12 sums, 2 weight vectors, 1 operand: 15 of 16
   static constexpr int kVectors = 2;
 
   OCCVAE_TARGET OCCVAE_INLINE static Vector zero() { return _mm256_setzero_ps(); }
@@ -26,7 +26,7 @@ struct Avx2 {
     return _mm256_fmadd_ps(a, b, sum);
   }
   OCCVAE_TARGET OCCVAE_INLINE static Vector relu(Vector v) {
-    return _mm256_max_ps(zero(), v);  // in this order NaN stays NaN
+    return _mm256_max_ps(zero(), v);  // this operand order keeps NaN
   }
   OCCVAE_TARGET OCCVAE_INLINE static float sum(Vector v) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -61,7 +61,7 @@ struct Avx2 {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pairs));
   }
   OCCVAE_TARGET OCCVAE_INLINE static Vector upper_half(__m256i bits) {
-    // Shifts, for a mask would need a register more than there are.
+    // Shifts are used because a mask would need one more register than there are.
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(bits, 16), 16));
   }
 };

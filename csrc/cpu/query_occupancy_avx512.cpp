@@ -1,4 +1,4 @@
-// query_occupancy on AVX-512: 14 points by 32 channels in registers.
+// query_occupancy on AVX-512. The register tile is 14 points by 32 channels.
 #include "query_occupancy_avx512.h"
 
 #ifdef OCCVAE_X86

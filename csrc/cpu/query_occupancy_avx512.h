@@ -1,4 +1,4 @@
-// Vector operations of AVX-512 for query_occupancy_tile.h.
+// AVX-512 vector operations for query_occupancy_tile.h.
 #pragma once
 
 #include "isa.h"
@@ -10,7 +10,7 @@ namespace occvae {
 struct Avx512 {
   using Vector = __m512;
   static constexpr int kWidth = 16;
-  static constexpr int kRows = 14;  // 28 sums, 2 vectors of weights and an operand: 31 of 32
+  static constexpr int kRows = 14;  // 28 sums, 2 weight vectors, 1 operand: 31 of 32
   static constexpr int kVectors = 2;
 
   OCCVAE_AVX512 OCCVAE_INLINE static Vector zero() { return _mm512_setzero_ps(); }
@@ -22,7 +22,7 @@ struct Avx512 {
     return _mm512_fmadd_ps(a, b, sum);
   }
   OCCVAE_AVX512 OCCVAE_INLINE static Vector relu(Vector v) {
-    return _mm512_max_ps(zero(), v);  // in this order NaN stays NaN
+    return _mm512_max_ps(zero(), v);  // this operand order keeps NaN
   }
   OCCVAE_AVX512 OCCVAE_INLINE static float sum(Vector v) { return _mm512_reduce_add_ps(v); }
   OCCVAE_AVX512 OCCVAE_INLINE static bool any_at_least(const Vector (&v)[kVectors], float bound) {

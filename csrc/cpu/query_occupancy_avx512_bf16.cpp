@@ -1,5 +1,5 @@
-// query_occupancy in bf16 by the dot products of AVX512-BF16: 12 points by 32 channels in
-// registers, two input channels an instruction.
+// query_occupancy in bf16 with the dot products of AVX512-BF16: each instruction multiplies two
+// input channels. The register tile is 12 points by 32 channels.
 #include <cstring>
 
 #include "query_occupancy_avx512.h"

@@ -1,5 +1,5 @@
-// query_occupancy on any CPU, in the compilers' vectors of four floats (SSE2, NEON): 6 points by 8
-// channels in registers.
+// query_occupancy on any CPU, with the compiler's vectors of four floats (SSE2, NEON). The register
+// tile is 6 points by 8 channels.
 #include <cstring>
 
 #include "isa.h"
@@ -15,7 +15,7 @@ struct Portable {
   typedef int32_t Mask __attribute__((vector_size(16)));
   typedef uint32_t Bits __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
-  static constexpr int kRows = 6;  // 12 sums, 2 vectors of weights and an operand: 15 of 16
+  static constexpr int kRows = 6;  // 12 sums, 2 weight vectors, 1 operand: 15 of 16
   static constexpr int kVectors = 2;
 
   OCCVAE_INLINE static Vector zero() { return Vector{}; }
@@ -29,7 +29,7 @@ struct Portable {
   OCCVAE_INLINE static Vector add(Vector a, Vector b) { return a + b; }
   OCCVAE_INLINE static Vector multiply_add(Vector a, Vector b, Vector sum) { return a * b + sum; }
   OCCVAE_INLINE static Vector relu(Vector v) {
-    const Mask negative = v < zero();  // false for NaN, which stays
+    const Mask negative = v < zero();  // false for NaN, so NaN stays
     return reinterpret_cast<Vector>(~negative & reinterpret_cast<Mask>(v));
   }
   OCCVAE_INLINE static float sum(Vector v) { return (v[0] + v[2]) + (v[1] + v[3]); }

@@ -1,17 +1,19 @@
 // The fused decoder on one tile of points, written once for all instruction sets. A file that
-// includes this defines OCCVAE_TARGET, the attribute of its set, and gives a Products class:
+// includes this header defines OCCVAE_TARGET, the attribute of its set, and provides a Products
+// class:
 //
 //     Vector                 kWidth floats; load, store, zero, multiply_add, relu, sum
 //     kRows, kVectors        the register tile: kRows points by kVectors vectors of channels
-//     Operand                as what h and g are stored; store_operand rounds to it
+//     Operand                storage type of h and g; store_operand rounds to it
 //     Weight, kDepth         one entry of a panel, and the input channels it holds (1 or 2)
-//     kSteps                 products that a row of the panel takes: 1 where an instruction sums
-//                            over kDepth channels, else kDepth
+//     kSteps                 products per row of the panel: 1 if one instruction sums over kDepth
+//                            channels, else kDepth
 //     weights, operand       kWidth weights of one step; one operand (of one step) in all lanes
-//     multiply_operands      a product of these added to a Vector
-//     exceeds_range          whether kVectors vectors have a value that the precision cannot hold
+//     multiply_operands      adds the product of these two to a Vector
+//     exceeds_range          whether kVectors vectors hold a value that the precision cannot hold
 //
-// What is computed for a point does not depend on its row: batch invariance, bit for bit.
+// Each row is computed by the same operations in the same order. A point's logit therefore does not
+// depend on its row or on the other points, bit for bit (batch invariance).
 #pragma once
 
 #include <algorithm>
@@ -19,15 +21,15 @@
 #include "query_occupancy.h"
 
 namespace occvae {
-namespace {  // each file has its own, for its own instruction set
+namespace {  // each file has its own copy, for its own instruction set
 
 template <class Products>
 struct Activations {
   using Operand = typename Products::Operand;
 
   int64_t rows;       // a multiple of kRows
-  int64_t stride;     // of x
-  int64_t op_stride;  // of h and g
+  int64_t stride;     // stride of x
+  int64_t op_stride;  // stride of h and g
   float* x;
   Operand* h;
   Operand* g;
@@ -41,7 +43,7 @@ struct Activations {
         g(h + rows * op_stride) {}
 };
 
-// relu(scale x + shift) of one layer, for the kVectors vectors of a row from some channel on.
+// relu(scale x + shift) of one layer, for kVectors vectors of a row, starting at `channel`.
 template <class Products>
 struct AffineRelu {
   using Vector = typename Products::Vector;
@@ -61,8 +63,8 @@ struct AffineRelu {
     return Products::relu(Products::multiply_add(x, scale[j], shift[j]));
   }
 
-  // Stores the activations of a row as operands of the next layer, and whether they are out of
-  // the precision's range.
+  // Stores the activations of a row as operands of the next layer. Sets *out_of_range if one of
+  // them is out of the precision's range.
   OCCVAE_TARGET OCCVAE_INLINE void store(const Vector (&x)[Products::kVectors],
                                          typename Products::Operand* to,
                                          uint8_t* out_of_range) const {
@@ -76,9 +78,9 @@ struct AffineRelu {
 };
 
 template <class Products>
-constexpr int64_t kColumns = Products::kVectors * Products::kWidth;  // channels of a register tile
+constexpr int64_t kColumns = Products::kVectors * Products::kWidth;  // channels per register tile
 
-// x = input^T p, and h of the first block. Rows beyond the last point are the origin.
+// Computes x = input^T p, and h of the first block. Rows beyond the last point compute the origin.
 template <class Products>
 OCCVAE_TARGET void enter(const QueryTile& tile, const Activations<Products>& act) {
   using Vector = typename Products::Vector;
@@ -104,11 +106,11 @@ OCCVAE_TARGET void enter(const QueryTile& tile, const Activations<Products>& act
   }
 }
 
-// Products of a layer for kRows rows from `row` on and kColumns channels from `channel` on.
+// Products of a layer for kRows rows starting at `row` and kColumns channels starting at `channel`.
 template <class Products>
 using Block = typename Products::Vector[Products::kRows][Products::kVectors];
 
-// g = relu(scale (W h) + shift)
+// Stores g = relu(scale (W h) + shift).
 template <class Products>
 OCCVAE_TARGET OCCVAE_INLINE void finish_inner(const QueryTile& tile,
                                               const Activations<Products>& act, int64_t layer,
@@ -123,7 +125,7 @@ OCCVAE_TARGET OCCVAE_INLINE void finish_inner(const QueryTile& tile,
   }
 }
 
-// x = x + W g, and h of the next block where there is one.
+// Adds W g to x, and stores h of the next block if there is one.
 template <class Products>
 OCCVAE_TARGET OCCVAE_INLINE void finish_outer(const QueryTile& tile,
                                               const Activations<Products>& act, int64_t layer,
@@ -146,7 +148,8 @@ OCCVAE_TARGET OCCVAE_INLINE void finish_outer(const QueryTile& tile,
   }
 }
 
-// sums[r][j] = operands of row r . column group j of a panel, in the order of the channels.
+// Sets sums[r][j] to operands of row r times column group j of a panel. Channels are added in
+// order.
 template <class Products>
 OCCVAE_TARGET OCCVAE_INLINE void multiply_block(const typename Products::Operand* operands,
                                                 int64_t stride,
@@ -171,7 +174,7 @@ OCCVAE_TARGET OCCVAE_INLINE void multiply_block(const typename Products::Operand
   }
 }
 
-// A whole layer: each panel of weights is read by all rows while it is in the first cache.
+// Computes a whole layer. Each panel of weights is read by all rows while it is in the L1 cache.
 template <class Products, bool inner>
 OCCVAE_TARGET void multiply_layer(const QueryTile& tile, const Activations<Products>& act,
                                   int64_t layer) {
@@ -195,7 +198,7 @@ OCCVAE_TARGET void multiply_layer(const QueryTile& tile, const Activations<Produ
   }
 }
 
-// logit = head . relu(scale x + shift) + bias
+// Writes logit = head . relu(scale x + shift) + bias.
 template <class Products>
 OCCVAE_TARGET void leave(const QueryTile& tile, const Activations<Products>& act) {
   for (int64_t row = 0; row < tile.count; ++row) {
@@ -223,7 +226,8 @@ OCCVAE_TARGET void query_tile(const QueryTile& tile) {
   leave<Products>(tile, act);
 }
 
-// The three kinds of Products without an instruction for pairs, of a set's vector operations.
+// The three Products classes without a pair instruction are built from the vector operations (Simd)
+// of an instruction set. This one is fp32.
 template <class Simd>
 struct ExactProducts : Simd {
   using Vector = typename Simd::Vector;
@@ -246,7 +250,7 @@ struct ExactProducts : Simd {
   }
 };
 
-// fp16: the same with operands, and weights when they were packed, rounded.
+// fp16: the same as fp32, with rounded operands. Weights were rounded when they were packed.
 template <class Simd>
 struct HalfProducts : ExactProducts<Simd> {
   using Vector = typename Simd::Vector;
@@ -259,7 +263,7 @@ struct HalfProducts : ExactProducts<Simd> {
   }
 };
 
-// bf16: weights come in pairs of input channels, the first in the lower half of 32 bits.
+// bf16: weights come in pairs of input channels, the first one in the lower half of 32 bits.
 template <class Simd>
 struct BfloatProducts : ExactProducts<Simd> {
   using Vector = typename Simd::Vector;

@@ -1,4 +1,4 @@
-// Items sorted by the rows of a grid that they are in.
+// Sorts items by the rows of a grid that they touch; inside_mesh.cpp uses it.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -13,10 +13,10 @@ namespace occvae {
 
 struct RowRange {
   int32_t first;
-  int32_t last;  // below `first` for no row at all
+  int32_t last;  // less than `first` if there is no row
 };
 
-// The items of row r are item[start[r]] to item[start[r + 1] - 1].
+// Row r holds item[start[r]] to item[start[r + 1] - 1].
 template <typename Item>
 struct RowBuckets {
   std::vector<int64_t> start;
@@ -30,7 +30,7 @@ RowBuckets<Item> bucket_by_row(int64_t count, int32_t rows, const RowsOf& rows_o
   constexpr int64_t kLeastChunk = 4096;
   const int64_t most_chunks = 4 * static_cast<int64_t>(torch::stable::get_num_threads());
   const int64_t chunk = std::max(kLeastChunk, ceil_div(count, most_chunks));
-  // First how many items a chunk has in each row, then the place of its next one.
+  // First counts the items per row of each chunk, then holds the place of the next item.
   std::vector<int64_t> next(ceil_div(count, chunk) * rows);
   for_each_tile(count, chunk, [&](int64_t first, int64_t last) {
     int64_t* counts = next.data() + first / chunk * rows;

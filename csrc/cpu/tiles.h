@@ -1,4 +1,4 @@
-// Loops whose work is unevenly spread, or whose cores other programs use too.
+// A parallel loop with dynamic scheduling, for uneven work or cores shared with other programs.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -11,8 +11,8 @@
 
 namespace occvae {
 
-// Calls function(first, last) for tiles of [0, count). Each thread takes the next tile when it is
-// done with one.
+// Calls function(first, last) for the tiles of [0, count). A thread takes the next tile when it has
+// finished one.
 template <typename Function>
 void for_each_tile(int64_t count, int64_t tile, const Function& function) {
   std::atomic<int64_t> next{0};

@@ -1,6 +1,7 @@
-// CPU kernel of voxel_iou_counts. Samples are cut into chunks that threads share. A chunk's target
-// is packed into 64-bit words on the stack, voxel j of a block of 64 at bit j; the prediction is
-// then read once, each block compared with every threshold while it is in registers.
+// CPU kernel of voxel_iou_counts. Threads share the chunks of all samples. The target of a chunk is
+// packed into 64-bit words on the stack: voxel j of a block of 64 is bit j. The prediction is then
+// read once, and each block is compared with every threshold while it is in registers. The rules of
+// comparison are in csrc/voxel_iou.h.
 #include "../voxel_iou.h"
 
 #include <algorithm>
@@ -14,9 +15,9 @@
 namespace occvae {
 namespace {
 
-constexpr int64_t kBlock = 64;            // voxels of one word
-constexpr int64_t kChunk = 512 * kBlock;  // voxels of one work item: its words take 4 KB
-constexpr int64_t kGrain = 4;             // work items worth waking a thread for
+constexpr int64_t kBlock = 64;            // voxels per word
+constexpr int64_t kChunk = 512 * kBlock;  // voxels per work item, whose words take 4 KB
+constexpr int64_t kGrain = 4;             // work items per thread, at least
 
 // Adds the counts of `blocks` blocks to counts[2 k] (intersection) and counts[2 k + 1] (union).
 template <typename scalar_t>
@@ -29,7 +30,7 @@ void count_portable(const scalar_t* pred, const uint64_t* words, int64_t blocks,
                     const compare_t<scalar_t>* thresholds, int64_t num_thresholds,
                     int64_t* counts) {
   for (int64_t b = 0; b < blocks; ++b) {
-    compare_t<scalar_t> value[kBlock];  // 32-bit lanes throughout: compilers vectorize this
+    compare_t<scalar_t> value[kBlock];  // 32-bit lanes only, so compilers vectorize this
     int32_t inside[kBlock];
     for (int64_t j = 0; j < kBlock; ++j) {
       value[j] = static_cast<compare_t<scalar_t>>(pred[b * kBlock + j]);
@@ -51,8 +52,8 @@ void count_portable(const scalar_t* pred, const uint64_t* words, int64_t blocks,
 
 #ifdef OCCVAE_X86
 
-// 64 values in registers as floats; at_least() gives voxel j's comparison at bit j. The ordered
-// comparison makes NaN false.
+// 64 values in registers as floats. at_least() puts the comparison of voxel j at bit j. The ordered
+// comparison is false for NaN.
 struct Block512 {
   __m512 value[4];
 };
@@ -184,7 +185,7 @@ CountFn<scalar_t> choose_count([[maybe_unused]] Isa isa) {
   return count_portable<scalar_t>;
 }
 
-// Packs the whole blocks where there is a vector path; returns how many voxels are done.
+// Packs the whole blocks if there is a vector path. Returns the number of voxels packed.
 template <typename scalar_t>
 int64_t pack_blocks([[maybe_unused]] const scalar_t* target, [[maybe_unused]] int64_t voxels,
                     [[maybe_unused]] uint64_t* words, [[maybe_unused]] Isa isa) {
@@ -204,7 +205,7 @@ int64_t pack_blocks([[maybe_unused]] const scalar_t* target, [[maybe_unused]] in
   return 0;
 }
 
-// Packs voxels [begin, begin + voxels) of sample b of a target (B, n); unused bits are zero.
+// Packs voxels [begin, begin + voxels) of sample b of a target (B, n). Unused bits are zero.
 using PackFn = void (*)(const void* target, int64_t b, int64_t n, int64_t begin, int64_t voxels,
                         uint64_t* words, Isa isa);
 
@@ -222,15 +223,15 @@ void pack_numbers(const void* target, int64_t b, int64_t n, int64_t begin, int64
 void pack_bits(const void* target, int64_t b, int64_t n, int64_t begin, int64_t voxels,
                uint64_t* words, Isa) {
   const uint8_t* first = static_cast<const uint8_t*>(target) + b * packed_bytes(n) + begin / 8;
-  words[voxels / kBlock] = 0;  // the caller's buffer has room for one word more
+  words[voxels / kBlock] = 0;  // the caller's buffer has one spare word
   std::memcpy(words, first, packed_bytes(voxels));
-  for (int64_t i = 0; i < ceil_div(voxels, kBlock); ++i) {  // reverse the bits of every byte
+  for (int64_t i = 0; i < ceil_div(voxels, kBlock); ++i) {  // reverse the bits of each byte
     uint64_t w = words[i];
     w = ((w >> 1) & 0x5555555555555555) | ((w & 0x5555555555555555) << 1);
     w = ((w >> 2) & 0x3333333333333333) | ((w & 0x3333333333333333) << 2);
     words[i] = ((w >> 4) & 0x0F0F0F0F0F0F0F0F) | ((w & 0x0F0F0F0F0F0F0F0F) << 4);
   }
-  words[voxels / kBlock] &= (uint64_t{1} << (voxels % kBlock)) - 1;  // padding may hold anything
+  words[voxels / kBlock] &= (uint64_t{1} << (voxels % kBlock)) - 1;  // clears padding bits
 }
 
 PackFn choose_pack(const Tensor& target, bool packed) {
@@ -243,7 +244,7 @@ PackFn choose_pack(const Tensor& target, bool packed) {
   return pack;
 }
 
-// Counts one chunk; a last block that is not full is copied and filled up with NaN.
+// Counts one chunk. A partial last block is copied and padded with NaN.
 template <typename scalar_t>
 void count_chunk(CountFn<scalar_t> count, const scalar_t* pred, const uint64_t* words,
                  int64_t voxels, const std::vector<compare_t<scalar_t>>& thresholds,

@@ -1,4 +1,5 @@
-// CPU kernel of winding_number: a tree of the faces, then each point on its own.
+// CPU kernel of winding_number. It builds a tree of the faces (winding_tree.h), then threads
+// evaluate the points. The sum of solid angles is in csrc/winding_number.h.
 #include "../mesh_arguments.h"
 #include "tiles.h"
 #include "winding_tree.h"

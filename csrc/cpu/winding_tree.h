@@ -1,7 +1,8 @@
-// Winding numbers without looking at every face (Jacobson, Kavan and Sorkine-Hornung 2013). Faces
-// are halved again and again in space. Seen from outside the box of a group of faces, any surface
-// in the box with the same border has the same solid angle: a fan of triangles over the border
-// edges, which are few. This is exact, unlike expansions.
+// A tree of faces that gives winding numbers without a visit to every face (Jacobson, Kavan and
+// Sorkine-Hornung 2013). Faces are halved in space recursively. Take a point outside the box of a
+// group of faces: every surface in the box with the same border has the same solid angle there. A
+// fan of triangles over the few border edges therefore replaces the group. This is exact, unlike
+// series expansions.
 #pragma once
 
 #include <algorithm>
@@ -51,22 +52,23 @@ class WindingTree {
   }
 
  private:
-  static constexpr int64_t kLeaf = 16;  // faces
+  static constexpr int64_t kLeaf = 16;  // faces per leaf
 
-  // An edge that faces of a group run through `count` times more from here to there than back.
+  // An edge that the faces of a group traverse from `from` to `to` `count` times more often than
+  // back.
   struct Edge {
     int64_t from;
     int64_t to;
     int count;
   };
 
-  // Nodes are in the order of a walk that visits a node before its children.
+  // Nodes are stored in depth-first order, each before its children.
   struct Node {
     double low[3];
     double high[3];
-    int64_t first = 0;  // faces of a leaf
+    int64_t first = 0;  // first face of a leaf
     int64_t last = 0;
-    size_t next = 0;  // the node to visit after this one and all below it
+    size_t next = 0;  // the next node after this one and all below it
     bool has_fan = false;
     int64_t apex = 0;
     std::vector<Edge> border;
@@ -74,17 +76,18 @@ class WindingTree {
 
   using Position = std::array<uint64_t, 3>;
 
-  // Bits rather than numbers, which have no order if there is a NaN among the unused vertices.
+  // Positions are compared by their bits, because unused vertices may be NaN and NaN has no order.
   Position position(int64_t v) const {
     Position result;
     for (int axis = 0; axis < 3; ++axis) {
-      const double x = vertices_[3 * v + axis] + 0.0;  // -0 is 0
+      const double x = vertices_[3 * v + axis] + 0.0;  // turns -0 into 0
       std::memcpy(&result[axis], &x, sizeof(x));
     }
     return result;
   }
 
-  // For each vertex the first at its position: seams would be borders.
+  // Returns the first vertex at the position of each vertex. Without this, seams between duplicate
+  // vertices would count as borders.
   std::vector<int64_t> merge_vertices(int64_t count) const {
     std::vector<std::pair<Position, int64_t>> order(count);
     for (int64_t v = 0; v < count; ++v) order[v] = {position(v), v};
@@ -97,7 +100,7 @@ class WindingTree {
     return merged;
   }
 
-  // Adds the node of faces [first, last) and those below it; returns the border.
+  // Adds the node of faces [first, last) and the nodes below it. Returns its border.
   std::vector<Edge> add_node(int64_t first, int64_t last) {
     const size_t n = nodes_.size();
     nodes_.emplace_back();
@@ -141,7 +144,7 @@ class WindingTree {
     }
   }
 
-  // Reorders the faces by their places along the longest axis of the box; returns the middle.
+  // Reorders the faces by position along the longest axis of the box. Returns the middle.
   int64_t split(const Node& node, int64_t first, int64_t last) {
     int axis = 0;
     for (int i = 1; i < 3; ++i) {
@@ -159,7 +162,8 @@ class WindingTree {
     return middle;
   }
 
-  // Adds up edges between the same vertices, and removes those that come to nothing.
+  // Adds up edges between the same two vertices, and removes those that cancel.
+  //
   static void cancel(std::vector<Edge>& edges) {
     for (Edge& edge : edges) {
       if (edge.from > edge.to) edge = {edge.to, edge.from, -edge.count};

@@ -1,4 +1,4 @@
-// Module entry of occvae._C_cuda; the schemas are in csrc/bindings.cpp.
+// The entry point of the module occvae._C_cuda. The schemas are in csrc/bindings.cpp.
 #include <Python.h>
 
 #include "../common.h"

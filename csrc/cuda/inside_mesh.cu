@@ -1,6 +1,7 @@
-// CUDA kernels of inside_mesh. The facets of each column of the grid are listed one after the other
-// by counting, a scan and filling; then there is a thread for each point. What the host must know,
-// how many facets are unusable, their box and the size of the lists, it reads twice or more.
+// CUDA kernels of inside_mesh; the rules are in csrc/inside_mesh.h. Counting, a scan and filling
+// list the facets of each grid column contiguously. Then one thread answers one point. The host
+// must know the number of unusable facets, the box of the facets and the size of the lists, so it
+// waits for the device at least twice.
 #include <cstring>
 
 #include "../inside_mesh.h"
@@ -12,7 +13,7 @@ namespace {
 
 constexpr const char* kOp = "inside_mesh";
 
-// Integers in the order of the numbers, for atomicMin and atomicMax.
+// Maps doubles to integers of the same order, for atomicMin and atomicMax.
 __device__ int64_t ordered(double x) {
   int64_t bits;
   memcpy(&bits, &x, sizeof(bits));
@@ -26,11 +27,11 @@ double number_of(int64_t ordered) {
   return x;
 }
 
-// What kernels tell the host.
+// Values that kernels report to the host.
 struct Report {
   long long unusable;
   long long entries;
-  long long low[3];  // ordered()
+  long long low[3];  // as ordered() maps them
   long long high[3];
 };
 
@@ -72,7 +73,7 @@ struct LoadFacet {
     for (int axis = 0; axis < 3; ++axis) {
       const long long low = ordered(least_of(facet, axis));
       const long long high = ordered(greatest_of(facet, axis));
-      // Reading first spares nearly all of the atomics, which would wait for one another.
+      // The plain read avoids nearly all atomics, which would be serialized.
       if (low < *const_cast<volatile long long*>(&report->low[axis])) {
         atomicMin(&report->low[axis], low);
       }
@@ -83,7 +84,7 @@ struct LoadFacet {
   }
 };
 
-// Calls visit(column) for every column that the facet may be in.
+// Calls visit(column) for every column that the facet may touch.
 template <typename scalar_t, typename Visit>
 __device__ void for_each_column(const ColumnGrid& grid, const Facet<scalar_t>& facet,
                                 const Visit& visit) {
@@ -123,7 +124,7 @@ struct CountColumns {
   }
 };
 
-// The ends of columns become their starts.
+// Writes the entries of each column from its end downwards. Afterwards `ends` holds the starts.
 template <typename scalar_t>
 struct FillColumns {
   ColumnGrid grid;
@@ -170,7 +171,7 @@ Box box_of(const Report& report) {
   return box;
 }
 
-// The finest grid whose lists of facets are not too long; `entries` is their length.
+// Returns the finest grid whose facet lists are not too long. Sets `entries` to their total length.
 template <typename scalar_t>
 ColumnGrid choose_grid(const Facet<scalar_t>* facets, int64_t num_facets, int64_t num_points,
                        const Box& box, const Tensor& report, cudaStream_t stream,
@@ -204,7 +205,7 @@ void answer(const Tensor& vertices, const Tensor& faces, const Tensor& points, T
   int64_t size = 0;
   const ColumnGrid grid =
       choose_grid(facets, num_facets, points.size(0), box, report, stream, size);
-  STD_TORCH_CHECK(size <= INT32_MAX, kOp, ": too many faces");
+  STD_TORCH_CHECK(size <= INT32_MAX, kOp, ": too many faces for 32-bit lists of columns");
   Tensor starts = torch::stable::new_zeros(points, {grid.columns() + 1}, ScalarType::Int);
   Tensor entries = torch::stable::new_empty(points, {size}, ScalarType::Int);
   auto* start = static_cast<int32_t*>(starts.mutable_data_ptr());

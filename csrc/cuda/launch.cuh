@@ -1,6 +1,6 @@
-// Launch helpers for every CUDA op: current stream, launches, grid-stride for_each, scans,
-// block-wide sums. Kernels are launched by launch() alone, and what is not C++ (inline PTX) is in
-// ptx.cuh, so that the tests can run the same sources on a CPU.
+// Launch helpers of all CUDA ops: current stream, launches, grid-stride for_each, scans, block-wide
+// sums. Kernels must be launched through launch(), and everything that is not C++ (inline PTX) must
+// be in ptx.cuh. This lets the tests compile the same sources for a CPU (tests/cuda_emulator).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,7 +14,7 @@
 
 #include "../common.h"
 
-// Declares `name`, the dynamic shared memory of a kernel, as bytes aligned for any use.
+// Declares `name` as the dynamic shared memory of a kernel: bytes aligned to 1024.
 #define OCCVAE_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) uint8_t name[]
 
 namespace occvae {
@@ -22,20 +22,21 @@ namespace occvae {
 constexpr int kWarp = 32;
 constexpr unsigned kFullWarp = 0xFFFFFFFFu;
 
-// The stream PyTorch works on; call it under a DeviceGuard of the same device.
+// Returns the current stream of PyTorch. Call it under a DeviceGuard of the same device.
 inline cudaStream_t current_stream(const Tensor& x) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
 
-// Blocks for `items` work items, `per_block` to a block. Kernels loop with a grid stride, so the
-// cap (many times what any GPU holds at once) bounds the grid and not the work.
+// Returns the number of blocks for `items` work items, `per_block` per block. Kernels loop with a
+// grid stride, so the cap limits the grid and not the work. The cap is many times what a GPU runs
+// at once.
 inline unsigned grid_size(int64_t items, int64_t per_block = kThreads) {
   return static_cast<unsigned>(std::clamp<int64_t>(ceil_div(items, per_block), 1, 1 << 20));
 }
 
-// kernel<<<grid, threads, shared_bytes, stream>>>(arguments...), checked.
+// Runs kernel<<<grid, threads, shared_bytes, stream>>>(arguments...) and checks for errors.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, size_t shared_bytes,
             cudaStream_t stream, Arguments&&... arguments) {
@@ -57,14 +58,15 @@ __global__ void __launch_bounds__(kThreads) for_each_kernel(int64_t n, Function 
   }
 }
 
-// function(i) for every i < n, one thread each. `function` is a __device__ lambda or functor.
+// Calls function(i) for every i < n, one thread per item. `function` is a __device__ lambda or a
+// function object.
 template <typename Function>
 void for_each(int64_t n, cudaStream_t stream, const Function& function) {
   if (n == 0) return;
   launch(for_each_kernel<Function>, grid_size(n), kThreads, 0, stream, n, function);
 }
 
-// data[i] becomes data[0] + ... + data[i]. The scratch memory is PyTorch's, on the device of
+// Sets data[i] to data[0] + ... + data[i]. The scratch memory is a PyTorch tensor on the device of
 // `like`.
 template <typename T>
 void inclusive_scan(T* data, int64_t n, const Tensor& like, cudaStream_t stream) {
@@ -75,8 +77,9 @@ void inclusive_scan(T* data, int64_t n, const Tensor& like, cudaStream_t stream)
       cub::DeviceScan::InclusiveSum(scratch.mutable_data_ptr(), bytes, data, data, n, stream));
 }
 
-// Sums values[k] over a block of kThreads threads: thread k < K returns sum k, others return 0.
-// All threads must call it; it may be called again at once.
+// Sums values[k] over a block of kThreads threads. Thread k < K returns sum k, the others return 0.
+// All threads of the block must call it. Its last step is a barrier, so it may be called again at
+// once.
 template <int K, typename T>
 __device__ T block_sum(const T (&values)[K]) {
   static_assert(K <= kThreads);

@@ -1,4 +1,5 @@
-// CUDA kernel of sparse marching cubes. An item takes one row, for there must be many.
+// CUDA kernel of sparse marching cubes: runs the sequence of csrc/marching_cubes.h on the GPU. A
+// work item is one row of a brick, because a GPU needs many items.
 #include "../marching_cubes.h"
 #include "launch.cuh"
 

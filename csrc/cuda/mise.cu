@@ -1,7 +1,7 @@
-// CUDA kernels of MISE. Each looks at all words of all shapes, of which most are not concerned and
-// left at once: reading a bit or a count for 64 cells costs little beside evaluating their points,
-// and so no list has a length that the host would have to wait for. Results have the order of words
-// and are those of the CPU.
+// CUDA kernels of exact MISE: they run the rules of csrc/mise.h and csrc/mise_points.h. Each kernel
+// visits all words of all shapes, and most words return at once. Reading a bit or a count per 64
+// cells costs little compared with evaluating their points. There are no compacted lists whose
+// lengths the host would have to wait for. Results are in the order of words, as on the CPU.
 #include <tuple>
 
 #include "../mise.h"
@@ -13,19 +13,19 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
-// A word of the state of all shapes; `ends` has an entry for each.
+// A word of the states of all shapes. `ends` has one entry per word.
 struct Word {
   int64_t shape;
   int64_t index;  // within the shape
 };
 
 __device__ Word word_of(const MiseState& state, int64_t i) {
-  if (state.num_shapes == 1) return {0, i};  // saves divisions
+  if (state.num_shapes == 1) return {0, i};  // avoids divisions
   const int64_t words = state.layout.words();
   return {i / words, i % words};
 }
 
-// ends[i] tells whether word i has cells to split, which become its `now`.
+// Sets ends[i] to whether word i has cells to split, and writes these cells to its `now`.
 struct Choose {
   MiseState state;
   int64_t* ends;
@@ -42,7 +42,8 @@ struct Choose {
   }
 };
 
-// ends[i] becomes the number of points that word i adds. Dirty bits were used, and are cleared.
+// Sets ends[i] to the number of points that word i adds. Clears the dirty bits, which Choose has
+// read.
 struct Count {
   MiseState state;
   int64_t* ends;
@@ -56,7 +57,8 @@ struct Count {
   }
 };
 
-// Every cell that is split adds a point, its center.
+// After the scan, a word has splits if its count is not 0: every split cell adds at least its
+// center.
 __device__ bool has_splits(const int64_t* ends, int64_t i) {
   return ends[i] != (i == 0 ? 0 : ends[i - 1]);
 }

@@ -1,13 +1,14 @@
-// Instructions that C++ has no words for, one function each; the only file with inline PTX, beside
-// wgmma.cuh, which it includes. The tests replace it by functions of the same meaning for CPUs.
+// PTX instructions that C++ has no words for, one function each. Inline PTX appears only in this
+// file and in wgmma.cuh, which it includes. For tests on a CPU, tests/cuda_emulator/include/ptx.cuh
+// replaces this file with functions of the same meaning.
 //
-// Shared memory is named by 32-bit addresses, as shared_address() gives them. Tensor-core operands
-// are packed in pairs into 32-bit registers, the element of the lower index in the lower half.
+// Shared memory is addressed by 32-bit addresses from shared_address(). Tensor-core operands are
+// packed in pairs into 32-bit registers, the element of the lower index in the lower half.
 #pragma once
 
 #include <cstdint>
 
-// Whether wgmma and setmaxnreg exist; code that uses them must be left out elsewhere.
+// Whether wgmma and setmaxnreg exist. Code that uses them must not be compiled elsewhere.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #define OCCVAE_HAS_WGMMA 1
 #else
@@ -22,12 +23,13 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// __syncthreads() among `threads` threads, whole warps; barrier 0 is that of __syncthreads().
+// A barrier like __syncthreads() among `threads` threads, which are whole warps. Barrier 0 is the
+// one of __syncthreads().
 __device__ __forceinline__ void bar_sync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-// max(low, 0) and max(high, 0) rounded to nearest even. fp16 saturates at 65504; NaN stays NaN.
+// Rounds max(low, 0) and max(high, 0) to nearest even. fp16 saturates at 65504. NaN stays NaN.
 template <Operand kType>
 __device__ __forceinline__ uint32_t pack_relu(float low, float high) {
   uint32_t packed;
@@ -39,8 +41,9 @@ __device__ __forceinline__ uint32_t pack_relu(float low, float high) {
   return packed;
 }
 
-// Two fp16 numbers >= 0, of which 65504 becomes NaN: 65504 + 16 is infinite, 65472 + 16 is not,
-// and infinity times 0 is NaN.
+// Takes two fp16 numbers x >= 0. Replaces 65504, the largest finite number, with NaN and keeps all
+// others. It computes 0 (x + 16) + x: for 65504 the sum x + 16 is infinite, and 0 times infinity is
+// NaN. For the next smaller number, 65472, the sum is still finite.
 __device__ __forceinline__ uint32_t nan_where_saturated(uint32_t packed) {
   constexpr uint32_t kSixteen = 0x4C004C00, kZero = 0;
   uint32_t sum, result;
@@ -49,17 +52,20 @@ __device__ __forceinline__ uint32_t nan_where_saturated(uint32_t packed) {
   return result;
 }
 
-// Stores four 8 x 8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix
-// l / 8, and of each matrix the pair at row l / 4, columns 2 (l % 4) and the next; sm_90.
+// Stores four 8 x 8 matrices of 16-bit elements. Needs sm_90. Lane l gives the address of row l % 8
+// of matrix l / 8. From each matrix it holds the pair at row l / 4, columns 2 (l % 4) and the next.
 __device__ __forceinline__ void stmatrix_x4(uint32_t row, const uint32_t (&matrices)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
                "r"(matrices[0]), "r"(matrices[1]), "r"(matrices[2]), "r"(matrices[3])
                : "memory");
 }
 
-// d += a b, with a 16 x 16 and b 16 x 8 in 16 bits, d 16 x 8 in float. Lane l holds, with g = l / 4
-// and c = 2 (l % 4): a at (g, c), (g + 8, c), (g, c + 8), (g + 8, c + 8) and the next columns; b at
-// (c, g), (c + 8, g) and the next rows; d at (g, c), (g, c + 1), (g + 8, c), (g + 8, c + 1).
+// d += a b, with a (16 x 16) and b (16 x 8) in 16 bits, d (16 x 8) in float. With g = l / 4 and c =
+// 2 (l % 4), lane l holds:
+//
+//     a at (g, c), (g + 8, c), (g, c + 8), (g + 8, c + 8), and the next column of each
+//     b at (c, g), (c + 8, g), and the next row of each
+//     d at (g, c), (g, c + 1), (g + 8, c), (g + 8, c + 1)
 template <Operand kType>
 __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
                                              uint32_t b1) {
@@ -76,30 +82,32 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[
 #undef OCCVAE_MMA
 }
 
-// Copies 16 bytes to shared memory, past the L1 cache, until a cp_async_wait of this thread.
+// Starts a copy of 16 bytes to shared memory that bypasses L1. The data is there after a
+// cp_async_wait of this thread.
 __device__ __forceinline__ void cp_async_16(uint32_t shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
 }
 
-// Ends a group of this thread's copies; it may be empty.
+// Ends a group of this thread's copies. The group may be empty.
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-// Waits for all groups of this thread but the newest kPending.
+// Waits for all groups of this thread except the newest kPending.
 template <int kPending>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// From here on: sm_90.
+// Everything below needs sm_90.
 
-// A phase of the barrier, 8 bytes, ends with `arrivals` arrivals and all bytes that they announced.
+// Initializes a barrier of 8 bytes. A phase ends after `arrivals` arrivals and all bytes that they
+// announced.
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-// Makes initialized barriers known to copies; threads learn of them by __syncthreads().
+// Makes initialized barriers visible to copies. Threads see them after __syncthreads().
 __device__ __forceinline__ void mbarrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -114,8 +122,8 @@ __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrier, int 
                : "memory");
 }
 
-// Waits for the end of the phase of this parity; the first phase has parity 0, and the one before
-// it, of parity 1, counts as ended.
+// Waits for the end of the phase of this parity. The first phase has parity 0. The phase before it,
+// of parity 1, counts as ended.
 __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, int parity) {
   uint32_t done;
   do {
@@ -131,7 +139,8 @@ __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, int parity) {
   } while (!done);
 }
 
-// Copies to shared memory and then counts the bytes at the barrier; all are multiples of 16.
+// Starts a copy to shared memory that counts its bytes at the barrier when it is complete. The
+// addresses and the size must be multiples of 16.
 __device__ __forceinline__ void cp_async_bulk(uint32_t shared, const void* global, int bytes,
                                               uint32_t barrier) {
   asm volatile(
@@ -141,7 +150,7 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t shared, const void* globa
       : "memory");
 }
 
-// Shows this thread's plain writes to shared memory to wgmma and bulk copies.
+// Makes this thread's ordinary writes to shared memory visible to wgmma and bulk copies.
 __device__ __forceinline__ void fence_proxy_async() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }

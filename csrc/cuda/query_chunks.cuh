@@ -1,4 +1,5 @@
-// A stream of weights by asynchronous copies (sm_80), for the mma kernel of query_occupancy.
+// A stream of weights by asynchronous copies (cp.async, sm_80), for the mma kernel of
+// query_occupancy.
 #pragma once
 
 #include "ptx.cuh"
@@ -8,19 +9,21 @@ namespace occvae {
 
 constexpr int kChunkVectors = kMmaChunk * 2 / sizeof(uint4);
 
-// Streams the chunks of weights, round and round, through kStages buffers.
+// Streams the chunks of weights through kStages buffers, and starts again after the last chunk. All
+// threads of the block copy.
 template <int kStages, int kThreads>
 class ChunkStream {
  public:
-  static constexpr int kVectors = kStages * kChunkVectors;  // of the buffers
+  static constexpr int kVectors = kStages * kChunkVectors;  // total size of the buffers
 
   __device__ ChunkStream(const uint4* weights, uint4* buffers, int chunks)
       : weights_(weights), source_(weights), buffers_(buffers), chunks_(chunks) {
     for (int i = 0; i < kStages - 1; ++i) load();
   }
 
-  // The next chunk, once it is there. As the whole block waits here, everything stored to shared
-  // memory before is visible after, and the chunk before is done with: its buffer is loaded anew.
+  // Returns the next chunk when it has arrived. The whole block waits here, which has two effects.
+  // Everything stored to shared memory before is visible afterwards. The previous chunk is no
+  // longer in use, so its buffer is loaded again.
   __device__ const uint4* next() {
     ptx::cp_async_wait<kStages - 2>();
     __syncthreads();
@@ -30,7 +33,7 @@ class ChunkStream {
     return chunk;
   }
 
-  // No copy may be under way when a block ends.
+  // Waits for all copies. None may be in flight when a block ends.
   __device__ void finish() { ptx::cp_async_wait<0>(); }
 
  private:

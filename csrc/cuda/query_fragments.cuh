@@ -1,9 +1,10 @@
-// Activations as operands of tensor cores. An accumulator of the tensor cores and their operand A
-// hold a row's neighboring columns in the same lane: two accumulators of 8 columns become, rounded
-// to 16 bits, one operand of 16 columns, without a word to another lane.
+// Activations as tensor-core operands, for the mma and wgmma kernels of query_occupancy. An
+// accumulator and an operand A hold neighboring columns of a row in the same lane. Two accumulators
+// of 8 columns, rounded to 16 bits, are therefore one operand of 16 columns. No data moves between
+// lanes.
 //
-// Lane l holds, of an accumulator of 16 rows by 8 columns, (row, column) =
-// (l / 4, 2 (l % 4) + {0, 1}), then the same of row l / 4 + 8.
+// Of an accumulator of 16 rows by 8 columns, lane l holds (row, column) = (l / 4, 2 (l % 4) + {0,
+// 1}), then the same columns of row l / 4 + 8.
 #pragma once
 
 #include "ptx.cuh"
@@ -16,18 +17,19 @@ using ptx::Operand;
 constexpr int kRowTile = 16;     // rows of an accumulator or an operand
 constexpr int kColumnTile = 16;  // columns of an operand: two accumulators
 
-using Pair = float[2][4];  // a lane's part of two accumulators side by side
+using Pair = float[2][4];  // one lane's part of two adjacent accumulators
 
 __device__ inline int lane_row(int lane) { return lane / 4; }
 __device__ inline int lane_column(int lane) { return lane % 4 * 2; }
 
-// Scale and shift of a lane's four columns of a pair of accumulators.
+// Scale and shift of a lane's four columns of a Pair.
 struct PairAffine {
   float2 scale[2];
   float2 shift[2];
 };
 
-// `column` is the lane's first. The table stays in L1, hence no copy of it in shared memory.
+// `column` is the lane's first column. The table stays in the L1 cache, so it needs no copy in
+// shared memory.
 __device__ inline PairAffine load_affine(const float* affine, int channels, int column) {
   PairAffine result;
 #pragma unroll
@@ -39,7 +41,7 @@ __device__ inline PairAffine load_affine(const float* affine, int channels, int 
   return result;
 }
 
-// relu(scale * x + shift) of two neighboring columns; out of the range of fp16 is NaN.
+// relu(scale * x + shift) of two neighboring columns. fp16 values out of range become NaN.
 template <Operand kOperand>
 __device__ inline uint32_t activate(float x, float y, float2 scale, float2 shift) {
   const uint32_t packed =
@@ -47,7 +49,8 @@ __device__ inline uint32_t activate(float x, float y, float2 scale, float2 shift
   return kOperand == Operand::kFp16 ? ptx::nan_where_saturated(packed) : packed;
 }
 
-// The operand of which `pair` are the sums: rows l / 4 and l / 4 + 8 of the left, then the right.
+// Converts a pair of sums into an operand: rows l / 4 and l / 4 + 8 of the left accumulator, then
+// of the right one.
 template <Operand kOperand>
 __device__ inline void activate(uint32_t (&operand)[4], const Pair& pair,
                                 const PairAffine& affine) {
@@ -58,7 +61,7 @@ __device__ inline void activate(uint32_t (&operand)[4], const Pair& pair,
   }
 }
 
-// A pair of accumulators of the residual stream before the first block.
+// Computes a pair of accumulators of the residual stream before the first block.
 __device__ inline void start_residual(Pair& pair, const Query& query, const Point (&points)[2],
                                       int column) {
 #pragma unroll
@@ -75,7 +78,7 @@ __device__ inline void start_residual(Pair& pair, const Query& query, const Poin
   }
 }
 
-// Adds a pair's share of the head's sum to those of the lane's two rows.
+// Adds a pair's contribution to the head's sums of the lane's two rows.
 __device__ inline void add_to_head(float (&sums)[2], const Pair& pair, const PairAffine& affine,
                                    const float* head) {
 #pragma unroll
@@ -92,7 +95,7 @@ __device__ inline void add_to_head(float (&sums)[2], const Pair& pair, const Pai
   }
 }
 
-// Over the four lanes that share a row.
+// Sums over the four lanes that share a row.
 __device__ inline float sum_of_row(float sum) {
   sum += __shfl_xor_sync(kFullWarp, sum, 1);
   return sum + __shfl_xor_sync(kFullWarp, sum, 2);

@@ -1,5 +1,5 @@
-// query_occupancy on CUDA: which kernel runs, and the second pass of the range guard. Nothing here
-// waits for the GPU, so that calls can be captured in CUDA graphs.
+// query_occupancy on CUDA: the choice of the kernel, and the second pass of the range guard.
+// Nothing here waits for the GPU, so calls can be captured in CUDA graphs.
 #include <atomic>
 
 #include "query_kernels.cuh"
@@ -39,20 +39,21 @@ QueryKernel best_kernel() {
   return fits(QueryKernel::kMma, device) ? QueryKernel::kMma : QueryKernel::kFp32;
 }
 
-// What tests and benchmarks allow; see query_kernel().
+// The limit that tests and benchmarks set through query_kernel().
 std::atomic<int64_t>& kernel_limit() {
   static std::atomic<int64_t> limit{static_cast<int64_t>(QueryKernel::kWgmma)};
   return limit;
 }
 
-// Returns the best kernel that weights are packed for on the current device; a limit >= 0 first
-// bounds it, for all devices. Packed weights keep their kernel.
+// Returns the best kernel that weights are packed for on the current device. A limit >= 0 first
+// lowers it, for all devices. Weights that are already packed keep their kernel.
 int64_t query_kernel(int64_t limit) {
   if (limit >= 0) kernel_limit() = std::max<int64_t>(limit, 1);
   return std::min(kernel_limit().load(), static_cast<int64_t>(best_kernel()));
 }
 
-// Contiguous, and aligned as vector loads want it; only parts of other tensors may be neither.
+// Makes a tensor contiguous and aligned for vector loads. Only views of other tensors may be
+// neither.
 Tensor as_operand(const Tensor& x) {
   const Tensor result = torch::stable::contiguous(x);
   const bool aligned = reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 16 == 0;
@@ -81,8 +82,8 @@ bool has_sizes(const Tensor& x, const std::vector<int64_t>& sizes) {
   return true;
 }
 
-// The kernel that the weights were packed for: fp32 whatever the precision, where no other would
-// do.
+// Returns the kernel that the weights were packed for. It is fp32 for every precision if no other
+// kernel supports the width.
 QueryKernel kernel_of(const Tensor& weights, const QuerySizes& sizes, Precision precision) {
   const int64_t c = sizes.channels;
   if (weights.scalar_type() == ScalarType::Float) {
@@ -91,18 +92,20 @@ QueryKernel kernel_of(const Tensor& weights, const QuerySizes& sizes, Precision 
     const bool half = precision == Precision::kFp16;
     STD_TORCH_CHECK(precision != Precision::kFp32 &&
                         weights.scalar_type() == (half ? ScalarType::Half : ScalarType::BFloat16),
-                    "query_occupancy: weights were packed for another precision");
-    const int64_t elements = 2 * c * c;  // of a block
+                    "query_occupancy: weights were packed for another precision; pack them again");
+    const int64_t elements = 2 * c * c;  // of one block
     const auto in_chunks = [&](int64_t chunk) {
       return has_sizes(weights, {sizes.layers / 2, elements / chunk, chunk});
     };
     if (in_chunks(kMmaChunk) && mma_has_width(c)) return QueryKernel::kMma;
     if (in_chunks(kWgmmaChunk) && wgmma_has_width(c)) return QueryKernel::kWgmma;
   }
-  STD_TORCH_CHECK(false, "query_occupancy: weights were not packed on CUDA, or for other sizes");
+  STD_TORCH_CHECK(
+      false,
+      "query_occupancy: weights were not packed on CUDA, or for other sizes; pack them again");
 }
 
-// First pass in 16 bits; in fp16 a second one computes in fp32 what left the range.
+// Runs the 16-bit pass. In fp16, a second pass computes the points that left the range in fp32.
 void run_16_bits(const Query& query, const Tensor& weights, const Tensor& exact_weights,
                  QueryKernel kernel, const QueryDevice& device, cudaStream_t stream) {
   const auto run = kernel == QueryKernel::kWgmma ? launch_wgmma_query : launch_mma_query;
@@ -123,8 +126,9 @@ Tensor query_occupancy(const Tensor& points, const Tensor& offsets, const Tensor
                                                  affines, head, precision);
   const torch::stable::accelerator::DeviceGuard guard(points.get_device_index());
   const QueryKernel kernel = kernel_of(weights, sizes, static_cast<Precision>(precision));
-  STD_TORCH_CHECK(exact_weights.scalar_type() == ScalarType::Float,
-                  "query_occupancy: exact_weights were not packed for fp32");
+  STD_TORCH_CHECK(
+      exact_weights.scalar_type() == ScalarType::Float,
+      "query_occupancy: exact_weights were not packed for fp32; pack them with precision 0");
   kernel_of(exact_weights, sizes, Precision::kFp32);
   Tensor logits = torch::stable::new_empty(points, {sizes.points});
   if (sizes.points == 0) return logits;
@@ -135,7 +139,8 @@ Tensor query_occupancy(const Tensor& points, const Tensor& offsets, const Tensor
   const Tensor h = as_operand(head);
   const Query query = make_query(sizes, p, o, i, a, h, logits);
   const QueryDevice device = current_device();
-  STD_TORCH_CHECK(fits(kernel, device), "query_occupancy: weights were packed for another GPU");
+  STD_TORCH_CHECK(fits(kernel, device),
+                  "query_occupancy: weights were packed for another GPU; pack them on this one");
   if (kernel == QueryKernel::kFp32 || sizes.layers == 0) {
     launch_fp32_query(query, exact_weights, {nullptr, 0}, device, current_stream(points));
   } else {

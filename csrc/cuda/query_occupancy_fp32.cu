@@ -1,5 +1,5 @@
-// query_occupancy in fp32, for every width up to 1024 and every GPU. It also computes again the
-// points that the fp16 kernels found out of range.
+// query_occupancy in fp32, for every GPU and every width up to 1024. It is also the second pass of
+// fp16, for the points that the 16-bit kernels found out of range.
 #include "query_kernels.cuh"
 #include "query_slabs.cuh"
 
@@ -8,13 +8,13 @@ namespace {
 
 using Square = float[kEdge][kEdge];  // [channel][point]
 
-// A thread's square is made of four 4 x 4 squares, half the points and half the channels apart, so
-// that neighboring threads read neighboring float4.
+// A thread's square consists of four 4 x 4 squares, half the points and half the channels apart.
+// Neighboring threads therefore read neighboring float4.
 struct Place {
   Geometry geometry;
-  int row;      // of points
-  int column;   // of channels
-  int swizzle;  // mask
+  int row;      // row of threads, along the points
+  int column;   // column of threads, along the channels
+  int swizzle;  // mask of the bank swizzle
 
   __device__ explicit Place(const Geometry& g)
       : geometry(g),
@@ -25,8 +25,9 @@ struct Place {
   __device__ int channel(int i) const {
     return i / 4 * (geometry.channels / 2) + column * 4 + i % 4;
   }
-  // Activations are [channel][point]. Threads of a warp store float4 of channels 4 apart, which
-  // would all fall on the same banks: the float4 of a row are permuted by the channel.
+  // Activations are [channel][point]. The threads of a warp store float4 of channels that are 4
+  // apart, which would all fall on the same banks. The float4 of a row are therefore permuted by
+  // the channel.
   __device__ int activation(int channel, int half) const {
     const int vector = half * (geometry.points / kEdge) + row;
     return channel * geometry.points + (vector ^ (channel / 4 & swizzle)) * 4;
@@ -40,7 +41,8 @@ __device__ void load_two(float (&to)[kEdge], const float* left, const float* rig
   to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
 
-// sums += the product of one slab; input channels in ascending order, as everywhere.
+// Adds the product of one slab to the sums. Input channels are added in ascending order, as in all
+// kernels.
 __device__ void multiply_slab(Square& sums, const float* activations, const float* slab, int first,
                               const Place& place) {
   const Geometry& geometry = place.geometry;
@@ -72,7 +74,7 @@ __device__ void clear(Square& x) {
   for (int i = 0; i < kEdge * kEdge; ++i) x[i / kEdge][i % kEdge] = 0.0f;
 }
 
-// sums = a layer's product with the activations.
+// Sets sums to a layer's product with the activations.
 __device__ void multiply(Square& sums, const float* activations, SlabStream& stream,
                          const Place& place) {
   clear(sums);
@@ -83,7 +85,7 @@ __device__ void multiply(Square& sums, const float* activations, SlabStream& str
   }
 }
 
-// The next product's operand: relu(scale * x + shift).
+// Stores the operand of the next product, relu(scale * x + shift).
 __device__ void store_activations(float* activations, const Square& x, const float* affine,
                                   const Place& place) {
 #pragma unroll
@@ -103,8 +105,8 @@ __device__ void store_activations(float* activations, const Square& x, const flo
   __syncthreads();
 }
 
-// Sums begin at 0 and are added to x as a whole: begun at x, which is larger than its updates, they
-// would have four times the rounding error.
+// Adds a block's sums to x. The sums start at 0 because x is larger than its updates: sums that
+// start at x would have four times the rounding error.
 __device__ void add(Square& x, const Square& sums) {
 #pragma unroll
   for (int i = 0; i < kEdge * kEdge; ++i) x[i / kEdge][i % kEdge] += sums[i / kEdge][i % kEdge];
@@ -126,7 +128,8 @@ __device__ void start_residual(Square& x, const Query& query, const Tile& tile,
   }
 }
 
-// The head's sum over channels: over a thread's own, then over the columns of threads, in order.
+// Sums the head over the channels: first over those of a thread, then over the columns of threads,
+// in order.
 __device__ void write_logits(const Square& x, const Query& query, const Tile& tile, bool only_nan,
                              float* partial,  // [columns, points], where activations were
                              const Place& place) {
@@ -155,7 +158,8 @@ __device__ void write_logits(const Square& x, const Query& query, const Tile& ti
   __syncthreads();
 }
 
-// Whether any logit of the tile is NaN. The whole block calls this, and gets the same answer.
+// Returns whether any logit of the tile is NaN. All threads of the block must call it, and all get
+// the same answer.
 __device__ bool has_nan(const Query& query, const Tile& tile) {
   bool nan = false;
   for (int64_t row = tile.begin + threadIdx.x; row < tile.end; row += blockDim.x) {
@@ -170,7 +174,7 @@ __device__ bool any_reported(const RangeGuard& guard) {
   return __syncthreads_or(nan);
 }
 
-// With a guard: only logits that are NaN are computed and written, all others stay as they are.
+// With a guard, only logits that are NaN are computed and written. All others keep their value.
 __global__ void __launch_bounds__(kMaxThreads)
     query_kernel(Query query, const float* __restrict__ weights, Geometry geometry,
                  RangeGuard guard) {
@@ -206,7 +210,7 @@ void launch_fp32_query(const Query& query, const Tensor& weights, const RangeGua
                        const QueryDevice& device, cudaStream_t stream) {
   const Geometry geometry = choose_geometry(query.channels);
   const int64_t tiles = most_tiles(query, geometry.points);
-  // A second pass has usually nothing to do: no more blocks than the GPU holds at once.
+  // A second pass usually has nothing to do, so it gets few blocks: two per multiprocessor.
   const int64_t blocks = guard.reports == nullptr ? tiles : std::min(tiles, 2 * device.processors);
   launch(query_kernel, grid_size(blocks, 1), geometry.threads(), geometry.shared_bytes(), stream,
          query, static_cast<const float*>(weights.const_data_ptr()), geometry, guard);

@@ -1,12 +1,13 @@
 // query_occupancy in fp16 and bf16 on the tensor cores of sm_80 and later (mma.sync).
 //
-// A warp owns 64 points by 64 channels, and its 128 registers of the residual stream are the
-// accumulators of each block's second product: x never leaves them. h and g of the block's points
-// are in shared memory, g one half of its channels at a time, because the sums of a whole g would
-// not fit the registers beside x: half of g = relu(W0 h), then x += W1 (that half).
+// A warp owns 64 points by 64 channels of the residual stream x. Its 128 registers per lane are the
+// accumulators of each block's second product, so x never leaves them. h and g of the block's
+// points are in shared memory. g is computed in two halves of its channels, because the sums of a
+// whole g do not fit the registers next to x: first half of g = relu(W0 h), then x += W1 (that
+// half).
 //
-// Operands lie in shared memory as the lanes hold them, 16 bytes a lane: loads and stores are
-// consecutive, hence without bank conflicts, and need no ldmatrix and no swizzle.
+// Operands lie in shared memory in the order of the lanes, 16 bytes per lane. Loads and stores are
+// consecutive, so there are no bank conflicts and no need for ldmatrix or a swizzle.
 #include "query_chunks.cuh"
 #include "query_fragments.cuh"
 #include "query_kernels.cuh"
@@ -20,16 +21,16 @@ constexpr int kRowTiles = kWarpPoints / kRowTile;
 constexpr int kColumnTiles = kWarpChannels / kColumnTile;
 constexpr int kHalfColumnTiles = kColumnTiles / 2;
 
-// Two sizes of a block: 8 warps where shared memory allows (sm_80, sm_90), 4 elsewhere (sm_86,
-// sm_89) and for few points, that they spread over more multiprocessors.
+// The two block sizes. Blocks have 8 warps if shared memory allows (sm_80, sm_90). They have 4 on
+// other GPUs (sm_86, sm_89), and for few points, which then spread over more multiprocessors.
 template <int kChannels_, int kWarps_>
 struct Shape {
   static constexpr int kChannels = kChannels_;
   static constexpr int kWarps = kWarps_;
   static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kColumns = kChannels / kWarpChannels;  // of warps
+  static constexpr int kColumns = kChannels / kWarpChannels;  // columns of warps
   static constexpr int kPoints = kWarps / kColumns * kWarpPoints;
-  using Stream = ChunkStream<kWarps == 8 ? 4 : 3, kThreads>;  // 160 KB of 163; 96 KB of 99
+  using Stream = ChunkStream<kWarps == 8 ? 4 : 3, kThreads>;  // 64 KB; 48 KB
   static constexpr int kTilesH = kChannels / kColumnTile;
   static constexpr int kTilesG = kTilesH / 2;
   static constexpr int kVectorsH = kPoints / kRowTile * kTilesH * kWarp;
@@ -40,7 +41,7 @@ struct Shape {
       kColumns * kPoints * sizeof(float);
 };
 
-// What a block may have at most on sm_80, and on sm_86 and sm_89.
+// The limits per block on sm_80, and on sm_86 and sm_89.
 static_assert(Shape<256, 8>::kSharedBytes <= 163 << 10 && Shape<128, 8>::kSharedBytes <= 163 << 10);
 static_assert(Shape<256, 4>::kSharedBytes <= 99 << 10 && Shape<128, 4>::kSharedBytes <= 99 << 10);
 
@@ -49,8 +50,8 @@ __device__ void load_operand(uint32_t (&operand)[4], const uint4* from) {
   operand[0] = v.x, operand[1] = v.y, operand[2] = v.z, operand[3] = v.w;
 }
 
-// sums += activations (this warp's rows) by the chunk's weights (its columns: kTiles from the
-// chunk's column tile `first` on, of kAllTiles). The chunk has all columns of some input channels.
+// Adds activations (this warp's rows) times the chunk's weights to the sums. The chunk holds all
+// kAllTiles column tiles of some input channels. The warp uses kTiles of them, starting at `first`.
 template <Operand kOperand, int kTiles, int kAllTiles>
 __device__ void multiply_chunk(Pair (&sums)[kRowTiles][kTiles],
                                const uint4* activations,  // this lane's, at the chunk's first tile
@@ -76,7 +77,7 @@ __device__ void multiply_chunk(Pair (&sums)[kRowTiles][kTiles],
   }
 }
 
-// What one warp, of block-wide work on a tile, knows and does.
+// The state and the steps of one warp in a block's work on a tile.
 template <Operand kOperand, typename S>
 struct Warp {
   const Query& query;
@@ -89,7 +90,7 @@ struct Warp {
   using Residual = Pair[kRowTiles][kColumnTiles];
   using HalfSums = Pair[kRowTiles][kHalfColumnTiles];
 
-  // This lane's first channel of a column tile of the block.
+  // Returns this lane's first channel of a column tile of the block.
   __device__ int channel(int tile) const { return tile * kColumnTile + lane_column(lane); }
 
   __device__ void start(Residual& x, const Tile& tile) const {
@@ -104,8 +105,8 @@ struct Warp {
     }
   }
 
-  // Stores kTiles column tiles of activations, from tile `first` of `to` on, of channels from tile
-  // `first_channel` on.
+  // Stores kTiles column tiles of activations: to tile `first` of `to` and the following ones, from
+  // the channels of tile `first_channel` and the following ones.
   template <int kTiles>
   __device__ void store(uint4* to, int row_tiles, int first, int first_channel,
                         const Pair (&sums)[kRowTiles][kTiles], const float* affine) const {
@@ -122,7 +123,7 @@ struct Warp {
     }
   }
 
-  // g, columns `half` of 2: relu(W0 h).
+  // Computes one half (0 or 1) of the columns of g = relu(W0 h).
   __device__ void first_product(int half, const float* affine, typename S::Stream& stream) const {
     HalfSums sums = {};
     const uint4* rows = h + first_row / kRowTile * S::kTilesH * kWarp + lane;
@@ -135,7 +136,7 @@ struct Warp {
     store<kHalfColumnTiles>(g, S::kTilesG, first, half * S::kTilesG + first, sums, affine);
   }
 
-  // x += W1 g, over the half of g's channels that is there.
+  // Adds W1 g to x, over the half of g that is in shared memory.
   __device__ void second_product(Residual& x, typename S::Stream& stream) const {
     const uint4* rows = g + first_row / kRowTile * S::kTilesG * kWarp + lane;
     for (int chunk = 0; chunk < S::kChunksOfHalf; ++chunk) {
@@ -145,7 +146,7 @@ struct Warp {
     }
   }
 
-  // This warp's channels of the head's sum, for each of the block's points.
+  // Writes this warp's part of the head's sum for each of its points.
   __device__ void head(float* partial, const Residual& x, const float* affine) const {
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
@@ -165,7 +166,7 @@ struct Warp {
   }
 };
 
-// Adds up the shares of the columns of warps, in order. Returns whether this thread wrote a NaN.
+// Adds up the parts of the columns of warps, in order. Returns whether this thread wrote a NaN.
 template <typename S>
 __device__ bool write_logits(const Query& query, const Tile& tile, const float* partial) {
   __syncthreads();
@@ -179,7 +180,8 @@ __device__ bool write_logits(const Query& query, const Tile& tile, const float* 
   return nan;
 }
 
-// Blocks stay, and take every gridDim-th tile, the weights streaming on from one to the next.
+// Persistent blocks: each takes every gridDim-th tile. The stream of weights continues from one
+// tile to the next.
 template <Operand kOperand, typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
     query_kernel(Query query, const uint4* __restrict__ weights, int* __restrict__ reports) {

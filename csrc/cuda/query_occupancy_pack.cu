@@ -1,17 +1,18 @@
-// _pack_query_weights: the layouts that the kernels of query_occupancy read.
+// _pack_query_weights on CUDA: the layouts that the kernels of query_occupancy read.
+// query_kernels.cuh chooses between them.
 #include "query_kernels.cuh"
 
 namespace occvae {
 namespace {
 
-// An element of the weights [2L, C out, C in].
+// The source of a packed element, in weights [2L, C out, C in].
 struct Place {
   int64_t layer;
   int64_t out;
   int64_t in;
 };
 
-// [2L, C / 32, C in, 32 out].
+// The layout of packed fp32 weights, [2L, C / 32, C in, 32 out]: panels of 32 outputs.
 struct PanelLayout {
   int64_t channels;
 
@@ -22,12 +23,13 @@ struct PanelLayout {
   }
 };
 
-// Both 16-bit kernels go through a block so: half of the outputs of its first layer, the inputs of
-// its second that these are, then the same for the other half.
+// The order in which both 16-bit kernels read a block: half of the outputs of its first layer, then
+// the inputs of its second layer that these outputs feed, then the same for the other half.
 struct HalfLayout {
   int64_t channels;
 
-  // Element i of the four pieces of all blocks: a piece is `outs` by `ins`, from there on.
+  // A block has four pieces of `outs` by `ins`, starting at `first`. Returns the piece that holds
+  // packed element i, and the number of the element in it.
   struct Piece {
     Place first;
     int64_t outs;
@@ -44,8 +46,9 @@ struct HalfLayout {
   }
 };
 
-// Operands B of mma.m16n8k16 two by two, 16 outputs by 16 inputs, as the lanes hold them: 8
-// elements each. A piece has all its outputs for 16 inputs, then for the next.
+// The layout of the mma kernel. A piece consists of tiles of 16 outputs by 16 inputs. A tile holds
+// two operands B of mma.m16n8k16, 8 elements per lane in the order of the lanes. A piece stores all
+// its outputs for 16 inputs, then for the next 16.
 struct MmaLayout : HalfLayout {
   __host__ __device__ Place operator()(int64_t i) const {
     const Piece p = piece(i);
@@ -59,8 +62,8 @@ struct MmaLayout : HalfLayout {
   }
 };
 
-// Rows of 64 inputs of an output, 128 bytes, whose eight vectors of 16 bytes are permuted by the
-// row's number: the 128-byte swizzle that wgmma reads without bank conflicts.
+// Rows of 64 inputs of one output, 128 bytes. The eight 16-byte vectors of a row are permuted by
+// the row's number. This is the 128-byte swizzle that wgmma reads without bank conflicts.
 struct WgmmaLayout : HalfLayout {
   __host__ __device__ Place operator()(int64_t i) const {
     const Piece p = piece(i);
@@ -72,7 +75,7 @@ struct WgmmaLayout : HalfLayout {
   }
 };
 
-// Function object of for_each: fills element i.
+// Function object of for_each that fills element i.
 template <typename scalar_t, typename Layout>
 struct PackElement {
   const float* __restrict__ weights;  // [2L, C, C]

@@ -1,11 +1,11 @@
 // query_occupancy in fp16 and bf16 on Hopper (sm_90a), 256 channels.
 //
-// Two warpgroups compute, 64 points each; one thread of a third brings the weights, chunk by chunk,
-// for both. A computing thread has 240 registers: 128 of the residual stream, which is the
-// accumulator of each block's second product, and, one half of g at a time, 64 of the sums of the
-// first product, which then turn into 32 of g, rounded, without leaving the registers. h alone goes
-// through shared memory. Nothing orders the two warpgroups: while one applies affines the other
-// keeps the tensor cores busy.
+// Two warpgroups compute, 64 points each. One thread of a third warpgroup copies the weights for
+// both, chunk by chunk. A computing thread has 240 registers. 128 of them hold the residual stream
+// x, the accumulator of each block's second product. g is computed in two halves of its channels:
+// 64 registers hold the sums of the first product, which become 32 registers of rounded g without
+// leaving the thread. Only h goes through shared memory. The two warpgroups are not synchronized
+// with each other: while one applies affines, the other keeps the tensor cores busy.
 #include "query_fragments.cuh"
 #include "query_kernels.cuh"
 #include "query_ring.cuh"
@@ -14,36 +14,36 @@ namespace occvae {
 namespace {
 
 constexpr int kChannels = 256;
-constexpr int kPoints = 64;  // of a tile: one warpgroup
-constexpr int kGroup = 128;  // threads
-constexpr int kGroups = 2;   // that compute
+constexpr int kPoints = 64;  // per tile; one warpgroup computes a tile
+constexpr int kGroup = 128;  // threads per warpgroup
+constexpr int kGroups = 2;   // warpgroups that compute
 constexpr int kWarps = kGroups * kGroup / kWarp;
 constexpr int kBlockThreads = (kGroups + 1) * kGroup;
 constexpr int kChunkBytes = 2 * kWgmmaChunk;
 constexpr int kBytesH = 2 * kPoints * kChannels;
 using Weights = Ring<4, kChunkBytes, kWarps>;
 constexpr int64_t kSharedBytes = Weights::kBytes + kGroups * kBytesH + Weights::kBarrierBytes;
-static_assert(kSharedBytes <= 227 << 10);  // on sm_90
+static_assert(kSharedBytes <= 227 << 10);  // limit of sm_90
 
-// Where no code for Hopper was built for the loaded device, the kernel is empty and says that it
-// takes no block of its size.
+// If the module was built without code for the loaded device, the kernel is empty. Its launch bound
+// then excludes blocks of this size, which wgmma_query_loaded() checks.
 constexpr int kMostThreads = OCCVAE_HAS_WGMMA ? kBlockThreads : kWarp;
 
 #if OCCVAE_HAS_WGMMA
 
 constexpr int kTiles = kChannels / kColumnTile;
 constexpr int kHalfTiles = kTiles / 2;
-constexpr int kChunksOfHalf = 2;  // of each layer, for half of g's channels
+constexpr int kChunksOfHalf = 2;  // per layer, for half of g's channels
 constexpr int kChunksOfBlock = 8;
-constexpr int kPanelBytesH = kPoints * 128;  // 64 channels, 128 bytes, of all points
+constexpr int kPanelBytesH = kPoints * 128;  // 64 channels (128 bytes) of all points
 
-// The tiles of one round of a block, one a warpgroup. Both warpgroups take the same number of
-// chunks, whether they have points or not. Tiles are dealt to the blocks one by one, so that few of
-// them spread over many multiprocessors.
+// The tiles of one round of a block, one per warpgroup. Both warpgroups consume the same number of
+// chunks, even if one has no points. Tiles are dealt to the blocks one by one, so a few tiles
+// spread over many multiprocessors.
 struct Round {
   Tile tile;
-  bool mine = false;    // there is a tile for this warpgroup
-  bool anyone = false;  // or for one of the two
+  bool mine = false;    // this warpgroup has a tile
+  bool anyone = false;  // at least one of the two has a tile
 
   __device__ Round(const Query& query, int64_t number, int64_t tiles, int group) {
     for (int i = 0; i < kGroups; ++i) {
@@ -73,7 +73,7 @@ __device__ void bring_weights(const Query& query, const uint8_t* weights, Weight
   }
 }
 
-// A warpgroup that computes.
+// One of the two warpgroups that compute.
 template <Operand kOperand>
 struct Group {
   const Query& query;
@@ -95,8 +95,8 @@ struct Group {
     for (int t = 0; t < kTiles; ++t) start_residual(x[t], query, points, channel(t));
   }
 
-  // h = relu(scale * x + shift). The barrier before lets no warp overwrite what others' products
-  // may still read, the one after shows h to all.
+  // Stores h = relu(scale * x + shift). The first barrier keeps warps from overwriting what
+  // products of other warps may still read. The second one makes h visible to all.
   __device__ void store(const Residual& x, const float* affine) const {
     const int matrix_row = thread / kWarp * kRowTile + lane % 16;
     ptx::bar_sync(number + 1, kGroup);
@@ -111,7 +111,7 @@ struct Group {
     ptx::bar_sync(number + 1, kGroup);
   }
 
-  // A half of g's channels, g = relu(scale * (W0 h) + shift), as operands of the second product.
+  // Computes one half of g = relu(scale * (W0 h) + shift), as operands of the second product.
   __device__ void first_product(Operands& g, const float* affine, int half, Weights& ring) const {
     Pair sums[kHalfTiles];
     auto& d = reinterpret_cast<float (&)[kChannels / 4]>(sums);
@@ -139,7 +139,7 @@ struct Group {
     }
   }
 
-  // x += W1 g, over a half of g's channels.
+  // Adds W1 g to x, over one half of g's channels.
   __device__ void second_product(Residual& x, const Operands& g, Weights& ring) const {
     auto& d = reinterpret_cast<float (&)[kChannels / 2]>(x);
 #pragma unroll
@@ -196,7 +196,7 @@ struct Group {
     return write_logits(x, tile);
   }
 
-  // Leaves the chunks of a round to the other warpgroup.
+  // Takes and releases the chunks of a round in which only the other warpgroup has a tile.
   __device__ void skip(Weights& ring) const {
     for (int i = 0; i < query.blocks * kChunksOfBlock; ++i) {
       ring.take();
@@ -207,7 +207,7 @@ struct Group {
 
 #endif  // OCCVAE_HAS_WGMMA
 
-// Blocks stay, and take tiles round by round.
+// Persistent blocks: they take tiles round by round.
 template <Operand kOperand>
 __global__ void __launch_bounds__(kMostThreads, 1)
     query_kernel(Query query, const uint8_t* __restrict__ weights, int* __restrict__ reports) {

@@ -1,5 +1,5 @@
-// Chunks of weights on their way from one thread, through shared memory, to the warps that compute
-// (sm_90).
+// A ring of buffers in shared memory that brings chunks of weights from one producer thread to the
+// warps that compute (sm_90), for the wgmma kernel of query_occupancy.
 #pragma once
 
 #include "ptx.cuh"
@@ -7,8 +7,9 @@
 
 namespace occvae {
 
-// Each of kStages buffers has two barriers: `full` counts the bytes that came, `empty` the warps,
-// of kReaders, that are done with them. Every thread has a Ring of its own, of the same memory.
+// Each of the kStages buffers has two barriers. `full` counts the bytes that have arrived. `empty`
+// counts the kReaders warps that are done with the chunk. Every thread has its own Ring object over
+// the same memory.
 template <int kStages, int kChunkBytes, int kReaders>
 class Ring {
  public:
@@ -17,7 +18,7 @@ class Ring {
 
   __device__ Ring(uint32_t buffers, uint32_t barriers) : buffers_(buffers), barriers_(barriers) {}
 
-  // By one thread; __syncthreads() must follow.
+  // One thread calls this. __syncthreads() must follow.
   __device__ void initialize() const {
     for (int stage = 0; stage < kStages; ++stage) {
       ptx::mbarrier_init(full(stage), 1);
@@ -27,13 +28,13 @@ class Ring {
   }
 
   __device__ void bring(const uint8_t* chunk) {
-    ptx::mbarrier_wait(empty(stage_), parity_ ^ 1);  // the first round finds all buffers empty
+    ptx::mbarrier_wait(empty(stage_), parity_ ^ 1);  // all buffers are empty in the first round
     ptx::mbarrier_arrive_expect_tx(full(stage_), kChunkBytes);
     ptx::cp_async_bulk(buffers_ + stage_ * kChunkBytes, chunk, kChunkBytes, full(stage_));
     advance();
   }
 
-  // Waits for the next chunk.
+  // Waits for the next chunk and returns its address.
   __device__ uint32_t take() {
     ptx::mbarrier_wait(full(stage_), parity_);
     const uint32_t chunk = buffers_ + stage_ * kChunkBytes;
@@ -41,8 +42,9 @@ class Ring {
     return chunk;
   }
 
-  // By whole warps, in the order of take(). No lane may go on to the next round of a buffer while
-  // another still waits for this one, which it would not see end.
+  // Whole warps call this, in the order of take(). The __syncwarp() keeps all lanes in the same
+  // round of a buffer: a lane that is late in take() would miss the end of its phase if others
+  // could start the next one.
   __device__ void release() {
     __syncwarp();
     if (threadIdx.x % kWarp == 0) ptx::mbarrier_arrive(empty(released_));

@@ -5,23 +5,23 @@
 
 namespace occvae {
 
-// A block works on `points` points by all channels, a thread on 8 points by 8 channels of them:
-// the residual stream and the sums of a product are 64 registers each. Fewer points where there are
-// more channels, so that the activations always fit 64 KB, and a slab of weights, `depth` input
-// channels by all output channels, is 64 floats a thread group of 8 x 8: 4 float4 a thread.
-constexpr int kEdge = 8;  // of a thread's square of points and channels
+// A block works on `points` points by all channels. Each of its threads owns a square of 8 points
+// by 8 channels: 64 registers for the residual stream and 64 for the sums of a product. More
+// channels mean fewer points, so the activations always fit 64 KB. A slab of weights is `depth`
+// input channels by all output channels: 16 floats, or 4 float4, per thread.
+constexpr int kEdge = 8;  // points and channels of a thread's square
 constexpr int kMaxThreads = 256;
 constexpr int kMaxPoints = 128;
 constexpr int kMaxActivations = kMaxThreads * kEdge * kEdge;
-constexpr int kVectors = 4;  // float4 of a slab that a thread brings
+constexpr int kVectors = 4;  // float4 of a slab that each thread copies
 
 struct Geometry {
   int channels;
-  int points;  // of a tile, a power of two >= 16
+  int points;  // points per tile, a power of two >= 16
 
   __host__ __device__ int depth() const { return points / 4; }
-  __host__ __device__ int columns() const { return channels / kEdge; }  // of threads
-  __host__ __device__ int slabs() const { return channels / depth(); }  // of a layer
+  __host__ __device__ int columns() const { return channels / kEdge; }  // columns of threads
+  __host__ __device__ int slabs() const { return channels / depth(); }  // slabs per layer
   __host__ __device__ int slab_floats() const { return depth() * channels; }
   int threads() const { return points / kEdge * columns(); }
   size_t shared_bytes() const { return sizeof(float) * (points * channels + 2 * slab_floats()); }
@@ -33,8 +33,8 @@ inline Geometry choose_geometry(int channels) {
   return {channels, points};
 }
 
-// Streams the weights of all layers, slab by slab and round again for the next tile, through two
-// buffers. The next slab is on its way to registers while one is multiplied.
+// Streams the weights of all layers through two buffers, slab by slab, and starts again for the
+// next tile. The next slab is loaded into registers while the current one is multiplied.
 class SlabStream {
  public:
   __device__ SlabStream(const float* weights, float* buffers, const Geometry& geometry, int layers)
@@ -43,7 +43,7 @@ class SlabStream {
         buffers_(buffers),
         geometry_(geometry),
         layers_(layers) {
-    const int vectors = geometry.depth() * (kPanel / 4);  // of a panel
+    const int vectors = geometry.depth() * (kPanel / 4);  // float4 of a slab per panel
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       const int vector = threadIdx.x + i * blockDim.x;
@@ -70,7 +70,8 @@ class SlabStream {
     fetch();
   }
 
-  // Ends the work on the current slab, and with it all reading of activations so far.
+  // Ends the work on the current slab. After its barrier, no thread reads the old activations any
+  // more.
   __device__ void advance() {
     parity_ ^= 1;
     keep();
@@ -78,7 +79,7 @@ class SlabStream {
   }
 
  private:
-  // A slab holds, of each panel of 32 output channels, `depth` rows, which are contiguous.
+  // Of each panel of 32 output channels, a slab holds `depth` contiguous rows.
   __device__ void fetch() {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
@@ -92,7 +93,7 @@ class SlabStream {
   }
 
   const float* weights_;  // [2L, C / 32, C, 32]
-  const float* source_;   // of the newest slab
+  const float* source_;   // the newest slab
   float* buffers_;        // [2, C / 32, depth, 32]
   Geometry geometry_;
   int layers_;

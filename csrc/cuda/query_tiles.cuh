@@ -1,5 +1,5 @@
-// What the kernels of query_occupancy share: the arguments on the device, tiles of points that
-// belong to one shape, and the first layer.
+// What the three CUDA kernels of query_occupancy share: the arguments on the device, tiles of
+// points that belong to one shape, the first layer and the range guard.
 #pragma once
 
 #include <algorithm>
@@ -22,21 +22,22 @@ struct Query {
   int blocks;                           // L
 };
 
-// Rows begin to end belong to `shape`; none if end <= begin.
+// Rows [begin, end) belong to `shape`. The tile is empty if end <= begin.
 struct Tile {
   int64_t begin;
   int64_t end;
   int64_t shape;
 };
 
-// Shape b owns the tiles from offsets[b] / rows + b on. These numbers leave every shape room for
-// its tiles and one more at most, which stays empty, and they need no sums over the shapes before.
+// Shape b owns the tiles from offsets[b] / rows + b on. This leaves each shape enough tiles, and at
+// most one more, which stays empty. It needs no sum over the previous shapes.
 __host__ __device__ inline int64_t first_tile(int64_t offset, int64_t shape, int rows) {
   return offset / rows + shape;
 }
 
-// The first row of a shape, or the first of none. Nobody has checked the offsets, for they are on
-// the device: wrong ones make wrong logits, but no row outside the tensors is touched.
+// Returns the first row of a shape, or the end of all shapes for shape B. The offsets are on the
+// device and unchecked, so the row is clamped: wrong offsets give wrong logits, but no access
+// outside the tensors.
 __device__ inline int64_t first_row(const Query& query, int64_t shape) {
   const int64_t row = query.offsets[shape];
   return row < 0 ? 0 : row < query.num_points ? row : query.num_points;
@@ -46,7 +47,8 @@ __device__ inline int64_t count_tiles(const Query& query, int rows) {
   return first_tile(first_row(query, query.shapes), query.shapes, rows);
 }
 
-// What the host knows of the number of tiles.
+// Returns an upper bound of the number of tiles. Unlike the exact number, it does not depend on the
+// offsets, which the host cannot read without waiting for the device.
 inline int64_t most_tiles(const Query& query, int rows) {
   return first_tile(query.num_points, query.shapes, rows);
 }
@@ -64,7 +66,7 @@ __device__ inline Tile find_tile(const Query& query, int64_t index, int rows) {
   return {begin, begin + rows < end ? begin + rows : end, shape};
 }
 
-// Scale [C], then shift [C], of one layer of a tile's shape.
+// Returns the affine that one shape has before one layer: C scales, then C shifts.
 __device__ inline const float* layer_affine(const Query& query, int64_t shape, int layer) {
   return query.affines + (shape * (2 * query.blocks + 1) + layer) * 2 * query.channels;
 }
@@ -73,18 +75,19 @@ struct Point {
   float x, y, z;
 };
 
-// Rows past the end of a tile are computed too, from its last point, and not written.
+// Rows past the end of a tile are computed from its last point and not written.
 __device__ inline Point load_point(const Query& query, const Tile& tile, int64_t row) {
   const float* point = query.points + 3 * (row < tile.end ? row : tile.end - 1);
   return {point[0], point[1], point[2]};
 }
 
-// A channel of the residual stream before the first block; from_x and so on are its weights.
+// A channel of the residual stream before the first block. from_x, from_y and from_z are its
+// weights.
 __device__ inline float input_layer(const Point& point, float from_x, float from_y, float from_z) {
   return fmaf(point.z, from_z, fmaf(point.y, from_y, point.x * from_x));
 }
 
-// Rows that belong to no shape. The whole grid calls this.
+// Sets the logits of rows that belong to no shape to 0. All threads of the grid call it.
 __device__ inline void clear_unused(const Query& query) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -96,15 +99,15 @@ __device__ inline void clear_unused(const Query& query) {
 
 __device__ inline bool is_nan(float x) { return x != x; }
 
-// Range guard of fp16: an activation out of range is made NaN, which spreads to the logit. Each
-// warp reports whether it wrote a NaN, and a second launch computes NaN logits again in fp32.
-// Nothing is to be cleared before, and the host reads nothing.
+// The range guard of fp16. An activation out of range becomes NaN, which spreads to the logit. Each
+// warp reports whether it wrote a NaN, and a second launch computes NaN logits again in fp32. The
+// reports need no clearing, and the host reads nothing.
 struct RangeGuard {
   int* __restrict__ reports;  // [count], or null
   int64_t count;
 };
 
-// All lanes of warp number `warp` of the grid call this at their end.
+// All lanes of warp `warp` of the grid call this at their end.
 __device__ inline void report_nan(int* reports, int warp, bool nan) {
   if (reports == nullptr) return;
   const bool any = __any_sync(kFullWarp, nan);

@@ -1,5 +1,6 @@
-// CUDA kernel of voxel_iou_counts. A target given as numbers is first packed into bits, which costs
-// little beside reading the prediction; one counting kernel then serves every kind of target.
+// CUDA kernels of voxel_iou_counts; the rules of comparison are in csrc/voxel_iou.h. A target given
+// as numbers is first packed into bits, which costs little compared with reading the prediction.
+// One counting kernel then serves every kind of target.
 #include <limits>
 #include <vector>
 
@@ -10,11 +11,11 @@
 namespace occvae {
 namespace {
 
-constexpr int kVoxelsPerThread = 64;                     // of one chunk
-constexpr int64_t kChunk = kVoxelsPerThread * kThreads;  // voxels of one block's work item
-constexpr int kMaxThresholds = 8;                        // of one pass
+constexpr int kVoxelsPerThread = 64;                     // per chunk
+constexpr int64_t kChunk = kVoxelsPerThread * kThreads;  // voxels per work item of a block
+constexpr int kMaxThresholds = 8;                        // per pass
 
-// A thread counts hits in the low 16 bits of a register and intersections in the high 16; the sum
+// A thread counts hits in the low 16 bits of a register and intersections in the high 16. The sum
 // over a block still fits.
 static_assert(kChunk < (1 << 16));
 
@@ -28,16 +29,17 @@ struct Thresholds {
   compare_t<scalar_t> value[kMaxThresholds];
 };
 
-// One block counts one chunk of one sample, K thresholds at a time. A thread loads kWidth
-// neighboring voxels as one vector, so that a warp reads 512 contiguous bytes, and the byte that
-// holds their target bits: kWidth divides 8 and the first voxel's index, hence one byte suffices.
-// Every hit adds 1 + (inside << 16). Counts are integers: the order of the atomics is irrelevant.
+// A block counts one chunk of one sample, K thresholds at a time. A thread loads kWidth neighboring
+// voxels as one vector, so a warp reads 512 contiguous bytes. It also loads the byte that holds
+// their target bits. One byte is enough, because kWidth divides 8 and the index of the first voxel.
+// Every hit adds 1 + (inside << 16). Counts are integers, so the order of the atomics does not
+// matter.
 template <typename scalar_t, int kWidth, int K>
 __global__ void __launch_bounds__(kThreads)
     count_kernel(const scalar_t* __restrict__ pred,   // [B, n]
                  const uint8_t* __restrict__ target,  // [B, ceil(n / 8)]
                  int64_t batch, int64_t n, Thresholds<scalar_t> thresholds, int num_thresholds,
-                 int64_t row,                             // counts of one sample: 2 T
+                 int64_t row,                             // counts per sample: 2 T
                  unsigned long long* __restrict__ counts  // [B, T, 2], from the first threshold on
     ) {
   constexpr int kStep = kThreads * kWidth;
@@ -47,11 +49,11 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t begin = item % chunks * kChunk + threadIdx.x * kWidth;
     const scalar_t* sample = pred + b * n;
     const uint8_t* bits = target + b * packed_bytes(n);
-    uint32_t sums[K + 1] = {};  // the last one counts the target
+    uint32_t sums[K + 1] = {};  // the last entry counts the target
 #pragma unroll 4
     for (int step = 0; step < kChunk / kStep; ++step) {
       const int64_t i = begin + step * kStep;
-      if (i >= n) continue;  // kWidth divides n: a vector is inside or outside as a whole
+      if (i >= n) continue;  // kWidth divides n, so a vector is inside or outside as a whole
       const auto voxels = *reinterpret_cast<const Pack<scalar_t, kWidth>*>(sample + i);
       const uint32_t byte = static_cast<uint32_t>(bits[i / 8]) << (i % 8);  // voxel i at bit 7
 #pragma unroll
@@ -78,7 +80,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Function object of for_each: writes byte i of the packed rows; bits past a row's end stay zero.
+// Function object of for_each that writes byte i of the packed rows. Bits past the end of a row are
+// zero.
 template <typename scalar_t>
 struct PackByte {
   const scalar_t* __restrict__ target;  // [B, n]
@@ -136,7 +139,7 @@ void launch_count(const Tensor& pred, const Tensor& target, const std::vector<do
          2 * static_cast<int64_t>(levels.size()), out);
 }
 
-// Vectors of 16 bytes need samples that begin at multiples of 16 bytes; else single voxels.
+// Loads vectors of 16 bytes if every sample starts at a multiple of 16 bytes, else single voxels.
 template <typename scalar_t>
 void launch(const Tensor& pred, const Tensor& target, const std::vector<double>& levels,
             Tensor& counts) {

@@ -1,34 +1,35 @@
-// Matrix products of a warpgroup, 128 threads, on sm_90a; included by ptx.cuh.
+// Matrix products of a warpgroup (128 threads) on sm_90a; included by ptx.cuh.
 //
-// m64 nN k16: d (64, N) in float += a (64, 16) b (N, 16)^T. Matrices in shared memory are K-major
-// with 128-byte swizzle: rows of 64 elements, in groups of 8 rows of 1024 bytes, aligned to that,
-// 16-byte chunk c of row r of a group at chunk c ^ r. Warp w holds rows 16 w to 16 w + 15 of d and
-// of an a in registers: those as mma_m16n8k16 has them, d in N / 8 pieces of 8 columns.
+// m64 nN k16 computes d (64, N) in float += a (64, 16) b (N, 16)^T. Matrices in shared memory are
+// K-major with 128-byte swizzle: rows of 64 elements, in groups of 8 rows. A group has 1024 bytes
+// and is aligned to them. 16-byte chunk c of row r of a group is stored at chunk c ^ r. Warp w
+// holds rows 16 w to 16 w + 15 of d, and those of a if matrix a is in registers. Matrix a then has
+// the layout of mma_m16n8k16, and d consists of N / 8 pieces of 8 columns in that layout.
 //
-// Products run while the threads go on. Registers named in one must not be touched until the
-// wgmma_wait() that ends it, which therefore takes the accumulators: else the compiler, which sees
-// no dependence, could read them before it.
+// Products run asynchronously. The registers of a product must not be touched until the
+// wgmma_wait() that ends it. wgmma_wait() therefore takes the accumulators as arguments. Otherwise
+// the compiler would see no dependence and might read them earlier.
 #pragma once
 
 #include <cstdint>
 
 namespace occvae::ptx {
 
-// Describes the 16 columns at `address` of a matrix: its beginning plus 32 bytes for each
-// earlier 16.
+// Returns the descriptor of 16 columns of a matrix. For columns 16 i to 16 i + 15, `address` is the
+// beginning of the matrix plus 32 i bytes.
 __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t address) {
   constexpr uint64_t kGroupStride = 1024 >> 4, kSwizzle128 = 1;
   return (address & 0x3FFFF) >> 4 | uint64_t{1} << 16 | kGroupStride << 32 | kSwizzle128 << 62;
 }
 
-// Keeps the compiler from moving what it does with d across this place.
+// Keeps the compiler from moving uses of d across this place.
 template <int kSize>
 __device__ __forceinline__ void pin_registers(float (&d)[kSize]) {
 #pragma unroll
   for (int i = 0; i < kSize; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-// Must come between what the threads do with d and the first product that has it.
+// Must separate the threads' own use of d from the first product that uses it.
 template <int kSize>
 __device__ __forceinline__ void wgmma_fence(float (&d)[kSize]) {
   pin_registers(d);
@@ -40,14 +41,15 @@ __device__ __forceinline__ void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-// Waits for all groups but the newest kPending, to which d must not belong.
+// Waits for all groups except the newest kPending. d must not belong to those.
 template <int kPending, int kSize>
 __device__ __forceinline__ void wgmma_wait(float (&d)[kSize]) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
   pin_registers(d);
 }
 
-// The same, of products whose accumulators are in use still: frees their inputs only.
+// Waits in the same way, but the accumulators remain in use. Afterwards only the inputs of the
+// products may be overwritten.
 template <int kPending>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
@@ -79,7 +81,7 @@ __device__ __forceinline__ void wgmma_wait() {
 
 #define OCCVAE_D128 OCCVAE_D64(0), OCCVAE_D64(64)
 
-// wgmma with n columns; `a`, `b` and `scale` name the operands that follow those of d.
+// wgmma with n columns. `a`, `b` and `scale` name the operands that follow those of d.
 #define OCCVAE_WGMMA(n, type, names, accumulators, a, b, scale, transposes, ...)                 \
   asm volatile("{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, " scale                       \
                ", 0;\n"                                                                          \
@@ -89,7 +91,7 @@ __device__ __forceinline__ void wgmma_wait() {
                : __VA_ARGS__, "r"(static_cast<int>(accumulate))                                  \
                : "memory")
 
-// d += a b^T, or d = a b^T, with 128 columns and both in shared memory.
+// d += a b^T if accumulate, else d = a b^T, with 128 columns and both matrices in shared memory.
 template <Operand kType>
 __device__ __forceinline__ void wgmma_ss_n128(float (&d)[64], uint64_t a, uint64_t b,
                                               bool accumulate) {
@@ -103,7 +105,7 @@ __device__ __forceinline__ void wgmma_ss_n128(float (&d)[64], uint64_t a, uint64
   }
 }
 
-// The same with 256 columns and a in registers.
+// As wgmma_ss_n128, but with 256 columns, and with matrix a in registers.
 template <Operand kType>
 __device__ __forceinline__ void wgmma_rs_n256(float (&d)[128], const uint32_t (&a)[4], uint64_t b,
                                               bool accumulate) {
@@ -126,7 +128,7 @@ __device__ __forceinline__ void wgmma_rs_n256(float (&d)[128], const uint32_t (&
 #undef OCCVAE_SS
 #undef OCCVAE_RS
 
-// Gives registers to this warpgroup, or gives them back to the pool of the block.
+// Takes registers from the pool of the block (inc), or returns them to it (dec).
 template <int kRegisters>
 __device__ __forceinline__ void setmaxnreg_inc() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

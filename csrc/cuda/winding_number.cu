@@ -1,5 +1,6 @@
-// CUDA kernel of winding_number: a thread for each point, which goes through all faces. The threads
-// of a warp read the same face at the same time.
+// CUDA kernel of winding_number: one thread per point visits all faces. The threads of a warp read
+// the same face at the same time. The sum of solid angles is in csrc/winding_number.h.
+//
 #include "../mesh_arguments.h"
 #include "../winding_number.h"
 #include "launch.cuh"

@@ -1,4 +1,4 @@
-"""The true surface of a stored shape, to be drawn."""
+"""Surfaces of stored shapes for contact sheets."""
 
 import numpy as np
 
@@ -7,20 +7,23 @@ from occvae.geometry.voxels_to_mesh import grid_mesh
 
 
 def true_mesh(shard: Shard, local: int) -> tuple[np.ndarray, np.ndarray]:
-    """The stored mesh, or else the surface of the coarsest voxels, or of what the points tell.
+    """Returns the true surface of a shape.
+
+    It is the stored mesh, or else the surface of the coarsest voxels. Without voxels, it is the
+    surface of a grid of 32^3 that is computed from the points.
 
     Args:
-        shard: of the dataset.
-        local: shape within the shard.
+        shard: shard of the shape.
+        local: number of the shape within the shard.
 
     Returns:
-        Vertices (V, 3) floating and faces (F, 3) int64.
+        Vertices (V, 3) float and faces (F, 3) int64.
     """
     return shard.mesh(local) or grid_mesh(_grid(shard, local), 0.5)
 
 
 def _grid(shard: Shard, local: int) -> np.ndarray:
-    """(R, R, R) the coarsest voxels, or the share of points inside each cell of 32^3."""
+    """The coarsest voxels (R, R, R), or the share of points inside each of 32^3 cells."""
     if shard.voxel_resolutions:
         return shard.voxels(local)
     points, inside = shard.points(local, 0, shard.num_points)

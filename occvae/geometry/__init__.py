@@ -1,1 +1,1 @@
-"""Meshes, voxel grids and points, without networks."""
+"""Meshes, voxel grids and points: extraction, checks, files, conversion and sampling."""

@@ -1,4 +1,4 @@
-"""extract_mesh(): from an implicit function to triangle meshes in world units."""
+"""extract_mesh(): turns an implicit field into triangle meshes in world units."""
 
 from __future__ import annotations
 
@@ -36,27 +36,55 @@ def extract_mesh(
     refine_vertices: int = 0,
     normals: bool = False,
 ) -> list[trimesh.Trimesh]:
-    """One closed mesh a shape: mise() and then marching_cubes(), whose arguments these are.
+    """Extracts the surface `field == level` as one closed triangle mesh per shape.
 
-    Meshes are watertight with faces counter-clockwise seen from outside. Vertices are as marching
-    cubes made them, shared between triangles, and nothing is merged or removed afterwards. A
-    surface that leaves the bounds is closed there. A shape without a surface gives an empty mesh.
+    Runs `mise`, which evaluates the field densely near the surface only, and then
+    `marching_cubes` (Mescheder et al., "Occupancy Networks", CVPR 2019). Meshes are watertight.
+    Their triangles share vertices and are counter-clockwise seen from outside. A surface that
+    leaves the bounds is closed there. A shape without a surface gives an empty mesh.
+
+    With the compiled kernels, equal field values give equal meshes, bit for bit, on every device
+    and with any number of threads. The result is not differentiable.
 
     Args:
-        progress: as in mise(); `ProgressBar()` shows a bar in the terminal.
-        normals: also sets the meshes' vertex_normals, which .glb, .ply and .obj files keep. They
-            are minus the direction of the field's gradient: by autograd where the values depend
-            differentiably on the points, otherwise by central differences over half a cell to
-            either side. Where the gradient is zero or not finite, vertices keep the normal that
-            trimesh makes from the faces; where the bounds close the surface, that of the bounds.
+        field: any callable (points (N, 3) float32 in world units, shape_index (N,) int64) -> (N,)
+            floating values on the same device. Larger values are inside. See `mise`.
+        resolution: cells along each axis of the finest lattice. It must be
+            `coarse_resolution * 2**k` with k >= 0.
+        coarse_resolution: cells along each axis of the first lattice, which is evaluated in full.
+            Parts thinner than its cells can be missed: increase it for thin parts.
+        level: the value of the field at the surface, in the field's own units: 0 for logits and
+            signed distances, a threshold for probabilities.
+        num_shapes: number of shapes. All are refined together, in common calls of the field.
+        bounds: world coordinates of the lower and upper end of the lattice, the same on all axes.
+        max_points_per_call: the field is called with at most this many points. It bounds the
+            memory that the field needs.
+        device: device of the points that the field receives; None means PyTorch's default device.
+        backend: "auto", "native" (compiled kernels) or "reference" (PyTorch and PyMCubes).
+        progress: called as `progress(round, done, total)` after each call of the field, see
+            `mise`. Steps of `refine_vertices` and normals are further rounds. `ProgressBar()`
+            shows a bar in the terminal.
+        refine_vertices: steps of root finding that move each vertex to where the field itself
+            equals `level`, see `marching_cubes`. 0 keeps the linear interpolation.
+        normals: also sets `vertex_normals` of the meshes, which .glb, .ply and .obj files keep.
+            A normal is minus the direction of the field's gradient. The gradient comes from
+            autograd where the values depend differentiably on the points, otherwise from central
+            differences over half a cell. Vertices where it is zero or not finite keep the normal
+            that trimesh computes from the faces. Where the bounds close the surface, normals are
+            those of the bounds.
 
     Returns:
-        `num_shapes` trimesh.Trimesh in the world units of `bounds`.
+        `num_shapes` trimesh.Trimesh on the CPU, in the world units of `bounds`.
 
     Raises:
-        ValueError, TypeError, RuntimeError: as mise().
-        MemoryError: what is needed would not fit; as far as known said before the field is used.
-        ImportError: trimesh is not installed, or without kernels PyMCubes; said before that too.
+        ValueError: an argument is out of range, or the field returns NaN, a wrong shape or values
+            on another device.
+        TypeError: an argument or the field's return value has the wrong type.
+        RuntimeError: `backend="native"`, but there is no kernel for the device.
+        MemoryError: the extraction would not fit in free memory. What is known from the arguments
+            is checked before the first call of the field, the rest before the step that needs it.
+        ImportError: trimesh is not installed, or the kernels are missing and PyMCubes is not
+            installed. Raised before the first call of the field.
 
     Example:
         >>> (ball,) = extract_mesh(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
@@ -95,7 +123,7 @@ def extract_mesh(
         first_round = len(grid.rounds) + refine_vertices
         found = _normals(grid, meshes, field, max_points_per_call, progress, first_round)
         for result, directions in zip(results, found, strict=True):
-            if len(directions):  # trimesh refuses none
+            if len(directions):  # trimesh does not accept empty vertex_normals
                 _set_normals(result, directions)
     return results
 
@@ -103,7 +131,7 @@ def extract_mesh(
 def _check_memory(
     resolution: int, coarse_resolution: int, device: torch.device, backend: str
 ) -> None:
-    """MemoryError where not even the coarse lattice could be marched; before the field is used."""
+    """Raises MemoryError if marching cubes of the coarse lattice alone would not fit."""
     resolution, coarse_resolution = check_resolutions(resolution, coarse_resolution)
     first = (coarse_resolution + 1) ** 3
     check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
@@ -117,7 +145,7 @@ def _normals(
     progress: Progress | None,
     first_round: int,
 ) -> tuple[Tensor, ...]:
-    """(V, 3) float64 for each mesh, 0 where the field has no normal; all meshes together."""
+    """Normals (V, 3) float64 of each mesh, 0 where the field has none."""
     vertices = torch.cat([vertices for vertices, _ in meshes])
     counts = [len(vertices) for vertices, _ in meshes]
     shapes = torch.arange(len(meshes), device=vertices.device)
@@ -143,13 +171,18 @@ def _set_normals(mesh: trimesh.Trimesh, directions: Tensor) -> None:
     unknown = ~normals.any(axis=1)
     if unknown.any():
         normals[unknown] = mesh.vertex_normals[unknown]
-    mesh.vertex_normals = normals  # type: ignore[method-assign]  # a property, decorated twice
+    # mypy does not recognize trimesh's decorated property.
+    mesh.vertex_normals = normals  # type: ignore[method-assign]
 
 
 class ProgressBar:
-    """Shows an extraction's progress on stderr, round by round; nothing where that is no terminal.
+    """Shows the progress of an extraction as a bar on stderr, one bar per round.
 
-    Rounds of less than half a second pass unseen, and a round that is done leaves no trace.
+    Pass it as `progress` to `extract_mesh`, `mise` or `marching_cubes`. Rounds shorter than half a
+    second show no bar, and a finished bar disappears. Nothing is shown if stderr is not a terminal.
+
+    Args:
+        label: text in front of the bar.
 
     Example:
         >>> field = lambda points, shape: 0.4 - points.norm(dim=1)
@@ -170,7 +203,7 @@ class ProgressBar:
             self.close()
 
     def close(self) -> None:
-        """Takes the bar away; only needed where an extraction was interrupted."""
+        """Removes the bar. Needed only after an extraction was interrupted."""
         if self._bar is not None:
             self._bar.close()
         self._bar, self._round = None, -1

@@ -1,4 +1,4 @@
-"""check_mesh(): what is wrong with a triangle mesh, and which questions it can still answer."""
+"""check_mesh(): finds faults of a triangle mesh, and tells whether it still has an inside."""
 
 from dataclasses import dataclass
 
@@ -7,50 +7,64 @@ import numpy as np
 
 @dataclass(frozen=True)
 class MeshReport:
-    """Counts of what check_mesh looks for; all are 0 for a mesh without fault.
+    """Counts of the faults that `check_mesh` finds. All are 0 for a mesh without faults.
 
-    Edges are those of faces with three distinct corners; corners at equal positions are one.
+    Corners at equal positions count as one. Edges are those of faces with three distinct corners.
+
+    Attributes:
+        num_vertices: vertices of the mesh.
+        num_faces: faces of the mesh.
+        non_finite_vertices: vertices with a coordinate that is NaN or infinite.
+        indices_out_of_range: faces with an index that no vertex has.
+        degenerate_faces: faces without area.
+        duplicate_faces: faces with the corners of an earlier face, in any order.
+        cancelling_faces: faces in pairs of duplicates, which cancel in crossing parity.
+        open_edges: edges with one face.
+        crowded_edges: edges with more than two faces.
+        odd_edges: edges with an odd number of faces, open edges included.
+        inconsistent_edges: edges with an even number of faces, more of them in one direction.
+        volume: signed volume, positive if faces are counter-clockwise seen from outside.
     """
 
     num_vertices: int
     num_faces: int
     non_finite_vertices: int = 0
     indices_out_of_range: int = 0
-    degenerate_faces: int = 0  # without area
-    duplicate_faces: int = 0  # beyond the first with these three corners, in any order
-    cancelling_faces: int = 0  # pairs of such faces, of no account to crossing parity
-    open_edges: int = 0  # with one face
-    crowded_edges: int = 0  # with more than two faces
-    odd_edges: int = 0  # with an odd number of faces, the open ones among them
-    inconsistent_edges: int = 0  # two faces that traverse it in the same direction
-    volume: float = 0.0  # signed; positive when faces are counter-clockwise seen from outside
+    degenerate_faces: int = 0
+    duplicate_faces: int = 0
+    cancelling_faces: int = 0
+    open_edges: int = 0
+    crowded_edges: int = 0
+    odd_edges: int = 0
+    inconsistent_edges: int = 0
+    volume: float = 0.0
 
     @property
     def is_usable(self) -> bool:
-        """Whether there are faces, and coordinates to calculate with."""
+        """Whether there are faces, all indices are in range and all coordinates are finite."""
         damage = self.non_finite_vertices + self.indices_out_of_range
         return self.num_faces > 0 and damage == 0
 
     @property
     def has_inside(self) -> bool:
-        """Whether crossing parity is defined, and not empty because each face is there twice.
+        """Whether crossing parity defines an inside.
 
-        It is defined where each edge has an even number of faces.
+        It does if each edge has an even number of faces, unless all faces cancel in pairs.
         """
         return self.is_usable and self.odd_edges == 0 and self.cancelling_faces < self.num_faces
 
     @property
     def is_watertight(self) -> bool:
-        """Whether each edge has two faces."""
+        """Whether each edge has exactly two faces."""
         return self.has_inside and self.crowded_edges == 0
 
     @property
     def is_inverted(self) -> bool:
-        """Whether faces of a mesh with an inside are, by its volume, oriented inwards."""
+        """Whether the mesh has an inside and consistent faces with a negative volume."""
         return self.has_inside and self.inconsistent_edges == 0 and self.volume < 0
 
     def problems(self) -> list[str]:
-        """A phrase for each fault, the gravest first."""
+        """One phrase per kind of fault, the most serious first."""
         if self.num_faces == 0:
             return ["no faces"]
         faults = [
@@ -66,7 +80,7 @@ class MeshReport:
         return phrases + ["oriented inwards"] * self.is_inverted
 
     def __str__(self) -> str:
-        """One line: the verdict and what it rests on."""
+        """The verdict and the faults in one line."""
         verdict = "watertight" if self.is_watertight else "not watertight"
         if self.has_inside and not self.is_watertight:
             verdict = "closed"
@@ -76,18 +90,29 @@ class MeshReport:
 
 
 def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> MeshReport:
-    """Looks for holes, edges of many faces, inconsistent or inverted orientation, and damage.
+    """Finds holes, edges with too many faces, wrong orientation and damage of a mesh.
 
-    Vertices at exactly equal positions count as one, as texture seams and unindexed files have
-    several where the surface is whole. Intersections of faces, and vertices that lie on the edge of
-    another face without being corners of it, are not looked for.
+    Vertices at exactly equal positions count as one: texture seams and files without indices repeat
+    vertices where the surface is closed. Two faults are not searched for: faces that intersect, and
+    vertices that lie on an edge of another face without being its corners.
 
     Args:
         vertices: (V, 3) floating.
-        faces: (F, 3) integer.
+        faces: (F, 3) integer indices of vertices.
+
+    Returns:
+        The counts of all faults.
 
     Raises:
-        ValueError: other shapes or dtypes.
+        ValueError: a wrong shape or dtype.
+
+    Example:
+        >>> vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+        >>> faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+        >>> check_mesh(vertices, faces).is_watertight
+        True
+        >>> print(check_mesh(vertices, faces[:3]))
+        not watertight: 3 open edges
     """
     vertices, faces = np.asarray(vertices), np.asarray(faces)
     for name, array, kinds in (("vertices", vertices, "f"), ("faces", faces, "iu")):
@@ -99,7 +124,7 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> MeshReport:
     broken = (~np.isfinite(vertices)).any(1).sum()
     if lost or broken or not len(faces):
         return MeshReport(**sizes, non_finite_vertices=int(broken), indices_out_of_range=int(lost))
-    positions = vertices.astype(np.float64) + 0.0  # -0 is 0
+    positions = vertices.astype(np.float64) + 0.0  # turns -0 into 0
     _, merged = np.unique(positions, axis=0, return_inverse=True)
     corners = merged.reshape(-1)[faces]
     distinct = (corners != np.roll(corners, 1, axis=1)).all(1)
@@ -117,7 +142,7 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> MeshReport:
 
 
 def _normals_and_volume(triangles: np.ndarray) -> tuple[np.ndarray, float]:
-    """(F, 3) normals, of length twice the area, and the signed volume, of triangles (F, 3, 3)."""
+    """Normals (F, 3), of length twice the area, and the signed volume of triangles (F, 3, 3)."""
     a, b, c = np.moveaxis(triangles, 1, 0)
     normals = np.cross(b - a, c - a)
     centered = a - triangles.reshape(-1, 3).mean(0)

@@ -1,4 +1,4 @@
-"""Mesh files to triangles in the unit cube; every way a file can be unusable is one line."""
+"""Reads mesh files and normalizes meshes to the unit cube. Every error is one line."""
 
 from __future__ import annotations
 
@@ -15,26 +15,34 @@ from occvae.ops.inside_mesh import GREATEST_COORDINATE
 if TYPE_CHECKING:
     import trimesh
 
-_MOST_COPIES = 64  # of a vertex on average: more are no copies, and would fill the memory
+# Average copies per vertex up to which `weld` merges. More are distinct vertices, and their pairs
+# would fill the memory.
+_MOST_COPIES = 64
 
 
 @dataclass(frozen=True)
 class UnitMesh:
-    """A mesh with its bounding box centered on the origin, the longest edge 1.
+    """A mesh in the unit cube: its bounding box is centered at 0 and has a longest edge of 1.
 
     Original coordinates are vertices * scale + location.
+
+    Attributes:
+        vertices: (V, 3) float64, at distinct positions, each used by a face.
+        faces: (F, 3) int64.
+        location: (3,) float64, center of the original bounding box.
+        scale: longest edge of the original bounding box.
     """
 
-    vertices: np.ndarray  # (V, 3) float64, each at a position of its own, each used by a face
-    faces: np.ndarray  # (F, 3) int64
-    location: np.ndarray  # (3,) float64
+    vertices: np.ndarray
+    faces: np.ndarray
+    location: np.ndarray
     scale: float
 
 
 def mesh_endings() -> set[str]:
-    """Endings, in small letters with their dot, of the files that `read_mesh` can read.
+    """File endings that `read_mesh` can read, in lower case with their dot.
 
-    Those of trimesh, which depend on what is installed: lxml and pycollada add .dae, for example.
+    They are those of trimesh and depend on the installed packages: lxml and pycollada add .dae.
     """
     from trimesh.exchange.load import mesh_formats
 
@@ -43,7 +51,7 @@ def mesh_endings() -> set[str]:
 
 
 def missing_packages() -> dict[str, str]:
-    """Endings that trimesh reads only with other packages, and which of them are not installed."""
+    """Maps file endings that need packages which are not installed to trimesh's reason."""
     from trimesh.exceptions import ExceptionWrapper
     from trimesh.exchange.load import mesh_loaders
 
@@ -58,13 +66,19 @@ def missing_packages() -> dict[str, str]:
 
 
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3) float64 and faces (F, 3) int64 of all parts of a file, moved to their places.
+    """Reads the triangles of a mesh file with trimesh, all parts together in scene coordinates.
 
-    Polygons are cut into triangles. Materials are left aside; nothing is fetched from a network.
-    Text that is not UTF-8, as old programs write names and remarks, is read as Latin-1.
+    Polygons are cut into triangles. Materials are ignored, and nothing is fetched from a network.
+    Text that is not UTF-8 is read as Latin-1, because old programs write names and comments so.
+
+    Args:
+        path: a file with one of `mesh_endings`.
+
+    Returns:
+        Vertices (V, 3) float64 and faces (F, 3) int64.
 
     Raises:
-        UserError: there is no such file, or trimesh cannot read it, or it has no faces.
+        UserError: there is no such file, trimesh cannot read it, or it has no faces.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,7 +89,7 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         mesh = scene.to_mesh()
         vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
         faces = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
-    except Exception as error:  # whatever a loader falls over: they do not check what they read
+    except Exception as error:  # trimesh's loaders do not check files and raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path}: not a mesh that trimesh can read ({reason[:200]})") from None
     if not len(faces):
@@ -95,23 +109,26 @@ def _load_scene(path: Path) -> trimesh.Scene:
         "skip_materials": True,
     }
     try:
-        with path.open("rb") as file:  # trimesh itself opens no name that is not UTF-8
+        with path.open("rb") as file:  # trimesh cannot open file names that are not UTF-8
             return trimesh.load_scene(file, **options)
-    except (ModuleNotFoundError, UnicodeDecodeError):  # trimesh asks another package to guess
+    except (ModuleNotFoundError, UnicodeDecodeError):  # trimesh guesses encodings with a package
         text = io.BytesIO(path.read_bytes().decode("latin-1").encode())
         return trimesh.load_scene(text, **options)
 
 
 def normalize_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:
-    """The mesh in the unit cube, vertices at equal positions made one, unused ones left out.
+    """Moves and scales a mesh to the unit cube, merges equal vertices and drops unused ones.
 
     Args:
         vertices: (V, 3) floating.
-        faces: (F, 3) integer.
+        faces: (F, 3) integer indices of vertices.
+
+    Returns:
+        The normalized mesh, with the scale and location that map it back.
 
     Raises:
-        UserError: no faces, indices out of range, vertices that are not finite or are too large, or
-            all at one point.
+        UserError: there are no faces, an index is out of range, a vertex is not finite or too
+            large, or all vertices are at one point.
     """
     if not len(faces):
         raise UserError("the mesh has no faces")
@@ -133,17 +150,23 @@ def normalize_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:
     location = low + (high - low) / 2
     positions, merged = np.unique(
         (vertices - location) / scale + 0.0, axis=0, return_inverse=True
-    )  # adding 0 makes -0 and 0 one position
+    )  # adding 0 turns -0 into 0
     return UnitMesh(positions, merged.reshape(-1)[faces.reshape(-1, 3)], location, scale)
 
 
 def weld(
     vertices: np.ndarray, faces: np.ndarray, distance: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The mesh with vertices that are at most so far apart made one; faces that vanish left out.
+    """Merges vertices that are close together and drops faces that become degenerate.
 
-    Arguments and results are as those of a `UnitMesh`. None where there are so many vertices within
-    the distance of each that they are no copies of one another.
+    Args:
+        vertices: (V, 3) float64, as in `UnitMesh`.
+        faces: (F, 3) int64.
+        distance: vertices at most this far apart are merged, also in chains.
+
+    Returns:
+        Vertices and faces of the merged mesh. None if vertices have so many others within the
+        distance that they cannot be copies of one another.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

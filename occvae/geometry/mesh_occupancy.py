@@ -1,14 +1,13 @@
-"""What is inside a mesh of any kind: the most exact way of telling that this mesh allows.
+"""Decides which points are inside a mesh, by the most exact method that the mesh allows.
 
-Three ways are tried in turn, and the first with a solid that has the mesh as its surface is taken:
+Three methods are tried in turn. The first one whose solid has the mesh as its surface is taken:
 
-    parity    crossings of a ray, exact, where each edge has an even number of faces
-    winding   |generalized winding number| >= 0.5, for holes, and for overlaps of closed parts
-    voxels    the cells that the surface touches and all they close off, for sheets that bound
-              nothing
+    parity    crossings of a ray, exact, for meshes with an even number of faces at each edge
+    winding   |generalized winding number| >= 0.5, for holes and for closed parts that overlap
+    voxels    cells that the surface touches or encloses, for sheets that enclose no volume
 
-Nothing is repaired: the solid is defined for the mesh as it is, but for corners that rounding has
-parted, as in files of triangles without shared corners.
+The mesh is not repaired, with one exception: corners that differ only by rounding are merged, as
+in files that store each triangle separately.
 """
 
 from dataclasses import dataclass, replace
@@ -28,37 +27,46 @@ from occvae.geometry.voxelize import (
 )
 from occvae.ops.inside_mesh import inside_mesh, winding_number
 
-VOXEL_RESOLUTION = 128  # of sheets
-_WOUND_RESOLUTION = 64  # of the cells that share a winding number
-_WELDED = 1e-6  # ten roundings of coordinates in single precision
-# On either side of a face, a point this far away must tell inside from outside.
+VOXEL_RESOLUTION = 128  # cells along each axis for the method "voxels"
+_WOUND_RESOLUTION = 64  # cells along each axis that look up a shared winding number
+_WELDED = 1e-6  # merging distance, about ten times the rounding of float32 coordinates
+# Distance from the surface of the points that test both sides of a face.
 _STEP = 1e-5
-# Next to a face that bounds a solid |winding| is about 1 on one side; next to a sheet, 0.5 on both.
+# Next to a face that bounds a solid, |winding| is about 1 on one side. Next to a sheet it is about
+# 0.5 on both.
 _CLEARLY_INSIDE = 0.75
-# The share of a mesh's surface that has to bound the solid.
+# Share of the surface that must bound the solid.
 _BOUNDING_SHARE = 0.9
 _NUM_SAMPLES = 4096
-_PROBES = 8  # faces of a part
+_PROBES = 8  # about this many faces of a part are tested
 _OUTSIDE, _INSIDE, _UNCLEAR = range(3)  # states of cells
 
 
 @dataclass(frozen=True)
 class MeshOccupancy:
-    """A mesh and what is inside it, in the unit cube; a `Shape`."""
+    """A mesh in the unit cube with its inside. Implements the protocol `Shape`.
 
-    vertices: np.ndarray  # (V, 3) float64
-    faces: np.ndarray  # (F, 3) int64, outwards where the mesh has an outside
-    method: str  # "parity", "winding" or "voxels"
-    verdict: str  # what is wrong with the mesh and how its inside was told, in one line
-    # (R, R, R) states of cells: all that there is of "voxels"; of "winding" those of a closed mesh,
-    # whose winding number differs only within cells that the surface touches.
+    Attributes:
+        vertices: (V, 3) float64.
+        faces: (F, 3) int64, oriented outwards where the mesh has an outside.
+        method: "parity", "winding" or "voxels".
+        verdict: faults of the mesh and how its inside was decided, in one line.
+        cells: (R, R, R) states of cells, or None. For "voxels" they define the inside. For
+            "winding" they exist for closed meshes: the winding number is constant within a cell
+            that the surface does not touch.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    method: str
+    verdict: str
     cells: np.ndarray | None = None
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
         return self.vertices, self.faces
 
     def contains(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) points to (N,) bool."""
+        """Whether points (N, 3) are inside, (N,) bool."""
         if self.method == "parity":
             return inside_mesh(*self._tensors(points)).numpy()
         if self.cells is None:
@@ -69,13 +77,16 @@ class MeshOccupancy:
         return inside
 
     def voxelize(self, resolution: int) -> np.ndarray:
-        """(R, R, R) bool: cells whose center is inside; for sheets, cells that they touch."""
+        """Cells whose center is inside, (R, R, R) bool.
+
+        For the method "voxels", cells that the surface touches or encloses at this resolution.
+        """
         if self.method == "voxels":
             return fill_voxels(surface_voxels(self.vertices, self.faces, resolution))
         return voxels_inside(self.contains, resolution)
 
     def winding(self, points: np.ndarray) -> np.ndarray:
-        """(N,) magnitudes of the winding number: how faces are oriented as a whole is no matter."""
+        """Magnitudes (N,) of the winding number, equal for inward and outward faces."""
         return winding_number(*self._tensors(points)).abs().numpy()
 
     def _tensors(self, points: np.ndarray) -> tuple[torch.Tensor, ...]:
@@ -84,7 +95,7 @@ class MeshOccupancy:
 
 
 def occupancy_of_mesh(mesh: UnitMesh) -> MeshOccupancy:
-    """Chooses the way of telling inside from outside, and says why in the solid's verdict."""
+    """Chooses the method that decides what is inside a mesh, and explains it in the verdict."""
     vertices, faces = mesh.vertices, mesh.faces
     report = check_mesh(vertices, faces)
     phrases = [str(report)]
@@ -92,11 +103,11 @@ def occupancy_of_mesh(mesh: UnitMesh) -> MeshOccupancy:
         welded_report = check_mesh(*welded)
         if welded_report.num_faces and not welded_report.open_edges:
             (vertices, faces), report = welded, welded_report
-            phrases.append(f"with corners up to {_WELDED:g} apart made one {report}")
+            phrases.append(f"after merging corners up to {_WELDED:g} apart {report}")
     solid = _closed_solid(vertices, faces, report, phrases)
     if solid is None and report.duplicate_faces:
-        # Sheets with a face for either side: one of them may be the surface of a solid.
-        phrases.append("duplicates left out")
+        # A sheet may have a face for either side. One of the two may bound a solid.
+        phrases.append("duplicates ignored")
         faces = _without_duplicates(faces)
         solid = _closed_solid(vertices, faces, check_mesh(vertices, faces), phrases)
     solid = solid or _open_solid(vertices, faces, phrases)
@@ -106,13 +117,13 @@ def occupancy_of_mesh(mesh: UnitMesh) -> MeshOccupancy:
 def _closed_solid(
     vertices: np.ndarray, faces: np.ndarray, report: MeshReport, phrases: list[str]
 ) -> MeshOccupancy | None:
-    """By parity, or by winding where parts overlap; None if that gives no solid of this surface."""
+    """Solid by parity, or by winding where parts overlap. None if it lacks part of the surface."""
     if not report.has_inside:
         return None
     oriented = report.inconsistent_edges == 0
     if oriented:
         faces, turned = _orient_parts(vertices, faces)
-        phrases += [f"{turned} parts oriented inwards, turned"] * (turned > 0)
+        phrases += [f"{turned} parts oriented inwards, flipped"] * (turned > 0)
     solid = MeshOccupancy(vertices, faces, "parity", "")
     above, below = (solid.contains(points) for points in _beside_surface(vertices, faces))
     if (above | below).mean() < _BOUNDING_SHARE:
@@ -120,12 +131,12 @@ def _closed_solid(
     if oriented and _overlaps(solid):
         phrases.append("overlaps itself; inside by winding number")
         return replace(solid, method="winding", cells=_wound_cells(solid))
-    phrases.append("inside by crossing parity" + ", overlaps not looked for" * (not oriented))
+    phrases.append("inside by crossing parity" + ", overlaps not checked" * (not oriented))
     return solid
 
 
 def _open_solid(vertices: np.ndarray, faces: np.ndarray, phrases: list[str]) -> MeshOccupancy:
-    """By winding, or by voxels if not enough of the surface would bound the solid."""
+    """Solid by winding, or by voxels if too little of the surface would bound that solid."""
     solid = MeshOccupancy(vertices, _orient_parts(vertices, faces)[0], "winding", "")
     sides = [solid.winding(points) for points in _beside_surface(vertices, faces)]
     bounding = (np.maximum(*sides) > _CLEARLY_INSIDE).mean() if len(sides[0]) else 0.0
@@ -133,24 +144,24 @@ def _open_solid(vertices: np.ndarray, faces: np.ndarray, phrases: list[str]) -> 
         phrases.append("inside by winding number")
         return solid
     phrases.append(
-        f"{1 - bounding:.0%} of the surface bounds nothing: the inside is the surface's voxels at "
-        f"{VOXEL_RESOLUTION}^3 and what they close off"
+        f"{1 - bounding:.0%} of the surface encloses no volume: inside are the voxels at "
+        f"{VOXEL_RESOLUTION}^3 that the surface touches or encloses"
     )
     filled = fill_voxels(surface_voxels(vertices, faces, VOXEL_RESOLUTION))
     return replace(solid, method="voxels", cells=filled.astype(np.uint8))
 
 
 def _beside_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points just above and just below the surface."""
+    """Points (N, 3) just above and just below the surface."""
     surface = sample_surface(vertices, faces, _NUM_SAMPLES, seed=0)
     return surface.points + _STEP * surface.normals, surface.points - _STEP * surface.normals
 
 
 def _overlaps(solid: MeshOccupancy) -> bool:
-    """Whether parity leaves out points that the mesh winds around: twice, then, or more often.
+    """Whether parts overlap, so that parity excludes points with winding number 2, 4, and so on.
 
-    Looked for on a sample, next to the surface as well as all over, as overlaps may be small. Where
-    faces are oriented consistently nothing else makes the two differ.
+    Tests a random sample, both all over the bounding box and next to the surface, because overlaps
+    may be small. With consistently oriented faces, only overlaps make the two methods differ.
     """
     low, high = solid.vertices.min(0), solid.vertices.max(0)
     anywhere = np.random.default_rng(0).uniform(low, high, (_NUM_SAMPLES, 3))
@@ -159,12 +170,12 @@ def _overlaps(solid: MeshOccupancy) -> bool:
 
 
 def _wound_cells(solid: MeshOccupancy) -> np.ndarray:
-    """(R, R, R) uint8: one winding number for all cells that a closed surface does not part."""
+    """States (R, R, R) uint8 of cells, from one winding number per connected region of cells."""
     from scipy.ndimage import label
 
     surface = surface_voxels(solid.vertices, solid.faces, _WOUND_RESOLUTION)
     regions, _ = label(~surface)
-    _, first = np.unique(regions, return_index=True)  # region 0, of the surface, is there always
+    _, first = np.unique(regions, return_index=True)  # region 0 is the surface and always exists
     centers = cell_centers(_WOUND_RESOLUTION, dtype=torch.float64).numpy()[first]
     states = np.where(solid.winding(centers) >= 0.5, _INSIDE, _OUTSIDE).astype(np.uint8)
     states[0] = _UNCLEAR
@@ -172,15 +183,18 @@ def _wound_cells(solid: MeshOccupancy) -> np.ndarray:
 
 
 def _orient_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, int]:
-    """Faces with parts turned whose volume is negative, and how many; none if all of them are so.
+    """Orients the parts of a mesh outwards, and returns the faces and the number of flipped parts.
 
-    A part is what edges connect. One that lies within others is a cavity and left alone.
+    A part is a set of faces connected by edges. If the volume of the whole mesh is negative, all
+    faces are reversed first, which does not count. Then parts with negative volume are flipped,
+    except those within other parts: they are cavities.
     """
     triangles = vertices[faces]
     parts = _parts(faces)
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     centers = triangles.mean(1)
-    # From the middle of each part: the volume of an open one depends on where from.
+    # Measured from the middle of each part, because the volume of an open part depends on the
+    # reference point.
     sizes = np.bincount(parts)
     middles = np.stack([np.bincount(parts, x) for x in centers.T], axis=1) / sizes[:, None]
     volumes = np.bincount(parts, np.einsum("fi,fi->f", centers - middles[parts], normals))
@@ -189,7 +203,7 @@ def _orient_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
     inverted = np.flatnonzero(volumes < 0)
     if len(inverted) == 0:
         return faces, 0
-    # Next to the outer side of some faces of each, no matter which.
+    # Test points on the side of some faces that is outside once the part is flipped.
     chosen = np.flatnonzero(np.isin(parts, inverted) & (normals != 0).any(1))
     chosen = chosen[np.argsort(parts[chosen], kind="stable")]
     _, first, count = np.unique(parts[chosen], return_index=True, return_counts=True)
@@ -205,7 +219,7 @@ def _orient_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _parts(faces: np.ndarray) -> np.ndarray:
-    """(F,) number of the part that each face belongs to."""
+    """Number of the part that each face belongs to, (F,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -221,6 +235,6 @@ def _parts(faces: np.ndarray) -> np.ndarray:
 
 
 def _without_duplicates(faces: np.ndarray) -> np.ndarray:
-    """The first face of each three corners, whatever their order."""
+    """Keeps the first of the faces with the same three corners, in any order."""
     _, first = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
     return faces[np.sort(first)]

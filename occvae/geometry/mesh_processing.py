@@ -1,4 +1,4 @@
-"""What is done to a mesh after it was extracted: the largest part, smoothing, fewer faces."""
+"""Cleans extracted meshes: keeps the largest component, smooths, and reduces faces."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ from occvae.ops.validation import check_count
 if TYPE_CHECKING:
     import trimesh
 
-LEAST_FACES = 4  # of a closed mesh
-# Factors of shrinking and growing: 1 / 0.5 - 1 / 0.525 = 0.095 is the pass-band frequency, which
-# Taubin 1995 wants to be between 0.01 and 0.1.
+LEAST_FACES = 4  # a closed mesh has at least four
+# Factors of the inward and the outward step. The pass-band frequency 1 / 0.5 - 1 / 0.525 = 0.095 is
+# within the range 0.01 to 0.1 that Taubin (1995) recommends.
 _SHRINK, _GROW = 0.5, 0.525
 
 
 def process_mesh(
     mesh: trimesh.Trimesh, *, largest: bool = False, smooth: int = 0, decimate: int | None = None
 ) -> trimesh.Trimesh:
-    """`largest_component`, `smooth_mesh` and `decimate_mesh`, in this order, as far as asked for.
+    """Applies `largest_component`, `smooth_mesh` and `decimate_mesh` as requested, in this order.
 
     Args:
-        mesh: left as it is.
-        largest: drops all other components.
-        smooth: rounds of smoothing.
-        decimate: faces to keep.
+        mesh: input, not modified.
+        largest: keep only the largest component.
+        smooth: rounds of smoothing; 0 for none.
+        decimate: number of faces to reduce the mesh to; None for no reduction.
+
+    Returns:
+        The processed mesh, or `mesh` itself if nothing was requested.
+
+    Raises:
+        ValueError: `smooth` is negative or `decimate` is less than 4.
+        UserError: `decimate` needs fast-simplification, which is not installed.
     """
     if largest:
         mesh = largest_component(mesh)
@@ -40,9 +47,10 @@ def process_mesh(
 
 
 def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """The component with the most area, of those that share no vertex; set normals are kept.
+    """Returns the component with the largest area. Components share no vertices.
 
-    The surface of a cavity inside is a component of its own, and goes.
+    The surface of a cavity is a component of its own and is removed. Vertex normals that were set
+    on the mesh are kept.
     """
     import trimesh
     from scipy.sparse import coo_array
@@ -58,15 +66,23 @@ def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     largest = np.bincount(of_face, weights=mesh.area_faces).argmax()
     kept = component == largest
     faces = (np.cumsum(kept) - 1)[mesh.faces[of_face == largest]]
-    # Only there if somebody set them: what trimesh would calculate, it will for the result too.
+    # The cache has them only if they were set or read. Others are computed again on request.
     normals = mesh.vertex_normals[kept] if "vertex_normals" in mesh._cache else None
     return trimesh.Trimesh(mesh.vertices[kept], faces, vertex_normals=normals, process=False)
 
 
 def smooth_mesh(mesh: trimesh.Trimesh, rounds: int) -> trimesh.Trimesh:
-    """Smooths without shrinking (Taubin 1995): each round is a step inwards and one outwards.
+    """Smooths a mesh without shrinking it (Taubin, SIGGRAPH 1995).
 
-    Vertices move and faces stay, so a closed mesh stays closed.
+    Each round is one step inwards and one outwards. Only vertices move, so a closed mesh stays
+    closed.
+
+    Args:
+        mesh: input, not modified.
+        rounds: number of rounds, at least 0.
+
+    Raises:
+        ValueError: `rounds` is negative.
     """
     from trimesh.smoothing import filter_taubin
 
@@ -78,15 +94,20 @@ def smooth_mesh(mesh: trimesh.Trimesh, rounds: int) -> trimesh.Trimesh:
 
 
 def decimate_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
-    """About `num_faces` faces by collapsing edges of least quadric error (Garland, Heckbert 1997).
+    """Reduces a mesh to about `num_faces` faces.
 
-    A mesh that has no more than that comes back as it is. Closed meshes mostly stay closed, but
-    `occvae.geometry.mesh_checks.check_mesh` has to say so.
+    Collapses edges in the order of their quadric error (Garland and Heckbert, SIGGRAPH 1997).
+    Closed meshes usually stay closed, which `occvae.geometry.mesh_checks.check_mesh` can verify.
 
     Args:
-        num_faces: at least 4.
+        mesh: input, not modified.
+        num_faces: target number of faces, at least 4.
+
+    Returns:
+        The reduced mesh, or a copy of `mesh` if it has no more faces than that.
 
     Raises:
+        ValueError: `num_faces` is less than 4.
         UserError: fast-simplification is not installed.
     """
     import trimesh
@@ -104,7 +125,7 @@ def decimate_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
 
 
 def import_simplify() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """UserError where fast-simplification is not installed."""
+    """Imports fast_simplification.simplify. Raises UserError if it is not installed."""
     try:
         from fast_simplification import simplify
     except ImportError:

@@ -1,6 +1,6 @@
-"""Voxels that the surface of a mesh touches or encloses, and occupancies of points from voxels.
+"""Converts meshes to voxels that the surface touches or encloses, and voxels to occupancies.
 
-Grids are (R, R, R) bool over the cube [-0.5, 0.5]^3, indexed [x, y, z]; the center of cell i is at
+Grids are (R, R, R) bool over the cube [-0.5, 0.5]^3, indexed [x, y, z]. The center of cell i is at
 (i + 0.5) / R - 0.5.
 """
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_PAIRS = 1 << 17  # of faces and blocks of cells, tested at once: 100 MB
-_BLOCKS = 4  # along the longest edge of a face's bounding box, at first
+_PAIRS = 1 << 17  # pairs of a face and a block of cells tested at once, about 100 MB
+_BLOCKS = 4  # blocks along the longest edge of a face's bounding box, before any is divided
 _OCTANTS = np.indices((2, 2, 2)).reshape(3, 8).T
 
 
@@ -20,31 +20,32 @@ def cell_centers(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(R^3, 3) centers of the cells, in C order of [x, y, z]."""
+    """Centers (R^3, 3) of the cells, in C order of [x, y, z]."""
     line = (torch.arange(resolution, device=device, dtype=dtype) + 0.5) / resolution - 0.5
     return torch.cartesian_prod(line, line, line)
 
 
 def voxels_inside(contains: Callable[[np.ndarray], np.ndarray], resolution: int) -> np.ndarray:
-    """(R, R, R) bool: cells whose center is inside.
+    """Returns the cells whose center is inside, (R, R, R) bool.
 
     Args:
-        contains: (N, 3) float64 points to (N,) bool.
-        resolution: R.
+        contains: maps points (N, 3) float64 to (N,) bool.
+        resolution: R, cells along each axis.
     """
     centers = cell_centers(resolution, dtype=torch.float64).numpy()
     return contains(centers).reshape((resolution,) * 3)
 
 
 def surface_voxels(vertices: np.ndarray, faces: np.ndarray, resolution: int) -> np.ndarray:
-    """(R, R, R) bool: cells that a face touches, their boundary included.
+    """Returns the closed cells that a face touches, (R, R, R) bool.
 
-    By separating axes (Akenine-Moller 2001), in float64; a cell within rounding error of a face is
-    taken.
+    Tests separating axes (Akenine-Moller 2001) in float64. A cell within rounding error of a face
+    counts as touched.
 
     Args:
-        vertices: (V, 3) finite; parts outside the cube are ignored.
-        faces: (F, 3) indices.
+        vertices: (V, 3) finite. Parts outside the cube are ignored.
+        faces: (F, 3) indices of vertices.
+        resolution: R, cells along each axis.
     """
     grid = np.zeros((resolution,) * 3, dtype=bool)
     triangles = (np.asarray(vertices, np.float64)[faces] + 0.5) * resolution  # in cells
@@ -62,8 +63,11 @@ def surface_voxels(vertices: np.ndarray, faces: np.ndarray, resolution: int) -> 
 def _blocks(
     faces: np.ndarray, low: np.ndarray, extents: np.ndarray, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each face the blocks of size^3 cells that its bounding box is cut into: some faces and the
-    lowest cells of their blocks at a time."""
+    """Cuts the bounding box of each face into blocks of size^3 cells.
+
+    Yields:
+        (M,) faces and (M, 3) lowest cells of their blocks, about _PAIRS at a time.
+    """
     counts = -(-extents[faces] // size)
     ends = counts.prod(1).cumsum()
     start = done = 0
@@ -86,9 +90,18 @@ def _mark(
     cell: np.ndarray,
     size: int,
 ) -> None:
-    """Sets the cells that faces touch, of blocks of size^3 cells from `cell` (M, 3) to `high`.
+    """Sets the cells of blocks that their faces touch.
 
-    Blocks are cut in eight as long as they are touched: most of a large box is far from its face.
+    Touched blocks are cut into eight until they are single cells. This is fast because most of a
+    large bounding box is far from its face.
+
+    Args:
+        grid: (R, R, R) bool, modified.
+        triangles: (F, 3, 3) in cells.
+        high: (F, 3) highest cell of each face's bounding box.
+        face: (M,) face of each block.
+        cell: (M, 3) lowest cell of each block.
+        size: cells along an edge of a block.
     """
     pending = [(face, cell, size)]
     while pending:
@@ -109,10 +122,13 @@ def _mark(
 
 
 def fill_voxels(surface: np.ndarray) -> np.ndarray:
-    """(R, R, R) bool: the cells of a surface and all that it closes off from the outside.
+    """Fills the cells that a surface encloses, (R, R, R) bool.
 
-    The inside of a mesh that is watertight only as far as cells are wide. Cells are connected
-    through their faces; a surface that reaches the grid's sides is not closed there.
+    This gives an inside to meshes with gaps narrower than a cell. Cells are connected through their
+    faces. A surface that reaches the sides of the grid is not closed there.
+
+    Args:
+        surface: (R, R, R) bool, cells that the surface touches.
     """
     from scipy.ndimage import binary_fill_holes
 
@@ -120,20 +136,20 @@ def fill_voxels(surface: np.ndarray) -> np.ndarray:
 
 
 def occupancies_from_voxels(voxels: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N,) bool: whether points (N, 3) are in an occupied cell, its lower sides included."""
+    """Whether points (N, 3) are in an occupied cell, (N,) bool. Cells include their lower sides."""
     resolution = len(voxels)
     cell = np.floor((points + 0.5) * resolution)
-    inside = np.all((cell >= 0) & (cell < resolution), axis=1)  # not for NaN
+    inside = np.all((cell >= 0) & (cell < resolution), axis=1)  # False for NaN
     result = np.zeros(len(points), dtype=bool)
     result[inside] = voxels[tuple(cell[inside].astype(np.int64).T)]
     return result
 
 
 def _touch(triangles: np.ndarray, cells: np.ndarray, size: int) -> np.ndarray:
-    """(M,) bool: whether closed triangles (M, 3, 3) and blocks have a common point.
+    """Whether closed triangles (M, 3, 3) and their blocks have a common point, (M,) bool.
 
-    Blocks are of size^3 cells, the lowest of them `cells` (M, 3), and among those that the
-    triangle's bounding box touches.
+    A block has size^3 cells, the lowest at `cells` (M, 3). It must touch the bounding box of its
+    triangle, because the axes of the box are not tested.
     """
     corners = triangles - cells[:, None] - 0.5 * size  # the block is [-size / 2, size / 2]^3
     sides = np.roll(corners, -1, axis=1) - corners
@@ -146,9 +162,9 @@ def _touch(triangles: np.ndarray, cells: np.ndarray, size: int) -> np.ndarray:
 
 
 def _overlap(axis: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
-    """Whether the projections of triangle and block on `axis` (M, 3) meet."""
+    """Whether the projections of triangle and block on `axis` (M, 3) overlap, (M,) bool."""
     length = np.abs(axis).sum(1)
-    # That of a block is more than that of any cell in it: none may be lost with its block.
+    # A block has more tolerance than any cell in it, so no touched cell is lost with its block.
     tolerance = 1e-12 * size * length * (size + np.abs(corners).max((1, 2)))
     reach = 0.5 * size * length + tolerance
     place = np.einsum("mi,mki->mk", axis, corners)

@@ -1,4 +1,4 @@
-"""Voxel grids to meshes: the smooth surface of their trilinear field, or a cube for each voxel."""
+"""Converts voxel grids to meshes: a smooth surface of the trilinear field, or cubes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
 
 def sample_volume(volume: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
-    """Values of a volume at points: trilinear between the cell centers, 0 outside.
+    """Interpolates a volume at points, trilinear between the cell centers and 0 outside.
+
+    The result is differentiable with respect to `volume`, and in bilinear mode to `points`.
 
     Args:
-        volume: (B, R, R, R), indexed [x, y, z], over the unit cube.
+        volume: (B, R, R, R), indexed [x, y, z], over the unit cube [-0.5, 0.5]^3.
         points: (B, N, 3) or (1, N, 3) world coordinates.
-        mode: `bilinear`, or `nearest` for the cell that a point lies in.
+        mode: "bilinear", or "nearest" for the value of the cell that a point lies in.
 
     Returns:
         (B, N) float32.
     """
-    # grid_sample names the last axis x, and maps the cube's faces to -1 and 1.
+    # For grid_sample the last axis is x, and the faces of the cube are at -1 and 1.
     grid = 2.0 * points.flip(-1).expand(len(volume), -1, -1)
     values = F.grid_sample(
         volume[:, None].float(), grid[:, :, None, None], mode=mode, align_corners=False
@@ -36,11 +38,11 @@ def sample_volume(volume: Tensor, points: Tensor, mode: str = "bilinear") -> Ten
 
 
 def march_padded(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """The closed surface of values (R, R, R) with a cell of zeros around them, by PyMCubes.
+    """Runs PyMCubes on values (R, R, R) padded with zeros, which closes the surface.
 
     Returns:
-        Vertices (V, 3) float64 in cells, where value [i, j, k] lies at (i + 1, j + 1, k + 1), and
-        faces (F, 3) int64.
+        Vertices (V, 3) float64 in units of cells, and faces (F, 3) int64. Value [i, j, k] lies at
+        (i + 1, j + 1, k + 1).
     """
     padded = np.pad(grid.astype(np.float32), 1)
     vertices, faces = import_mcubes().marching_cubes(padded, level)
@@ -48,7 +50,7 @@ def march_padded(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray
 
 
 def grid_mesh(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and faces of the surface of values (R, R, R) at the unit cube's cell centers."""
+    """Surface of values (R, R, R) at the cell centers of the unit cube, as vertices and faces."""
     vertices, faces = march_padded(grid, level)
     return (vertices - 0.5) / len(grid) - 0.5, faces
 
@@ -62,14 +64,18 @@ def smooth_meshes(
     refine_vertices: int = 0,
     normals: bool = False,
 ) -> list[trimesh.Trimesh]:
-    """Surfaces of the trilinear fields of volumes, through `extract_mesh`.
+    """Extracts the surface of the trilinear field of each volume with `extract_mesh`.
 
     Args:
         volumes: (B, R, R, R) probabilities over the unit cube, indexed [x, y, z]; 0 outside.
-        threshold: probability of the surface.
+        threshold: probability at the surface.
         resolution: cells along each axis of the padded cube.
-        progress: as in `occvae.mise`.
-        refine_vertices, normals: as in `extract_mesh`.
+        progress: as in `extract_mesh`.
+        refine_vertices: as in `extract_mesh`.
+        normals: as in `extract_mesh`.
+
+    Returns:
+        B meshes in world units.
     """
     from occvae.geometry.extract_mesh import extract_mesh
 
@@ -94,9 +100,9 @@ def smooth_meshes(
 
 
 def _coarse_resolution(resolution: int, voxels: int) -> int:
-    """About two lattice points a voxel, where there are so many.
+    """Coarse resolution of about two lattice points per voxel, if the resolution has as many.
 
-    A lone voxel only just above the threshold may still slip between them.
+    A single voxel just above the threshold can still be missed between them.
     """
     coarse = resolution
     while coarse % 2 == 0 and coarse // 2 >= max(32, 2 * voxels):
@@ -105,24 +111,24 @@ def _coarse_resolution(resolution: int, voxels: int) -> int:
 
 
 def block_mesh(occupied: np.ndarray) -> trimesh.Trimesh:
-    """The faces between occupied and empty voxels, watertight.
+    """Makes a watertight mesh of the squares between occupied and empty voxels.
 
-    Each square is cut in eight triangles around its center. Where two cubes touch in an edge only,
-    four squares meet; the middle of that edge is then a vertex of its own for either cube, so that
-    every edge of the mesh has exactly two triangles.
+    Each square is cut into eight triangles around its center. Where two cubes touch in an edge
+    only, four squares meet. Each cube then gets its own vertex at the middle of that edge, so every
+    edge of the mesh has exactly two triangles.
 
     Args:
         occupied: (R, R, R) bool over the unit cube, indexed [x, y, z].
 
     Returns:
-        Vertices in world units, faces counter-clockwise seen from outside.
+        The mesh in world units, with faces counter-clockwise seen from outside.
     """
     import trimesh
 
     corners, cubes = _boundary_squares(np.pad(occupied, 1))
     if len(corners) == 0:
         return trimesh.Trimesh()
-    # On a lattice of half voxels, corners, middles and centers are all whole numbers.
+    # On a lattice of half voxels, corners, middles and centers have integer coordinates.
     middles = (corners + np.roll(corners, -1, axis=1)) // 2
     centers = corners.sum(axis=1) // 4
     owners = np.where(_is_shared_by_four(middles), cubes[:, None] + 1, 0)
@@ -140,7 +146,7 @@ def block_mesh(occupied: np.ndarray) -> trimesh.Trimesh:
 
 
 def _boundary_squares(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (N, 4, 3) in half voxels, counter-clockwise from outside, and the cube of each."""
+    """Corners (N, 4, 3) of squares in half voxels, counter-clockwise, and the cube (N,) of each."""
     corners, cubes = [], []
     for axis in range(3):
         along, across = (axis + 1) % 3, (axis + 2) % 3
@@ -157,7 +163,7 @@ def _boundary_squares(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_shared_by_four(middles: np.ndarray) -> np.ndarray:
-    """(N, 4) bool: whether four squares meet in the edges with these middles (N, 4, 3)."""
+    """Whether four squares meet at the edges with these middles (N, 4, 3), (N, 4) bool."""
     _, number, count = np.unique(
         middles.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True
     )
@@ -165,6 +171,6 @@ def _is_shared_by_four(middles: np.ndarray) -> np.ndarray:
 
 
 def _keys(positions: np.ndarray, owners: np.ndarray | int) -> np.ndarray:
-    """(..., 4): what a vertex is known by."""
+    """Keys (..., 4) that identify vertices: position and owner."""
     owners = np.broadcast_to(owners, positions.shape[:-1])
     return np.concatenate([positions, owners[..., None]], axis=-1)

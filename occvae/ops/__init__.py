@@ -1,4 +1,4 @@
-"""The fused ops, one file each: `from occvae.ops.voxel_iou import voxel_iou`.
+"""The fused ops, one module per op: `from occvae.ops.voxel_iou import voxel_iou`.
 
-Nothing is re-exported here, for a function of the same name would hide its module.
+Nothing is re-exported here, because a function would hide the module of the same name.
 """

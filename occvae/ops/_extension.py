@@ -1,6 +1,7 @@
-"""Loads the compiled kernels where there are any, and makes every op exist with or without them.
+"""Loads the compiled kernels and declares every op, also where the kernels are missing.
 
-`occvae._C` holds the CPU kernels, `occvae._C_cuda` the CUDA ones; neither is ever built here.
+`occvae._C` holds the CPU kernels and `occvae._C_cuda` the CUDA kernels. Both are built when the
+package is installed, never at run time.
 """
 
 import importlib
@@ -18,12 +19,12 @@ ISA_NAMES = ("portable", "avx2", "avx512", "avx512_bf16")  # in the order of csr
 
 _MODULE_OF = {"cpu": "_C", "cuda": "_C_cuda"}
 _LIBRARY = torch.library.Library("occvae", "FRAGMENT")
-_native: dict[str, frozenset[str]] = {}  # op -> device types that have a kernel
+_native: dict[str, frozenset[str]] = {}  # op -> device types with a kernel
 _warned: set[tuple[str, str]] = set()
 
 
 def _load(module: str) -> str | None:
-    """Imports a kernel module; returns why it is missing, or None."""
+    """Imports a kernel module. Returns None, or the reason why it is missing."""
     if os.environ.get("OCCVAE_DISABLE_EXT") == "1":
         return "switched off by OCCVAE_DISABLE_EXT=1"
     if find_spec(f"occvae.{module}") is None:
@@ -39,7 +40,7 @@ _missing = {module: _load(module) for module in _MODULE_OF.values()}
 
 
 def status() -> dict[str, str | None]:
-    """For each of `_C` and `_C_cuda`: None if it is loaded, otherwise why it is not."""
+    """Maps `_C` and `_C_cuda` to None if loaded, otherwise to the reason why not."""
     return dict(_missing)
 
 
@@ -48,10 +49,14 @@ def declare(
 ) -> torch._ops.OpOverload[..., Any]:
     """Declares the op `occvae::<schema>` and returns it.
 
-    The schemas live in csrc/bindings.cpp; a wrapper repeats its own here, which defines the op
-    where `_C` is missing and is compared with the binary's where it is not. `reference` serves
-    every device without a kernel, `fake` gives the outputs' shapes and dtypes. A step of a larger
-    algorithm that has its twin as a whole has None for its reference.
+    csrc/bindings.cpp defines the schemas, and each Python wrapper repeats its own. Where `_C` is
+    missing, the wrapper's schema defines the op. Otherwise the two schemas are compared.
+
+    Args:
+        schema: name, arguments and results in PyTorch's schema language.
+        reference: PyTorch implementation, for every device without a kernel. None for an op that
+            is one step of an algorithm with a reference implementation of the whole.
+        fake: returns empty outputs of the right shapes and dtypes, for torch.compile.
 
     Raises:
         ImportError: the binary was built from sources with another schema.
@@ -63,8 +68,8 @@ def declare(
     expected = str(torch._C.parse_schema(f"occvae::{schema}"))
     if str(op._schema) != expected:
         raise ImportError(
-            f"the kernels were built from other sources: {op._schema}, but this version of occvae "
-            f"needs {expected}; build them again with `pip install -e .`"
+            f"the kernels were built from other sources: they define {op._schema}, but this "
+            f"version of occvae needs {expected}; build them again with `pip install -e .`"
         )
     if reference is not None:
         _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
@@ -78,24 +83,27 @@ def declare(
 
 
 def has_kernel(op: str, device_type: str) -> bool:
-    """Whether the loaded modules have a kernel of `op` for "cpu" or "cuda"."""
+    """Whether a kernel of `op` is loaded for the device type, "cpu" or "cuda"."""
     return device_type in _native[op]
 
 
 def kernel_device(op: str, device: torch.device) -> torch.device:
-    """The CPU where it has the op's kernel and `device` has none: for inputs that may be copied."""
+    """The device to run `op` on, for callers that can copy the inputs.
+
+    Returns the CPU if only the CPU has a kernel, otherwise `device`.
+    """
     kernels = _native[op]
     return torch.device("cpu") if device.type not in kernels and "cpu" in kernels else device
 
 
 def use_native(op: str, device: torch.device, backend: str) -> bool:
-    """Whether `op` shall run its kernel (True) or its reference (False) on `device`.
+    """Whether `op` runs its kernel (True) or its reference implementation (False) on `device`.
 
-    "auto" takes the kernel if there is one and otherwise warns, once for an op and device type.
+    "auto" takes the kernel if there is one. Otherwise it warns, once per op and device type.
 
     Raises:
-        ValueError: `backend` is none of BACKENDS.
-        RuntimeError: `backend` is "native" and there is no kernel for this device.
+        ValueError: `backend` is not in BACKENDS.
+        RuntimeError: `backend` is "native", but there is no kernel for this device.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
@@ -120,12 +128,12 @@ def _why(device_type: str) -> str:
     module = _MODULE_OF[device_type]
     reason = _missing[module]
     if reason is None:
-        return f"occvae.{module} as it was built has none"
-    return f"occvae.{module} is {reason} (`occvae info` says more)"
+        return f"occvae.{module} was built without it; build it again with `pip install -e .`"
+    return f"occvae.{module} is {reason}; `occvae info` shows how to get it"
 
 
 def cpu_isa() -> str | None:
-    """Instruction set that the CPU kernels use, one of ISA_NAMES; None without `_C`."""
+    """Instruction set that the CPU kernels use, one of ISA_NAMES, or None without `_C`."""
     if _missing["_C"]:
         return None
     return ISA_NAMES[torch.ops.occvae._cpu_isa()]
@@ -133,7 +141,7 @@ def cpu_isa() -> str | None:
 
 @contextmanager
 def limit_cpu_isa(name: str) -> Iterator[None]:
-    """Makes the CPU kernels of this process use at most `name`; for tests and benchmarks."""
+    """Limits the CPU kernels of this process to an instruction set of ISA_NAMES, for tests."""
     before = torch.ops.occvae._cpu_isa()
     torch.ops.occvae._cpu_isa(ISA_NAMES.index(name))
     try:

@@ -1,4 +1,4 @@
-"""Caps: the parts of a mesh that close it where the inside reaches a face of the domain."""
+"""Caps: the parts of a mesh that close it where the inside reaches the bounds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from occvae.ops.validation import MIN_EDGE_FRACTION
 
 
 def count_cap_points(grid: SparseGrid, level: float) -> int:
-    """At most so many lattice points of the domain's faces are inside, all shapes together.
+    """Upper limit for the number of inside lattice points on the domain's faces, over all shapes.
 
-    Caps have a vertex over each, known or not. An unknown point has the side of a known one on a
-    coarser lattice, which so stands for step^2 points at most.
+    A cap has one vertex per such point, whether the point is known or not. An unknown point is on
+    the same side of the surface as a known point of a coarser lattice. That point accounts for at
+    most step^2 points of the face, where step is the spacing of its lattice.
     """
     step = grid.resolution // grid.coarse_resolution
     coordinates = grid.points.reshape(-1)
     on_faces = (coordinates == 0).logical_or_(coordinates == grid.resolution)
-    points = on_faces.nonzero()[:, 0] // 3  # once for each face that a point is on
+    points = on_faces.nonzero()[:, 0] // 3  # a point occurs once per face that it lies on
     points = points[grid.values[points].to(torch.float64) >= level]
     x, y, z = grid.points[points].long().unbind(1)
     bits = x | y | z | step
@@ -27,9 +28,9 @@ def count_cap_points(grid: SparseGrid, level: float) -> int:
 
 
 def cap_normals(vertices: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:
-    """(V, 3) float64: the domain's outward normal for vertices (V, 3) of caps, 0 for the others.
+    """Normals of the bounds at vertices of caps, and 0 at all other vertices, (V, 3) float64.
 
-    Caps lie a thousandth of a cell beyond the bounds, and nothing else lies beyond them.
+    Vertices of caps lie a thousandth of a cell beyond the bounds. All others lie within them.
     """
     lower, upper = bounds
     margin = MIN_EDGE_FRACTION / 2 * (upper - lower) / resolution

@@ -1,4 +1,4 @@
-"""Calls the user's field for the algorithms that sample it."""
+"""Calls the user's field for the algorithms that evaluate it on a lattice."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from torch import Tensor
 
 from occvae.ops.sparse_grid import lattice_to_world
 
+#: (points (N, 3) float32 in world units, shape_index (N,) int64) -> (N,) floating values.
 Field = Callable[[Tensor, Tensor], Tensor]
+#: (round from 0, points done in this round, points of this round) -> None.
 Progress = Callable[[int, int, int], None]
 
 
 class Evaluator:
-    """The user's field on lattice points: conversion to world units, chunks, checks, progress.
+    """Evaluates the user's field at lattice points.
 
-    Algorithms see only this: (points (N, 3), shape_index (N,) int64) -> (N,) values, no NaN. Points
-    are lattice coordinates, of which only those of refined vertices are not integers.
+    Converts points to world units, splits them into calls of bounded size, checks the values and
+    reports progress. Algorithms call it as (points (N, 3), shape_index (N,) int64) -> (N,) values
+    without NaN. Points are lattice coordinates: integers, or fractions for refined vertices.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Evaluator:
 
     @torch.no_grad()
     def unchecked(self, points: Tensor, shape_index: Tensor) -> Tensor:
-        """Values that may be NaN: to find out takes a look at them, for which a GPU must wait."""
+        """As calling the evaluator, but values may be NaN: testing for NaN would wait for a GPU."""
         found, done = None, 0
         for part, shape in zip(
             points.split(self._max_points_per_call),
@@ -55,12 +58,12 @@ class Evaluator:
             values = self._checked(self._field(world, shape), world)
             if found is None:
                 found = values.new_empty(len(points))
-            found[done : done + len(part)] = values  # a copy: fields may reuse their memory
+            found[done : done + len(part)] = values  # copies, because fields may reuse memory
             done += len(part)
             if self._progress is not None:
                 self._progress(self._round, done, len(points))
         self._round += 1
-        assert found is not None  # no points are one empty part
+        assert found is not None  # zero points are split into one empty part
         return found
 
     def _checked(self, values: Tensor, world: Tensor) -> Tensor:
@@ -74,12 +77,15 @@ class Evaluator:
         if values.device != world.device:
             raise ValueError(f"field must return values on {world.device}; got {values.device}")
         if self._dtype not in (None, values.dtype):
-            raise TypeError(f"field returned {self._dtype} before and {values.dtype} now")
+            raise TypeError(
+                "field must return one dtype; "
+                f"got {self._dtype} in the first call and {values.dtype} now"
+            )
         self._dtype = values.dtype
         return values
 
     def refuse_nan(self, values: Tensor, points: Tensor, shape_index: Tensor) -> None:
-        """ValueError that names the first point if any of the last round's values is NaN."""
+        """Raises ValueError with the first position if any value of the last round is NaN."""
         nan = values.isnan()
         count = int(nan.count_nonzero())
         if count == 0:

@@ -1,4 +1,4 @@
-"""Normals of a surface from the gradient of the field that it is a level set of."""
+"""Normals of a level set from the gradient of its field."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from occvae.ops.field import Field, Progress
 
-# With gradients a network keeps its activations, 0.1 MB a point at width 256: chunks are small.
+# With gradients a network keeps its activations, 0.1 MB per point at width 256, so calls are small.
 _POINTS_WITH_GRADIENTS = 8192
-# How PyTorch says that it has no derivative of something. Other errors are the field's own.
+# Words in PyTorch's errors about a missing derivative. Other errors come from the field itself.
 _NO_DERIVATIVE = re.compile(r"grad|derivative|differentia|backward|inference tensor", re.IGNORECASE)
 
 
@@ -27,16 +27,23 @@ def field_normals(
     progress: Progress | None = None,
     first_round: int = 0,
 ) -> Tensor:
-    """Outward unit normals: minus the direction of the gradient, as larger values are inside.
+    """Outward unit normals at vertices: minus the direction of the field's gradient.
 
-    Gradients come from autograd where the field's values depend differentiably on the points, in
-    calls of at most 8,192 points. Otherwise (values without a gradient, an op without a derivative,
-    a field that leaves PyTorch) they are central differences over +-step on each axis, six values a
-    vertex; next to the bounds, which are not left, the difference is to one side.
+    The gradient comes from autograd if the field's values depend differentiably on the points, in
+    calls of at most 8,192 points. Otherwise it comes from central differences over +-step on each
+    axis, which take six values per vertex. This holds for values without a gradient, an op without
+    a derivative and a field that leaves PyTorch. Points of differences never leave the bounds, so
+    next to them the difference is one-sided.
 
     Args:
-        vertices: (V, 3) float32 in world units; shape_index: (V,) int64, as the field takes them.
-        step: in world units.
+        field: as in `occvae.mise`. Larger values are inside.
+        vertices: (V, 3) float32 in world units.
+        shape_index: (V,) int64, the shape of each vertex.
+        step: half width of the central differences, in world units.
+        bounds: lower and upper world coordinate, the same on all axes.
+        max_points_per_call: the field is called with at most this many points.
+        progress: as in `occvae.mise`.
+        first_round: number of the round that `progress` receives.
 
     Returns:
         (V, 3) float64, and 0 where the gradient is zero or not finite.
@@ -60,10 +67,10 @@ def field_normals(
 
 
 def _by_autograd(field: Field, points: Tensor, shape_index: Tensor) -> Tensor | None:
-    """(N, 3) gradient at each point, or None where PyTorch cannot tell."""
+    """Gradient (N, 3) at the points, or None if PyTorch has no derivative of the field."""
     points = points.detach().clone().requires_grad_()
     with torch.enable_grad(), warnings.catch_warnings():
-        # PyTorch only warns when it takes an op without a derivative for constant.
+        # For an op without a derivative PyTorch only warns, and treats its output as constant.
         warnings.filterwarnings("error", message=".*autograd kernel was not registered")
         try:
             values = field(points, shape_index)
@@ -95,8 +102,9 @@ def _by_differences(
 
 
 def _directions(vectors: Tensor) -> Tensor:
-    """Unit vectors; 0 where `vectors` (N, 3) are zero or not finite."""
+    """Unit vectors of `vectors` (N, 3), and 0 where these are zero or not finite."""
     largest = vectors.abs().amax(1, keepdim=True)
     usable = vectors.isfinite().all(1, keepdim=True) & (largest > 0)
-    scaled = torch.where(usable, vectors / largest, 0.0)  # squares neither overflow nor vanish
+    # Scaled, so that the squares in the norm neither overflow nor underflow.
+    scaled = torch.where(usable, vectors / largest, 0.0)
     return torch.where(usable, scaled / scaled.norm(dim=1, keepdim=True), 0.0)

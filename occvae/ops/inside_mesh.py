@@ -1,4 +1,4 @@
-"""inside_mesh(): which points are inside a triangle mesh; winding_number() of a mesh."""
+"""inside_mesh() and winding_number(): where points lie relative to a triangle mesh."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,9 @@ from occvae.ops import inside_mesh_reference as reference
 from occvae.ops.validation import check_tensor
 
 METHODS = ("parity", "winding")
-GREATEST_COORDINATE = 1e90  # products of three, and 1e-90 cubed to its last digit, are float64
+# Products of three coordinates up to 1e90 stay finite in float64, and products of three
+# coordinates from 1e-90 keep all their digits.
+GREATEST_COORDINATE = 1e90
 
 
 def inside_mesh(
@@ -19,39 +21,42 @@ def inside_mesh(
     method: str = "parity",
     backend: str = "auto",
 ) -> Tensor:
-    """Which points are inside a triangle mesh.
+    """Tells for each point whether it is inside a triangle mesh.
 
-    "parity" counts how many faces a ray from the point towards +z crosses; inside is where it is an
-    odd number. Every crossing is decided without rounding error, whatever the size of coordinates
-    and the shape of faces, and the answer depends on the faces as a set only: not on their order,
-    that of their corners or that of points. It is right wherever each edge has an even number of
-    faces (`occvae.geometry.mesh_checks.check_mesh` tells); their orientation is of no account.
+    Method "parity" counts how many faces a ray from the point towards +z crosses. The point is
+    inside if the number is odd. Every crossing is decided without rounding error, for coordinates
+    of any size and faces of any shape. The answer is therefore deterministic and does not depend
+    on the order of faces, corners or points. Parity is right wherever each edge has an even number
+    of faces, which `occvae.geometry.mesh_checks.check_mesh` tests. It ignores the orientation of
+    faces.
 
-    A point on the surface has the answer of the points next to it towards +z, among these of those
-    towards +x, among these of those towards +y. So the mesh of a box contains its lower faces and
-    not its upper ones, and of meshes that fill space without overlap exactly one contains a point.
+    A point on the surface gets the answer of the points next to it in the direction +z. If these
+    are on the surface too, the direction +x decides, then +y. A box therefore contains its lower
+    faces and not its upper faces, and meshes that tile space contain each point exactly once.
 
-    "winding" is for meshes with holes, whose faces are oriented outwards as far as they go: the
-    generalized winding number (Jacobson, Kavan and Sorkine-Hornung 2013) is at least 0.5. It is not
-    approximated. The CPU kernel replaces groups of faces, seen from afar, by their borders; the
-    CUDA kernel and the reference add up all faces for each point.
+    Method "winding" is for meshes with holes and outward faces. A point is inside if the
+    generalized winding number (Jacobson, Kavan and Sorkine-Hornung, SIGGRAPH 2013) is at least
+    0.5. The number is not approximated: see `winding_number`.
+
+    The result is not differentiable.
 
     Args:
-        vertices: (V, 3) float32 or float64, finite, of magnitude up to 1e90; magnitudes below 1e-90
-            count as 0.
-        faces: (F, 3) int32 or int64 indices of vertices; none is allowed, nothing is then inside.
-        points: (N, 3) float32 or float64. One that is not finite is outside. Where vertices or
-            points are float64 both are calculated with as such.
+        vertices: (V, 3) float32 or float64. Must be finite with magnitudes up to 1e90. Magnitudes
+            below 1e-90 count as 0.
+        faces: (F, 3) int32 or int64 indices into `vertices`. With F = 0 no point is inside.
+        points: (N, 3) float32 or float64. Points that are not finite are outside. If vertices or
+            points are float64, both are used as float64.
         method: "parity" or "winding".
-        backend: "auto", "native" or "reference".
+        backend: "auto", "native" (compiled kernel) or "reference" (PyTorch).
 
     Returns:
-        (N,) bool, on the device of the inputs. Not differentiable.
+        (N,) bool on the device of the inputs. All inputs must be on one device.
 
     Raises:
-        TypeError: a dtype that is not listed.
-        ValueError: shapes or devices that do not fit, indices out of range, vertices that are not
-            finite or too large.
+        TypeError: an input is not a tensor, or its dtype is not listed above.
+        ValueError: shapes or devices do not fit, an index is out of range, a vertex is not finite
+            or too large, or the method or backend is unknown.
+        RuntimeError: `backend="native"`, but there is no kernel for the device.
 
     Example:
         >>> vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -71,16 +76,40 @@ def inside_mesh(
 def winding_number(
     vertices: Tensor, faces: Tensor, points: Tensor, *, backend: str = "auto"
 ) -> Tensor:
-    """How often a mesh winds around each point: the solid angles of its faces over 4 pi.
+    """Generalized winding number of a mesh at each point.
 
-    1 inside a closed mesh of outward faces (counter-clockwise seen from outside), 0 outside; with
-    holes something between, smooth away from the surface. On the surface it is the value of one
-    side, or between those of both.
+    It is the sum of the signed solid angles of all faces, seen from the point, divided by 4 pi. For
+    a closed mesh with outward faces, which are counter-clockwise seen from outside, it is 1 inside
+    and 0 outside. If the mesh has holes, it varies smoothly from point to point and jumps only at
+    the surface. A point on the surface gets the value of one side, or a value between those of both
+    sides.
 
-    Arguments and errors are those of `inside_mesh`.
+    The number is computed without approximation (Jacobson, Kavan and Sorkine-Hornung, SIGGRAPH
+    2013). For points outside the bounding box of a group of faces, the CPU kernel replaces the
+    group by a fan of triangles over its border, which has the same solid angle. The CUDA kernel
+    and the reference implementation sum over all faces for each point. The result is not
+    differentiable.
+
+    Args:
+        vertices: (V, 3) float32 or float64, as in `inside_mesh`.
+        faces: (F, 3) int32 or int64 indices into `vertices`.
+        points: (N, 3) float32 or float64.
+        backend: "auto", "native" (compiled kernel) or "reference" (PyTorch).
 
     Returns:
-        (N,) float64, NaN for points that are not finite or beyond 1e90. Not differentiable.
+        (N,) float64 on the device of the inputs. NaN for points that are not finite or have a
+        coordinate beyond 1e90.
+
+    Raises:
+        TypeError: as `inside_mesh`.
+        ValueError: as `inside_mesh`.
+        RuntimeError: as `inside_mesh`.
+
+    Example:
+        >>> vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+        >>> faces = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+        >>> winding_number(vertices, faces, torch.tensor([[0.1, 0.1, 0.1], [1, 1, 1]])).round()
+        tensor([1., 0.], dtype=torch.float64)
     """
     arguments = _check(vertices, faces, points)
     native = _extension.use_native("winding_number", points.device, backend)
@@ -88,9 +117,9 @@ def winding_number(
 
 
 def _check(vertices: Tensor, faces: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The tensors as the kernels take them."""
+    """Checks the inputs and converts them to the dtypes of the kernels."""
     _check_layout(vertices, faces, points)
-    if not torch.compiler.is_compiling():  # the kernels check again, in less detail
+    if not torch.compiler.is_compiling():  # kernels check again, with shorter messages
         _check_values(vertices, faces)
     dtype = torch.promote_types(vertices.dtype, points.dtype)
     return (
@@ -119,8 +148,8 @@ def _check_values(vertices: Tensor, faces: Tensor) -> None:
     if not usable.all():
         first = int(usable.logical_not().nonzero()[0])
         raise ValueError(
-            f"vertices must be finite, of magnitude up to {GREATEST_COORDINATE:g}; "
-            f"{int(usable.logical_not().sum())} of {len(vertices)} are not, the first is "
+            f"vertices must be finite and at most {GREATEST_COORDINATE:g} in magnitude; "
+            f"{int(usable.logical_not().sum())} of {len(vertices)} are not, first "
             f"vertices[{first}] = {vertices[first].tolist()}"
         )
     if len(faces) == 0:

@@ -1,7 +1,7 @@
-"""Pure-PyTorch twins of the ops on points and meshes.
+"""Reference implementations of inside_mesh and winding_number in PyTorch.
 
-The parity twin finds pairs of points and faces that overlap in y, by sorting, and decides each pair
-in float64; where the error bound leaves a sign open it calculates with Python's fractions.
+Parity finds pairs of points and faces that overlap in y by sorting, and decides each pair in
+float64. Where the error bound leaves a sign open, it computes the sign with Python fractions.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,19 +10,19 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-_PAIRS = 1 << 19  # decided at once
+_PAIRS = 1 << 19  # pairs of points and faces per step
 _ROUND_OFF = 2.0**-53
-# Bounds on errors relative to the sum of magnitudes, from Shewchuk 1997.
+# Error bounds relative to the sum of magnitudes (Shewchuk 1997).
 _CROSS_BOUND = (3 + 16 * _ROUND_OFF) * _ROUND_OFF
 _DETERMINANT_BOUND = (7 + 56 * _ROUND_OFF) * _ROUND_OFF
 _LEAST_COORDINATE = 1e-90
 
 
 def inside_mesh(vertices: Tensor, faces: Tensor, points: Tensor) -> Tensor:
-    """Twin of `occvae::inside_mesh`; see `occvae.ops.inside_mesh`."""
+    """Reference implementation of the op `occvae::inside_mesh`; see `occvae.ops.inside_mesh`."""
     corners, queries = _usable(vertices)[faces], _usable(points)
     order = corners[:, :, 1].argsort(dim=1)
-    corners = corners.gather(1, order[:, :, None].expand(-1, -1, 3))  # in rising order of y
+    corners = corners.gather(1, order[:, :, None].expand(-1, -1, 3))  # ascending in y
     finite = queries.isfinite().all(1).nonzero()[:, 0]
     rising = finite[queries[finite, 1].argsort()]
     crossings = torch.zeros(len(points), dtype=torch.int64, device=points.device)
@@ -33,7 +33,7 @@ def inside_mesh(vertices: Tensor, faces: Tensor, points: Tensor) -> Tensor:
 
 
 def winding_number(vertices: Tensor, faces: Tensor, points: Tensor) -> Tensor:
-    """Twin of `occvae::winding_number`; see `occvae.ops.inside_mesh`."""
+    """Reference implementation of the op `occvae::winding_number`."""
     corners, queries = vertices.double()[faces], points.double()
     total = queries.new_zeros(len(queries))
     step = max(1, _PAIRS // max(1, len(queries)))
@@ -42,19 +42,27 @@ def winding_number(vertices: Tensor, faces: Tensor, points: Tensor) -> Tensor:
         lengths = [x.norm(dim=-1) for x in (a, b, c)]
         real = lengths[0] * lengths[1] * lengths[2] + (a * b).sum(-1) * lengths[2]
         real += (b * c).sum(-1) * lengths[0] + (c * a).sum(-1) * lengths[1]
-        imaginary = (a * torch.linalg.cross(b, c)).sum(-1) + 0.0  # -0 would give -pi
+        imaginary = (a * torch.linalg.cross(b, c)).sum(-1) + 0.0  # atan2(-0, x < 0) is -pi
         total += torch.atan2(imaginary, real).sum(1)
     return total / (2 * torch.pi)
 
 
 def _usable(positions: Tensor) -> Tensor:
-    """As float64, without coordinates too small to calculate with."""
+    """Converts to float64 and sets magnitudes below 1e-90 to 0."""
     positions = positions.double()
     return torch.where(positions.abs() < _LEAST_COORDINATE, 0.0, positions)
 
 
 def _pairs_in_y(corners: Tensor, heights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Faces and the points that they span in y, as places in the rising `heights` of points."""
+    """Yields pairs of a face and a point within its range of y.
+
+    Args:
+        corners: (F, 3, 3), the corners of each face ascending in y.
+        heights: (N,) ascending y of the points.
+
+    Yields:
+        (M,) face indices and (M,) indices into `heights`, about _PAIRS at a time.
+    """
     low, high = corners[:, 0, 1].contiguous(), corners[:, 2, 1].contiguous()
     first = torch.searchsorted(heights, low)  # low <= y < high
     counts = torch.searchsorted(heights, high) - first
@@ -70,7 +78,11 @@ def _pairs_in_y(corners: Tensor, heights: Tensor) -> Iterator[tuple[Tensor, Tens
 
 
 def _crosses(corners: Tensor, p: Tensor) -> Tensor:
-    """(M,) bool: whether the ray from p (M, 3) crosses the face (M, 3, 3), which spans p in y."""
+    """Whether the ray from each point p (M, 3) towards +z crosses its face, (M,) bool.
+
+    Args:
+        corners: (M, 3, 3), the corners of each face ascending in y; their range contains p's y.
+    """
     a, b, c = corners.unbind(1)
     upper = (p[:, 1] >= b[:, 1])[:, None]
     left_of_long = _is_left(a, c, p)
@@ -101,7 +113,7 @@ def _side_of_plane(a: Tensor, b: Tensor, c: Tensor, p: Tensor) -> Tensor:
 def _sign(
     value: Tensor, bound: Tensor, exact: Callable[..., Fraction], *positions: Tensor
 ) -> Tensor:
-    """Signs of `value`, by `exact` where its error may be as large as it is."""
+    """Signs of `value`. Where its error may exceed its magnitude, `exact` recomputes the sign."""
     sign = value.sign()
     for i in (value.abs() < bound).nonzero()[:, 0].tolist():
         result = exact(*([Fraction(x) for x in position[i].tolist()] for position in positions))

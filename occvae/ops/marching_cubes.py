@@ -1,4 +1,4 @@
-"""marching_cubes(): triangle meshes from a SparseGrid."""
+"""marching_cubes(): extracts triangle meshes from a SparseGrid."""
 
 from __future__ import annotations
 
@@ -30,48 +30,59 @@ def marching_cubes(
     progress: Progress | None = None,
     backend: str = "auto",
 ) -> list[Mesh]:
-    """The surface of each shape of a grid as a closed triangle mesh.
+    """Extracts the surface of each shape of a grid as a closed triangle mesh.
 
-    Marching cubes (Lorensen and Cline 1987) over all cells of the finest lattice. Inside means
-    value >= level, exactly, ties and infinite values included; outside the lattice everything is
-    outside, which closes surfaces that reach the domain's faces. On an edge between values a and b
-    the vertex lies at the zero of the linear interpolation, except that it keeps 0.001 of the edge
-    from either end (the middle when both are infinite; next to the finite one when one is).
-    Vertices are distinct and shared, triangles counter-clockwise seen from outside. A vertex of a
-    cap lies 0.001 cells beyond the bounds.
+    Applies marching cubes (Lorensen and Cline, SIGGRAPH 1987) to the cells of the finest lattice.
+    A lattice point is inside if its value is >= `level`. The comparison is exact for every dtype.
+    Infinite values are allowed. Everything beyond the lattice counts as outside, so a surface that
+    reaches the bounds is closed there by a cap, 0.001 cells beyond them.
 
-    The kernel looks at cells with known corners only; memory and time follow the surface. The
-    reference takes the topology from PyMCubes on a dense array of one byte a lattice point. Both
-    have the same vertices and cut every cell along the same lines, connecting the inside where a
-    face of a cell is ambiguous; they differ in the order of vertices and faces, and in which
-    diagonals make triangles of the polygons in a cell. The kernel's never lie in a face of the
-    cell, so that every edge has exactly two triangles, on random signs as well.
+    Each vertex lies on a lattice edge between an inside and an outside point, where the linear
+    interpolation of their values equals `level`. It is then moved to at least 0.001 of the edge
+    from both ends, so all vertices are distinct. If both values are infinite, the vertex is in the
+    middle. If only one is infinite, the vertex is next to the point with the finite value.
+    Triangles share vertices and are counter-clockwise seen from outside.
+
+    The kernel visits only cells with known corners: memory and time grow with the surface, not
+    with the volume. The reference implementation takes the topology from PyMCubes on a dense array
+    of one byte per lattice point. Both find the same vertices. Where a face of a cell is ambiguous,
+    both connect its inside corners. They differ in the order of vertices and faces, and in the
+    diagonals that divide the polygons of a cell into triangles. Diagonals of the kernel never lie
+    in a face of a cell. Its meshes therefore have exactly two triangles at every edge, even on
+    random signs.
+
+    Equal grids give equal meshes: the kernels' order of vertices and faces does not depend on the
+    device, the number of threads or the order of points. The result is not differentiable.
 
     Args:
-        grid: from mise() or SparseGrid.from_dense().
-        level: None means grid.level. Another level needs a grid whose every point is known.
-        field: the function that the grid was made from; needed for refine_vertices only.
+        grid: from `mise` or `SparseGrid.from_dense`.
+        level: value at the surface; None means `grid.level`. Another level needs a grid in which
+            every lattice point is known.
+        field: the field that the grid was made from. Only `refine_vertices` needs it.
         refine_vertices: steps of root finding that move each vertex along its edge to where the
-            field itself has its level, as logits are far from linear between lattice points. Each
-            step calls the field once for every vertex.
-        max_points_per_call, progress: as in mise(), for these steps; rounds go on from the grid's.
-        backend: "native", "reference" or "auto". A grid on a device without a kernel is copied to
-            the CPU and its mesh back.
+            field itself equals `level`. Logits, for example, are far from linear between lattice
+            points. Each step evaluates the field once per vertex.
+        max_points_per_call: the field is called with at most this many points.
+        progress: called after each call of the field as in `mise`. Rounds continue those of the
+            grid.
+        backend: "auto", "native" (compiled kernel) or "reference" (PyTorch and PyMCubes). A grid
+            on a device without a kernel is copied to the CPU, and its mesh is copied back.
 
     Returns:
-        For each shape vertices (V, 3) float32 in world units and faces (F, 3) int64, on the grid's
-        device; (0, 3) and (0, 3) where there is no surface.
+        For each shape a tuple of vertices (V, 3) float32 in world units and faces (F, 3) int64,
+        on the grid's device. V and F are 0 for a shape without a surface.
 
     Raises:
-        ValueError: a level that the grid was not refined for, a grid that lacks points next to its
-            surface, has some twice or outside its lattice, NaN values, refine_vertices without a
-            field, a number out of range.
-        TypeError: an argument of the wrong type.
-        MemoryError: what it needs does not fit in free memory.
-        ImportError: PyMCubes is not installed and there is no kernel.
+        ValueError: the grid was not refined for `level`, lacks points next to its surface, has a
+            point twice or outside its lattice, or has NaN values; `refine_vertices` without a
+            field; or a number out of range.
+        TypeError: an argument has the wrong type.
+        RuntimeError: `backend="native"`, but there is no kernel for the device.
+        MemoryError: the mesh would not fit in free memory.
+        ImportError: there is no kernel and PyMCubes is not installed.
 
     Example:
-        >>> dense = torch.full((1, 9, 9, 9), -1.0)  # outside but for the point in the middle
+        >>> dense = torch.full((1, 9, 9, 9), -1.0)  # one point inside, all others outside
         >>> dense[0, 4, 4, 4] = 1.0
         >>> ((vertices, faces),) = marching_cubes(SparseGrid.from_dense(dense))
         >>> len(vertices), len(faces)  # an octahedron
@@ -86,7 +97,7 @@ def marching_cubes(
     max_points_per_call = check_count("max_points_per_call", max_points_per_call)
     check_progress(progress)
     if refine_vertices and field is None:
-        raise ValueError(f"refine_vertices={refine_vertices} needs the field")
+        raise ValueError(f"refine_vertices={refine_vertices} needs the field; pass field=...")
     if refine_vertices:
         check_callable("field", field)
     _check_grid_memory(grid, level, backend)
@@ -108,15 +119,17 @@ def _check_grid_memory(grid: SparseGrid, level: float, backend: str) -> None:
     most_cap_points = grid.num_shapes * 6 * (grid.resolution + 1) ** 2
     try:
         check_memory(*sizes, len(grid.points), most_cap_points)
-    except MemoryError:  # counting them can take as long as the mesh
+    except MemoryError:  # exact counts come second: counting can take as long as the mesh
         check_memory(*sizes, count_bricks(grid), count_cap_points(grid, level))
 
 
 def count_bricks(grid: SparseGrid) -> int:
-    """The kernel's bricks of 8^3 points that know points, but for those at some ends of the domain.
+    """Number of the kernel's bricks of 8^3 points that hold known points.
 
-    A brick's points are around its first one, which is known where one of the others is: that came
-    from a split of a cell of 8^3 or less, whose parents' corners are known.
+    It counts known points with coordinates divisible by 8, the first point of each brick. That
+    point is known if any other point of the brick is: the others were added by splits of cells of
+    8^3 or less, and corners of their parents are known. Some bricks at the upper end of the domain
+    are not counted.
     """
     first = [((part & 7) == 0).all(1).count_nonzero() for part in grid.points.split(2**20)]
     return int(torch.stack(first).sum()) if first else 0
@@ -130,27 +143,32 @@ def check_memory(
     bricks: int,
     cap_points: int = 0,
 ) -> None:
-    """MemoryError when marching_cubes of a grid with so many points would not fit.
+    """Checks that marching cubes of a grid would fit in free memory.
 
     Args:
-        bricks: at most so many bricks of the kernel know points.
-        cap_points: lattice points of the domain's faces that are inside, known or not.
+        resolution: cells along an edge of the finest lattice.
+        points: known lattice points of all shapes.
+        device: device of the grid.
+        backend: as in `marching_cubes`.
+        bricks: upper limit for the kernel's bricks that hold known points.
+        cap_points: upper limit for the inside lattice points on the domain's faces.
 
     Raises:
-        ImportError: this needs PyMCubes, which is not installed.
+        MemoryError: it would not fit.
+        ImportError: there is no kernel and PyMCubes is not installed.
     """
     cpu = torch.device("cpu")
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
-        # Places of bricks, bricks, values, and the mesh with about 0.3 vertices a point.
+        # Table of bricks, bricks, values, and a mesh of about 0.3 vertices per point.
         places = ((resolution + 3) // 8 + 2) ** 3
         needed = 5 * places + 408 * min(bricks, places) + 64 * points
-        needed += 88 * cap_points  # a vertex and two triangles each, and bricks
+        needed += 88 * cap_points  # one vertex and two triangles each, and bricks
         purpose = f"marching cubes at resolution {resolution}"
         require_memory(needed, _kernel_device(device), purpose, _ADVICE)
     else:
         import_mcubes()
-        # The padded array, the unpadded one and the last step of filling it, one byte a point each.
-        # Then the search for the ends of edges, and the mesh as PyMCubes returns it and as we do.
+        # Three dense arrays of one byte per point: padded, unpadded, and the last step of filling.
+        # Then the search for the ends of edges, and the mesh from PyMCubes beside the result.
         needed = 3 * (resolution + 3) ** 3 + 320 * points + 370 * cap_points
         purpose = f"marching cubes at resolution {resolution} on a dense grid"
         require_memory(needed, cpu, purpose, _ADVICE)
@@ -183,8 +201,8 @@ def _one_shape(
         raise ValueError(f"grid has {repeated} points of shape {shape} more than once")
     if missing:
         raise ValueError(
-            f"grid lacks {missing} ends of edges that cross its surface: it is not a complete "
-            "result of mise()"
+            f"grid lacks {missing} ends of edges that cross the surface of shape {shape}; pass the "
+            "complete result of mise() or SparseGrid.from_dense()"
         )
     home = grid.points.device
     return vertices.to(home), faces.to(home), edges.to(home), ends.to(home)
@@ -193,7 +211,7 @@ def _one_shape(
 def _refine(
     grid: SparseGrid, level: float, parts: list[_Parts], evaluate: Evaluator, steps: int
 ) -> tuple[Tensor, ...]:
-    """The moved vertices of each shape; the field sees those of all shapes together."""
+    """Moved vertices of each shape. The field is called with the vertices of all shapes."""
     counts = [len(vertices) for vertices, *_ in parts]
     device = grid.points.device
     vertices = move_vertices(
@@ -233,7 +251,7 @@ def _fake(
     )
 
 
-# Not differentiable: topology is not, and for vertices there is refine_vertices.
+# The op has no autograd formula: the topology of a mesh is not differentiable.
 _op = _extension.declare(
     "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
     " float level, float lower, float upper, bool with_edges=False)"

@@ -1,7 +1,7 @@
-"""Marching cubes with PyMCubes' topology on a dense array: the twin of the sparse kernel.
+"""Reference implementation of marching cubes: the topology of PyMCubes on a dense array.
 
-The array has one byte a lattice point. Points that MISE left unknown get the sign of their cell,
-which is the same for all its known points.
+The array has one byte per lattice point. Points that MISE left unknown get the sign of their cell,
+which is the same at all known points of the cell.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def march(
     upper: float,
     with_edges: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Twin of `occvae::marching_cubes`; see `occvae.ops.marching_cubes`."""
+    """Reference implementation of `occvae::marching_cubes`; see `occvae.ops.marching_cubes`."""
     outside = int(((points < 0) | (points > resolution)).any(1).count_nonzero())
     if outside:
         return _nothing(points, outside)
@@ -35,8 +35,8 @@ def march(
     padded = inside.new_zeros([resolution + 3] * 3)
     padded[1:-1, 1:-1, 1:-1] = inside
 
-    # Of PyMCubes we use the topology alone: on an array of 0 and 1 it puts each vertex in the
-    # middle of its edge, which tells the edge.
+    # PyMCubes provides the topology only. On an array of 0 and 1 it puts each vertex in the middle
+    # of its edge, which identifies the edge.
     middles, faces = import_mcubes().marching_cubes(padded.cpu().numpy(), 0.5)
     middles = torch.from_numpy(middles).to(points.device) - 1
     lows = middles.floor()
@@ -71,18 +71,24 @@ def import_mcubes() -> ModuleType:
 
 
 def within_domain(edges: Tensor, resolution: int) -> Tensor:
-    """(V,) bool for edges (V, 4): False for those to the border, which carry the caps."""
+    """Whether edges (V, 4) lie within the domain, (V,) bool. The others carry the caps."""
     lows, axis = edges[:, :3], edges[:, 3:].long()
     along = lows.gather(1, axis)[:, 0]
     return (along >= 0) & (along < resolution)
 
 
 def edge_fractions(edges: Tensor, ends: Tensor, resolution: int) -> Tensor:
-    """(V,) float64: where along its edge each vertex lies; `ends` (V, 2) are heights."""
-    # Edges that leave the domain carry the caps: their vertices go to the end inside the domain.
+    """Position of each vertex along its edge, (V,) float64 from 0 to 1.
+
+    Args:
+        edges: (V, 4) int32, lower end and axis.
+        ends: (V, 2) float64, value - level at both ends.
+        resolution: cells along an edge of the domain.
+    """
+    # Edges that leave the domain carry the caps. Their vertices go to the end inside the domain.
     fractions = (edges[:, :3] < 0).any(1).to(torch.float64)
     within = within_domain(edges, resolution)
-    # Without infinities differences are numbers; a quarter leaves room for them.
+    # Differences of infinities would be NaN. A quarter of the maximum lets differences stay finite.
     limit = torch.finfo(torch.float64).max / 4
     first, second = ends[within].clamp(-limit, limit).unbind(1)
     fractions[within] = first / (first - second)
@@ -92,18 +98,18 @@ def edge_fractions(edges: Tensor, ends: Tensor, resolution: int) -> Tensor:
 def vertices_on_edges(
     edges: Tensor, fractions: Tensor, resolution: int, bounds: tuple[float, float]
 ) -> Tensor:
-    """(V, 3) float32 world positions at `fractions` (V,) along edges (V, 4)."""
+    """World positions (V, 3) float32 at `fractions` (V,) along edges (V, 4)."""
     positions = edges[:, :3].to(torch.float64)
     positions.scatter_add_(1, edges[:, 3:].long(), fractions[:, None])
     return lattice_to_world(positions, resolution, bounds).to(torch.float32)
 
 
 def _fill(points: Tensor, inside: Tensor, resolution: int, coarse_resolution: int) -> Tensor:
-    """(R + 1)^3 bool: `inside` at the known points (M, 3), a consistent sign at the others.
+    """Dense signs (R + 1)^3 bool: `inside` at known points (M, 3), a consistent sign at others.
 
-    Level by level, an unknown point copies the next coarser lattice point below it. Both are in the
-    closed cube of one leaf, down to that leaf's own corners, and in a leaf that was not split all
-    known points have one sign.
+    Level by level, an unknown point copies the next coarser lattice point below it. Both points
+    are in the closed cube of one leaf. All known points of a leaf have the same sign, because a
+    leaf with both signs would have been split.
     """
     step = resolution // coarse_resolution
     dense = inside.new_zeros([coarse_resolution + 1] * 3)
@@ -122,7 +128,10 @@ def _fill(points: Tensor, inside: Tensor, resolution: int, coarse_resolution: in
 def _heights_of_ends(
     edges: Tensor, points: Tensor, heights: Tensor, resolution: int
 ) -> tuple[Tensor, int]:
-    """(V, 2) float64 heights at both ends of edges (V, 4), 0 for caps, and how many are unknown."""
+    """Heights (V, 2) float64 at both ends of edges (V, 4), and the number of unknown ends.
+
+    Edges of caps have height 0.
+    """
     within = within_domain(edges, resolution)
     lows = edges[within, :3].long()
     highs = lows.scatter_add(1, edges[within, 3:].long(), torch.ones_like(lows[:, :1]))

@@ -1,4 +1,4 @@
-"""mise(): evaluates a field densely near its surface and coarsely elsewhere."""
+"""mise(): evaluates a field finely near its surface and coarsely elsewhere."""
 
 from __future__ import annotations
 
@@ -30,45 +30,55 @@ def mise(
     backend: str = "auto",
     progress: Progress | None = None,
 ) -> SparseGrid:
-    """Evaluates `field` on a coarse lattice, and finer only where the surface passes.
+    """Evaluates `field` on a coarse lattice, and on finer ones only near the surface.
 
-    Exact multiresolution isosurface extraction (MISE, Mescheder et al., "Occupancy Networks", CVPR
-    2019): a cell is split in 8 while known lattice points of its closed cube, points added by finer
-    neighbors included, lie on both sides of `level`. A value equal to `level` is on both sides.
-    The points evaluated are the least set closed under this rule. What it cannot find is a part
-    that lies within coarse cells, touches no coarse lattice point and no refined cell: choose a
-    larger `coarse_resolution` for parts thinner than a coarse cell.
+    Implements multiresolution isosurface extraction (MISE, Mescheder et al., "Occupancy Networks",
+    CVPR 2019) exactly. A cell is split into 8 if its known lattice points lie on both sides of
+    `level`. All points of the closed cube count, including those that finer neighbors added on
+    its faces and edges. A value equal to `level` is on both sides. Each round splits all such cells
+    and evaluates the points this adds, until no cell qualifies.
+
+    A part of the surface is missed if it touches neither a coarse lattice point nor a refined
+    cell. Choose a larger `coarse_resolution` for parts thinner than a coarse cell.
+
+    The field alone determines which points are evaluated, on every backend. With the kernels, the
+    order of points does not depend on the device or the number of threads. The values carry no
+    gradients.
 
     Args:
         field: any callable (points (N, 3) float32 in world units, shape_index (N,) int64) -> (N,)
-            floating values on the same device; larger is inside. It is called without gradients and
-            must be a function of the point. Infinite values are allowed.
-        resolution: cells along an edge of the finest lattice: coarse_resolution * 2**k, k >= 0.
-            It is never changed silently; resolution == coarse_resolution evaluates every point.
-            At most 2**24.
-        coarse_resolution: cells along an edge of the first lattice.
-        level: the value at the surface, in the field's own units.
-        num_shapes: shapes refined together; each round is one pass of the field over all of them.
-        bounds: world coordinates of the first and last lattice point, the same on the three axes.
-            A thousandth of a cell must be two steps of float32 there: (-0.55, 0.55) do for
+            floating values on the same device, always of one dtype. Larger values are inside. It
+            is called under `torch.no_grad`, and its value must depend on the point and shape only.
+            Infinite values are allowed.
+        resolution: cells along an edge of the finest lattice, at most 2**24. It must be
+            `coarse_resolution * 2**k` with k >= 0 and is never changed silently. If both
+            resolutions are equal, every lattice point is evaluated.
+        coarse_resolution: cells along an edge of the first lattice, which is evaluated in full.
+        level: the value of the field at the surface, in the field's own units.
+        num_shapes: number of shapes. All are refined together: each round is one pass of the field
+            over the new points of all shapes.
+        bounds: world coordinates of the first and last lattice point, the same on all axes. Near
+            them, a thousandth of a cell must be at least two float32 steps. (-0.55, 0.55) allows
             resolutions up to 9,227, and (10, 11) up to 524.
-        max_points_per_call: a pass over more points calls the field several times.
-        device: where the points are made; None means PyTorch's default device.
-        backend: "reference" is plain PyTorch on any device, "native" the compiled kernels, "auto"
-            the kernels where they are built. For a device without kernels those of the CPU keep the
-            books, and points and values are copied.
-        progress: called as progress(round, done, total) after each call of the field, with the
-            round's number from 0 and the points evaluated and to evaluate in this round.
+        max_points_per_call: the field is called with at most this many points. A pass over more
+            points calls it several times.
+        device: device of the points that the field receives; None means PyTorch's default device.
+        backend: "auto", "native" (compiled kernels) or "reference" (PyTorch, on any device). For a
+            device without kernels, bookkeeping runs on the CPU and tensors are copied.
+        progress: called as `progress(round, done, total)` after each call of the field. `round`
+            counts from 0. `done` and `total` are the evaluated points and all points of the round.
 
     Returns:
-        SparseGrid on `device`.
+        The evaluated points and their values, on `device`.
 
     Raises:
-        ValueError: an argument out of range, a field that returns NaN or the wrong shape or device.
-        TypeError: an argument, or the field's values, of the wrong type.
-        RuntimeError: backend="native" where it is not available.
-        MemoryError: the state, which takes bits for each cell with the kernels and about a byte
-            without, or the next round's points would not fit; said before the field is called.
+        ValueError: an argument is out of range, or the field returns NaN, a wrong shape or values
+            on another device.
+        TypeError: an argument or the field's return value has the wrong type.
+        RuntimeError: `backend="native"`, but there is no kernel for the device.
+        MemoryError: the state of the cells or the points of the next round would not fit in free
+            memory. Raised before the field is called for them. The state takes bits per cell with
+            the kernels, and about 0.75 bytes per cell of the finest lattice without.
 
     Example:
         >>> grid = mise(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)

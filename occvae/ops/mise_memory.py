@@ -1,4 +1,4 @@
-"""What refinement takes, asked for before it is taken."""
+"""Checks that a refinement fits in free memory, before it takes the memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ _POINT_BYTES = 12 + 8  # coordinates and shape index
 
 
 class MiseMemory:
-    """Refuses a refinement, or its next round, that would not fit.
+    """Raises MemoryError for a refinement, or its next round, that would not fit.
 
     Args:
-        device: where the state is.
-        working: bytes that a new point takes while a round lasts, beside itself and its value.
+        resolution: cells along an edge of the finest lattice.
+        coarse_resolution: cells along an edge of the first lattice.
+        num_shapes: shapes refined together.
+        device: device of the state.
+        working: temporary bytes per new point during a round, beside the point and its value.
     """
 
     def __init__(
@@ -32,11 +35,11 @@ class MiseMemory:
         self._purpose = f"mise at resolution {resolution} from {coarse_resolution} of {shapes}"
 
     def require_state(self, size: int) -> None:
-        """MemoryError unless `size` bytes fit beside the first lattice and its values."""
+        """Raises MemoryError unless `size` bytes fit beside the first lattice and its values."""
         self._require(size + self._first * (_POINT_BYTES + 8 + self._working), kept=size)
 
     def require_round(self, known: int, new: int, value_bytes: int) -> None:
-        """MemoryError unless `new` points fit beside `known` ones, and all in the result."""
+        """Raises MemoryError unless `new` points fit, and the result of all points beside them."""
         if new:
             each = _POINT_BYTES + value_bytes
             self._require(new * (each + self._working) + (known + new) * each)

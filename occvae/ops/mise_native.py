@@ -1,4 +1,4 @@
-"""Exact MISE on the compiled kernels: bits for cells, values only where the field was evaluated."""
+"""Exact MISE on the compiled kernels, with four bits of state per cell."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def refine(
     num_shapes: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """As mise_reference.refine: the same points in the same rounds, in another order.
+    """Evaluates the same points in the same rounds as mise_reference.refine, in another order.
 
-    The order does not depend on the device, nor on the number of threads. For a device without
-    kernels the state is on the CPU; the results are on `device` all the same.
+    The order depends neither on the device nor on the number of threads. For a device without
+    kernels the state is on the CPU, and the results are on `device`.
 
     Raises:
-        MemoryError: the next round would not fit; said before the field is called for it.
+        MemoryError: the next round would not fit. Raised before the field is called for it.
     """
     step = resolution // coarse_resolution
     cells = _Cells(resolution, coarse_resolution, num_shapes, device)
@@ -41,7 +41,7 @@ def refine(
             break
         problems = cells.mark(points, shape_index, values, level)
         splits, added = cells.choose()
-        nan, _, new = torch.cat([problems, added]).tolist()  # the one synchronization of a round
+        nan, _, new = torch.cat([problems, added]).tolist()  # the only sync per round
         if nan:
             evaluate.refuse_nan(values, points, shape_index)
         if new == 0:
@@ -57,7 +57,7 @@ def refine(
 
 
 class _Cells:
-    """Four bits a cell of every level above the finest, for all shapes, in one tensor."""
+    """State of all cells above the finest level: four bits per cell, all shapes in one tensor."""
 
     def __init__(
         self, resolution: int, coarse_resolution: int, num_shapes: int, device: torch.device
@@ -68,27 +68,33 @@ class _Cells:
         if resolution > coarse_resolution:
             size = torch.ops.occvae._mise_state_size(resolution, coarse_resolution)
         state = 8 * num_shapes * size
-        # On CUDA choose() gives a number for each of the state's records of four.
+        # On CUDA choose() returns one number per record, which is four integers of the state.
         splits = state // 4 if self._device.type == "cuda" else 0
         self.memory = MiseMemory(resolution, coarse_resolution, num_shapes, self._device)
         self.memory.require_state(state + splits)
         self._state = torch.zeros((num_shapes, size), dtype=torch.int64, device=self._device)
 
     def mark(self, points: Tensor, shape_index: Tensor, values: Tensor, level: float) -> Tensor:
-        """Records on which sides new points (N, 3) lie in all cells that they touch.
+        """Records the sides of new points (N, 3) in all cells that they touch.
 
         Returns:
-            (2,) int64: values that are NaN, and points that do not exist; neither are recorded.
+            (2,) int64: the number of NaN values and of points outside the lattice. Neither are
+            recorded.
         """
         new = (part.to(self._device) for part in (points, shape_index, values))
         return _mark(self._state, *new, level, *self._resolutions)
 
     def choose(self) -> tuple[Tensor, Tensor]:
-        """The leaves to split, in a form for split() alone, and (1,) int64: the points they add."""
+        """Finds the leaves to split.
+
+        Returns:
+            The leaves, in a format for split() only, and (1,) int64, the number of points that
+            splitting them adds.
+        """
         return _split(self._state, *self._resolutions)
 
     def split(self, splits: Tensor, added: int) -> tuple[Tensor, Tensor]:
-        """Splits them; returns the points this adds, each once, and their shapes."""
+        """Splits the leaves that choose() found. Returns the added points and their shapes."""
         return _points(self._state, splits, added, *self._resolutions)
 
 
@@ -115,7 +121,7 @@ def _fake_points(
     return state.new_empty((added, 3), dtype=torch.int32), state.new_empty(added)
 
 
-# The twin of the three together is mise_reference.refine.
+# mise_reference.refine is the reference implementation of the three ops together.
 _mark = _extension.declare(
     "mise_mark(Tensor(a!) state, Tensor points, Tensor shape_index, Tensor values, float level,"
     " int resolution, int coarse_resolution) -> Tensor problems",

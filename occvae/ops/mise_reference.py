@@ -1,9 +1,9 @@
-"""Exact MISE in plain PyTorch, on any device: the oracle of the native kernels and their fallback.
+"""Reference implementation of exact MISE in PyTorch, on any device.
 
-Cells of level 0 are those of the coarse lattice, the children of level l are of level l + 1. For
-each level above the finest, refinement keeps dense arrays over the cells of that level. The finest
-lattice itself is never stored densely: the largest array has (resolution / 2)^3 entries a shape,
-and all arrays together take about 0.75 bytes for each finest cell of each shape.
+Cells of level 0 are those of the coarse lattice. Children of cells of level l are of level l + 1.
+Refinement keeps dense arrays over the cells of each level above the finest. The finest lattice
+itself is never stored densely: the largest array has (resolution / 2)^3 entries per shape, and all
+arrays together take about 0.75 bytes per finest cell and shape.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from occvae.ops.mise_memory import MiseMemory
 
 # The 27 neighbors of a cell in lexicographic order: 0..12 precede the cell, 13 is the cell itself.
 _NEIGHBORS = list(product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1)))
-# While new points are marked each takes indices in int64 of itself and of the cells around it.
+# Bytes per new point while it is marked: int64 indices of the point and of the cells around it.
 _WORKING_BYTES = 160
-# The points a split adds, in half edges from the cell's lower corner: 12 edge middles, 6 face
-# middles, 1 center. The 8 corners were known before.
+# Points that a split adds, in half edges from the cell's lower corner: 12 middles of edges, 6
+# centers of faces and 1 center of the cell. The 8 corners were known before.
 _NEW_POINTS = [offset for offset in product((0, 1, 2), (0, 1, 2), (0, 1, 2)) if 1 in offset]
 
 
@@ -34,25 +34,32 @@ def refine(
     num_shapes: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """Evaluates the least set of lattice points that is closed under the rule of exact MISE.
+    """Evaluates the smallest set of lattice points that is closed under the rule of exact MISE.
 
-    Rule (Mescheder et al. 2019, section 3.2, made exact): a leaf cell above the finest level whose
-    closed cube holds known points on both sides of `level` is split into 8; points equal to
-    `level` are on both sides. Known points are the coarse lattice and the 27 points of every split
-    cell. Points on a leaf's faces and edges that a finer neighbor added count as well. Knowing
-    more points never takes a reason to split away, so every order of splitting ends in the same
-    set; here each round splits all leaves that qualify.
+    The rule is that of Mescheder et al. (CVPR 2019), section 3.3, made exact. A leaf cell above the
+    finest level is split into 8 if its closed cube holds known points on both sides of `level`.
+    Points equal to `level` are on both sides. Known points are the coarse lattice and the 27 points
+    of every split cell, so points that a finer neighbor added on a leaf's faces and edges count.
+
+    More known points never remove a reason to split. Every order of splitting therefore ends in the
+    same set. Here each round splits all leaves that qualify.
 
     Args:
         evaluate: (points (N, 3) int32 lattice coordinates, shape_index (N,) int64) -> (N,) values
-            without NaN. Called once a round, with all new points of all shapes.
-        resolution, coarse_resolution: cells along an edge, with ratio a power of two.
+            without NaN. Called once per round, with the new points of all shapes.
+        resolution: cells along an edge of the finest lattice, a power of two times
+            `coarse_resolution`.
+        coarse_resolution: cells along an edge of the coarse lattice.
+        level: value that separates the two sides.
+        num_shapes: shapes refined together.
+        device: device of the points and of the state.
 
     Returns:
-        points (M, 3) int32, values (M,), shape_index (M,) int64 and the points of each round.
+        Points (M, 3) int32, values (M,), shape_index (M,) int64 and the number of points of each
+        round.
 
     Raises:
-        MemoryError: the state or the next round would not fit; said before evaluating it.
+        MemoryError: the state or the next round would not fit. Raised before evaluating it.
     """
     memory = MiseMemory(resolution, coarse_resolution, num_shapes, device, _WORKING_BYTES)
     depth = (resolution // coarse_resolution).bit_length() - 1
@@ -66,7 +73,7 @@ def refine(
         rounds.append((points, values, shape_index))
         if depth == 0:
             break
-        # In float64 the comparison is exact whatever the dtype of the values.
+        # In float64 the comparison is exact for every dtype of the values.
         wide = values.to(torch.float64)
         cells.mark(points, shape_index, wide >= level, wide <= level)
         known += len(points)
@@ -86,17 +93,17 @@ def coarse_lattice(
 
 
 def _state_bytes(coarse_resolution: int, depth: int) -> int:
-    """Of _Cells for one shape, and of what _active_leaves makes of it: bytes, one for each flag."""
+    """Bytes per shape of the arrays of _Cells and of the temporary ones of _active_leaves."""
     edges = [coarse_resolution << level for level in range(depth)]
     arrays = sum(n**3 + (n + 2) ** 3 for n in edges)
     return arrays + (2 * (edges[-1] + 2) ** 3 + 4 * edges[-1] ** 3 if edges else 0)
 
 
 class _Cells:
-    """State of all cells above the finest level, one dense array a level.
+    """State of all cells above the finest level, one dense array per level.
 
-    `_split` and `_marks` have a border of one cell around the domain, which is never split and
-    whose marks nobody reads: it stands for the missing neighbors at the domain's faces.
+    `_split` and `_marks` have a border of one cell around the domain. The border replaces the
+    missing neighbors at the domain's faces: it is never split, and its marks are never read.
     """
 
     def __init__(self, coarse_resolution: int, depth: int, num_shapes: int, device: torch.device):
@@ -112,19 +119,20 @@ class _Cells:
         self._split = [zeros((num_shapes, n + 2, n + 2, n + 2), torch.uint8) for n in edges]
         if depth:
             self._leaf[0].fill_(True)
-            # Sides seen in the closed cube of each cell of the finest of these levels: [0] is
-            # >= level, [1] is <= level. A closed cube is the union of its children's closed cubes,
-            # so coarser levels follow; a cell may collect marks before it comes to exist.
+            # Sides of known points in the closed cube of each cell of the finest of these levels:
+            # [0] is >= level, [1] is <= level. Coarser levels need no marks of their own, because a
+            # closed cube is the union of its children's closed cubes. A cell can collect marks
+            # before it exists.
             self._marks = zeros((2, *self._split[-1].shape), torch.bool)
 
     def mark(self, points: Tensor, shape_index: Tensor, above: Tensor, below: Tensor) -> None:
-        """Records new points (N, 3) in all cells of the finest level whose closed cube has them."""
+        """Marks new points (N, 3) in all cells of the finest level that touch them."""
         edge = self._marks.shape[-1]
         for side, chosen in enumerate((above, below)):
             marks = self._marks[side].view(-1)
             where = points[chosen].long()
             shape = shape_index[chosen] * edge
-            # These cells are 2 points wide: an odd coordinate touches one, an even one touches two.
+            # These cells are 2 edges wide: an odd coordinate touches one cell, an even one two.
             # Both indices include the border's offset of 1.
             touching = ((where + 1) >> 1, (where >> 1) + 1)
             for first, second, third in product(touching, repeat=3):
@@ -132,14 +140,14 @@ class _Cells:
                 marks[cell] = True
 
     def split_active(self) -> tuple[Tensor, Tensor]:
-        """Splits every leaf that has both sides; returns the points this adds and their shapes."""
+        """Splits every leaf with points on both sides. Returns the added points and shapes."""
         active = self._active_leaves()
         new = [self._split_level(level, cells) for level, cells in enumerate(active)]
         points, shapes = zip(*new, strict=True)
         return torch.cat(points), torch.cat(shapes)
 
     def _active_leaves(self) -> list[Tensor]:
-        """(n, 4) int64 indices [shape, x, y, z] of the leaves to split, for each level."""
+        """Leaves to split: (n, 4) int64 indices [shape, x, y, z] per level."""
         active: list[Tensor] = []
         marks = self._marks[..., 1:-1, 1:-1, 1:-1]
         for level in reversed(range(self._depth)):
@@ -170,18 +178,19 @@ class _Cells:
 
 
 def _unshared_points(split: Tensor, flat: Tensor, edge: int) -> tuple[Tensor, Tensor]:
-    """The new points of cells split in this round, each exactly once.
+    """Finds the new points of the cells split in this round, each exactly once.
 
-    A point that a split of level l adds is known before if and only if a level-l cell around it was
-    split earlier. If several cells around it are split now, the first in lexicographic order owns
-    it. This needs neither a set of known points nor a sort.
+    A point that a split of level l adds was known before if and only if a level-l cell around it
+    was split earlier. If several cells around it are split now, the first in lexicographic order
+    owns it. This needs neither a set of known points nor a sort.
 
     Args:
-        split: states of one level as in _Cells, flattened; flat: (n,) indices of the cells in it.
+        split: flattened states of one level, as in _Cells.
+        flat: (n,) indices into `split` of the cells that are split now.
 
     Returns:
-        (p, 3) int64 points in half edges from the lower corner of their cell, and (p,) the cell,
-        as an index into `flat`, that owns each.
+        (p, 3) int64 points, in half edges from the lower corner of their owner, and (p,) the
+        owners as indices into `flat`.
     """
     takes: dict[tuple[int, int, int], Tensor] = {}
     for position, neighbor in enumerate(_NEIGHBORS):
@@ -197,7 +206,7 @@ def _unshared_points(split: Tensor, flat: Tensor, edge: int) -> tuple[Tensor, Te
 
 
 def _cells_around(point: tuple[int, int, int]) -> list[tuple[int, int, int]]:
-    """Neighbors (and the cell itself) whose closed cube has a point of a cell's 27-stencil."""
+    """Neighbors, the cell itself included, that touch one of the 27 points of a cell."""
     sides: dict[int, tuple[int, ...]] = {0: (-1, 0), 1: (0,), 2: (0, 1)}
     x, y, z = point
     return list(product(sides[x], sides[y], sides[z]))

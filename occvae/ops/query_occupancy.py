@@ -1,4 +1,4 @@
-"""query_occupancy(): logits of a packed decoder at many points, fused."""
+"""query_occupancy(): evaluates a packed decoder at many points in one fused kernel."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from occvae.ops import query_occupancy_reference as query_reference
 from occvae.ops.validation import check_tensor
 
 PRECISIONS = ("fp32", "fp16", "bf16")  # in the order of csrc/query_occupancy.h
-PANEL = 32  # channels come in multiples of it
+PANEL = 32  # channels are padded to a multiple of it
 
 
 @dataclass(frozen=True, eq=False)
 class PackedDecoder:
-    """A decoder's weights and, for each of B shapes, its affines, as the kernels want them.
+    """Weights of a decoder of L blocks, laid out for the kernels, conditioned on B shapes.
 
-    Made by `CbnDecoder.pack`, or by `pack_decoder`. L blocks, C channels padded with zeros.
+    Made by `CbnDecoder.pack` or `pack_decoder`. It is a copy: later changes of the decoder have no
+    effect on it. C is the number of channels, padded with zeros to a multiple of 32.
 
     Attributes:
-        input: (3, C) float32.
-        weights, exact_weights: opaque, for `precision` and for fp32.
-        affines: (B, 2L + 1, 2, C) float32, scale and shift.
-        head: (C + 1,) float32.
+        input: (3, C) float32, weights of the first layer.
+        weights: rounded to `precision`, in a layout that only the kernels know.
+        exact_weights: as `weights`, in float32.
+        affines: (B, 2L + 1, 2, C) float32, scale and shift of each conditional batch norm.
+        head: (C + 1,) float32, weights and bias of the last layer.
         precision: "fp32", "fp16" or "bf16".
         path: "native" (kernel) or "reference" (PyTorch).
     """
@@ -44,34 +46,46 @@ class PackedDecoder:
 
     @property
     def num_shapes(self) -> int:
+        """B, the number of packed shapes."""
         return len(self.affines)
 
 
 def query_occupancy(points: Tensor, packed: PackedDecoder) -> Tensor:
-    """Logits of a packed decoder (Occupancy Networks, Mescheder et al. 2019) at points.
+    """Evaluates the logits of a packed decoder at points of each shape, in one fused kernel.
 
-    The activations of a tile of points never leave the cache (CPU) or the chip (CUDA). A value of
-    the kernels depends on its point, its shape and the weights only, bit for bit: not on the other
-    points, their number or order, nor on the number of threads. NaN coordinates give NaN.
+    The decoder is that of Occupancy Networks (Mescheder et al., CVPR 2019): residual blocks with
+    conditional batch norm. The activations of a tile of points never leave the cache (CPU) or the
+    chip (CUDA), so memory grows with the number of points only.
 
-    In fp16 and bf16 weights and activations between the layers are rounded to 16 bits; sums, the
-    residual stream and the affines are float32. A point whose activations leave the range of fp16
-    is computed in fp32. Autocast changes nothing.
+    A logit of the kernels depends bit for bit on its point, its shape and the weights only. Other
+    points, their number and order, and the number of threads have no effect. NaN coordinates give
+    NaN.
 
-    Differentiable with respect to points. The backward pass is PyTorch and of the fp32 function,
-    whatever the precision and path; it can be differentiated again, and as the logit is piecewise
-    linear the second derivative is 0.
+    In fp16 and bf16, weights and the activations between layers are rounded to 16 bits. Sums, the
+    residual stream and the affines stay float32. A point whose activations leave the range of fp16
+    is computed in fp32. Autocast has no effect.
+
+    The logits are differentiable with respect to `points`. The backward pass runs in PyTorch and
+    differentiates the fp32 function, for every precision and path. It can be differentiated again.
+    That derivative is 0, because the logit is piecewise linear in the point.
 
     Args:
-        points: (B, N, 3) float32 in world units, B the number of shapes that were packed.
-        packed: from `decoder.pack(conditioning)`.
+        points: (B, N, 3) float32 in world units, B the number of packed shapes.
+        packed: from `CbnDecoder.pack` or `pack_decoder`.
 
     Returns:
-        (B, N) float32.
+        Logits (B, N) float32, on the device of the inputs.
 
     Raises:
-        TypeError: points are no tensor, or not float32.
-        ValueError: their shape or device does not fit `packed`.
+        TypeError: `points` is not a float32 tensor.
+        ValueError: the shape or device of `points` does not fit `packed`.
+
+    Example:
+        >>> from occvae.models.decoders import CbnDecoder
+        >>> decoder = CbnDecoder(embedding_size=8, hidden_size=32, num_blocks=1).eval()
+        >>> packed = decoder.pack(torch.zeros(2, 8))  # two shapes
+        >>> query_occupancy(torch.zeros(2, 5, 3), packed).shape
+        torch.Size([2, 5])
     """
     _check_points(points, packed)
     if points.dim() != 3 or points.shape[2] != 3 or len(points) != packed.num_shapes:
@@ -85,19 +99,37 @@ def query_occupancy(points: Tensor, packed: PackedDecoder) -> Tensor:
 
 
 def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> Tensor:
-    """The same for points in any order, each with its shape: a field for mise() and extract_mesh().
+    """Evaluates the logits of a packed decoder at points that each name their shape.
+
+    This is the form of a field for `mise` and `extract_mesh`. Precision, determinism and gradients
+    are those of `query_occupancy`.
 
     Args:
-        points: (N, 3) float32.
-        shape_index: (N,) integers in [0, B). On a GPU that is not checked: the check would wait.
-        packed: from `decoder.pack(conditioning)`.
+        points: (N, 3) float32 in world units.
+        shape_index: (N,) integers in [0, B), in any order. The range is checked on the CPU only,
+            because the check would wait for a GPU.
+        packed: from `CbnDecoder.pack` or `pack_decoder`.
 
     Returns:
-        (N,) float32.
+        Logits (N,) float32, on the device of the inputs.
 
     Raises:
-        TypeError: points are no float32 tensor, or shape_index is none of integers.
-        ValueError: their shapes, devices or numbers do not fit `packed` or each other.
+        TypeError: `points` is not a float32 tensor, or `shape_index` is not an integer tensor.
+        ValueError: shapes or devices do not fit, or `shape_index` is out of range.
+
+    Example:
+        >>> import occvae
+        >>> from occvae.models.decoders import CbnDecoder
+        >>> decoder = CbnDecoder(embedding_size=8, hidden_size=32, num_blocks=1).eval()
+        >>> packed = decoder.pack(torch.zeros(2, 8))
+        >>> grid = occvae.mise(
+        ...     lambda points, shape: query_shapes(points, shape, packed),
+        ...     resolution=8,
+        ...     coarse_resolution=8,
+        ...     num_shapes=2,
+        ... )
+        >>> len(grid.values)  # 9^3 lattice points of each shape
+        1458
     """
     _check_points(points, packed)
     _check_shape_index(shape_index, points, packed)
@@ -118,18 +150,48 @@ def pack_decoder(
     precision: str | None = None,
     backend: str = "auto",
 ) -> PackedDecoder:
-    """Rounds, pads and lays out a folded decoder (formula: csrc/query_occupancy.h) for its device.
+    """Rounds, pads and lays out the weights of a decoder for the kernels of its device.
+
+    `CbnDecoder.pack` calls it for the package's own decoders. Use it for a decoder of another code
+    base, after folding norms and biases into one scale and shift per channel and shape. For a point
+    p of shape b, with W = weights and s, t = affines[b, :, 0], affines[b, :, 1], the logit is::
+
+        x = p @ input
+        for i in range(L):
+            h = relu(s[2 * i] * x + t[2 * i])
+            g = relu(s[2 * i + 1] * (W[2 * i] @ h) + t[2 * i + 1])
+            x = x + W[2 * i + 1] @ g
+        logit = head[:C] @ relu(s[2 * L] * x + t[2 * L]) + head[C]
+
+    All tensors may have any floating dtype and are rounded once to float32. C may be any number:
+    channels are padded with zeros.
 
     Args:
-        input: (3, C); weights: (2L, C, C); affines: (B, 2L + 1, 2, C); head: (C + 1,); any floating
-            dtype, rounded once to float32, and any C.
-        precision: "fp32", "fp16" or "bf16"; None takes fp16 on a GPU with the kernel, else fp32.
-            Weights that are not finite in 16 bits are packed for fp32, said by one warning.
-        backend: "auto", "native" or "reference".
+        input: (3, C), weights of the first layer.
+        weights: (2L, C, C), two linear layers per block, indexed [layer, out, in].
+        affines: (B, 2L + 1, 2, C), scale and shift per shape.
+        head: (C + 1,), weights and bias of the last layer.
+        precision: "fp32", "fp16" or "bf16". None takes fp16 on a GPU with kernels, otherwise fp32.
+            Weights that are not finite in 16 bits are packed for fp32, with one warning. So are
+            decoders whose width has no 16-bit kernel on the GPU.
+        backend: "auto", "native" (compiled kernels) or "reference" (PyTorch).
+
+    Returns:
+        The packed decoder for `query_occupancy` and `query_shapes`, on the device of `weights`.
 
     Raises:
-        ValueError: an unknown precision or backend.
-        RuntimeError: backend="native" where there is no kernel.
+        ValueError: the precision or backend is unknown.
+        RuntimeError: `backend="native"`, but there is no kernel for the device or the width.
+
+    Example:
+        >>> packed = pack_decoder(  # one block of 32 channels, two shapes
+        ...     input=torch.randn(3, 32),
+        ...     weights=torch.randn(2, 32, 32),
+        ...     affines=torch.randn(2, 3, 2, 32),
+        ...     head=torch.randn(33),
+        ... )
+        >>> packed.num_shapes, packed.precision
+        (2, 'fp32')
     """
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
@@ -154,31 +216,31 @@ def pack_decoder(
     return PackedDecoder(input, rounded, exact, affines, head, precision, path)
 
 
-_CUDA_WIDTHS = (128, 256)  # channels for which there are kernels of 16 bits
-_MOST_CUDA_CHANNELS = 1024  # of any kernel: kMostChannels of csrc/cuda/query_kernels.cuh
+_CUDA_WIDTHS = (128, 256)  # numbers of channels with 16-bit kernels
+_MOST_CUDA_CHANNELS = 1024  # kMostChannels of csrc/cuda/query_kernels.cuh, the limit of all kernels
 _warned: set[str] = set()
 
 
 def _warn_once(message: str) -> None:
-    """For what pack_decoder calls; names the caller of `decoder.pack`."""
+    """Warns once per process. The stack level is that of the caller of `decoder.pack`."""
     if message not in _warned:
         _warned.add(message)
         warnings.warn(message, stacklevel=5)
 
 
 def _warn_of_width(precision: str, channels: int) -> None:
-    widths = " and ".join(map(str, _CUDA_WIDTHS))
+    widths = " or ".join(map(str, _CUDA_WIDTHS))
     _warn_once(
-        f"query_occupancy runs in fp32: {precision} kernels are for widths {widths}, on GPUs of "
+        f"query_occupancy runs in fp32: {precision} kernels need a width of {widths} and a GPU of "
         f"compute capability 8.0 or later; this decoder's width is {channels}"
     )
 
 
 def _has_width(device: torch.device, channels: int, backend: str) -> bool:
-    """Whether a kernel of the device is wide enough."""
+    """Whether a kernel of the device supports this many channels."""
     if device.type != "cuda" or channels <= _MOST_CUDA_CHANNELS:
         return True
-    reason = f"CUDA kernels are for at most {_MOST_CUDA_CHANNELS} channels, this decoder's are"
+    reason = f"CUDA kernels take at most {_MOST_CUDA_CHANNELS} channels, this decoder has"
     if backend == "native":
         raise RuntimeError(f"query_occupancy has no kernel for this decoder: {reason} {channels}")
     _warn_once(f"query_occupancy runs its slow PyTorch reference: {reason} {channels}")
@@ -186,7 +248,7 @@ def _has_width(device: torch.device, channels: int, backend: str) -> bool:
 
 
 def _precision_in_range(weights: Tensor, precision: str) -> str:
-    """The precision, or fp32 where a weight would become infinite."""
+    """Returns `precision`, or fp32 if a weight would become infinite in it."""
     rounded = query_reference.pack_query_weights(weights, PRECISIONS.index(precision))
     if rounded.isfinite().all():
         return precision
@@ -205,7 +267,7 @@ def _check_shape_index(shape_index: Tensor, points: Tensor, packed: PackedDecode
         raise TypeError(f"shape_index must be a torch.Tensor; got {type(shape_index).__name__}")
     dtype, device = shape_index.dtype, shape_index.device
     if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
-        raise TypeError(f"shape_index must be of integers; got {dtype}")
+        raise TypeError(f"shape_index must have an integer dtype; got {dtype}")
     if points.dim() != 2 or points.shape[1] != 3 or shape_index.shape != points.shape[:1]:
         raise ValueError(
             "points must be (N, 3) and shape_index (N,); "
@@ -242,7 +304,7 @@ def _query(points: Tensor, offsets: Tensor, packed: PackedDecoder) -> Tensor:
 
 
 def _unpack(weights: Tensor) -> Tensor:
-    """fp32 weights as (2L, C, C), from that layout or from panels (2L, C / 32, C, 32)."""
+    """Converts packed fp32 weights to (2L, C, C), from that layout or (2L, C / 32, C, 32)."""
     return weights if weights.dim() == 3 else weights.transpose(2, 3).flatten(1, 2)
 
 
@@ -294,7 +356,8 @@ _SIGNATURE = (
 )
 _op, _reference = (
     _extension.declare(name + _SIGNATURE, query_reference.query_occupancy, _fake)
-    for name in ("query_occupancy", "_query_reference")  # the second where there is a kernel too
+    for name in ("query_occupancy", "_query_reference")
 )
-for _each in (_op, _reference):  # an op, too, so that the twin's gradient is not rounded with it
+# The reference is an op of its own, so that it too has the gradient of the fp32 function.
+for _each in (_op, _reference):
     torch.library.register_autograd(_each, _backward, setup_context=_save_inputs)

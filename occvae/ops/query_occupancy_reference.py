@@ -1,7 +1,7 @@
-"""PyTorch twin of the fused occupancy queries, and the gradient of the logit by the point.
+"""Reference implementation of the fused occupancy queries, and their gradient by the points.
 
-All functions take the tensors of the op `occvae::query_occupancy`, whose formula is in
-csrc/query_occupancy.h, but with weights (2L, C, C), [out][in]. Autocast does not reach in here.
+All functions take the tensors of the op `occvae::query_occupancy`, but with weights (2L, C, C),
+indexed [layer, out, in]. csrc/query_occupancy.h has the formula. Autocast is switched off here.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_CHUNK = 32_768  # points at a time: 32 MB an activation at width 256
-_ROUNDED = {1: torch.float16, 2: torch.bfloat16}  # by the op's number of the precision
+_CHUNK = 32_768  # points at a time: 32 MB per activation at width 256
+_ROUNDED = {1: torch.float16, 2: torch.bfloat16}  # keys are the op's numbers of precisions
 _HALF_MAX = 65504.0
 
 
 def pack_query_weights(weights: Tensor, precision: int) -> Tensor:
-    """Twin of `occvae::_pack_query_weights`: rounded to the precision, float32, the same layout."""
+    """Reference implementation of `occvae::_pack_query_weights`: rounds, keeps dtype and layout."""
     return _round(weights.clone(), precision)
 
 
@@ -29,7 +29,7 @@ def query_occupancy(
     head: Tensor,
     precision: int,
 ) -> Tensor:
-    """Twin of `occvae::query_occupancy`."""
+    """Reference implementation of `occvae::query_occupancy`."""
     parts = []
     with torch.autocast(points.device.type, enabled=False):
         for part, affine, known in _chunks(points, offsets, affines):
@@ -50,22 +50,23 @@ def query_gradient(
     affines: Tensor,
     head: Tensor,
 ) -> Tensor:
-    """(M, 3): gradient (M,) of the logits, taken on to the points, all in float32.
+    """Gradient (M, 3) by the points from the gradient (M,) by the logits, in float32.
 
-    Its own derivative by the points is 0, and not an error.
+    It can be differentiated again, and that derivative by the points is 0.
     """
     parts = []
     chunks = _chunks(points, offsets, affines)
     with torch.autocast(points.device.type, enabled=False):
         for (part, affine, known), upstream in zip(chunks, gradient.split(_CHUNK), strict=True):
             parts.append(_point_gradient(upstream * known, part, input, weights, affine, head))
-    # Ties the result to the points, which it knows by signs only; points * 0 could be NaN.
+    # Makes the result depend on the points for autograd: it uses only signs of their activations.
+    # points * 0 would do the same, but could be NaN.
     never = torch.zeros((), dtype=torch.bool, device=points.device)
     return torch.where(never, points, torch.cat(parts))
 
 
 class _Affines:
-    """Scale and shift of each row of a chunk."""
+    """Scale and shift of each row of a chunk, by layer."""
 
     def __init__(self, affines: Tensor, shape: Tensor):
         self._affines, self._shape = affines, shape
@@ -84,7 +85,7 @@ class _Affines:
 def _chunks(
     points: Tensor, offsets: Tensor, affines: Tensor
 ) -> Iterator[tuple[Tensor, _Affines, Tensor]]:
-    """Points (m, 3), their affines, and (m,) whether they are to be evaluated; no host sync."""
+    """Yields points (m, 3), their affines, and whether each is evaluated (m,), without syncing."""
     rows = torch.arange(len(points), device=points.device)
     for part, row in zip(points.split(_CHUNK), rows.split(_CHUNK), strict=True):
         shape = torch.searchsorted(offsets[1:], row, right=True)
@@ -94,7 +95,7 @@ def _chunks(
 def _logits(
     points: Tensor, input: Tensor, weights: Tensor, affine: _Affines, head: Tensor, precision: int
 ) -> tuple[Tensor, Tensor]:
-    """(m,) logits, and (m,) whether every activation h and g was in the range of fp16."""
+    """Logits (m,), and whether all activations h and g were in the range of fp16, (m,) bool."""
     x = points @ input
     in_range = torch.ones(len(points), dtype=torch.bool, device=points.device)
     for layer in range(0, len(weights), 2):
@@ -110,7 +111,7 @@ def _point_gradient(
 ) -> Tensor:
     layers = len(weights)
     x = points @ input
-    slopes = []  # of every affine with its ReLU
+    slopes = []  # derivative of each affine with its ReLU
     for layer in range(0, layers, 2):
         h = affine(x, layer)
         g = affine(h.relu() @ weights[layer].T, layer + 1)

@@ -1,4 +1,4 @@
-"""SparseGrid: values of a field on some points of a regular lattice, for one or several shapes."""
+"""SparseGrid: values of a field at some points of a regular lattice, for one or several shapes."""
 
 from __future__ import annotations
 
@@ -13,37 +13,39 @@ DEFAULT_BOUNDS = (-0.55, 0.55)
 
 
 def lattice_to_world(coordinates: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:
-    """World position of lattice coordinates: `size * (i / resolution - 0.5) + center` on each axis.
+    """Converts lattice coordinates to world: `size * (i / resolution - 0.5) + center` per axis.
 
-    The order of operations is that of the 2019 occupancy network code, so that the same lattice
-    point reaches the network with the same bits.
+    The order of operations is that of the published code of Occupancy Networks (2019). A network
+    therefore receives a lattice point with exactly the same bits.
 
     Args:
-        coordinates: (..., 3), integer or floating; 0 is the lower bound, `resolution` the upper.
+        coordinates: (..., 3), integer or floating. 0 is the lower bound, `resolution` the upper.
         resolution: number of cells along an edge of the cube.
-        bounds: lower and upper world coordinate, the same on the three axes.
+        bounds: lower and upper world coordinate, the same on all axes.
 
     Returns:
-        (..., 3) in world units; float32 for integer input, else the dtype of the input.
+        (..., 3) in world units, float32 for integer input, otherwise in the dtype of the input.
     """
     lower, upper = bounds
     if not coordinates.is_floating_point():
         coordinates = coordinates.to(torch.float32)
-    # A tensor, because CUDA divides by a number as it multiplies by the rounded inverse.
+    # A tensor, because CUDA replaces division by a number with multiplication by its inverse.
     divisor = coordinates.new_full((), resolution)
     return (upper - lower) * (coordinates / divisor - 0.5) + (lower + upper) / 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SparseGrid:
-    """Known values of a field on the lattice {0, ..., resolution}^3 of each shape of a batch.
+    """Known values of a field on the lattice {0, ..., resolution}^3 of each of several shapes.
 
-    Every point of the coarse lattice (coordinates divisible by resolution / coarse_resolution) is
-    known; finer ones only near the surface `field == level`. No point occurs twice. The order of
-    points is not part of the contract.
+    Every point of the coarse lattice is known: its coordinates are divisible by
+    resolution / coarse_resolution. Finer points are known only near the surface `field == level`.
+    No point occurs twice, and points can be in any order. `mise` returns one, `from_dense` makes
+    one from a full array, and `marching_cubes` takes either.
 
     Raises:
-        ValueError, TypeError: tensors or numbers that are not as below.
+        ValueError: shapes or devices of the tensors do not fit, or a number is out of range.
+        TypeError: a tensor has the wrong dtype or a number the wrong type.
     """
 
     points: Tensor
@@ -51,18 +53,19 @@ class SparseGrid:
     values: Tensor
     """(M,) floating: the field at each point, in the dtype that the field returned."""
     shape_index: Tensor
-    """(M,) int64: the shape of the batch that each point belongs to."""
+    """(M,) int64: the shape that each point belongs to."""
     rounds: list[int]
-    """Points queried in each pass of the field; the split into rounds depends on the backend."""
+    """Number of points that each round of `mise` evaluated, over all shapes."""
     resolution: int
     """Cells along an edge of the finest lattice."""
     coarse_resolution: int
-    """Cells along an edge of the coarsest lattice; equal to `resolution` when all is known."""
+    """Cells along an edge of the coarsest lattice. Equal to `resolution` if all is known."""
     bounds: tuple[float, float] = DEFAULT_BOUNDS
-    """World coordinates of lattice coordinates 0 and `resolution`, near enough to 0 for float32."""
+    """World coordinates of lattice coordinates 0 and `resolution`, the same on all axes."""
     level: float = 0.0
-    """The value that separates inside (>= level) from outside; refinement followed it."""
+    """The value that separates inside (>= level) from outside. `mise` refined near it."""
     num_shapes: int = 1
+    """Number of shapes, at least as large as every shape_index plus 1."""
 
     def __post_init__(self) -> None:
         count = len(self.points)
@@ -93,7 +96,7 @@ class SparseGrid:
         bounds: tuple[float, float] = DEFAULT_BOUNDS,
         level: float = 0.0,
     ) -> SparseGrid:
-        """A grid in which every lattice point is known.
+        """Makes a grid in which every lattice point is known, from a dense array.
 
         Args:
             values: (B, R + 1, R + 1, R + 1) floating, indexed [shape, x, y, z].
@@ -101,8 +104,20 @@ class SparseGrid:
                 with centers at (i + 0.5) / N - 0.5 these are -0.5 + 0.5 / N and 0.5 - 0.5 / N.
             level: the value that separates inside (>= level) from outside.
 
+        Returns:
+            A grid on the device of `values`. It takes 20 bytes per point beside the values.
+
         Raises:
-            ValueError: values that are not a batch of cubes with at least two points an edge.
+            ValueError: `values` is not a batch of cubes with at least two points per edge, or
+                bounds or level are out of range.
+            TypeError: `values` is not a floating tensor.
+
+        Example:
+            >>> axis = torch.linspace(-0.55, 0.55, 33)
+            >>> x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+            >>> ball = 0.4 - (x**2 + y**2 + z**2).sqrt()
+            >>> SparseGrid.from_dense(ball[None]).resolution
+            32
         """
         shape = tuple(values.shape)
         if values.ndim != 4 or len(set(shape[1:])) != 1 or shape[1] < 2:
@@ -121,5 +136,5 @@ class SparseGrid:
         )
 
     def world_points(self) -> Tensor:
-        """(M, 3) float32 positions of the points in world units, as the field received them."""
+        """Positions (M, 3) float32 of the points in world units, as the field received them."""
         return lattice_to_world(self.points, self.resolution, self.bounds)

@@ -1,4 +1,4 @@
-"""Checks of the arguments that extraction functions share; each error is one line."""
+"""Checks of the arguments that the extraction functions share. Each error is one line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Lattice coordinates reach the field through float32, which has all integers up to here.
+# Lattice coordinates reach the field through float32, which has every integer up to 2**24.
 MAX_RESOLUTION = 2**24
-# Vertices keep at least this share of their edge to both of the edge's lattice points. Without it a
-# value equal or very close to the level would put up to six vertices on one lattice point, and
-# triangles without area between them. The error is at most a thousandth of a cell.
+# Vertices keep at least this share of their edge as distance from both ends. Otherwise a value
+# equal or very close to the level would put up to six vertices on one lattice point, with triangles
+# of zero area between them. The error is at most a thousandth of a cell.
 MIN_EDGE_FRACTION = 1e-3
 
 
@@ -58,7 +58,7 @@ def check_progress(progress: Callable[..., Any] | None) -> None:
 
 
 def check_bounds(bounds: tuple[float, float], resolution: int) -> tuple[float, float]:
-    """As floats; ValueError also where float32 would round vertices next to a point onto it."""
+    """Returns bounds as floats. Refuses those where float32 could not tell vertices apart."""
     try:
         lower, upper = (float(bound) for bound in bounds)
     except (TypeError, ValueError):
@@ -66,17 +66,17 @@ def check_bounds(bounds: tuple[float, float], resolution: int) -> tuple[float, f
     if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
         raise ValueError(f"bounds must be finite with lower < upper; got ({lower}, {upper})")
     farthest = max(abs(lower), abs(upper))
-    spacing = 2.0 ** (math.frexp(farthest)[1] - 24)  # of float32 numbers there
+    spacing = 2.0 ** (math.frexp(farthest)[1] - 24)  # distance between float32 numbers there
     if MIN_EDGE_FRACTION * (upper - lower) / resolution < 2 * spacing:
         raise ValueError(
-            f"bounds ({lower}, {upper}) at resolution {resolution} are too far from 0 for float32, "
-            "whose steps there are not small beside a cell: choose bounds around 0"
+            f"bounds ({lower}, {upper}) at resolution {resolution} are too far from 0 for float32: "
+            "its steps there are not small compared with a cell; choose bounds around 0"
         )
     return lower, upper
 
 
 def check_resolutions(resolution: int, coarse_resolution: int) -> tuple[int, int]:
-    """Both as ints; ValueError unless resolution is coarse_resolution * 2**k with k >= 0."""
+    """Returns both as ints. `resolution` must be `coarse_resolution * 2**k` with k >= 0."""
     resolution = check_count("resolution", resolution)
     coarse = check_count("coarse_resolution", coarse_resolution)
     if resolution > MAX_RESOLUTION:
@@ -99,9 +99,9 @@ def check_resolutions(resolution: int, coarse_resolution: int) -> tuple[int, int
 
 
 def suitable_coarse_resolution(resolution: int) -> int:
-    """The coarse_resolution from 16 to 64 nearest to 32 that goes with a resolution.
+    """The coarse_resolution from 16 to 64, nearest to 32, for a resolution.
 
-    Resolutions below 16 are their own.
+    Resolutions below 16 are their own coarse_resolution.
 
     Raises:
         ValueError: there is none, as for 101 or 134.

@@ -1,4 +1,4 @@
-"""Moves the vertices of marching cubes along their edges to where the field has its level."""
+"""Moves the vertices of marching cubes along their edges to where the field equals its level."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from occvae.ops.marching_cubes_reference import (
 from occvae.ops.validation import MIN_EDGE_FRACTION
 from occvae.system.memory import require_memory
 
-# A step keeps at least this share of the bracket to its ends: where one height is far larger than
-# the other, as with the saturated logits of a network, the bracket shrinks all the same.
+# Each step stays at least this share of the bracket away from its ends. Without the margin the
+# bracket would hardly shrink where one height is far larger than the other, as with saturated
+# logits.
 _MARGIN = 0.02
-# At the peak a vertex takes so many bytes beside its edge and ends: mostly brackets and points in
-# float64 and the masks of all steps.
+# Peak bytes per vertex beside its edge and ends: mostly brackets and points in float64, and masks.
 _VERTEX_BYTES = 450
 
 
@@ -34,21 +34,26 @@ def refine_vertices(
     resolution: int,
     bounds: tuple[float, float],
 ) -> Tensor:
-    """Vertices after `steps` steps of root finding, all vertices of all shapes at once.
+    """Moves all vertices of all shapes by `steps` steps of root finding along their edges.
 
-    False position as Anderson and Bjorck (1973) made it converge fast: the zero stays bracketed, so
-    that a vertex never leaves its edge. Vertices of caps stay.
+    Uses the method of Anderson and Bjorck (1973), a false position that converges fast. The zero
+    stays bracketed, so a vertex never leaves its edge. Vertices of caps do not move.
 
     Args:
         evaluate: (points (N, 3) float64 lattice coordinates, shape_index (N,)) -> (N,) values.
-        edges: (V, 4) int32, lower end and axis; ends: (V, 2) float64, value - level of both ends.
+        edges: (V, 4) int32, lower end and axis.
+        ends: (V, 2) float64, value - level at both ends.
         shape_index: (V,) int64.
+        steps: calls of `evaluate`, each with all vertices within the domain.
+        level: value of the field at the surface.
+        resolution: cells along an edge of the lattice.
+        bounds: lower and upper world coordinate, the same on all axes.
 
     Returns:
         (V, 3) float32 in world units.
 
     Raises:
-        MemoryError: so many vertices do not fit; said before the field is called for them.
+        MemoryError: the vertices would not fit. Raised before the field is called for them.
     """
     require_memory(
         _VERTEX_BYTES * len(edges),
@@ -72,9 +77,11 @@ def refine_vertices(
 
 
 def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int) -> Tensor:
-    """(N,) zeros in [0, 1] of functions with heights `ends` (N, 2) of opposite sides at 0 and 1."""
-    limit = torch.finfo(torch.float64).max / 4  # leaves room for differences of infinities
-    weights = ends.clamp(-limit, limit)  # heights, but smaller where an end stays too long
+    """Zeros (N,) in [0, 1] of N functions, given their heights `ends` (N, 2) at 0 and 1."""
+    # Infinite heights are clamped so that their differences stay finite.
+    limit = torch.finfo(torch.float64).max / 4
+    # The method reduces the height of an end that stays in place for two steps in a row.
+    weights = ends.clamp(-limit, limit)
     bracket = torch.tensor([0.0, 1.0], dtype=ends.dtype, device=ends.device).expand_as(ends).clone()
     starts_inside = ends[:, 0] >= 0
     last = torch.full_like(starts_inside, 2, dtype=torch.int64)
@@ -94,7 +101,7 @@ def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int
 
 
 def _share(heights: Tensor) -> Tensor:
-    """Where between two ends of opposite sides the line through their heights (N, 2) is 0."""
+    """Zeros (N,) in [0, 1] of the lines through `heights` (N, 2), of opposite signs, at 0 and 1."""
     first, second = heights.unbind(1)
     difference = first - second
     return torch.where(difference == 0, 0.5, first / difference)

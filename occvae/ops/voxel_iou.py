@@ -1,4 +1,4 @@
-"""Voxel IoU: intersection over union of occupancy grids at many thresholds in one pass."""
+"""voxel_iou(): intersection over union of occupancy grids at many thresholds in one pass."""
 
 import math
 from collections.abc import Sequence
@@ -26,28 +26,33 @@ def voxel_iou(
 ) -> Tensor:
     """Intersection over union of each predicted grid with its target, at every threshold.
 
-    Counts are exact integers. The result is not differentiable.
+    The kernel reads the prediction once for all thresholds. Counts are exact integers, so the
+    result is deterministic and does not depend on the number of threads. It is not differentiable.
 
     Args:
-        pred: (B, ...) float32, float16, bfloat16 or float64; probabilities or logits. A voxel is
-            occupied if pred >= threshold, the threshold rounded to pred's dtype; NaN never is.
-        target: one of
-            (B, ...) bool, pred's shape;
-            (B, ...) numbers, pred's shape, occupied if >= 0.5;
-            (B, ceil(n / 8)) uint8, the n voxels of each grid in C order as `numpy.packbits` packs
-            them (first voxel in the highest bit; what fills up the last byte is ignored).
-        thresholds: T finite numbers in pred's units, or one.
-        empty: value where the union is empty, that is where neither grid has an occupied voxel.
-        packed: whether target holds packed bits. By default its shape decides; only a uint8 target
-            (B, 1) of grids of one voxel needs this.
-        backend: "auto", "native" or "reference".
+        pred: (B, ...) float32, float16, bfloat16 or float64, probabilities or logits. A voxel is
+            occupied if pred >= threshold, with the threshold rounded to pred's dtype. NaN is never
+            occupied.
+        target: the true grids, in one of these forms:
+
+            - (B, ...) bool, of pred's shape
+            - (B, ...) numbers, of pred's shape, occupied if >= 0.5
+            - (B, ceil(n / 8)) uint8, the n voxels of each grid in C order, packed by
+              `numpy.packbits`: the first voxel is the highest bit, and padding bits are ignored
+        thresholds: one number or a sequence of T numbers, finite, in pred's units.
+        empty: value for an empty union, that is if neither grid has an occupied voxel.
+        packed: whether target holds packed bits. None decides by its shape. Only grids of a single
+            voxel with a uint8 target (B, 1) are ambiguous.
+        backend: "auto", "native" (compiled kernel) or "reference" (PyTorch).
 
     Returns:
-        (B, T) float64, on pred's device.
+        (B, T) float64 on pred's device. T is 1 for a single number.
 
     Raises:
-        TypeError: a dtype that is not listed.
-        ValueError: shapes or devices that do not fit, a threshold that is not finite.
+        TypeError: an input is not a tensor, or its dtype is not listed above.
+        ValueError: shapes or devices do not fit, a threshold is not finite, or the backend is
+            unknown.
+        RuntimeError: `backend="native"`, but there is no kernel for the device.
 
     Example:
         >>> pred, target = torch.tensor([[0.9, 0.6, 0.2]]), torch.tensor([[True, False, False]])
@@ -59,7 +64,15 @@ def voxel_iou(
 
 
 def iou_from_counts(counts: Tensor, empty: float = 1.0) -> Tensor:
-    """(..., 2) int64 intersection and union -> (...) float64, `empty` where the union is 0."""
+    """Converts counts of `voxel_iou_counts` to IoU.
+
+    Args:
+        counts: (..., 2) integers, sizes of intersection and union.
+        empty: value where the union is 0.
+
+    Returns:
+        (...) float64.
+    """
     intersection, union = counts.double().unbind(-1)
     return torch.where(union > 0, intersection / union, float(empty))
 
@@ -72,9 +85,13 @@ def voxel_iou_counts(
     packed: bool | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """(B, T, 2) int64: sizes of intersection and union, which can be added up across processes.
+    """Sizes of intersection and union of each predicted grid with its target.
 
-    Arguments and errors are those of `voxel_iou`; `iou_from_counts` makes the ratio.
+    Unlike ratios, counts can be summed over batches and processes. `iou_from_counts` converts them
+    to IoU. Arguments and errors are those of `voxel_iou`.
+
+    Returns:
+        (B, T, 2) int64 on pred's device, intersection and union.
     """
     levels = _check_thresholds(thresholds)
     _check_tensors(pred, target)
@@ -133,7 +150,7 @@ def _fake(pred: Tensor, target: Tensor, thresholds: list[float], packed: bool = 
     return pred.new_empty((pred.shape[0], len(thresholds), 2), dtype=torch.int64)
 
 
-# Integer outputs carry no gradient, so that no autograd formula is needed to forbid one.
+# Integer outputs carry no gradient, so the op needs no autograd formula.
 _op = _extension.declare(
     "voxel_iou_counts(Tensor pred, Tensor target, float[] thresholds, bool packed=False) -> Tensor",
     reference.voxel_iou_counts,

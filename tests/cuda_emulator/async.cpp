@@ -1,3 +1,5 @@
+// Implements async.h: each copy keeps its source until a wait, or until the scheduler delivers it.
+// The target is filled with NaN meanwhile.
 #include "async.h"
 
 #include <cstring>
@@ -9,7 +11,7 @@
 namespace emulator {
 namespace {
 
-constexpr uint8_t kInFlight = 0xFF;  // what a target holds until the data is there: NaN
+constexpr uint8_t kInFlight = 0xFF;  // a target holds this until its data arrives: NaN
 
 struct Copy {
   uint8_t* to;
@@ -33,10 +35,10 @@ std::vector<BulkCopy> bulk_copies;
 // The 8 bytes of an mbarrier.
 struct Mbarrier {
   uint64_t phase : 1;
-  uint64_t pending : 18;  // arrivals that the phase lacks
+  uint64_t pending : 18;  // arrivals still missing in this phase
   uint64_t arrivals : 18;
-  int64_t bytes : 22;  // announced and not there yet
-  uint64_t mark : 5;   // tells one from garbage
+  int64_t bytes : 22;  // announced bytes that have not arrived yet
+  uint64_t mark : 5;   // distinguishes a barrier from garbage
 };
 static_assert(sizeof(Mbarrier) == 8);
 constexpr uint64_t kMark = 0b10110;
@@ -120,7 +122,7 @@ void mbarrier_init(uint32_t address, int arrivals) {
 void mbarrier_arrive(uint32_t address, int expected_bytes) {
   Mbarrier& barrier = mbarrier(address);
   barrier.bytes += expected_bytes;
-  barrier.pending -= 1;  // at least 1 is left in every phase: a complete one has ended
+  barrier.pending -= 1;  // at least 1 is pending in every phase, because a complete phase has ended
   end_phase_if_complete(barrier);
   sometimes_yield();
 }

@@ -1,4 +1,5 @@
-// What a block has under way beside its threads: copies into shared memory and their barriers.
+// Asynchronous operations of a block: copies into shared memory and the barriers that they
+// complete. A copy arrives as late as the PTX ISA allows, and its target holds NaN until then.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +8,13 @@
 namespace emulator {
 
 // For the scheduler.
-void begin_copies(unsigned threads);  // of a block
-std::string end_copies();             // of a block: an error, or nothing
-bool deliver_one();                   // lets one bulk copy arrive; whether there was any
+void begin_copies(unsigned threads);  // at the start of a block
+std::string end_copies();             // at the end of a block; returns an error or nothing
+bool deliver_one();                   // lets one bulk copy arrive; returns whether there was one
 void deliver_sometimes();
 
-// For kernels, by their PTX names: cp.async, mbarrier, cp.async.bulk.
+// Called by kernels, through the PTX functions of include/ptx.cuh: cp.async, mbarrier,
+// cp.async.bulk.
 void copy_async(uint32_t shared, const void* global, unsigned bytes);
 void commit_copies();
 void wait_copies(int pending);

@@ -1,3 +1,5 @@
+// Schedules the threads of a block, and runs the blocks of a grid in random order. waiting.cpp
+// implements the barriers and collectives that threads wait at.
 #include "block.h"
 
 #include <algorithm>
@@ -22,13 +24,14 @@ Launch launch;
 
 namespace {
 
-int running_capability;  // the environment is not asked for each instruction
+int running_capability;  // cached, because each instruction needs it
 std::vector<std::unique_ptr<Fiber>> idle_fibers;
 uint64_t random_state;
 
 void seed(uint64_t value) { random_state = 0x9E3779B97F4A7C15u * (2 * value + 1); }
 
-// The first set bit from a random one on: cheap, and any set bit may be it.
+// Returns the first set bit at or after a random position. This is cheap, and every set bit can be
+// drawn.
 unsigned random_set_bit(uint32_t word, unsigned random) {
   const unsigned begin = random % 32;
   const uint32_t turned = word >> begin | word << (32 - begin) % 32;
@@ -229,7 +232,7 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), v
   }
   end_shared_memory();
   if (!launch.error.empty()) {
-    launch.threads.clear();  // their fibers hold half-run threads: unmapped, not unwound
+    launch.threads.clear();  // unmaps the unfinished threads of their fibers, without unwinding
     throw std::runtime_error(launch.error);
   }
 }

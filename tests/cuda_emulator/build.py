@@ -1,18 +1,19 @@
-"""Compiles the CUDA sources for the CPU: the same files, with an emulator for their language.
+"""Compiles the CUDA sources for the CPU, against an emulator of the CUDA language.
 
     OCCVAE_TEST_EMULATED_CUDA=1 python -m pytest tests/ops/test_voxel_iou.py
 
-runs tests on them: tests/conftest.py calls `install()`, and `occvae._C` is then the module built
-here, whose CPU kernels are the CUDA kernels. The same seed gives the same schedule of threads:
+runs tests on these sources. tests/conftest.py calls `install()`, and `occvae._C` is then the module
+built here, in which the CUDA kernels are registered as CPU kernels. A seed fixes the schedule of
+threads:
 
     OCCVAE_EMULATOR_SEED=7          another schedule
-    OCCVAE_EMULATED_DEVICE=8.0      compute capability of the pretended device (default 9.0)
+    OCCVAE_EMULATED_DEVICE=8.0      compute capability of the emulated device (default 9.0)
 
-and with the variables that `with_address_sanitizer()` returns, accesses beyond tensors end the
-process with a report (pytest shows it with --capture=sys).
+With the environment that `with_address_sanitizer()` returns, an access outside a tensor ends the
+process with a report. pytest shows the report with --capture=sys.
 
 Only `kernel<<<...>>>(...)`, `extern __shared__` and the dispatch key are rewritten, and
-csrc/cuda/ptx.cuh is replaced; everything else is macros and functions of include/cuda_runtime.h.
+csrc/cuda/ptx.cuh is replaced. Macros and functions of include/cuda_runtime.h provide the rest.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-w"]
 if "libasan" in os.environ.get("LD_PRELOAD", ""):
-    FLAGS += ["-fsanitize=address", "--param=asan-stack=0"]  # stacks of fibers confuse it
+    FLAGS += ["-fsanitize=address", "--param=asan-stack=0"]  # it cannot follow the stacks of fibers
 REWRITES = (
     (r"(\w+)<<<([^;]*?)>>>\s*\(", r"emulator::configure(\1, \2)("),
     (r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?(\w+)\s+(\w+)\[\]",
@@ -46,7 +47,7 @@ REWRITES = (
 
 
 def _folder() -> Path:
-    """Where builds are kept: in the repository, or elsewhere where that cannot be written."""
+    """Folder of the builds: in the repository, or in ~/.cache if the repository is read-only."""
     if os.access(ROOT, os.W_OK):
         return ROOT / "build" / "cuda_emulator"
     return Path.home() / ".cache" / "occvae" / "cuda_emulator"
@@ -56,7 +57,7 @@ FOLDER = _folder()
 
 
 def compiler() -> str | None:
-    """g++, or what CXX names."""
+    """Path of the compiler that CXX names, g++ by default. None if there is no compiler."""
     return shutil.which(os.environ.get("CXX", "g++").split()[0])
 
 
@@ -67,22 +68,22 @@ def compiler_version() -> str:
 
 @contextmanager
 def one_build_at_a_time() -> Iterator[None]:
-    """A second process waits for what the first one builds, and finds it."""
+    """Locks the build folder: a second process waits, then finds the finished build."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(FOLDER / "lock"):
         yield
 
 
 def with_address_sanitizer() -> dict[str, str]:
-    """The environment of a process that builds and runs kernels with checked memory.
+    """Environment variables for a process that builds and runs kernels with AddressSanitizer.
 
-    New memory holds garbage. Empty without the sanitizer's library.
+    New memory holds garbage. The dictionary is empty if the sanitizer's library is missing.
     """
     libraries = [
         subprocess.run(
             [compiler(), f"-print-file-name={name}"], capture_output=True, text=True
         ).stdout.strip()
-        for name in ("libasan.so", "libstdc++.so.6")  # the first intercepts the second's throw
+        for name in ("libasan.so", "libstdc++.so.6")  # libasan intercepts throw of libstdc++
     ]
     if not all(Path(library).is_absolute() for library in libraries):
         return {}
@@ -91,25 +92,27 @@ def with_address_sanitizer() -> dict[str, str]:
 
 
 def rewrite(source: str) -> str:
-    """A CUDA source as C++."""
+    """Rewrites a CUDA source to C++."""
     for pattern, replacement in REWRITES:
         source = re.sub(pattern, replacement, source)
     if "<<<" in source:
-        raise ValueError("the CUDA emulator understands only `name<<<...>>>(...)`; use launch()")
+        raise ValueError(
+            "the CUDA emulator understands only `name<<<...>>>(...)`; use launch() of launch.cuh"
+        )
     return source
 
 
 def write_if_changed(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text() != text:
-        # Others may be reading it.
+        # Another process may be reading the file, so it is replaced and not rewritten.
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(text)
         partial.replace(path)
 
 
 def copy_sources() -> Path:
-    """csrc as C++, in the build folder."""
+    """Copies csrc into the build folder as C++ and returns the copy."""
     copy = FOLDER / "csrc"
     for path in (ROOT / "csrc").rglob("*.*"):
         write_if_changed(copy / path.relative_to(ROOT / "csrc"), rewrite(path.read_text()))
@@ -126,7 +129,7 @@ def digest(*parts: str | bytes) -> str:
 
 
 def compile_all(sources: list[Path], includes: list[str], headers: list[Path]) -> list[Path]:
-    """Objects of the sources; those whose text, headers and flags did not change are kept."""
+    """Compiles sources to objects. Unchanged text, headers and flags reuse an earlier object."""
     command = [compiler(), *FLAGS, *includes]
     texts = (path.read_bytes() for path in headers)
     common = digest(compiler_version(), *map(str, command), *texts)
@@ -146,8 +149,8 @@ def compile_all(sources: list[Path], includes: list[str], headers: list[Path]) -
 
 
 def run(command: list[str]) -> str:
-    """Runs a compiler; returns what it prints."""
-    # The sanitizer is for the kernels: a compiler that loads it takes twice as long.
+    """Runs a compiler and returns its output."""
+    # Only the kernels need the sanitizer. A compiler that preloads it takes twice as long.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
@@ -156,7 +159,7 @@ def run(command: list[str]) -> str:
 
 
 def link(objects: list[Path], name: str, flags: list[str]) -> Path:
-    """The shared library of the objects; its name has their contents, as objects' names do."""
+    """Links objects to a shared library, whose name contains a digest of the objects' names."""
     result = FOLDER / f"{name}-{digest(*(path.name for path in objects))}.so"
     if not result.exists():
         partial = result.with_suffix(f".{os.getpid()}")
@@ -168,7 +171,7 @@ def link(objects: list[Path], name: str, flags: list[str]) -> Path:
 
 @one_build_at_a_time()
 def build_module() -> Path:
-    """Builds occvae._C from the CUDA sources; returns its path."""
+    """Builds occvae._C from the CUDA sources and returns its path."""
     import torch
 
     copy, root = copy_sources(), Path(torch.__file__).parent
@@ -197,7 +200,7 @@ def emulator_objects() -> list[Path]:
 
 @one_build_at_a_time()
 def build_library(source: Path) -> Path:
-    """Builds a CUDA source that needs no torch into a library for ctypes; returns its path."""
+    """Builds a CUDA source without torch into a library for ctypes and returns its path."""
     copy = FOLDER / source.name
     write_if_changed(copy, rewrite(source.read_text()))
     includes = ["-isystem", str(HERE / "include")]
@@ -205,7 +208,7 @@ def build_library(source: Path) -> Path:
 
 
 def install() -> None:
-    """Makes `import occvae` find the emulated module, and no CUDA module."""
+    """Makes `import occvae` load the emulated module and no CUDA module."""
     import torch  # noqa: F401  (its libraries must be loaded first)
 
     path = build_module()
@@ -213,7 +216,7 @@ def install() -> None:
     spec = spec_from_file_location("occvae._C", path, loader=loader)
     sys.modules["occvae._C"] = module_from_spec(spec)
     loader.exec_module(sys.modules["occvae._C"])
-    sys.modules["occvae._C_cuda"] = None  # not even where it was built
+    sys.modules["occvae._C_cuda"] = None  # hidden even if it was built
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ inline void __nanosleep(unsigned) { emulator::yield(); }
 
 namespace emulator {
 
-// Runs `combine(lane, its value, all)` for every lane of the mask when all of them are there.
+// The value of one lane, the lane that it reads from, and its result.
 template <typename T>
 struct LaneValue {
   T value;
@@ -78,7 +78,7 @@ template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
   emulator::check_width(width);
   const int here = emulator::lane(), source = here ^ lanes;
-  const bool reads = source <= (here | (width - 1));  // lower groups can be read, higher cannot
+  const bool reads = source <= (here | (width - 1));  // only lower groups can be read
   return emulator::shuffle("__shfl_xor_sync", mask, value, reads ? source : here);
 }
 
@@ -111,7 +111,7 @@ inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) {
   emulator::warp_collective("__syncwarp", mask, nullptr, [](void* const*, unsigned) {});
 }
 
-// Atomics. Fibers switch only where they ask to, so plain code is atomic; asking now and then here
+// Atomics. Fibers switch only where they ask to, so plain code is atomic. A switch at random here
 // mixes the order of the threads.
 
 namespace emulator {
@@ -124,7 +124,7 @@ T atomic(T* address, Function function) {
   return before;
 }
 
-// Converts an argument as a call of CUDA's overload for T would.
+// Converts an argument as a call of CUDA's overload for T does.
 template <typename T>
 using same_t = std::type_identity_t<T>;
 

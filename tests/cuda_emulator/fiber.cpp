@@ -1,3 +1,4 @@
+// Implements fibers: a switch of stacks in assembly, for x86-64 and AArch64.
 #include "fiber.h"
 
 #include <sys/mman.h>
@@ -5,8 +6,8 @@
 #include <cstdint>
 #include <new>
 
-// void occvae_switch_stack(void** save, void* load): saves what a call must preserve and the stack
-// pointer, then continues where `load` was saved.
+// void occvae_switch_stack(void** save, void* load): saves the callee-saved registers and the stack
+// pointer, then continues at the place where `load` was saved.
 #if defined(__x86_64__)
 asm(R"(
 .text
@@ -32,7 +33,7 @@ occvae_switch_stack:
 .size occvae_switch_stack, .-occvae_switch_stack
 )");
 constexpr int kSavedWords = 6;     // below the return address
-constexpr int kReturnAddress = 6;  // its place, counted from the saved stack pointer
+constexpr int kReturnAddress = 6;  // its index from the saved stack pointer
 constexpr int kPadding = 1;        // at entry, the stack pointer is 8 below a multiple of 16
 #elif defined(__aarch64__)
 asm(R"(

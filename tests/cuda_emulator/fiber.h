@@ -1,11 +1,11 @@
-// Fibers: threads that run one at a time and switch only where they ask to.
+// Fibers: threads that run one at a time and switch only on request.
 #pragma once
 
 #include <cstddef>
 
 namespace emulator {
 
-// A stack with a guard page below it; freed with the fiber.
+// A fiber owns a stack with a guard page below it.
 class Fiber {
  public:
   Fiber();
@@ -13,11 +13,11 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // The next resume() calls entry(), which must never return but end with suspend().
+  // Makes the next resume() call entry(), which must never return. It must end with suspend().
   void prepare(void (*entry)());
-  // Runs the fiber until it suspends; called outside of fibers.
+  // Runs the fiber until it suspends. Called outside fibers.
   void resume();
-  // Goes back to the resume() that runs this fiber; called in it.
+  // Returns to the resume() that runs this fiber. Called inside it.
   void suspend();
 
  private:

@@ -1,5 +1,5 @@
-// Small kernels for the tests of the emulator and of csrc/cuda/ptx.cuh. They are CUDA: with a GPU
-// the same tests run on it. `mistake` leaves out or spoils one step, for the emulator only.
+// Small kernels for the tests of the emulator and of csrc/cuda/ptx.cuh. They are CUDA code, so on a
+// GPU the same tests run on it. `mistake` omits or spoils one step. Only emulator tests use it.
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace {
 
 using namespace occvae::ptx;
 
-// out = in reversed within the block. Mistake: no barrier.
+// Writes `in` to `out`, reversed within each block. Mistake: no barrier.
 __global__ void reverse(const int* in, int* out, bool mistake) {
   __shared__ int values[256];
   const unsigned t = threadIdx.x;
@@ -23,8 +23,8 @@ __global__ void reverse(const int* in, int* out, bool mistake) {
   out[blockIdx.x * 256 + t] = values[255 - t];
 }
 
-// Two warps hand `rounds` values to two others through one slot. Mistake: the slot is not given
-// back, so that it may be overwritten too early.
+// Two warps pass `rounds` values to two other warps through one slot. Mistake: the readers do not
+// release the slot, so it may be overwritten too early.
 __global__ void hand_over(int rounds, int* out, bool mistake) {
   __shared__ int slot[64];
   constexpr int kFull = 1, kEmpty = 2, kThreads = 128;
@@ -44,7 +44,7 @@ __global__ void hand_over(int rounds, int* out, bool mistake) {
   }
 }
 
-// What a kernel must not do, by number.
+// Does something that is not allowed, selected by number.
 __global__ void misbehave(int what, int* out) {
 #if OCCVAE_HAS_WGMMA
   extern __shared__ __align__(1024) uint8_t bytes[];
@@ -61,7 +61,7 @@ __global__ void misbehave(int what, int* out) {
 #endif
 }
 
-// packed[3 i ...] = the conversions of the pair i of values.
+// Stores the three conversions of pair i of values in packed[3 i] to packed[3 i + 2].
 __global__ void convert(int pairs, const float* values, uint32_t* packed) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= static_cast<unsigned>(pairs)) return;
@@ -71,14 +71,14 @@ __global__ void convert(int pairs, const float* values, uint32_t* packed) {
   packed[3 * i + 2] = nan_where_saturated(packed[3 * i]);
 }
 
-// Elements (row, column) and (row, column + 1) of a matrix.
+// Returns elements (row, column) and (row, column + 1) of a matrix, packed.
 __device__ uint32_t pair_at(const uint16_t* matrix, unsigned columns, unsigned row,
                             unsigned column) {
   const uint16_t* low = matrix + columns * row + column;
   return low[0] | static_cast<uint32_t>(low[1]) << 16;
 }
 
-// out (16, 8) += a (16, 16) b (8, 16)^T, one warp.
+// out (16, 8) += a (16, 16) b (8, 16)^T, by one warp.
 template <Operand kType>
 __global__ void multiply(const uint16_t* a, const uint16_t* b, float* out) {
   const unsigned lane = threadIdx.x, row = lane / 4, column = 2 * (lane % 4);
@@ -94,7 +94,7 @@ __global__ void multiply(const uint16_t* a, const uint16_t* b, float* out) {
   corner[65] = d[3];
 }
 
-// out = in, four 8 x 8 matrices by stmatrix.
+// Copies four 8 x 8 matrices from `in` to `out` by stmatrix.
 __global__ void copy_matrices(const uint16_t* in, uint16_t* out) {
 #if OCCVAE_HAS_WGMMA
   __shared__ __align__(16) uint16_t to[256];
@@ -107,11 +107,11 @@ __global__ void copy_matrices(const uint16_t* in, uint16_t* out) {
 #endif
 }
 
-// out = in, 256 floats a stage through two buffers by cp.async. Mistakes: 1 no wait, 2 no barrier
-// before a buffer is filled again.
+// Copies 256 floats per stage through two buffers by cp.async. Mistakes: 1, no wait for the data;
+// 2, no barrier before a buffer is filled again.
 __global__ void stream_copies(int stages, const float* in, float* out, int mistake) {
   __shared__ __align__(16) float buffers[2][256];
-  const unsigned t = threadIdx.x;  // of 64
+  const unsigned t = threadIdx.x;  // one of 64
   auto load = [&](int stage) {
     if (stage < stages)
       cp_async_16(shared_address(&buffers[stage % 2][4 * t]), in + 256 * stage + 4 * t);
@@ -127,12 +127,13 @@ __global__ void stream_copies(int stages, const float* in, float* out, int mista
   }
 }
 
-// The same by bulk copies of one thread. Mistakes: 1 no wait for the data, 2 none for the readers.
+// The same by bulk copies of one thread. Mistakes: 1, no wait for the data; 2, no wait for the
+// readers.
 __global__ void stream_bulk(int stages, const float* in, float* out, int mistake) {
 #if OCCVAE_HAS_WGMMA
   __shared__ __align__(16) float buffers[2][256];
   __shared__ uint64_t full[2], empty[2];
-  const unsigned t = threadIdx.x;  // of 96: the last warp copies
+  const unsigned t = threadIdx.x;  // one of 96; the last warp copies
   if (t == 0) {
     for (int i = 0; i < 2; ++i) {
       mbarrier_init(shared_address(&full[i]), 1);
@@ -168,7 +169,7 @@ enum WgmmaMistake {
 };
 
 #if OCCVAE_HAS_WGMMA
-// Writes rows of 64 elements as wgmma_descriptor() wants them.
+// Writes rows of 64 elements in the layout of wgmma_descriptor().
 __device__ void store_swizzled(uint8_t* tile, const uint16_t* matrix, unsigned rows, bool wrong) {
   for (unsigned i = threadIdx.x; i < rows * 64; i += blockDim.x) {
     const unsigned row = i / 64, column = i % 64;
@@ -178,8 +179,8 @@ __device__ void store_swizzled(uint8_t* tile, const uint16_t* matrix, unsigned r
 }
 #endif
 
-// out (64, N) = a (64, 64) b (N, 64)^T by one warpgroup: with a in shared memory for 128 columns,
-// in registers for 256.
+// out (64, N) = a (64, 64) b (N, 64)^T by one warpgroup. a is in shared memory for N = 128 and in
+// registers for N = 256.
 template <Operand kType, int kColumns>
 __global__ void __launch_bounds__(128)
     multiply_wgmma(const uint16_t* a, const uint16_t* b, float* out, int mistake) {
@@ -231,7 +232,7 @@ __global__ void __launch_bounds__(128)
 #endif
 }
 
-// Bytes beyond 48 KB are a kernel's only on request.
+// A kernel must request dynamic shared memory beyond 48 KB.
 template <typename... Parameters, typename... Arguments>
 void launch_with_shared(void (*kernel)(Parameters...), unsigned threads, int bytes,
                         Arguments... arguments) {
@@ -239,7 +240,7 @@ void launch_with_shared(void (*kernel)(Parameters...), unsigned threads, int byt
   kernel<<<1, threads, bytes>>>(arguments...);
 }
 
-// Runs a launch; what went wrong, or null.
+// Runs a launch. Returns an error message or null.
 template <typename Function>
 const char* guarded(Function function) {
   static std::string message;

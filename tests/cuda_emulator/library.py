@@ -1,4 +1,4 @@
-"""kernels.cu as a Python object, compiled for the emulator or by nvcc for the GPU."""
+"""Makes kernels.cu callable from Python, compiled for the emulator or by nvcc for the GPU."""
 
 import ctypes
 import subprocess
@@ -12,14 +12,14 @@ SOURCE = build.HERE / "kernels.cu"
 
 
 class Kernels:
-    """Calls run_<name> with tensors as pointers; what the launch complains of is a RuntimeError."""
+    """Calls run_<name> with tensors as pointers. A failed launch raises RuntimeError."""
 
     def __init__(self, path: Path, device: str):
         self.device = device
         self._library = ctypes.CDLL(str(path))
 
     def seed(self, value: int) -> None:
-        """Chooses the emulator's schedule; no-op on a GPU, which has its own."""
+        """Sets the seed of the emulator's schedule. Does nothing on a GPU."""
         if self.device == "cpu":
             self._library.occvae_emulator_seed(ctypes.c_uint64(value))
 
@@ -47,12 +47,12 @@ def cuda_kernels() -> Kernels:
     library = build.FOLDER / f"kernels-{architecture}.so"
     build.run(["nvcc", "-std=c++20", "-O3", f"-arch={architecture}", f"-I{build.ROOT}/csrc/cuda",
                "-shared", "-Xcompiler=-fPIC", "-o", str(library), str(SOURCE)])  # fmt: skip
-    torch.zeros(1, device="cuda")  # makes PyTorch's context the current one
+    torch.zeros(1, device="cuda")  # makes PyTorch's CUDA context current
     return Kernels(library, "cuda")
 
 
 def nvcc_compiles(architecture: str) -> str:
-    """What nvcc says about kernels.cu, warnings being errors; raises RuntimeError on errors."""
+    """Compiles kernels.cu with nvcc, warnings as errors. Raises RuntimeError with its output."""
     command = ["nvcc", "-std=c++20", f"-arch={architecture}", "-Werror=all-warnings", "-cubin"]
     command += [f"-I{build.ROOT}/csrc/cuda", "-o", "/dev/null", str(SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True)

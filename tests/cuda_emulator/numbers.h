@@ -1,4 +1,5 @@
-// fp16 and bf16 as bits, rounded to nearest even; a NaN becomes 0x7FFF, as the hardware makes it.
+// Conversions between float and the bits of fp16 and bf16, rounded to nearest even. A NaN becomes
+// 0x7FFF, as on the hardware.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// Pairs of 16-bit operands as floats, by table.
+// Converts pairs of 16-bit operands to floats. fp16 uses a table.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// What runs a block: its threads and whom they wait for. block.cpp schedules, waiting.cpp waits.
+// The state of a running block: its threads and what each one waits for. block.cpp schedules the
+// threads, and waiting.cpp implements the waits.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +17,10 @@ enum class State : uint8_t { kReady, kBarrier, kCollective, kWarpgroup, kConditi
 
 struct Thread {
   State state;
-  std::unique_ptr<Fiber> fiber;  // from the thread's first to its last instruction
+  std::unique_ptr<Fiber> fiber;  // lives from the thread's first to its last instruction
   const char* waits_for;
   int barrier;
-  unsigned mask;  // of a collective
+  unsigned mask;  // mask of a collective
   void* arguments;
   bool (*done)(uint64_t);
   uint64_t data;
@@ -30,7 +31,7 @@ struct Barrier {
   int arrived = 0;
 };
 
-// The launch under way. The mutex of run_grid makes it the only one.
+// The current launch. The mutex of run_grid allows only one.
 struct Launch {
   void (*body)(void*);
   void* data;
@@ -39,10 +40,10 @@ struct Launch {
   uint32_t ready_warps;
   uint32_t ready[kMaxThreads / kWarpSize];
   uint32_t in_collective[kMaxThreads / kWarpSize];
-  uint32_t absent[kMaxThreads / kWarpSize];  // ended, or beyond the block
+  uint32_t absent[kMaxThreads / kWarpSize];  // lanes that have ended or lie beyond the block
   std::map<int, Barrier> barriers;
-  bool any;      // of __syncthreads_or
-  bool by_warp;  // run one warp as far as it gets, or any thread in turn
+  bool any;      // result of __syncthreads_or
+  bool by_warp;  // run one warp as far as possible, or any thread in turn
   std::vector<unsigned> warp_order;
   std::string error;
 };
@@ -51,9 +52,9 @@ extern Launch launch;
 
 unsigned random_below(unsigned n);
 void make_ready(unsigned thread);
-// Puts the running thread to sleep until someone makes it ready.
+// Suspends the running thread until another one makes it ready.
 void suspend(State state, const char* waits_for);
-// Lets the threads at a barrier go on if all that it expects have arrived, and returns that.
+// Releases the threads at a barrier if all expected ones have arrived. Returns whether they had.
 bool check_barrier(int id);
 
 }  // namespace emulator

@@ -1,3 +1,5 @@
+// Implements shared memory: its addresses, its garbage at the start of a block, and the check of
+// the bytes after its end.
 #include "shared_memory.h"
 
 #include <link.h>
@@ -11,14 +13,14 @@
 namespace emulator {
 namespace {
 
-constexpr uint32_t kDynamicBase = 9 * 1024;  // aligned like the declaration, and not more than that
-constexpr uint32_t kStaticBase = 0x40000;    // past what a matrix descriptor can name
+constexpr uint32_t kDynamicBase = 9 * 1024;  // aligned as declared, and no further
+constexpr uint32_t kStaticBase = 0x40000;    // beyond what a matrix descriptor can address
 constexpr size_t kCapacity = 228 * 1024;
-constexpr size_t kTail = 1024;  // behind the dynamic memory, to notice writes past its end
+constexpr size_t kTail = 1024;  // after the dynamic memory, to detect writes past its end
 constexpr uint8_t kTailByte = 0x5C;
 
-uint8_t* dynamic;       // kCapacity + kTail bytes, aligned to 1024 bytes and to no more
-uint8_t* asynchronous;  // the same bytes as the asynchronous units see them
+uint8_t* dynamic;       // kCapacity + kTail bytes, aligned to 1024 bytes and no further
+uint8_t* asynchronous;  // the same bytes as seen by the asynchronous units
 size_t dynamic_bytes;
 uint8_t* static_begin;
 size_t static_bytes;
@@ -34,7 +36,7 @@ void allocate() {
   asynchronous = map();
 }
 
-// Finds the thread-local variables of the module that has this function.
+// Finds the thread-local variables of the module that contains this function.
 int find_static(dl_phdr_info* info, size_t, void*) {
   const auto here = reinterpret_cast<uintptr_t>(&find_static);
   bool ours = false;
@@ -51,7 +53,7 @@ int find_static(dl_phdr_info* info, size_t, void*) {
   return 1;
 }
 
-// Forces the calling host thread's copy of the variables into being.
+// Forces the allocation of the calling host thread's copy of the variables.
 thread_local uint8_t touched;
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The shared memory of the running block. Static shared variables are the thread-local variables
-// of this module: their place is known to the dynamic linker, whichever templates declare them.
+// The shared memory of the running block. Static shared variables are the thread-local variables of
+// this module. The dynamic linker knows where they are, whichever templates declare them.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +8,9 @@
 
 namespace emulator {
 
-void begin_shared_memory(size_t dynamic_bytes);  // of a launch
+void begin_shared_memory(size_t dynamic_bytes);  // at the start of a launch
 void fill_shared_memory(uint8_t garbage);        // before each block
-std::string check_shared_memory();               // after each block: an error, or nothing
+std::string check_shared_memory();               // after each block; returns an error or nothing
 void end_shared_memory();
 
 }  // namespace emulator

@@ -1,3 +1,5 @@
+// Emulates stmatrix and mma.m16n8k16: the last lane of the warp to arrive computes for all.
+// wgmma.cpp emulates wgmma.
 #include "tensor_cores.h"
 
 #include <cstring>

@@ -1,4 +1,4 @@
-// Matrix instructions of a warp and of a warpgroup. PTX leaves the order of the sums open; here
+// Matrix instructions of a warp and of a warpgroup. PTX leaves the order of the sums open. Here,
 // products are added in float, one after another.
 #pragma once
 
@@ -10,13 +10,13 @@ namespace emulator {
 void store_matrices(uint32_t row, const uint32_t* matrices);
 void multiply_m16n8k16(bool bf16, float* d, const uint32_t* a, uint32_t b0, uint32_t b1);
 
-// A wgmma instruction as one thread gives it.
+// A wgmma instruction as issued by one thread.
 struct Wgmma {
   bool bf16;
   int columns;
   bool accumulate;
   uint64_t a, b;                // descriptors
-  const uint32_t* a_registers;  // four, or null where `a` describes the operand
+  const uint32_t* a_registers;  // four, or null if `a` describes the operand
   float* d;                     // columns / 2 registers
 };
 
@@ -26,7 +26,7 @@ void wgmma_commit();
 void wgmma_wait(int pending, const float* d);
 
 // For the scheduler.
-void begin_wgmma();       // of a block
-std::string end_wgmma();  // of a block: an error, or nothing
+void begin_wgmma();       // at the start of a block
+std::string end_wgmma();  // at the end of a block; returns an error or nothing
 
 }  // namespace emulator

@@ -1,4 +1,7 @@
-"""The emulator must catch what a GPU would punish now and then: mistakes in kernels.cu, by seed."""
+"""The emulator catches mistakes in kernels that fail only sometimes on a GPU.
+
+Each test runs a kernel of kernels.cu with a deliberate mistake, under several seeds.
+"""
 
 import os
 import shutil
@@ -21,7 +24,7 @@ def kernels():
 
 
 def caught(kernels, run) -> int:
-    """In how many seeds run() raises or returns False."""
+    """Number of seeds for which run() raises or returns False."""
     count = 0
     for seed in SEEDS:
         kernels.seed(seed)
@@ -53,11 +56,11 @@ def stream(kernels, name: str, mistake: int) -> bool:
 
 @pytest.mark.parametrize("name", ["stream_copies", "stream_bulk"])
 @pytest.mark.parametrize("mistake", [1, 2], ids=["no wait for data", "no wait for readers"])
-def test_copies_that_nobody_waits_for_are_caught(kernels, name, mistake):
+def test_copies_without_a_wait_are_caught(kernels, name, mistake):
     assert caught(kernels, lambda: stream(kernels, name, mistake)) == len(SEEDS)
 
 
-def test_a_slot_that_is_not_given_back_is_caught(kernels):
+def test_a_slot_that_is_not_released_is_caught(kernels):
     def run() -> bool:
         out = torch.zeros(20 * 64, dtype=torch.int32)
         kernels.run("hand_over", 20, out, 1)
@@ -71,9 +74,9 @@ WGMMA_MISTAKES = ["no proxy fence", "wrong swizzle", "no wait", "no fence", "ove
 
 
 @pytest.mark.parametrize("mistake", range(1, 7), ids=WGMMA_MISTAKES)
-def test_mistakes_with_wgmma_are_caught(kernels, mistake):
+def test_wgmma_mistakes_are_caught(kernels, mistake):
     found = caught(kernels, lambda: run_wgmma(kernels, torch.float16, 128, mistake) < 1e-4)
-    late = mistake == 5  # seen only where the product runs late, which chance decides
+    late = mistake == 5  # visible only if the product runs late, which is random
     assert 0 < found < len(SEEDS) if late else found == len(SEEDS)
 
 
@@ -88,13 +91,13 @@ def test_mistakes_with_wgmma_are_caught(kernels, mistake):
         (5, "lane 31 of the mask ffffffff has ended"),
     ],
 )
-def test_what_kernels_must_not_do_is_named(kernels, what, message):
+def test_errors_name_what_a_kernel_must_not_do(kernels, what, message):
     with pytest.raises(RuntimeError, match=message):
         kernels.run("misbehave", what, torch.zeros(64, dtype=torch.int32))
-    assert reverse(kernels, 0)  # the next launch is not disturbed
+    assert reverse(kernels, 0)  # the next launch works
 
 
-def test_an_access_beyond_a_tensor_is_caught():
+def test_an_access_outside_a_tensor_is_caught():
     sanitizer = build.with_address_sanitizer()
     if not sanitizer:
         pytest.skip("no libasan")
@@ -117,17 +120,17 @@ def test_an_access_beyond_a_tensor_is_caught():
     assert done.stdout == "all within\n"
 
 
-def test_a_schedule_can_be_repeated(kernels):
+def test_a_seed_repeats_its_schedule(kernels):
     outs = []
     for _ in range(2):
         kernels.seed(5)
         values = torch.arange(4 * 256, dtype=torch.int32)
         outs.append(torch.zeros_like(values))
-        kernels.run("reverse", 4, values, outs[-1], 1)  # shows who ran before whom
+        kernels.run("reverse", 4, values, outs[-1], 1)  # the output shows the order of the threads
     assert torch.equal(*(out == torch.arange(1024).view(4, 256).flip(1).flatten() for out in outs))
 
 
-def test_instructions_that_the_device_lacks_are_refused(kernels, monkeypatch):
+def test_an_instruction_above_the_capability_fails(kernels, monkeypatch):
     monkeypatch.setenv("OCCVAE_EMULATED_DEVICE", "8.6")
     with pytest.raises(RuntimeError, match="wgmma.* needs compute capability 9.0, .* has 8.6"):
         run_wgmma(kernels, torch.float16, 128)

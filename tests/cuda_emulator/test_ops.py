@@ -1,4 +1,4 @@
-"""The tests of the ops on the CUDA sources, which tests/cuda_emulator runs on the CPU."""
+"""Runs the tests of the ops on the CUDA sources, compiled for the CPU by tests/cuda_emulator."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import EMULATED_CUDA
 from tests.cuda_emulator import build
 
-# Tests of ops, by the CUDA source that they run.
+# Test files of the ops, by the CUDA source that they run.
 TESTS = {
     "voxel_iou": ["tests/ops/test_voxel_iou.py"],
     "mise": ["tests/ops/test_mise_native.py"],
@@ -21,23 +21,26 @@ TESTS = {
     "inside_mesh": ["tests/ops/test_inside_mesh.py"],
     "winding_number": ["tests/ops/test_inside_mesh.py"],
 }
-# Of test_inside_mesh: what runs a kernel, but for the tests that take minutes on an emulator.
-KERNEL_TESTS = "(native or kernel or opcheck or themselves)"
+# The emulator runs those tests of test_inside_mesh.py that call a kernel, except slow ones.
+KERNEL_TESTS = "(native or kernel or opcheck or ops_refuse)"
 SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000)"
 SELECTION = f"not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS})"
 
-# A small one of each source, and of each kernel of query_occupancy.
+# `make test` runs one small test per CUDA source, and one per kernel of query_occupancy.
 SMALL_TESTS = {
-    "voxel_iou": ["test_literal_cases", "test_addresses_that_are_not_aligned[2-cpu-native]"],
-    "mise": ["test_equals_the_reference_on_random_signs_in_batches[8]"],
-    "marching_cubes": ["test_watertight_on_random_signs[1]"],
-    "query_occupancy": [
-        "test_logits_are_those_of_float64[1-fp32-128-cpu]",
-        "test_logits_are_those_of_float64[2-fp16-128-cpu]",
-        "test_logits_are_those_of_float64[3-fp16-256-cpu]",
+    "voxel_iou": [
+        "test_known_cases_have_their_iou",
+        "test_addresses_need_not_be_aligned[2-cpu-native]",
     ],
-    "inside_mesh": ["test_faces_given_twice_cancel_and_nested_shells_alternate[native-cpu]"],
-    "winding_number": ["test_winding_numbers_of_closed_meshes_are_whole[dtype0-native-cpu]"],
+    "mise": ["test_kernels_equal_the_reference_on_batches_of_random_signs[8]"],
+    "marching_cubes": ["test_meshes_of_random_signs_are_watertight[1]"],
+    "query_occupancy": [
+        "test_logits_agree_with_float64[1-fp32-128-cpu]",
+        "test_logits_agree_with_float64[2-fp16-128-cpu]",
+        "test_logits_agree_with_float64[3-fp16-256-cpu]",
+    ],
+    "inside_mesh": ["test_duplicate_faces_cancel_and_nested_shells_alternate[native-cpu]"],
+    "winding_number": ["test_winding_numbers_of_closed_meshes_are_integers[dtype0-native-cpu]"],
 }
 
 pytestmark = [
@@ -47,7 +50,7 @@ pytestmark = [
 
 
 def run_emulated(*arguments: str) -> None:
-    """Runs tests in one process, whose memory is checked; they must pass."""
+    """Runs tests in one process with AddressSanitizer and asserts that they pass."""
     environment = os.environ | build.with_address_sanitizer()
     environment |= {"OCCVAE_TEST_EMULATED_CUDA": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

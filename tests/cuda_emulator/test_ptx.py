@@ -1,4 +1,4 @@
-"""The functions of csrc/cuda/ptx.cuh: emulated on the CPU, and as they are on a GPU."""
+"""Tests the functions of csrc/cuda/ptx.cuh: emulated on the CPU, and themselves on a GPU."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_mma_is_a_matrix_product(kernels, dtype):
     torch.testing.assert_close(out.double(), expected, rtol=0, atol=5e-6)
 
 
-def test_stmatrix_stores_what_the_lanes_hold(kernels):
+def test_stmatrix_stores_the_matrices_of_the_lanes(kernels):
     needs_hopper(kernels)
     matrices = randn(kernels, 4, 8, 8).half()
     out = torch.zeros_like(matrices)
@@ -72,7 +72,7 @@ def test_stmatrix_stores_what_the_lanes_hold(kernels):
 
 
 @pytest.mark.parametrize("stream", ["stream_copies", "stream_bulk"])
-def test_copies_through_two_buffers(kernels, stream):
+def test_copies_through_two_buffers_arrive(kernels, stream):
     if stream == "stream_bulk":
         needs_hopper(kernels)
     values = randn(kernels, 9 * 256)
@@ -83,7 +83,7 @@ def test_copies_through_two_buffers(kernels, stream):
         assert torch.equal(out, values)
 
 
-def test_named_barriers_hand_values_over(kernels):
+def test_named_barriers_pass_values_on(kernels):
     expected = torch.arange(20 * 64, dtype=torch.int32, device=kernels.device)
     for seed in range(5):
         kernels.seed(seed)
@@ -93,7 +93,7 @@ def test_named_barriers_hand_values_over(kernels):
 
 
 def run_wgmma(kernels, dtype, columns: int, mistake: int = 0) -> float:
-    """Largest error of a product by wgmma; the sums have 64 terms of about 1."""
+    """Largest error of a product by wgmma. Each sum has 64 terms of about 1."""
     a, b = randn(kernels, 64, 64).to(dtype), randn(kernels, columns, 64, seed=1).to(dtype)
     out = torch.zeros(64, columns, device=kernels.device)
     kernels.run("wgmma", dtype == torch.bfloat16, columns, a, b, out, mistake)

@@ -1,5 +1,6 @@
-// What libtorch_cuda offers to CUDA kernels through the stable ABI, for tensors on the CPU. Linked
-// with -Bsymbolic: this module uses these, whether libtorch_cuda is there or not.
+// Replaces the functions of libtorch_cuda that CUDA kernels call through the stable ABI, for
+// tensors on the CPU. The module is linked with -Bsymbolic, so it uses these even if libtorch_cuda
+// is loaded.
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/c/shim.h>

@@ -1,4 +1,4 @@
-// Barriers, conditions and collectives: who waits, and who wakes them.
+// Barriers, conditions and collectives: which threads wait, and what wakes them.
 #include <cstring>
 
 #include "scheduler.h"
@@ -16,11 +16,11 @@ void release(int id) {
   launch.barriers.erase(id);
 }
 
-// Returns whether the barrier is complete by this.
+// Counts an arrival. Returns whether it completes the barrier.
 bool arrive(int id, int threads) {
-  if (id < 0 || id > 15) fail("barrier %d: there are barriers 0 to 15", id);
+  if (id < 0 || id > 15) fail("barrier %d: valid barriers are 0 to 15", id);
   if (threads % static_cast<int>(kWarpSize) != 0) {
-    fail("barrier %d: %d threads are no whole warps", id, threads);
+    fail("barrier %d: %d threads are not whole warps", id, threads);
   }
   Barrier& barrier = launch.barriers[id];
   if (barrier.arrived > 0 && barrier.expected != threads) {

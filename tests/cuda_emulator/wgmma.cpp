@@ -1,6 +1,6 @@
-// wgmma: a group of products runs at once or as late as it may, by chance; its accumulators are NaN
-// until the wait that ends its group. So it may neither read what is not there yet nor be overtaken
-// by what overwrites its operands.
+// Emulates wgmma. By chance, a group of products runs at once or as late as allowed, and its
+// accumulators are NaN until the wait that ends the group. This exposes a kernel that reads results
+// before they exist, and one that overwrites operands still in use.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -19,12 +19,12 @@ namespace {
 
 constexpr int kRows = 64, kDepth = 16, kWarps = 4;
 
-// The registers d of a warpgroup and what they shall hold.
+// The registers d of a warpgroup and the values that they will hold.
 struct Accumulators {
   std::array<float*, kWarpgroupSize> registers;
   int columns = 0;
   std::vector<float> value;              // [64][columns]
-  std::array<bool, kWarps> in_flight{};  // of a warp: `value` is ahead of the registers
+  std::array<bool, kWarps> in_flight{};  // per warp: `value` is newer than the registers
 
   int row(int thread, int i) const {
     return 16 * (thread / 32) + thread % 32 / 4 + 8 * (i / 2 % 2);
@@ -45,21 +45,22 @@ struct Product {
 
 struct Warpgroup {
   std::deque<Product> products;
-  std::map<float*, std::shared_ptr<Accumulators>> accumulators;  // by the first thread's registers
-  std::array<int, kWarps> groups{};                              // committed by a warp
-  std::array<int, kWarps> ended{};  // groups before this one have ended for a warp
+  std::map<float*, std::shared_ptr<Accumulators>> accumulators;  // by thread 0's registers
+  std::array<int, kWarps> groups{};                              // groups committed per warp
+  std::array<int, kWarps> ended{};  // groups before this one have ended, per warp
   std::array<bool, kWarps> fenced{};
-  bool at_once = false;  // the products of the newest group
+  bool at_once = false;  // whether products of the newest group run at once
 };
 
 std::array<Warpgroup, kMaxThreads / kWarpgroupSize> warpgroups;
 
-bool used;  // by this block
+bool used;  // whether this block used wgmma
 
 Warpgroup& own_warpgroup() { return warpgroups[thread_number() / kWarpgroupSize]; }
 unsigned own_warp() { return thread_number() % kWarpgroupSize / kWarpSize; }
 
-// Row r, columns 8 h to 8 h + 7 of the 16 that a K-major descriptor with 128-byte swizzle names.
+// Returns the address of row r, columns 8 h to 8 h + 7 of the 16 columns that a K-major descriptor
+// with 128-byte swizzle describes.
 const uint8_t* described(uint64_t descriptor, int r, int h) {
   const auto start = static_cast<uint32_t>(descriptor & 0x3FFF) << 4;
   const auto group_stride = static_cast<uint32_t>(descriptor >> 32 & 0x3FFF) << 4;
@@ -78,9 +79,9 @@ void check_descriptor(const char* name, uint64_t descriptor) {
          bits);
   }
   if (start >> 7 & 7) {
-    fail("wgmma: descriptor %s, %#llx, begins in a group of 8 rows of 1024 bytes", name, bits);
+    fail("wgmma: descriptor %s, %#llx, begins inside a group of 8 rows of 1024 bytes", name, bits);
   }
-  if (start % 32 != 0) fail("wgmma: descriptor %s, %#llx, begins in 16 columns", name, bits);
+  if (start % 32 != 0) fail("wgmma: descriptor %s, %#llx, begins inside 16 columns", name, bits);
 }
 
 void load_described(bool bf16, uint64_t descriptor, int rows, float* out) {  // [rows][16]
@@ -133,7 +134,7 @@ void run_until(Warpgroup& group, int end) {
   }
 }
 
-// Takes the registers of the warps that have them to themselves, and leaves NaN in them.
+// Takes over the registers of warps that have no product in flight, and fills them with NaN.
 void take_registers(Accumulators& d, void* const* all, int columns) {
   const bool busy = std::any_of(d.in_flight.begin(), d.in_flight.end(), [](bool x) { return x; });
   if (busy && d.columns != columns) fail("wgmma: products of two sizes have the same registers");
@@ -164,7 +165,7 @@ void issue(void* const* all, unsigned first_thread) {
     if (other.a != w.a || other.b != w.b || other.accumulate != w.accumulate ||
         other.bf16 != w.bf16 || other.columns != w.columns ||
         !other.a_registers != !w.a_registers) {
-      fail("wgmma: thread %u of the warpgroup has other operands than thread 0", t);
+      fail("wgmma: thread %u of the warpgroup has operands that differ from thread 0", t);
     }
     if (other.a_registers) {
       product.a_registers.insert(product.a_registers.end(), other.a_registers,
@@ -184,7 +185,7 @@ void issue(void* const* all, unsigned first_thread) {
   if (group.at_once) run_until(group, group.groups[0] + 1);
 }
 
-// Gives a warp its registers of the groups before `end`.
+// Returns to a warp the registers of the groups before `end`.
 void finish(Warpgroup& group, unsigned warp, int end) {
   run_until(group, end);
   group.ended[warp] = end;
@@ -248,7 +249,7 @@ void wgmma_wait(int pending, const float* d) {
   for (const auto& [key, accumulators] : own_warpgroup().accumulators) {
     const unsigned thread = thread_number() % kWarpgroupSize;
     if (accumulators->in_flight[own_warp()] && accumulators->registers[thread] == d) {
-      fail("wgmma_wait<%d>(d): d is in a group that is not waited for", pending);
+      fail("wgmma_wait<%d>(d): d is in a group that this call does not wait for", pending);
     }
   }
 }

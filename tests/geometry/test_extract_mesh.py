@@ -1,4 +1,4 @@
-"""extract_mesh(): what a user gets, against shapes whose size is known."""
+"""Tests of extract_mesh() against shapes of known size."""
 
 import math
 import sys
@@ -13,7 +13,7 @@ from tests.fields import gyroid, sphere, thin_chair, torus
 from tests.fresh_process import run_fresh
 
 
-def test_a_sphere():
+def test_a_sphere_has_its_volume_and_area():
     center = (0.05, -0.1, 0.12)
     (mesh,) = extract_mesh(sphere(0.35, center), resolution=128)
     assert mesh.is_watertight and mesh.is_winding_consistent
@@ -48,7 +48,7 @@ def test_a_thin_chair_is_whole_from_a_coarse_lattice():
 def test_a_surface_that_leaves_the_bounds_is_closed_there():
     (mesh,) = extract_mesh(gyroid, resolution=64)
     assert mesh.is_watertight
-    # The gyroid halves space; four periods a unit are cut by the bounds, so only nearly.
+    # A gyroid divides space in halves. The bounds cut its periods, so this holds only roughly.
     assert mesh.volume == pytest.approx(1.1**3 / 2, rel=0.02)
 
 
@@ -58,7 +58,7 @@ def test_bounds_and_level_are_in_the_units_of_the_field():
     np.testing.assert_allclose(mesh.bounds, [[-1, -1, -1], [3, 3, 3]], atol=1e-2)
 
 
-def test_a_batch_with_an_empty_shape():
+def test_an_empty_shape_of_a_batch_gives_an_empty_mesh():
     radii = torch.tensor([0.2, -1.0, 0.4])
     meshes = extract_mesh(
         lambda points, shape: radii[shape] - points.norm(dim=1),
@@ -109,7 +109,7 @@ def test_memory_and_arguments_are_checked_before_the_field_is_used(monkeypatch):
         extract_mesh(field)
 
 
-def test_refined_vertices_and_their_progress():
+def test_refined_vertices_are_accurate_and_report_progress():
     seen = []
     (mesh,) = extract_mesh(
         lambda points, _: torch.expm1(20 * (0.35 - points.norm(dim=1))),

@@ -1,4 +1,4 @@
-"""Mesh files of every kind: what is read, and the one line that says why one is not."""
+"""Tests of reading mesh files of every kind, and of the errors for unusable files."""
 
 import numpy as np
 import pytest
@@ -34,21 +34,21 @@ def volume(vertices, faces):
 
 
 @pytest.mark.parametrize("ending", ["obj", "off", "ply", "stl", "glb"])
-def test_formats(tmp_path, ending):
+def test_all_formats_are_read(tmp_path, ending):
     vertices, faces = read_mesh(write(tmp_path / f"box.{ending}", box([1, 2, 3], [2, 4, 6])))
     assert vertices.dtype == np.float64 and faces.dtype == np.int64 and faces.shape == (12, 3)
     assert volume(vertices, faces) == pytest.approx(6)
     assert f".{ending}" in mesh_endings()
 
 
-def test_quads_are_cut_in_triangles(tmp_path):
+def test_quads_are_cut_into_triangles(tmp_path):
     path = tmp_path / "quads.obj"
     path.write_text(CUBE_OF_QUADS)
     vertices, faces = read_mesh(path)
     assert faces.shape == (12, 3) and volume(vertices, faces) == pytest.approx(1)
 
 
-def test_parts_of_a_scene_are_moved_to_their_places(tmp_path):
+def test_parts_of_a_scene_are_in_scene_coordinates(tmp_path):
     part = trimesh.Trimesh(*arrays(box()))
     scene = trimesh.Scene()
     turn = trimesh.transformations.rotation_matrix(np.pi / 2, [0, 0, 1])
@@ -66,7 +66,7 @@ def shift(*offset):
     return matrix
 
 
-def test_welding_joins_copies_and_drops_faces_that_vanish():
+def test_welding_merges_copies_and_drops_degenerate_faces():
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1e-7, 0, 0], [0, 1, 1e-7], [5, 5, 5.0]])
     faces = np.array([[0, 1, 2], [3, 4, 1], [0, 3, 1]])
     welded, corners = weld(vertices, faces, 1e-6)
@@ -74,12 +74,12 @@ def test_welding_joins_copies_and_drops_faces_that_vanish():
     assert corners.tolist() == [[0, 1, 2], [0, 2, 1]]
 
 
-def test_many_vertices_at_almost_one_place_are_no_copies():
+def test_many_vertices_close_together_are_not_merged():
     vertices = np.random.default_rng(0).uniform(0, 1e-7, (1000, 3))
     assert weld(vertices, np.array([[0, 1, 2]]), 1e-6) is None
 
 
-def test_what_other_packages_would_read(tmp_path):
+def test_missing_packages_are_listed_by_file_ending(tmp_path):
     missing = missing_packages()
     assert not missing.keys() & mesh_endings()
     assert missing.keys() | mesh_endings() >= {".3mf", ".dae", ".stl"}
@@ -96,7 +96,7 @@ def test_what_other_packages_would_read(tmp_path):
     ("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", r"no faces \((a point cloud|no mesh) in it\)"),
     ("other.txt", b"v 0 0 0", "not a mesh that trimesh can read"),
 ])  # fmt: skip
-def test_files_without_a_mesh(tmp_path, name, content, message):
+def test_files_without_a_mesh_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name}: ({message})") as caught:
         read_mesh(tmp_path / name)
@@ -109,13 +109,13 @@ def test_a_point_cloud_is_refused(tmp_path):
         read_mesh(tmp_path / "points.ply")
 
 
-def test_no_such_file(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(UserError, match="none.obj: no such file"):
         read_mesh(tmp_path / "none.obj")
 
 
 @pytest.mark.parametrize("ending", ["off", "ply", "stl", "glb"])
-def test_random_damage_raises_nothing_else(tmp_path, ending):
+def test_random_damage_raises_only_user_errors(tmp_path, ending):
     path = write(tmp_path / f"mesh.{ending}", sphere(1))
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def test_normalized_meshes_fill_the_unit_cube(scale, offset):
     np.testing.assert_allclose(sorted(map(tuple, back)), expected, rtol=1e-12, atol=1e-12 * scale)
 
 
-def test_equal_positions_become_one_and_unused_vertices_none():
+def test_equal_positions_are_merged_and_unused_vertices_dropped():
     vertices, faces = arrays(sphere(2))
     soup = np.concatenate([[[np.nan, 0, 0], [1e9, 0, 0]], vertices[faces].reshape(-1, 3)])
     mesh = normalize_mesh(soup, np.arange(2, len(soup)).reshape(-1, 3))
@@ -159,7 +159,7 @@ def test_equal_positions_become_one_and_unused_vertices_none():
     (lambda v, f: (v * np.inf, f), "8 of 8 vertices are not finite"),
     (lambda v, f: (v * 1e300, f), "7 of 8 vertices are not finite .*above 1e"),
 ])  # fmt: skip
-def test_meshes_that_cannot_be_normalized(change, message):
+def test_meshes_that_cannot_be_normalized_are_refused(change, message):
     with np.errstate(invalid="ignore"):
         broken = change(*arrays(box()))
     with pytest.raises(UserError, match=message):
@@ -179,14 +179,14 @@ def test_several_parts_keep_their_distance():
         ("stl", "stl_ascii", "solid", "solid K\u00f6rper"),
     ],
 )
-def test_remarks_in_latin_1(tmp_path, ending, kind, first, remarked):
+def test_comments_in_latin_1_are_read(tmp_path, ending, kind, first, remarked):
     text = trimesh.Trimesh(*arrays(box()), process=False).export(file_type=kind)
     path = tmp_path / f"box.{ending}"
     path.write_bytes(text.replace(first, remarked, 1).encode("latin-1"))
     assert volume(*read_mesh(path)) == pytest.approx(1)
 
 
-def test_what_is_wrong_with_a_damaged_file_is_not_a_missing_package(tmp_path):
+def test_damaged_files_are_not_reported_as_missing_packages(tmp_path):
     (tmp_path / "noise.stl").write_bytes(bytes(range(128, 256)) * 4)
     with pytest.raises(UserError) as caught:
         read_mesh(tmp_path / "noise.stl")

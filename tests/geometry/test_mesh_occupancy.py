@@ -1,4 +1,4 @@
-"""What is inside meshes, whole and faulty, against the analytic shapes they are made from."""
+"""Tests of the inside of closed and faulty meshes against analytic shapes."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,8 @@ real_meshes = pytest.mark.skipif(
 def solid_of(vertices, faces) -> MeshOccupancy:
     vertices, faces = np.asarray(vertices), np.asarray(faces)
     mesh = normalize_mesh(vertices, faces)
-    assert (mesh.scale, *mesh.location) == pytest.approx((1, 0, 0, 0))  # analytic shapes stay
+    # The mesh is in the unit cube already, so analytic shapes need no transformation.
+    assert (mesh.scale, *mesh.location) == pytest.approx((1, 0, 0, 0))
     return occupancy_of_mesh(mesh)
 
 
@@ -35,12 +36,12 @@ def within(bounds):
 
 
 def differences(solid, expected, clear=True):
-    """Points that are classified wrong, of those that are clear."""
+    """Number of wrongly classified points among those in `clear`."""
     return int(((solid.contains(POINTS) != expected) & clear).sum())
 
 
 @pytest.mark.parametrize("turn", [False, True], ids=["outwards", "inwards"])
-def test_a_closed_mesh(turn):
+def test_a_closed_mesh_has_its_inside(turn):
     mesh = inverted(sphere(5)) if turn else sphere(5)
     solid = solid_of(*mesh)
     radius = np.linalg.norm(POINTS, axis=1)
@@ -55,7 +56,7 @@ def test_a_closed_mesh(turn):
 
 
 def soup(mesh, noise):
-    """Faces that share no corner, whose copies lie a little apart."""
+    """Separates all faces: each gets its own corners, moved by `noise`."""
     vertices, faces = (np.asarray(x) for x in mesh)
     corners = vertices[faces.reshape(-1)]
     rng = np.random.default_rng(0)
@@ -64,11 +65,11 @@ def soup(mesh, noise):
     )
 
 
-def test_corners_that_rounding_has_parted_are_one():
+def test_corners_that_differ_by_rounding_are_merged():
     solid = occupancy_of_mesh(normalize_mesh(*soup(sphere(4), 1e-7)))
     assert solid.method == "parity" and solid.faces.shape == (2048, 3)
     assert solid.verdict == (
-        "not watertight: 6144 open edges; with corners up to 1e-06 apart made one watertight; "
+        "not watertight: 6144 open edges; after merging corners up to 1e-06 apart watertight; "
         "inside by crossing parity"
     )
     radius = np.linalg.norm(POINTS, axis=1)
@@ -76,18 +77,18 @@ def test_corners_that_rounding_has_parted_are_one():
 
 
 @pytest.mark.parametrize("noise, missing", [(1e-4, 0), (1e-7, 1)], ids=["far apart", "a hole"])
-def test_what_welding_does_not_close_stays_as_it_is(noise, missing):
+def test_meshes_that_welding_cannot_close_stay_unchanged(noise, missing):
     vertices, faces = soup(sphere(3), noise)
     solid = occupancy_of_mesh(normalize_mesh(vertices, faces[missing:]))
-    assert solid.method == "winding" and "made one" not in solid.verdict
+    assert solid.method == "winding" and "merging" not in solid.verdict
     assert len(solid.vertices) == 3 * len(solid.faces)
 
 
-def test_faces_of_random_orientation_are_no_matter_to_parity():
+def test_parity_ignores_the_orientation_of_faces():
     vertices, faces = sphere(4)
     flip = np.random.default_rng(1).random(len(faces)) < 0.5
     solid = solid_of(vertices, np.where(flip[:, None], faces.flip(1), faces))
-    assert solid.method == "parity" and "overlaps not looked for" in solid.verdict
+    assert solid.method == "parity" and "overlaps not checked" in solid.verdict
     assert np.array_equal(solid.contains(POINTS), solid_of(vertices, faces).contains(POINTS))
 
 
@@ -95,14 +96,14 @@ def test_faces_of_random_orientation_are_no_matter_to_parity():
 def test_overlapping_cubes_are_joined(second):
     solid = solid_of(*join(box(*FIRST), second))
     assert solid.method == "winding" and "overlaps itself" in solid.verdict
-    assert ("1 parts oriented inwards, turned" in solid.verdict) == (
+    assert ("1 parts oriented inwards, flipped" in solid.verdict) == (
         second[1][0, 0] != box()[1][0, 0]
     )
     assert differences(solid, within(FIRST) | within(SECOND)) == 0
 
 
-def test_overlaps_of_round_parts():
-    """Where cells of the surface are looked up and where they are not, winding has its way."""
+def test_overlapping_round_parts_are_joined():
+    """The winding number decides, both in cells that the surface touches and in all others."""
     turn = random_rotation(3)
     vertices, faces = join(sphere(3, 0.3), torus(minor=0.15))
     solid = solid_of(vertices @ turn / np.ptp((vertices @ turn).numpy(), axis=0).max(), faces)
@@ -123,14 +124,14 @@ def test_a_cavity_is_kept_and_a_nested_solid_filled():
     assert differences(nested, radius < 0.5, clear) == 0
 
 
-def test_separate_parts_of_either_orientation():
+def test_separate_parts_may_have_either_orientation():
     left, right = ([-0.5] * 3, [-0.1] * 3), ([0.1] * 3, [0.5] * 3)
     solid = solid_of(*join(box(*left), inverted(box(*right))))
     assert solid.method == "parity" and differences(solid, within(left) | within(right)) == 0
 
 
 @pytest.mark.parametrize("turn", [False, True], ids=["outwards", "inwards"])
-def test_a_sphere_with_holes(turn):
+def test_a_sphere_with_holes_is_solid(turn):
     vertices, faces = inverted(sphere(4)) if turn else sphere(4)
     solid = solid_of(vertices, faces[np.random.default_rng(0).random(len(faces)) > 0.03])
     assert solid.method == "winding" and solid.verdict.startswith("not watertight: ")
@@ -139,7 +140,7 @@ def test_a_sphere_with_holes(turn):
 
 
 def test_an_open_box_keeps_its_inside():
-    """Without its lid, z = 0.5: inside is most of it, and nothing outside the walls."""
+    """The lid at z = 0.5 is missing. Most of the box is inside, and nothing outside its walls."""
     solid = solid_of(*[box([-0.5] * 3, [0.5] * 3)[0], box()[1][:-2]])
     assert solid.method == "winding" and "4 open edges" in solid.verdict
     inside, low = solid.contains(POINTS), POINTS[:, 2] < 0.2
@@ -147,11 +148,11 @@ def test_an_open_box_keeps_its_inside():
     assert (inside == walls)[low].all() and not inside[~walls & (POINTS[:, 2] < 0.5)].any()
 
 
-def test_a_box_with_a_face_for_either_side():
+def test_a_box_with_faces_for_both_sides_is_solid():
     vertices, faces = box([-0.5, -0.5, -0.25], [0.5, 0.5, 0.25])
     both = np.concatenate([faces, faces.flip(1)])
     solid = solid_of(vertices, both)
-    assert solid.method == "parity" and "12 duplicate faces; duplicates left out" in solid.verdict
+    assert solid.method == "parity" and "12 duplicate faces; duplicates ignored" in solid.verdict
     assert differences(solid, within(([-0.5, -0.5, -0.25], [0.5, 0.5, 0.25]))) == 0
 
 
@@ -161,7 +162,7 @@ def sheet(origin, along, across):
 
 
 def test_sheets_become_voxels():
-    """A seat, two sides and a back without thickness: what is near them is inside, the rest not."""
+    """A seat, two sides and a back without thickness. Only points near them are inside."""
     sheets = [
         sheet([-0.5, -0.5, 0], [1, 0, 0], [0, 1, 0]),
         sheet([-0.5, -0.5, -0.5], [0, 0, 0.5], [0, 1, 0]),
@@ -172,19 +173,19 @@ def test_sheets_become_voxels():
     for twice in (False, True):
         chosen = np.concatenate([faces, faces[:, ::-1]]) if twice else faces
         solid = solid_of(np.concatenate(sheets), chosen)
-        assert solid.method == "voxels" and "% of the surface bounds nothing" in solid.verdict
+        assert solid.method == "voxels" and "% of the surface encloses no volume" in solid.verdict
         x, y, z = POINTS.T
         inside_cube = within(([-0.5] * 3, [0.5] * 3))
         away = np.minimum.reduce([
             abs(z), np.maximum(0.5 - abs(x), z), np.maximum(y + 0.5, -z)
         ])  # fmt: skip
         assert differences(solid, away < 0.01, inside_cube & ((away < 0.005) | (away > 0.02))) == 0
-        for resolution in (32, 64):  # where centers of cells would miss sheets of 1 / 128
+        for resolution in (32, 64):  # cell centers would miss sheets of 1 / 128
             assert solid.voxelize(resolution)[:, :, resolution // 2].all()
 
 
 @pytest.mark.parametrize("scale, offset", [(1e6, 1e6), (1e-6, 0), (1, 1e6)])
-def test_size_and_place_are_no_matter(scale, offset):
+def test_size_and_position_do_not_matter(scale, offset):
     vertices, faces = (np.asarray(x) for x in join(box(*FIRST), box(*SECOND)))
     mesh = normalize_mesh(vertices * scale + offset, faces)
     assert mesh.scale == pytest.approx(scale) and mesh.location == pytest.approx([offset] * 3)
@@ -194,7 +195,7 @@ def test_size_and_place_are_no_matter(scale, offset):
 
 
 @pytest.mark.parametrize("resolution", [8, 16])
-def test_faces_on_the_sides_of_cells(resolution):
+def test_boxes_on_the_sides_of_cells_fill_exactly_their_cells(resolution):
     low, high = np.array([-0.5, -0.25, -0.125]), np.array([0.5, 0.25, 0.125])
     voxels = solid_of(*box(low, high)).voxelize(resolution)
     expected = np.zeros((resolution,) * 3, bool)
@@ -209,13 +210,13 @@ def test_one_triangle_is_a_sheet():
     assert solid.contains(np.array([[0.25, 0, 0], [-0.25, 0.25, 0]])).tolist() == [True, False]
 
 
-def test_faces_without_area_are_no_surface():
+def test_faces_without_area_are_ignored():
     solid = solid_of([[-0.5, 0, 0], [0.5, 0, 0], [0, 0, 0]], [[0, 1, 2]])
     assert solid.method == "voxels" and "faces without area" in solid.verdict
 
 
-def test_the_order_of_faces_and_vertices_is_no_matter():
-    """Shuffled corners make orientations random, so that overlaps cannot be told from cavities."""
+def test_the_order_of_faces_and_vertices_does_not_matter():
+    """Shuffling corners makes orientations random. Overlaps then look like cavities."""
     mesh = join(sphere(3), inverted(sphere(3, 0.2)))
     first, second = solid_of(*mesh), solid_of(*shuffle(mesh, 4))
     assert np.array_equal(first.contains(POINTS), second.contains(POINTS))

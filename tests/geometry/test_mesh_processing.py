@@ -1,4 +1,4 @@
-"""Meshes after processing: what goes, what stays, and what moves by how much."""
+"""Tests of mesh processing: what it removes, keeps and moves."""
 
 import sys
 
@@ -40,7 +40,7 @@ def test_the_largest_component_has_the_most_area():
     kept = largest_component(both)
     np.testing.assert_array_equal(kept.vertices, large.vertices)
     np.testing.assert_array_equal(kept.faces, large.faces)
-    assert len(both.faces) == len(fine.faces) + len(large.faces)  # left as it is
+    assert len(both.faces) == len(fine.faces) + len(large.faces)  # the input is not modified
     alone = largest_component(large)
     np.testing.assert_array_equal(alone.faces, large.faces)
     assert len(largest_component(trimesh.Trimesh()).faces) == 0
@@ -56,11 +56,11 @@ def test_the_largest_component_keeps_its_normals():
     assert 0 < len(kept.faces) < len(mesh.faces)
     outward = kept.vertices - [-0.2, 0, 0]
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    # Normals made from the faces of a mesh this coarse would be farther off.
+    # Normals computed from the faces of such a coarse mesh would be farther off.
     assert np.abs(kept.vertex_normals - outward).max() < 2e-3
 
 
-def test_smoothing_takes_noise_and_leaves_size():
+def test_smoothing_removes_noise_and_keeps_the_size():
     rng = np.random.default_rng(0)
     rough = ball(subdivisions=4)
     rough.vertices = rough.vertices * (1 + 0.02 * rng.normal(size=(len(rough.vertices), 1)))
@@ -68,14 +68,14 @@ def test_smoothing_takes_noise_and_leaves_size():
     smooth = smooth_mesh(rough, 10)
     radii = np.linalg.norm(smooth.vertices, axis=1)
     assert radii.std() < 0.45 * np.linalg.norm(before, axis=1).std()
-    # Steps inwards only would have taken 4 % of the radius of this mesh.
+    # Inward steps alone would shrink the radius of this mesh by 4 %.
     assert radii.mean() == pytest.approx(0.4, rel=0.005)
     np.testing.assert_array_equal(smooth.faces, rough.faces)
     np.testing.assert_array_equal(rough.vertices, before)
     np.testing.assert_array_equal(smooth_mesh(rough, 0).vertices, before)
 
 
-def test_decimation_leaves_the_shape():
+def test_decimation_keeps_the_shape():
     pytest.importorskip("fast_simplification")
     [mesh] = extract_mesh(sphere(0.4), resolution=64)
     few = decimate_mesh(mesh, 1000)
@@ -86,14 +86,14 @@ def test_decimation_leaves_the_shape():
     assert len(decimate_mesh(few, 10**6).faces) == len(few.faces)
 
 
-def test_decimation_without_the_library(monkeypatch):
+def test_decimation_needs_its_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_simplification", None)
-    assert len(decimate_mesh(ball(), 10**6).faces) > 0  # nothing to do, nothing needed
+    assert len(decimate_mesh(ball(), 10**6).faces) > 0  # nothing to reduce, so no library needed
     with pytest.raises(UserError, match="pip install fast-simplification"):
         decimate_mesh(ball(), 100)
 
 
-def test_all_in_one():
+def test_process_mesh_applies_all_steps():
     pytest.importorskip("fast_simplification")
     pair = together(ball(0.1, (0.3, 0, 0), 4), ball(0.3, (-0.2, 0, 0), 4))
     mesh = process_mesh(pair, largest=True, smooth=2, decimate=500)
@@ -109,6 +109,6 @@ def test_all_in_one():
         (lambda: decimate_mesh(ball(), 3), "num_faces must be at least 4; got 3"),
     ],
 )
-def test_wrong_arguments(call, message):
+def test_wrong_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

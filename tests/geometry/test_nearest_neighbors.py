@@ -1,4 +1,4 @@
-"""Both searches against all distances in float64."""
+"""Tests of both searches against all distances in float64."""
 
 import time
 
@@ -23,7 +23,7 @@ SEARCHES = [
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_neighbors(search, device, offset, monkeypatch):
+def test_neighbors_are_the_nearest(search, device, offset, monkeypatch):
     monkeypatch.setattr(nearest, "_BLOCK_ELEMENTS", 1000)  # several blocks, the last one short
     rng = np.random.default_rng(0)
     queries, references = rng.random((501, 3)) + offset, rng.random((130, 3)) + offset
@@ -35,8 +35,8 @@ def test_neighbors(search, device, offset, monkeypatch):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_points_much_nearer_than_their_distance_from_the_origin(search):
-    """|q|^2 - 2 q.r + |r|^2 in float32 cannot tell these apart."""
+def test_points_far_from_the_origin_keep_small_distances(search):
+    """The formula |q|^2 - 2 q.r + |r|^2 in float32 would lose these distances."""
     references = np.array([[0.5, 0.5, 0.5], [0.5 + 4e-5, 0.5, 0.5], [-0.5, -0.5, -0.5]])
     queries = references[:2] + 1e-5
     distances, indices = search(queries, references, "cpu")
@@ -44,8 +44,8 @@ def test_points_much_nearer_than_their_distance_from_the_origin(search):
     np.testing.assert_allclose(distances, 3**0.5 * 1e-5, rtol=1e-9)
 
 
-def test_equal_references():
-    """Each with a row of all, these would take more than a minute; the first is named."""
+def test_the_first_of_equal_references_is_returned():
+    """Without special care, so many equal references would take more than a minute."""
     rng = np.random.default_rng(0)
     places = rng.random((3, 3))
     number = rng.integers(0, 3, 100_000)
@@ -60,6 +60,6 @@ def test_equal_references():
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_no_queries(search):
+def test_no_queries_give_no_neighbors(search):
     distances, indices = search(np.empty((0, 3)), np.zeros((1, 3)), "cpu")
     assert distances.shape == indices.shape == (0,)

@@ -1,4 +1,4 @@
-"""Voxels of meshes against analytic shapes and against points sampled on faces."""
+"""Tests of voxels of meshes against analytic shapes and points sampled on faces."""
 
 import time
 import tracemalloc
@@ -24,7 +24,7 @@ def arrays(mesh):
 
 
 def solid_voxels(vertices, faces, resolution, method="parity"):
-    """(R, R, R) bool: cells whose center is inside a mesh."""
+    """Cells whose center is inside a mesh, (R, R, R) bool."""
     return MeshOccupancy(vertices, faces, method, verdict="").voxelize(resolution)
 
 
@@ -33,13 +33,13 @@ def centers_of(resolution):
 
 
 def shell(resolution, radius):
-    """(R, R, R) signed distances of the cells' centers from a sphere."""
+    """Signed distances (R, R, R) of cell centers from a sphere."""
     distance = np.linalg.norm(centers_of(resolution), axis=1) - radius
     return distance.reshape((resolution,) * 3)
 
 
 @pytest.mark.parametrize("method", ["parity", "winding"])
-def test_solid_sphere(method):
+def test_voxels_of_a_solid_sphere_are_accurate(method):
     distance = shell(16, 0.45)
     solid = solid_voxels(*arrays(sphere(4, 0.45)), 16, method=method)
     clear = np.abs(distance) > 5e-3
@@ -54,7 +54,7 @@ def test_axes_are_x_y_z():
 
 
 def test_a_face_touches_the_cells_of_its_points_and_no_others():
-    """Points sampled densely on faces are a lower bound, the exact distance an upper one."""
+    """Points sampled on faces give a lower bound of touched cells, the distance an upper bound."""
     generator = np.random.default_rng(0)
     for seed in range(4):
         turn = random_rotation(seed).numpy()
@@ -73,7 +73,7 @@ def test_a_face_touches_the_cells_of_its_points_and_no_others():
 
 
 def every_cell(vertices, faces, resolution):
-    """The rule: each cell of a face's bounding box is tested, in the same arithmetic."""
+    """Tests every cell of each face's bounding box, in the same arithmetic."""
     grid = np.zeros((resolution,) * 3, bool)
     for triangle in (vertices[faces] + 0.5) * resolution:
         low = np.clip(np.ceil(triangle.min(0)) - 1, 0, resolution).astype(int)
@@ -86,8 +86,8 @@ def every_cell(vertices, faces, resolution):
 
 @pytest.mark.parametrize("size", [0.05, 0.3, 1.0, 4.0])
 @pytest.mark.parametrize("step", [0, 1 / 32, 1 / 7])
-def test_large_faces_touch_what_a_test_of_every_cell_finds(size, step, monkeypatch):
-    """`step` puts corners on sides and corners of cells, and makes faces thin or flat."""
+def test_large_faces_touch_the_same_cells_as_a_test_of_every_cell(size, step, monkeypatch):
+    """Rounding to `step` puts corners on sides and corners of cells, and flattens faces."""
     monkeypatch.setattr(voxelization, "_PAIRS", 50)
     generator = np.random.default_rng(0)
     for _ in range(8):
@@ -116,14 +116,14 @@ def test_faces_on_the_sides_of_cells_touch_both():
     assert np.array_equal(grid, expected)
 
 
-def test_surface_of_a_sphere():
+def test_surface_voxels_of_a_sphere_are_its_shell():
     distance = shell(32, 0.4)
     grid = surface_voxels(*arrays(sphere(5, 0.4)), 32)
     assert grid[np.abs(distance) < 0.49 / 32].all()
     assert not grid[np.abs(distance) > 0.5 * 3**0.5 / 32 + 1e-3].any()
 
 
-def test_what_leaves_the_cube_is_ignored():
+def test_faces_outside_the_cube_are_ignored():
     vertices, faces = arrays(torus())
     whole = surface_voxels(vertices * 2, faces, 16)
     assert whole.any()
@@ -140,7 +140,7 @@ def test_filled_surface_closes_holes_narrower_than_a_cell():
     assert not fill_voxels(surface_voxels(vertices, faces[:300], 32))[16, 16, 16]
 
 
-def test_occupancies_of_points():
+def test_points_get_the_occupancy_of_their_cell():
     generator = np.random.default_rng(0)
     voxels = generator.random((8, 8, 8)) < 0.5
     assert np.array_equal(occupancies_from_voxels(voxels, centers_of(8)), voxels.reshape(-1))
@@ -149,7 +149,7 @@ def test_occupancies_of_points():
     assert occupancies_from_voxels(voxels, points).tolist() == expected
 
 
-def test_arrays_that_are_not_contiguous():
+def test_arrays_need_not_be_contiguous():
     vertices, faces = arrays(torus())
     strided = np.asfortranarray(vertices), np.asfortranarray(faces)
     assert np.array_equal(solid_voxels(*strided, 16), solid_voxels(vertices, faces, 16))

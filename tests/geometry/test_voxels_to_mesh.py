@@ -1,4 +1,4 @@
-"""Cubes for voxels: closed, of exactly their volume, whatever touches whatever."""
+"""Tests that block meshes are closed and have the volume of their voxels, however these touch."""
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ def grid(*cells: tuple[int, int, int], edge: int = 4) -> np.ndarray:
     [
         grid((0, 0, 0)),
         grid((3, 1, 2), (3, 1, 1)),
-        grid((1, 1, 1), (2, 2, 1)),  # touch in an edge
-        grid((1, 1, 1), (2, 2, 2)),  # touch in a corner
-        # An edge that two cubes share whose ends are both closed by other cubes.
+        grid((1, 1, 1), (2, 2, 1)),  # they touch in an edge
+        grid((1, 1, 1), (2, 2, 2)),  # they touch in a corner
+        # Two cubes share an edge, and other cubes close both of its ends.
         grid(
             (1, 1, 1), (2, 2, 1), (1, 1, 0), (2, 2, 0), (1, 2, 0), (1, 1, 2), (2, 2, 2), (2, 1, 2)
         ),
@@ -43,5 +43,5 @@ def test_axes_are_x_y_z():
     np.testing.assert_allclose(mesh.centroid, [-0.375, -0.125, 0.375])
 
 
-def test_nothing_gives_an_empty_mesh():
+def test_empty_voxels_give_an_empty_mesh():
     assert len(block_mesh(grid()).faces) == 0

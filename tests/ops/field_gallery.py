@@ -1,4 +1,4 @@
-"""Fields of every kind that extraction must get right, each with lattices to try it on."""
+"""Fields of every kind for tests of extraction, each with the lattices to evaluate it on."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Exhibit:
 
 
 def lattice(function, resolution: int) -> Field:
-    """A field from exact lattice coordinates (N, 3) int64."""
+    """Makes a field from a function of exact lattice coordinates (N, 3) int64."""
 
     def field(points, shape_index):
         return function(
@@ -46,7 +46,7 @@ def constant(value: float) -> Field:
 
 
 def rounded(field: Field, step: float) -> Field:
-    """Plateaus: most values next to the surface are exactly 0."""
+    """Rounds values to multiples of `step`: most values next to the surface are exactly 0."""
     return lambda points, shape_index: (field(points, shape_index) / step).round() * step
 
 
@@ -55,19 +55,19 @@ def infinite(field: Field) -> Field:
 
 
 def rod(points, shape_index):
-    """Thinner than a cell of most lattices, along a diagonal."""
+    """A rod along a diagonal, thinner than a cell of most lattices."""
     direction = torch.tensor([1.0, 2.0, 3.0]) / 14**0.5
     along = (points * direction).sum(1)
     return 0.02 - (points - along[:, None] * direction).norm(dim=1).maximum(along.abs() - 0.4)
 
 
 def hollow_ball(points, shape_index):
-    """Through some points of a lattice of 8, or nothing would be found there."""
+    """A thin shell that contains some points of a lattice of 8, so that MISE can find it."""
     return 0.012 - (points.norm(dim=1) - 0.41).abs()
 
 
 def slab(points, shape_index):
-    """From face to face of the domain, with edges on four of them."""
+    """A thin slab that crosses the domain and leaves it through four of its faces."""
     return 0.015 - (0.6 * points[:, 0] + 0.8 * points[:, 2] - 0.013).abs()
 
 
@@ -76,7 +76,7 @@ def half_space(points, shape_index):
 
 
 def one_plane(points):
-    """Outside but for a plane that equals the level."""
+    """One plane equals the level, and all other points are outside."""
     return torch.where(points[:, 0] == 8, 0.25, -1.0)
 
 
@@ -99,7 +99,7 @@ GALLERY = [
     Exhibit("rod", rod, 8, 64),
     Exhibit("hollow ball", hollow_ball, 8, 32),
     Exhibit("gyroid shell", gyroid_shell, 8, 32),
-    # Noise, where everything depends on hanging nodes.
+    # Noise, where the result depends on hanging nodes.
     Exhibit("noise, 0.3% inside", lattice_hash(192, 16, 0.003), 4, 16),
     Exhibit("noise, 1% inside", lattice_hash(23, 16, 0.01), 4, 16),
     Exhibit("noise, 3% inside", lattice_hash(18, 16, 0.03), 4, 16),
@@ -123,7 +123,7 @@ GALLERY = [
     Exhibit("slab", slab, 8, 32),
     Exhibit("ball in a corner", sphere(0.4, (0.55, 0.55, -0.55)), 4, 32),
     Exhibit("ties on a face", lattice(lambda p: -p[:, 2].double(), 16), 4, 16),
-    # Nothing, everything, and infinities.
+    # Empty, full and infinite fields.
     Exhibit("empty", constant(-1.0), 4, 16),
     Exhibit("full", constant(1.0), 8, 32),
     Exhibit("full of infinities", constant(torch.inf), 4, 16),
@@ -132,9 +132,9 @@ GALLERY = [
 
 
 def each_exhibit(up_to: int = 128, slow_above: int = 64):
-    """Decorates a test to run for each exhibit of at most that resolution; its ids count them.
+    """Parametrizes a test with each exhibit of resolution `up_to` or less.
 
-    Those of resolutions above `slow_above` are marked slow.
+    Exhibits of resolutions above `slow_above` are marked slow.
     """
     chosen = [exhibit for exhibit in GALLERY if exhibit.resolution <= up_to]
     ids = [

@@ -1,8 +1,8 @@
-"""The voxel-list algorithm of the 2019 occupancy network code, written plainly: the oracle of MISE.
+"""Oracle of MISE: the voxel-list algorithm of the published code (2019), written plainly.
 
-Independent of the package and slow: every round looks again at every known point. Also its
-definition under random schedules, and the cheap variant that looks at cell corners only, which
-tests must be able to tell from the real one.
+It is independent of the package and slow: every round looks again at every known point. There are
+two variants. One splits in random order. The other looks at cell corners only, and tests must be
+able to tell it from exact MISE.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ class Voxel:
 
 
 class VoxelList:
-    """An octree of voxels over the lattice {0, ..., resolution}^3."""
+    """Octree of voxels over the lattice {0, ..., resolution}^3."""
 
     def __init__(self, resolution: int, coarse_resolution: int):
         self.resolution = resolution
@@ -33,7 +33,7 @@ class VoxelList:
         self.size = resolution // coarse_resolution
         cells = np.arange(resolution) // self.size
         x, y, z = np.meshgrid(cells, cells, cells, indexing="ij")
-        # The index of the leaf that contains each finest cell, by the cell's lower corner.
+        # Index of the leaf that contains each finest cell, indexed by the cell's lower corner.
         self.leaf_of = (x * coarse_resolution + y) * coarse_resolution + z
         origins = product(range(0, resolution, self.size), repeat=3)
         self.voxels = [Voxel(origin, self.size) for origin in origins]
@@ -44,7 +44,7 @@ class VoxelList:
         return set(self.leaf_of[x, y, z].flat)
 
     def leaves_around_all(self, points: np.ndarray) -> np.ndarray:
-        """Which leaves have any of the lattice points (N, 3) in their closed cube, by index."""
+        """Whether the closed cube of each leaf contains any of the points (N, 3), by index."""
         found = np.zeros(len(self.voxels), bool)
         for offset in product((-1, 0), repeat=3):
             cells = points + offset
@@ -75,7 +75,7 @@ class VoxelList:
 def voxel_list_mise(
     evaluate: Evaluate, resolution: int, coarse_resolution: int, level: float = 0.0
 ) -> tuple[dict[Point, float], list[int]]:
-    """All points that MISE evaluates, with their values, and the number of points of each round."""
+    """Points that MISE evaluates with their values, and the number of points of each round."""
     tree = VoxelList(resolution, coarse_resolution)
     unknown = list(product(range(0, resolution + 1, tree.size), repeat=3))
     values: dict[Point, float] = {}
@@ -95,7 +95,7 @@ def voxel_list_mise(
 def corner_only_mise(
     evaluate: Evaluate, resolution: int, coarse_resolution: int, level: float = 0.0
 ) -> dict[Point, float]:
-    """One pass a level that looks at the 8 corners of a cell only: not exact, a contrast."""
+    """Refines by the 8 corners of each cell only, one pass per level. Not exact, for contrast."""
     size = resolution // coarse_resolution
     cells = set(product(range(0, resolution, size), repeat=3))
     points = set(product(range(0, resolution + 1, size), repeat=3))
@@ -124,14 +124,16 @@ def corner_only_mise(
 def random_schedule_mise(
     evaluate: Evaluate, resolution: int, coarse_resolution: int, level: float, order: Random
 ) -> dict[Point, float]:
-    """The definition with its schedule left to chance: the next split is any leaf that qualifies.
+    """Exact MISE that splits one random qualifying leaf at a time.
 
-    One leaf at a time, and its points are known at once. A leaf that qualifies does so until it is
-    split, so it only ever has to wait.
+    The points of a split are known at once. A leaf that qualifies stays qualified until it is
+    split, so it can wait in a list.
     """
     tree = VoxelList(resolution, coarse_resolution)
     values: dict[Point, float] = {}
-    sides: defaultdict[int, set[bool]] = defaultdict(set)  # of known points in a closed cube
+    sides: defaultdict[int, set[bool]] = defaultdict(
+        set
+    )  # sides of known points in each closed cube
     waiting: list[int] = []
 
     def learn(points: Iterable[Point]) -> list[Point]:

@@ -1,4 +1,4 @@
-"""What tests of query_occupancy share: inputs, the decoder itself in float64, and error bounds."""
+"""Helpers of the tests of query_occupancy: inputs, the decoder in float64, and error bounds."""
 
 import copy
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from torch import Tensor
 from occvae.models.decoders import CbnDecoder
 from occvae.ops.query_occupancy import PRECISIONS, PackedDecoder
 
-BARS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}  # relative error (L2)
+BARS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}  # largest relative error (L2)
 
 
 def inputs(shapes: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Points (B, N, 3) of the padded cube and conditioning (B, 16)."""
+    """Random points (B, N, 3) of the padded cube and conditioning (B, 16)."""
     generator = torch.Generator().manual_seed(seed)
     points = torch.rand(shapes, count, 3, generator=generator) * 1.1 - 0.55
     return points, torch.randn(shapes, 16, generator=generator)
@@ -42,7 +42,7 @@ def packed_flat(packed: PackedDecoder) -> tuple:
 
 @contextmanager
 def limit_cuda_kernel(limit: int) -> Iterator[int]:
-    """Packs for at most this kernel of csrc/cuda/query_kernels.cuh; yields the one it is."""
+    """Limits packing to kernels up to this number (`QueryKernel`). Yields the number in use."""
     before = torch.ops.occvae._cuda_query_kernel()
     try:
         yield torch.ops.occvae._cuda_query_kernel(limit)
@@ -51,7 +51,7 @@ def limit_cuda_kernel(limit: int) -> Iterator[int]:
 
 
 def overflowing(width: int = 128) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A folded decoder of one block whose g leaves the range of fp16 at some points."""
+    """A folded decoder of one block with activations g beyond the range of fp16 at some points."""
     generator = torch.Generator().manual_seed(3)
     input, weights, head = (
         torch.randn(size, generator=generator)
@@ -66,8 +66,11 @@ def overflowing(width: int = 128) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def activations(
     folded: tuple[Tensor, ...], points: Tensor, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], Tensor]:
-    """By the formula, of a folded decoder of one shape: the operand (N, C) of each layer, before
-    it is rounded to dtype, and logits (N,). Sums are in float64."""
+    """Evaluates the formula of a folded decoder of one shape with sums in float64.
+
+    Returns:
+        The operand (N, C) of each layer before it is rounded to dtype, and logits (N,).
+    """
     input, weights, affines, head = (part.double() for part in folded)
     operands = []
 

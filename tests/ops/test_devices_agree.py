@@ -1,6 +1,6 @@
-"""CUDA kernels of MISE and marching cubes against those of the CPU: all bits, and their order.
+"""Tests that CUDA and CPU kernels of MISE and marching cubes give the same bits in the same order.
 
-With a GPU both run here. With emulated CUDA kernels those of the CPU run in another process.
+With a GPU both run here. With emulated CUDA kernels, the CPU kernels run in another process.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ CASES = {
 
 
 def run(name: str, device: str) -> dict[str, Tensor]:
-    """All that mise() and marching_cubes() give; the field's own arithmetic is always the CPU's."""
+    """All results of mise() and marching_cubes(). The field is always computed on the CPU."""
     field, resolution, coarse_resolution, options = CASES[name]
 
     def on_cpu(points, shape_index):
@@ -57,7 +57,7 @@ def run(name: str, device: str) -> dict[str, Tensor]:
     sizes = {"resolution": resolution, "coarse_resolution": coarse_resolution}
     grid = mise(on_cpu, **sizes, **options, device=device, backend="native")
     plain = marching_cubes(grid, backend="native")
-    # The order of points changes nothing.
+    # Marching cubes must not depend on the order of points.
     order = torch.randperm(len(grid.points), generator=torch.Generator().manual_seed(0))
     order = order.to(device)
     parts = {
@@ -89,7 +89,7 @@ def _bytes(tensor: Tensor) -> bytes:
 def of_the_cpu() -> dict[str, dict[str, str]]:
     if not EMULATED:
         return {name: digests(name, "cpu") for name in CASES}
-    # The sanitizer is for the emulated kernels only: it makes this process slow.
+    # Without the sanitizer, which is for the emulated kernels only and slow.
     environment = os.environ | {"OCCVAE_TEST_EMULATED_CUDA": "0", "LD_PRELOAD": ""}
     command = [sys.executable, "-m", "tests.ops.test_devices_agree"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -109,7 +109,7 @@ def of_the_cpu() -> dict[str, dict[str, str]]:
     ],
 )
 @pytest.mark.parametrize("name", CASES)
-def test_same_bits_in_the_same_order(name, device, of_the_cpu):
+def test_devices_give_the_same_bits_in_the_same_order(name, device, of_the_cpu):
     found = digests(name, device)
     assert found == of_the_cpu[name]
     for key in found:

@@ -1,4 +1,4 @@
-"""The package with its kernels, without them, and with kernels that do not fit."""
+"""Tests of the package with kernels, without kernels, and with kernels of another version."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from occvae.ops.voxel_iou import voxel_iou_counts
 from tests.conftest import DEVICES, needs_kernels
 from tests.fresh_process import run_fresh
 
-OP = voxel_iou_counts.__name__  # the op of that name exists once its module is imported
+OP = voxel_iou_counts.__name__  # the import above declares the op of that name
 
 
 def run_without_kernels(code: str) -> str:
-    """Output of a Python process in which neither kernel module is loaded."""
+    """Runs code in a Python process without kernel modules, and returns its output."""
     return run_fresh(code, OCCVAE_DISABLE_EXT="1")
 
 
@@ -33,7 +33,7 @@ def test_ops_run_without_kernels_and_warn_once():
     assert output.count("runs its slow PyTorch reference on cpu") == 1
 
 
-def test_native_without_kernels_says_why():
+def test_native_without_kernels_reports_the_reason():
     output = run_without_kernels(
         "import torch\n"
         "from occvae.ops.voxel_iou import voxel_iou\n"
@@ -43,7 +43,7 @@ def test_native_without_kernels_says_why():
     assert "has no cpu kernel: occvae._C is switched off by OCCVAE_DISABLE_EXT=1" in output
 
 
-def test_meshes_come_without_kernels_too():
+def test_meshes_are_extracted_without_kernels():
     output = run_without_kernels(
         "import occvae\n"
         "ball = lambda points, shape: 0.4 - points.norm(dim=1)\n"
@@ -56,8 +56,8 @@ def test_meshes_come_without_kernels_too():
         assert output.count(f"{op} runs its slow PyTorch reference on cpu") == 1
 
 
-def test_the_schema_in_python_is_the_one_in_the_binary():
-    """Without kernels Python defines the schemas; with them the binary does."""
+def test_python_and_binary_have_the_same_schemas():
+    """Without kernels Python defines the schemas. With kernels the binary does."""
     code = (
         "import torch, occvae.ops.voxel_iou\n"
         "print(torch.ops.occvae.voxel_iou_counts.default._schema)\n"
@@ -83,7 +83,7 @@ def test_the_isa_limit_is_restored_and_never_above_the_machine():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_use_native(device):
+def test_use_native_follows_backend_and_kernels(device):
     device = torch.device(device)
     assert not _extension.use_native(OP, device, "reference")
     if _extension.status()[{"cpu": "_C", "cuda": "_C_cuda"}[device.type]] is None:
@@ -107,7 +107,7 @@ def test_describe_names_versions_and_kernels():
         assert any(line.startswith(name) for line in text.splitlines())
 
 
-def test_describe_without_kernels_says_what_to_do():
+def test_describe_without_kernels_tells_what_to_do():
     output = run_without_kernels(
         "import sys\n"
         "from occvae.cli import info\n"

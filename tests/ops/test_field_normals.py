@@ -1,4 +1,4 @@
-"""Normals from the field's gradient, against those known from geometry."""
+"""Tests of normals from the field's gradient against those known from geometry."""
 
 import warnings
 
@@ -21,7 +21,7 @@ def sphere_normals(vertices):
 
 
 def torus_normals(vertices, major=0.3):
-    """From the nearest point of the torus' center line."""
+    """Directions from the nearest point of the torus' center line."""
     offsets = np.asarray(vertices) - (0.003, -0.011, 0.007)
     ring = offsets * (1, 1, 0)
     ring *= major / np.linalg.norm(ring, axis=1, keepdims=True)
@@ -29,19 +29,19 @@ def torus_normals(vertices, major=0.3):
 
 
 def angles(ours, theirs):
-    """In radians; from sines, because cosines are blind to small ones."""
+    """Angles in radians, from sines, because cosines are inaccurate for small angles."""
     assert ours.shape == theirs.shape
     assert ((ours * theirs).sum(1) > 0).all()
     return np.arcsin(np.linalg.norm(np.cross(ours, theirs), axis=1).clip(0, 1))
 
 
 def through_numpy(field):
-    """The same values by a way that PyTorch cannot follow: with gradients .numpy() fails."""
+    """The same values through NumPy: .numpy() fails on tensors with gradients."""
     return lambda points, shape: field(torch.from_numpy(points.numpy().copy()), shape)
 
 
 def without_derivative(field):
-    """The same values from an op of which PyTorch does not know that it has none."""
+    """The same values from an op without a derivative, which PyTorch only warns about."""
     library = torch.library.Library("occvae_test_normals", "FRAGMENT")
     library.define("values(Tensor points, Tensor shape) -> Tensor")
     library.impl("values", lambda points, shape: field(points.detach(), shape), "CPU")
@@ -63,7 +63,7 @@ WAYS = {
     [(sphere(0.35, CENTER), sphere_normals), (torus(), torus_normals)],
     ids=["sphere", "torus"],
 )
-def test_the_normals_of_known_surfaces(field, expected, way):
+def test_normals_of_known_surfaces_are_accurate(field, expected, way):
     wrap, bound = WAYS[way]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -77,7 +77,7 @@ def test_the_normals_of_known_surfaces(field, expected, way):
     assert errors.max() < angles(plain, expected(mesh.vertices)).max() / 5
 
 
-def test_without_the_request_there_are_none():
+def test_no_normals_are_set_unless_requested():
     (mesh,) = extract_mesh(sphere(), resolution=32)
     assert "vertex_normals" not in mesh._cache
 
@@ -90,7 +90,7 @@ def test_the_size_of_the_gradient_does_not_matter(scale):
 
 
 @pytest.mark.parametrize("way", ["autograd", "detached"])
-def test_shapes_are_asked_together_in_calls_of_bounded_size(way):
+def test_shapes_share_calls_of_bounded_size(way):
     radii = torch.tensor([0.2, -1.0, 0.4])
     calls, rounds = [], []
 
@@ -123,7 +123,7 @@ def test_shapes_are_asked_together_in_calls_of_bounded_size(way):
     "values",
     [
         lambda height: torch.where(height >= 0, torch.inf, -torch.inf),
-        lambda height: height.sign(),  # differentiable, they say, with a gradient of 0
+        lambda height: height.sign(),  # its gradient is 0
         lambda height: height + height.abs().sqrt() * 0 / 0 if height.requires_grad else height,
     ],
     ids=["infinite", "zero gradient", "NaN gradient"],
@@ -135,7 +135,7 @@ def test_vertices_without_a_gradient_keep_the_normals_of_the_mesh(values):
     np.testing.assert_array_equal(mesh.vertex_normals, plain)
 
 
-def test_only_vertices_without_a_gradient_keep_them():
+def test_only_vertices_without_a_gradient_keep_mesh_normals():
     field = sphere(0.35, CENTER)
 
     def half_infinite(points, shape_index):
@@ -173,7 +173,7 @@ def test_caps_have_the_normals_of_the_bounds(bounds, detach):
     np.testing.assert_allclose(mesh.vertex_normals[~caps], exact, atol=1e-3)
 
 
-def test_a_network_keeps_no_gradients_and_no_mode_matters():
+def test_a_network_keeps_no_gradients_in_any_grad_mode():
     torch.manual_seed(0)
     layers = torch.nn.Sequential(
         torch.nn.Linear(3, 32), torch.nn.Softplus(20), torch.nn.Linear(32, 1)
@@ -192,7 +192,7 @@ def test_a_network_keeps_no_gradients_and_no_mode_matters():
 
 
 @pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError, KeyError])
-def test_errors_of_the_field_with_gradients_are_not_hidden(error):
+def test_errors_of_a_field_with_gradients_are_raised(error):
     def field(points, shape_index):
         if points.requires_grad:
             raise error("out of luck")
@@ -202,13 +202,13 @@ def test_errors_of_the_field_with_gradients_are_not_hidden(error):
         extract_mesh(field, **SMALL)
 
 
-def test_errors_of_the_field_without_gradients_are_not_hidden():
+def test_errors_of_a_field_without_gradients_are_raised():
     rounds = mise(sphere(), resolution=64, coarse_resolution=16).rounds
     calls = []
 
     def field(points, shape_index):
         calls.append(points.requires_grad)
-        if len(calls) > len(rounds) + 1:  # the extraction, and the attempt with gradients
+        if len(calls) > len(rounds) + 1:  # after the extraction and the attempt with gradients
             raise RuntimeError("out of luck")
         return sphere()(points, shape_index).detach()
 
@@ -217,7 +217,7 @@ def test_errors_of_the_field_without_gradients_are_not_hidden():
     assert calls == [False] * len(rounds) + [True, False]
 
 
-def test_differences_of_a_field_that_reuses_its_memory():
+def test_differences_allow_a_field_that_reuses_its_memory():
     field, buffer = sphere(0.35, CENTER), torch.empty(300_000, dtype=torch.float64)
 
     def reusing(points, shape_index):
@@ -229,9 +229,9 @@ def test_differences_of_a_field_that_reuses_its_memory():
 
 
 @pytest.mark.parametrize("suffix", ["glb", "ply", "obj"])
-def test_exports_carry_the_normals(tmp_path, suffix):
+def test_exported_files_keep_the_normals(tmp_path, suffix):
     (mesh,) = extract_mesh(sphere(0.35, CENTER), **SMALL)
-    mesh.vertex_normals = mesh.vertex_normals[:, [1, 2, 0]]  # not what a reader would make up
+    mesh.vertex_normals = mesh.vertex_normals[:, [1, 2, 0]]  # not the normals that trimesh computes
     mesh.export(tmp_path / f"ball.{suffix}")
     loaded = trimesh.load(tmp_path / f"ball.{suffix}", process=False)
     if isinstance(loaded, trimesh.Scene):
@@ -241,6 +241,6 @@ def test_exports_carry_the_normals(tmp_path, suffix):
 
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("way", ["autograd", "detached"])
-def test_on_a_gpu(way):
+def test_normals_are_accurate_on_a_gpu(way):
     (mesh,) = extract_mesh(WAYS[way][0](sphere(0.35, CENTER)), **SMALL, device="cuda")
     assert angles(mesh.vertex_normals, sphere_normals(mesh.vertices)).max() < WAYS[way][1]

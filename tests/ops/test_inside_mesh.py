@@ -1,4 +1,4 @@
-"""inside_mesh against exact rational arithmetic, analytic shapes and its own symmetries."""
+"""Tests of inside_mesh against exact rational arithmetic, analytic shapes and symmetries."""
 
 import itertools
 from fractions import Fraction
@@ -23,10 +23,10 @@ def rational(rows):
 
 
 def oracle(vertices, faces, points):
-    """Parity in exact arithmetic, by moving the point: up by e^2, along x by e^4, along y by e^6.
+    """Parity in exact arithmetic, after moving points by e^4, e^6 and e^2 along x, y and z.
 
     A face is crossed if the moved point is strictly inside its projection and strictly below its
-    plane. e is smaller than anything that coordinates of the tests can make of one another.
+    plane. e is smaller than all differences that the tests' coordinates can form.
     """
     return _oracle(*(_rows(part) for part in (vertices, faces, points)))
 
@@ -86,7 +86,7 @@ def uniform(count, seed=0, extent=0.55):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("flip", [0, 0b010101, 0b111111, 0b100110])
 def test_a_box_contains_its_lower_faces_and_not_its_upper_ones(device, backend, dtype, flip):
-    """Every point below an edge, a vertex or a diagonal, and every point of the surface."""
+    """The points lie below edges, vertices and diagonals, and on the surface."""
     points = lattice([-0.5, 0.0, 0.25, 0.5, 1.0, 1.25])
     expected = ((points >= 0) & (points < 1)).all(1)
     assert torch.equal(oracle(*box(flip=flip), points), expected)
@@ -94,7 +94,7 @@ def test_a_box_contains_its_lower_faces_and_not_its_upper_ones(device, backend, 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_boxes_that_fill_space_contain_each_point_once(backend):
+def test_boxes_that_tile_space_contain_each_point_once(backend):
     points = lattice([0.0, 1 / 3, 0.5, 1.0, 1.5, 2.0])
     total = torch.zeros(len(points), dtype=torch.int64)
     for flip, corner in enumerate(itertools.product((0, 1), repeat=3)):
@@ -106,8 +106,8 @@ def test_boxes_that_fill_space_contain_each_point_once(backend):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_points_on_and_below_vertices_edges_and_faces(device, backend, dtype):
-    """What a random mesh makes hardest: the points are corners, midpoints and centers of faces."""
+def test_points_on_and_below_vertices_edges_and_faces_are_exact(device, backend, dtype):
+    """The points are vertices, midpoints of edges and centers of faces, or below these."""
     vertices = sphere(1)[0] @ random_rotation(3)
     mesh = (vertices.to(dtype).double(), sphere(1)[1])
     corners, up = mesh[0][mesh[1]], torch.tensor([0.0, 0.0, 1.0])
@@ -120,7 +120,7 @@ def test_points_on_and_below_vertices_edges_and_faces(device, backend, dtype):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scale", [1e-44, pytest.param(1e-30, marks=pytest.mark.slow), 1.0, 1e30])
-def test_scales_of_float32(device, backend, scale):
+def test_all_scales_of_float32_are_exact(device, backend, scale):
     mesh, points = torus(8, 6), torch.cat([uniform(40), torus(8, 6)[0][::3]])
     vertices = (mesh[0] * scale).float()
     assert_exact((vertices, mesh[1]), points * scale, backend, dtype=torch.float32, device=device)
@@ -132,7 +132,7 @@ def test_scales_of_float32(device, backend, scale):
     "scale",
     [1e-85, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (1e-40, 1e40)), 1e88],
 )
-def test_scales_of_float64(device, backend, scale):
+def test_all_scales_of_float64_are_exact(device, backend, scale):
     mesh, points = torus(8, 6), torch.cat([uniform(40), torus(8, 6)[0][::3]])
     vertices = mesh[0] * scale
     vertices[vertices.abs() < 1e-90] = 0
@@ -151,8 +151,8 @@ def test_coordinates_below_1e_90_count_as_0(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_slivers_far_from_the_origin(backend):
-    """Coordinates that differ in their last bits only, where differences are not exact either."""
+def test_slivers_far_from_the_origin_are_exact(backend):
+    """Coordinates differ in their last bits only, so that even differences are not exact."""
     generator = torch.Generator().manual_seed(1)
     steps = torch.randint(-3, 4, (4, 3), generator=generator)
     points = torch.randint(-3, 4, (200, 3), generator=generator)
@@ -172,8 +172,8 @@ COORDINATES = st.sampled_from(
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), backend=st.sampled_from(["reference", "native"]))
 @needs_kernels
-def test_random_tetrahedra_of_few_coordinates(data, backend):
-    """Coplanar, degenerate and repeated corners abound."""
+def test_random_tetrahedra_of_few_coordinates_are_exact(data, backend):
+    """Few coordinates make coplanar, degenerate and repeated corners frequent."""
     rows = st.lists(COORDINATES, min_size=3, max_size=3)
     dtype = data.draw(st.sampled_from(DTYPES))
     corners = torch.tensor(data.draw(st.lists(rows, min_size=5, max_size=5)), dtype=torch.float64)
@@ -188,7 +188,7 @@ def test_random_tetrahedra_of_few_coordinates(data, backend):
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
 )
-def test_analytic_shapes_turned_at_random(device, backend, seed):
+def test_rotated_analytic_shapes_have_their_inside(device, backend, seed):
     turn = random_rotation(seed)
     points = uniform(20_000, seed)
     for vertices, faces, distance in (
@@ -196,7 +196,7 @@ def test_analytic_shapes_turned_at_random(device, backend, seed):
         (*torus(120, 60), torus_distance(points @ turn.T)),
         (*box([-0.3, -0.2, -0.1], [0.3, 0.2, 0.1]), box_distance(points @ turn.T)),
     ):
-        clear = distance.abs() > 2e-3  # further than the mesh is from the shape
+        clear = distance.abs() > 2e-3  # farther than the mesh is from the shape
         arguments = (x.to(device) for x in (vertices @ turn, faces, points[clear]))
         inside = inside_mesh(*arguments, backend=backend).cpu()
         assert clear.float().mean() > 0.9
@@ -213,7 +213,7 @@ def box_distance(p):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_order_of_faces_corners_vertices_and_points_is_of_no_account(device, backend):
+def test_the_order_of_faces_corners_vertices_and_points_does_not_matter(device, backend):
     mesh = join(torus(), sphere(2, 0.2))
     points = torch.cat([uniform(3000), mesh[0], (lattice([0.0, 0.1, 0.25]) - 0.1)])
     expected = inside_mesh(*mesh, points, backend="reference")
@@ -226,7 +226,7 @@ def test_the_order_of_faces_corners_vertices_and_points_is_of_no_account(device,
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_faces_given_twice_cancel_and_nested_shells_alternate(device, backend):
+def test_duplicate_faces_cancel_and_nested_shells_alternate(device, backend):
     points = uniform(2000)
     radius = points.norm(dim=1)
     clear = (radius - 0.5).abs().minimum((radius - 0.25).abs()) > 0.02
@@ -242,7 +242,7 @@ def test_faces_given_twice_cancel_and_nested_shells_alternate(device, backend):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_faces_without_area_are_of_no_account(device, backend):
+def test_faces_without_area_do_not_matter(device, backend):
     vertices, faces = torus()
     i = torch.arange(len(vertices))
     nothing = torch.cat([torch.stack([i, i, i.roll(1)], 1), torch.stack([i, i, i], 1)])
@@ -255,18 +255,18 @@ def test_faces_without_area_are_of_no_account(device, backend):
 @needs_kernels
 @pytest.mark.parametrize("count", [1, 7, 300, 30_000])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_kernel_and_reference_agree_on_any_number_of_points(count, dtype):
-    """The grid depends on it, and slivers across all of it are in the mesh."""
+def test_kernel_and_reference_agree_for_any_number_of_points(count, dtype):
+    """The kernel's grid depends on the number. Slivers of the mesh cross the whole grid."""
     needle = box([-0.5, -0.5, -0.001], [0.5, -0.499, 0.001])
     mesh = join(torus(), (needle[0] @ random_rotation(5), needle[1]), sphere(3, 0.3))
     arguments = (mesh[0].to(dtype), mesh[1], uniform(count).to(dtype))
-    native, twin = (inside_mesh(*arguments, backend=b) for b in ("native", "reference"))
-    assert torch.equal(native, twin)
+    native, reference = (inside_mesh(*arguments, backend=b) for b in ("native", "reference"))
+    assert torch.equal(native, reference)
 
 
 @needs_kernels
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_any_number_of_threads(threads):
+def test_any_number_of_threads_gives_the_same_result(threads):
     mesh, points = torus(90, 50), uniform(20_000)
     points[:5000, 1] = points[0, 1]  # many in one row of the grid
     expected = inside_mesh(*mesh, points, backend="reference")
@@ -280,8 +280,8 @@ def test_any_number_of_threads(threads):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_large_faces_do_not_fill_the_memory(device, backend):
-    """Each spans the whole grid: a fine one would hold thousands of columns with all of them."""
+def test_many_large_faces_need_little_memory(device, backend):
+    """Each face spans the whole grid: in a fine grid, thousands of columns would list them all."""
     boxes = [box([-0.5 + i * 1e-5] * 3, [0.5 - i * 1e-5] * 3) for i in range(300)]
     vertices, faces = join(*boxes)
     points = uniform(2000, extent=0.49)
@@ -292,7 +292,7 @@ def test_large_faces_do_not_fill_the_memory(device, backend):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("method", ["parity", "winding"])
-def test_nothing_in_nothing_out(device, backend, method):
+def test_empty_inputs_give_empty_or_outside(device, backend, method):
     vertices, faces = (x.to(device) for x in box())
     none = torch.zeros(0, 3, device=device)
     points = torch.rand(5, 3, device=device)
@@ -321,7 +321,7 @@ def test_points_that_are_not_finite_or_far_away_are_outside(device, backend, met
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dtypes_and_layouts(device, backend):
+def test_all_dtypes_and_layouts_are_accepted(device, backend):
     mesh, points = torus(), uniform(500)
     vertices, faces, points = (x.to(device) for x in (*mesh, points))
     expected = inside_mesh(vertices, faces, points, backend="reference")
@@ -334,7 +334,7 @@ def test_dtypes_and_layouts(device, backend):
     ):
         inside = inside_mesh(*arguments, backend=backend)
         assert torch.equal(inside, expected) and not inside.requires_grad
-    # float32 is float64 with less digits: mixed inputs need no rounding.
+    # Mixed inputs are computed in float64, which holds float32 without rounding.
     narrow = vertices.float()
     mixed = inside_mesh(narrow, faces, points, backend=backend)
     assert torch.equal(mixed, inside_mesh(narrow.double(), faces, points, backend=backend))
@@ -360,9 +360,9 @@ ERRORS = [
      {"faces": torch.tensor([[0, -1, 2]])}),
     ("no vertices", ValueError, "indices from 0 to -1; got 0 to 2",
      {"vertices": torch.zeros(0, 3), "faces": torch.tensor([[0, 1, 2]])}),
-    ("NaN", ValueError, r"finite.*1 of 8 are not, the first is vertices\[3\] = \[0.0, nan, 1.0\]",
+    ("NaN", ValueError, r"finite.*1 of 8 are not, first vertices\[3\] = \[0.0, nan, 1.0\]",
      {"vertices": WITH_NAN}),
-    ("too large", ValueError, r"magnitude up to 1e\+90; 8 of 8 are not",
+    ("too large", ValueError, r"at most 1e\+90 in magnitude; 8 of 8 are not",
      {"vertices": torch.full((8, 3), 1e100, dtype=torch.float64)}),
     ("method", ValueError, "parity, winding; got 'sign'", {"method": "sign"}),
     ("backend", ValueError, "auto, native, reference; got 'cuda'", {"backend": "cuda"}),
@@ -381,7 +381,7 @@ def test_errors_say_what_was_expected_and_given(error, message, change):
 
 @needs_kernels
 @pytest.mark.parametrize("op", ["inside_mesh", "winding_number"])
-def test_the_ops_themselves_refuse_indices_out_of_range(op):
+def test_the_ops_refuse_indices_out_of_range(op):
     vertices, faces = box()
     for bad in (-1, 8, 2**40):
         with pytest.raises(RuntimeError, match="1 faces have indices out of range"):
@@ -415,7 +415,7 @@ def test_compiles_as_one_graph(device, method):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_winding_numbers_of_closed_meshes_are_whole(device, backend, dtype):
+def test_winding_numbers_of_closed_meshes_are_integers(device, backend, dtype):
     hollow = join(sphere(3), (sphere(3, 0.25)[0], sphere(3, 0.25)[1].flip(1)))
     points = uniform(300)
     for mesh in (torus(), hollow, join(torus(), torus())):
@@ -430,8 +430,8 @@ def test_winding_numbers_of_closed_meshes_are_whole(device, backend, dtype):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_winding_number_of_one_face_is_its_solid_angle(device, backend):
-    """A face of a cube seen from the center is a sixth of the sphere; half of it a twelfth."""
+def test_winding_number_of_a_face_is_its_solid_angle(device, backend):
+    """Seen from the center, a side of a cube covers a sixth of the sphere, half of it a twelfth."""
     vertices, faces = box([-1, -1, -1], [1, 1, 1])
     center = torch.zeros(1, 3, dtype=torch.float64)
     for face in faces:
@@ -444,7 +444,7 @@ def test_winding_number_of_one_face_is_its_solid_angle(device, backend):
 @needs_kernels
 @pytest.mark.parametrize("device", DEVICES)
 def test_winding_kernel_and_reference_agree_on_open_meshes(device):
-    """On soups that wind many times too, where whole turns must be counted."""
+    """Some meshes wind around points many times, so that whole turns must be counted."""
     generator = torch.Generator().manual_seed(0)
     soup = torch.rand(600, 3, generator=generator, dtype=torch.float64) - 0.5
     points = torch.cat([uniform(400), soup[:20], soup.view(-1, 3, 3)[:20].mean(1)])
@@ -453,11 +453,11 @@ def test_winding_kernel_and_reference_agree_on_open_meshes(device):
     seams = torus()[0][torus()[1]].view(-1, 3), torch.arange(4800).view(-1, 3)[:-9]
     for mesh in (seams, (soup, torch.arange(600).view(-1, 3)), open_torus, many):
         arguments = [x.to(device) for x in (*mesh, points)]
-        native, twin = (
+        native, reference = (
             winding_number(*arguments, backend=b).cpu() for b in ("native", "reference")
         )
         away = torch.arange(len(points)) < 400
-        torch.testing.assert_close(native[away], twin[away], rtol=0, atol=1e-10)
+        torch.testing.assert_close(native[away], reference[away], rtol=0, atol=1e-10)
         assert native.isfinite().all()
 
 
@@ -472,4 +472,4 @@ def test_winding_finds_the_inside_of_a_mesh_with_a_hole(backend):
     inside = inside_mesh(vertices, kept, points, method="winding", backend=backend)
     assert torch.equal(inside, points.norm(dim=1) < 0.45)
     parity = inside_mesh(vertices, kept, points, backend=backend)
-    assert (parity != inside).any()  # which is why there is another method
+    assert (parity != inside).any()  # parity fails on open meshes

@@ -1,4 +1,4 @@
-"""marching_cubes(): closed, oriented, exact about ties, and equal to a dense evaluation."""
+"""Tests that marching_cubes() is closed, oriented, exact about ties and equal to dense grids."""
 
 import sys
 from dataclasses import replace
@@ -34,7 +34,7 @@ def smallest_area(vertices, faces):
 
 
 def is_closed(faces):
-    """Every directed edge is there as often as its reverse: no holes and one orientation."""
+    """Whether every directed edge occurs as often as its reverse: no holes and one orientation."""
     edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     size = int(faces.max()) + 1
     there, back = edges[:, 0] * size + edges[:, 1], edges[:, 1] * size + edges[:, 0]
@@ -46,7 +46,7 @@ def is_closed(faces):
     [(sphere(), 64, 16), (torus(), 64, 16), (thin_chair, 64, 8), (gyroid, 32, 16)],
     ids=["sphere", "torus", "chair", "gyroid"],
 )
-def test_equals_marching_cubes_on_every_point(field, resolution, coarse_resolution, backend):
+def test_sparse_and_dense_grids_give_the_same_mesh(field, resolution, coarse_resolution, backend):
     grid = mise(field, resolution=resolution, coarse_resolution=coarse_resolution)
     ((vertices, faces),) = marching_cubes(grid, backend=backend)
     dense = dense_grid(field, resolution)
@@ -60,19 +60,19 @@ def test_equals_marching_cubes_on_every_point(field, resolution, coarse_resoluti
 
 
 @pytest.mark.parametrize("field", [sphere(0.35, (0.01, 0.02, 0.03)), torus()])
-def test_the_reference_is_pymcubes_on_the_values(field):
+def test_the_reference_equals_pymcubes_on_the_values(field):
     grid = dense_grid(field, 40)
     ((vertices, faces),) = marching_cubes(grid, backend="reference")
     values = grid.values.view(41, 41, 41).double().numpy()
     their_vertices, their_faces = mcubes.marching_cubes(values, 0.0)
     lattice = world_to_lattice(vertices.double(), 40, DEFAULT_BOUNDS)
-    # Both come in PyMCubes' order of cells, on signs here and on values there.
+    # Both are in PyMCubes' order of cells, computed from signs in one and values in the other.
     assert np.array_equal(faces.numpy(), their_faces)
     np.testing.assert_allclose(lattice.numpy(), their_vertices, atol=1.1 * MIN_EDGE_FRACTION)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_closed_on_random_signs_with_ties(seed, backend):
+def test_meshes_of_random_signs_with_ties_are_closed(seed, backend):
     field = lattice_hash(seed, 16, inside=(0.05, 0.2, 0.4, 0.9)[seed], tied=0.1)
     grid = mise(field, resolution=16, coarse_resolution=4)
     ((vertices, faces),) = marching_cubes(grid, backend=backend)
@@ -116,7 +116,7 @@ def test_vertices_interpolate_linearly(backend):
     torch.testing.assert_close(vertices.norm(dim=1), torch.full((6,), 0.25))
 
 
-def test_infinite_values(backend):
+def test_infinite_values_place_vertices(backend):
     values = torch.full((1, 3, 3, 3), -torch.inf)
     values[0, 1, 1, 1] = torch.inf
     values[0, 0, 1, 1] = -1.0
@@ -138,7 +138,7 @@ def test_surfaces_are_closed_at_the_domain_boundary(backend):
     assert vertices.abs().max() <= 0.55 + 1.1 / 4 * MIN_EDGE_FRACTION * 1.01
 
 
-def test_an_empty_shape_beside_a_full_one(backend):
+def test_a_batch_may_have_an_empty_and_a_full_shape(backend):
     grid = mise(
         lambda points, shape: torch.where(shape == 1, sphere()(points, shape), -1.0),
         resolution=32,
@@ -201,7 +201,11 @@ def test_points_outside_the_lattice_are_refused(point, backend):
     [
         ({"refine_vertices": -1}, ValueError, "refine_vertices must be at least 0; got -1"),
         ({"refine_vertices": 1.0}, TypeError, "refine_vertices must be an integer; got float"),
-        ({"refine_vertices": 2, "field": None}, ValueError, "refine_vertices=2 needs the field"),
+        (
+            {"refine_vertices": 2, "field": None},
+            ValueError,
+            "refine_vertices=2 needs the field; pass field=...",
+        ),
         ({"refine_vertices": 2, "field": 3}, TypeError, "field must be callable; got int"),
         ({"max_points_per_call": 0}, ValueError, "max_points_per_call must be at least 1; got 0"),
         ({"progress": True}, TypeError, "progress must be callable or None; got bool"),
@@ -209,7 +213,7 @@ def test_points_outside_the_lattice_are_refused(point, backend):
         ({"level": "high"}, TypeError, "level must be a number; got str"),
     ],
 )
-def test_bad_arguments(options, error, message):
+def test_bad_arguments_are_refused(options, error, message):
     def field(points, shape_index):
         raise AssertionError("the field must not be used")
 
@@ -232,7 +236,7 @@ def test_bad_arguments(options, error, message):
         ({"bounds": (1.0, 0.0)}, ValueError, "lower < upper"),
     ],
 )
-def test_bad_grids(change, error, message):
+def test_bad_grids_are_refused(change, error, message):
     grid = dense_grid(sphere(), 8)
     ((name, value),) = change.items()
     if name in ("points", "values", "shape_index"):
@@ -243,8 +247,8 @@ def test_bad_grids(change, error, message):
 
 
 @pytest.mark.parametrize("middle", [0.0, 0.5, -4.0, 10.0, 1000.0])
-def test_vertices_are_distinct_in_all_bounds_that_are_allowed(middle, backend):
-    """Values next to the level put vertices as near to lattice points as they get."""
+def test_vertices_are_distinct_in_all_allowed_bounds(middle, backend):
+    """Values next to the level put vertices as near to lattice points as possible."""
     for scale in (1e-3, 1.0, 1e3):
         bounds = (scale * middle - 1, scale * middle + 1)
         values = torch.full((1, 13, 13, 13), -1.0)
@@ -260,12 +264,12 @@ def test_vertices_are_distinct_in_all_bounds_that_are_allowed(middle, backend):
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 5), (1, 5, 5, 4), (2, 1, 1, 1)])
-def test_from_dense_wants_cubes(shape):
+def test_from_dense_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match=r"must be \(B, R \+ 1, R \+ 1, R \+ 1\)"):
         SparseGrid.from_dense(torch.zeros(shape))
 
 
-def test_too_little_memory_is_said_before_it_is_used(monkeypatch, backend):
+def test_too_little_memory_is_reported_before_it_is_used(monkeypatch, backend):
     grid = mise(sphere(), resolution=16, coarse_resolution=8)
     monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
     with pytest.raises(MemoryError, match=r"resolution 16 .*needs .* MiB, .* are free"):

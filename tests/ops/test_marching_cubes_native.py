@@ -1,4 +1,4 @@
-"""The sparse kernel of marching cubes against PyMCubes' topology, and its own promises."""
+"""Tests of the sparse kernel of marching cubes against PyMCubes, and of its own guarantees."""
 
 import math
 
@@ -25,9 +25,9 @@ def both(grid: SparseGrid):
 
 
 def cell_lines(vertices, faces):
-    """Edges of triangles that lie in a face of a cell, as a set: what neighboring cells share."""
+    """Set of the triangle edges that lie in a face of a cell, which neighboring cells share."""
     lattice = torch.cat([vertices[faces[:, [i, (i + 1) % 3]]] for i in range(3)])
-    # Both ends between the same two planes of lattice points, or on one: a common face.
+    # Both ends lie on one plane of lattice points, or between the same two: in a common face.
     on_plane = (lattice == lattice.round()) & (lattice[:, :1] == lattice[:, 1:])
     kept = lattice[on_plane.all(1).any(1)]
     return {tuple(line) for line in kept.flatten(1).tolist()}
@@ -40,8 +40,8 @@ def assert_same_surface(native, reference):
 
 
 @pytest.mark.parametrize("case", range(1, 256))
-def test_every_case_cuts_the_cell_as_pymcubes_does(case):
-    """One cell with the corners of the case inside, in a lattice that is otherwise outside."""
+def test_every_case_cuts_the_cell_like_pymcubes(case):
+    """The corners of one cell are inside as in the case, and all other points outside."""
     values = -torch.ones(1, 4, 4, 4)
     for corner in range(8):
         if case >> corner & 1:
@@ -50,7 +50,7 @@ def test_every_case_cuts_the_cell_as_pymcubes_does(case):
     for native, reference in both(grid):
         assert_same_surface(native, reference)
         lines = cell_lines(*native)
-        assert lines <= cell_lines(*reference)  # their diagonals may lie in faces too
+        assert lines <= cell_lines(*reference)  # PyMCubes' diagonals may lie in faces too
         mesh, theirs = (trimesh.Trimesh(*part, process=False) for part in (native, reference))
         assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0
         assert mesh.euler_number == theirs.euler_number
@@ -62,7 +62,7 @@ def test_every_case_cuts_the_cell_as_pymcubes_does(case):
     [(sphere(), 64, 8), (torus(), 96, 12), (thin_chair, 128, 16), (gyroid, 32, 4)],
     ids=["sphere", "torus", "chair", "gyroid"],
 )
-def test_the_surface_of_the_reference(field, resolution, coarse_resolution):
+def test_the_kernel_finds_the_surface_of_the_reference(field, resolution, coarse_resolution):
     grid = mise(field, resolution=resolution, coarse_resolution=coarse_resolution)
     for native, reference in both(grid):
         assert_same_surface(native, reference)
@@ -70,8 +70,8 @@ def test_the_surface_of_the_reference(field, resolution, coarse_resolution):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_watertight_on_random_signs(seed):
-    """Every edge has exactly two triangles: stronger than closed, which PyMCubes is as well."""
+def test_meshes_of_random_signs_are_watertight(seed):
+    """Every edge has exactly two triangles. Meshes of PyMCubes are closed only."""
     inside = (0.05, 0.2, 0.5, 0.8)[seed % 4]
     field = lattice_hash(seed, 16, inside, tied=0.05 * (seed % 2))
     grid = mise(field, resolution=16, coarse_resolution=(1, 2, 4, 16)[seed // 4 % 4], num_shapes=2)
@@ -90,7 +90,7 @@ def test_watertight_on_random_signs(seed):
     ("field", "euler"), [(sphere(), 2), (torus(), 0), (double_torus, -2), (thin_chair, 2)]
 )
 @pytest.mark.parametrize("coarse_resolution", [16, 32])
-def test_euler_characteristic(field, euler, coarse_resolution):
+def test_surfaces_have_their_euler_characteristic(field, euler, coarse_resolution):
     grid = mise(field, resolution=128, coarse_resolution=coarse_resolution)
     ((vertices, faces),) = marching_cubes(grid)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
@@ -98,7 +98,7 @@ def test_euler_characteristic(field, euler, coarse_resolution):
     assert float(mesh.area_faces.min()) > 0
 
 
-def test_caps_are_as_fine_as_the_lattice_where_the_field_is_not_known():
+def test_caps_have_full_resolution_where_the_field_is_unknown():
     grid = mise(lambda p, _: p[:, 0] - p[:, 1], resolution=32, coarse_resolution=4)
     for native, reference in both(grid):
         assert_same_surface(native, reference)
@@ -135,7 +135,7 @@ def test_opcheck(with_edges):
 
 
 def steep(points, shape_index):
-    """A ball's logits as a network gives them: saturated, and far from linear in a cell."""
+    """Logits of a ball as from a network: saturated, and far from linear within a cell."""
     distance = torch.tensor([0.3, 0.41])[shape_index] - points.norm(dim=1)
     return torch.where(distance > 0, 40 * distance, 4 * distance).exp().log1p() - math.log(2)
 
@@ -164,7 +164,7 @@ def test_refined_vertices_lie_on_the_surface(backend):
     assert errors[-1] < 2e-4
 
 
-def test_refinement_stays_on_its_edges_when_values_are_infinite():
+def test_refined_vertices_stay_on_their_edges_when_values_are_infinite():
     def field(points, shape_index):
         return torch.where(sphere()(points, shape_index) >= 0, torch.inf, -torch.inf)
 
@@ -174,7 +174,7 @@ def test_refinement_stays_on_its_edges_when_values_are_infinite():
     assert is_closed(faces)
 
 
-def test_refinement_leaves_caps_where_they_are():
+def test_refinement_does_not_move_caps():
     def full(points, shape_index):
         return torch.ones(len(points))
 

@@ -1,4 +1,4 @@
-"""mise() against an independent oracle, published point counts, and its own promises."""
+"""Tests of mise() against an independent oracle, published point counts and its guarantees."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tests.ops.mise_oracle import corner_only_mise, voxel_list_mise
 
 
 def lattice_field(field, resolution, shape=0):
-    """The field as the oracle wants it: lists of lattice points in, lists of numbers out."""
+    """Adapts a field to the oracle: lists of lattice points in, lists of numbers out."""
 
     def evaluate(points):
         world = lattice_to_world(torch.tensor(points), resolution, DEFAULT_BOUNDS)
@@ -24,7 +24,7 @@ def lattice_field(field, resolution, shape=0):
 
 
 def known(grid: SparseGrid, shape: int = 0) -> dict:
-    """{point: value} of one shape; fails when a point occurs twice."""
+    """Maps points to values for one shape. Fails if a point occurs twice."""
     chosen = grid.shape_index == shape
     points = [tuple(point) for point in grid.points[chosen].tolist()]
     values = dict(zip(points, grid.values[chosen].tolist(), strict=True))
@@ -44,27 +44,27 @@ def assert_matches_oracle(field, resolution, coarse_resolution, backend, level=0
         backend=backend,
     )
     assert known(grid) == expected
-    assert grid.rounds == rounds  # both keep the original's schedule as well
+    assert grid.rounds == rounds  # both split in the rounds of the published code
     return grid
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("resolution", "coarse_resolution"), [(8, 1), (16, 2), (12, 3), (16, 4)])
-def test_same_points_on_random_signs(seed, resolution, coarse_resolution, backend):
-    # From a few inside points, where everything depends on hanging nodes, to every second one.
+def test_random_signs_give_the_points_of_the_oracle(seed, resolution, coarse_resolution, backend):
+    # From a few inside points, where the result depends on hanging nodes, to half of all points.
     inside = (0.003, 0.01, 0.03, 0.1, 0.5, 0.99)[seed]
     field = lattice_hash(seed + resolution, resolution, inside)
     assert_matches_oracle(field, resolution, coarse_resolution, backend)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_same_points_with_random_ties(seed, backend):
+def test_random_ties_give_the_points_of_the_oracle(seed, backend):
     field = lattice_hash(seed, 16, inside=(0.0, 0.0, 0.02, 0.98)[seed], tied=0.01)
     assert_matches_oracle(field, 16, 4, backend)
 
 
 def test_random_signs_reach_beyond_the_corners(backend):
-    """The adversarial fields are only worth their name if corner-only refinement fails them."""
+    """Corner-only refinement must fail on these fields, or they would not test exactness."""
     field = lattice_hash(18, 16, 0.03)
     corners = corner_only_mise(lattice_field(field, 16), 16, 4)
     grid = mise(field, resolution=16, coarse_resolution=4, backend=backend)
@@ -74,7 +74,7 @@ def test_random_signs_reach_beyond_the_corners(backend):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_tie_is_on_both_sides(dtype, backend):
-    def field(points, shape_index):  # outside but for the plane x = 0, which equals the level
+    def field(points, shape_index):  # the plane x = 0 equals the level
         return torch.where(points[:, 0] == 0, 0.25, -1.0).to(dtype)
 
     grid = assert_matches_oracle(field, 16, 4, backend, level=0.25)
@@ -83,7 +83,7 @@ def test_a_tie_is_on_both_sides(dtype, backend):
 
 
 def test_the_level_is_compared_exactly(backend):
-    """0.1 is not a float32: the float32 nearest to it lies above, so it is no tie."""
+    """0.1 is not a float32, and the nearest float32 is larger, so the values are not ties."""
 
     def field(points, shape_index):
         return torch.full((len(points),), 0.1)
@@ -105,7 +105,9 @@ def test_the_level_is_compared_exactly(backend):
     ],
     ids=["sphere 128", "sphere 256", "gyroid", "chair", "chair from 16"],
 )
-def test_point_counts_of_the_original_code(field, resolution, coarse_resolution, rounds, backend):
+def test_point_counts_are_those_of_the_original_code(
+    field, resolution, coarse_resolution, rounds, backend
+):
     grid = mise(field, resolution=resolution, coarse_resolution=coarse_resolution, backend=backend)
     assert grid.rounds == rounds
     assert len(grid.points) == len(grid.values) == len(grid.shape_index) == sum(rounds)
@@ -173,7 +175,7 @@ def test_a_field_may_reuse_its_memory(backend):
     assert torch.equal(reused.values, fresh.values)
 
 
-def test_what_the_field_receives(backend):
+def test_the_field_receives_world_points_and_shape_indices(backend):
     def field(points, shape_index):
         assert points.dtype == torch.float32
         assert shape_index.dtype == torch.int64
@@ -192,7 +194,7 @@ def test_what_the_field_receives(backend):
     assert grid.shape_index.unique().tolist() == [0, 1]
 
 
-def test_lattice_coordinates_convert_as_in_the_original_code():
+def test_lattice_coordinates_convert_as_in_the_published_code():
     lattice = torch.randint(0, 97, (50, 3), dtype=torch.int32)
     world = lattice_to_world(lattice, 96, (-0.55, 0.55))
     assert world.dtype == torch.float32
@@ -201,7 +203,7 @@ def test_lattice_coordinates_convert_as_in_the_original_code():
     torch.testing.assert_close(back, lattice.double(), atol=1e-4, rtol=0)
 
 
-def test_infinite_values_are_sides(backend):
+def test_infinite_values_are_on_a_side(backend):
     def field(points, shape_index):
         return torch.where(sphere()(points, shape_index) >= 0, torch.inf, -torch.inf)
 
@@ -243,7 +245,7 @@ def test_nan_is_refused_with_count_and_place(backend):
         ({"field": 3}, TypeError, "field must be callable; got int"),
     ],
 )
-def test_bad_arguments(options, error, message):
+def test_bad_arguments_are_refused(options, error, message):
     options = {"field": sphere(), "resolution": 64} | options
     with pytest.raises(error, match=message) as caught:
         mise(options.pop("field"), **options)
@@ -259,14 +261,14 @@ def test_bad_arguments(options, error, message):
         (lambda n: torch.zeros(n, device="meta"), ValueError, "values on cpu; got meta"),
     ],
 )
-def test_bad_fields(returns, error, message):
+def test_bad_fields_are_refused(returns, error, message):
     with pytest.raises(error, match=message):
         mise(lambda points, _: returns(len(points)), resolution=4, coarse_resolution=4)
 
 
 def test_a_field_must_keep_its_dtype(backend):
     dtypes = iter([torch.float32, torch.float64])
-    with pytest.raises(TypeError, match="torch.float32 before and torch.float64 now"):
+    with pytest.raises(TypeError, match="torch.float32 in the first call and torch.float64 now"):
         mise(
             lambda points, shape: sphere()(points, shape).to(next(dtypes)),
             resolution=16,
@@ -291,8 +293,8 @@ def test_progress_counts_the_points_of_each_round(backend):
 
 
 @pytest.mark.needs_cuda
-def test_the_same_points_on_a_gpu():
-    field = lattice_hash(18, 32, 0.03, tied=0.01)  # integers only: no rounding differs
+def test_a_gpu_evaluates_the_same_points():
+    field = lattice_hash(18, 32, 0.03, tied=0.01)  # integers only, so rounding cannot differ
     options = {"resolution": 32, "coarse_resolution": 4, "num_shapes": 2}
     on_cpu, on_gpu = (mise(field, **options, device=device) for device in ("cpu", "cuda"))
     assert on_gpu.points.is_cuda and on_gpu.rounds == on_cpu.rounds

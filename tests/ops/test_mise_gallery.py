@@ -1,4 +1,4 @@
-"""mise() on every field of the gallery, and the definition itself under random schedules."""
+"""Tests of mise() on every field of the gallery, and of its definition under random schedules."""
 
 import random
 from functools import cache
@@ -30,21 +30,21 @@ def run(exhibit, backend):
     )
 
 
-def test_the_gallery_is_large_and_varied():
+def test_the_gallery_has_many_kinds_of_fields():
     assert len(GALLERY) >= 30
     assert {4, 64} <= {exhibit.coarse_resolution for exhibit in GALLERY}
 
 
 @each_exhibit()
-def test_same_points_as_the_oracle(exhibit, backend):
+def test_the_gallery_gives_the_points_of_the_oracle(exhibit, backend):
     expected, rounds = oracle(exhibit)
     grid = run(exhibit, backend)
     assert known(grid) == expected
-    assert grid.rounds == rounds  # both keep the original's schedule as well
+    assert grid.rounds == rounds  # both split in the rounds of the published code
 
 
-def test_a_batch_of_the_gallery(backend):
-    """All exhibits of one size together: thin, noisy, tied and smooth shapes in one call."""
+def test_a_batch_of_the_gallery_equals_the_oracle(backend):
+    """All exhibits of one size are refined together: thin, noisy, tied and smooth shapes."""
     chosen = [e for e in GALLERY if (e.coarse_resolution, e.resolution) == (4, 32)]
     assert len(chosen) >= 5
 

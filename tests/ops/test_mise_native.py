@@ -1,4 +1,4 @@
-"""What the kernels of MISE promise beyond the points: order, state, memory, threads, batches."""
+"""Tests of the kernels of MISE beyond the points: order, state, memory, threads and batches."""
 
 import warnings
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def assert_same(native: SparseGrid, reference: SparseGrid, *shapes: int) -> None:
-    """The same values at the same points of each shape, in any order, each point once."""
+    """Asserts equal values at equal points of each shape, in any order, each point once."""
     assert native.rounds == reference.rounds
     for shape in shapes:
         first, second = (sorted_values(grid, shape) for grid in (native, reference))
@@ -27,7 +27,7 @@ def assert_same(native: SparseGrid, reference: SparseGrid, *shapes: int) -> None
 
 
 def sorted_values(grid: SparseGrid, shape: int) -> tuple[Tensor, Tensor]:
-    """Points of one shape as sorted numbers, and their values; fails when a point occurs twice."""
+    """Points of one shape as sorted numbers, and their values. Fails if a point occurs twice."""
     chosen = grid.shape_index == shape
     x, y, z = grid.points[chosen].long().unbind(1)
     edge = grid.resolution + 1
@@ -46,13 +46,13 @@ def pair(field, resolution, coarse_resolution, num_shapes=1, level=0.0):
 
 @pytest.mark.parametrize("coarse_resolution", [4, 8, 16, 32, 64])
 @pytest.mark.parametrize("field", [sphere(), torus(), thin_chair, gyroid])
-def test_equals_the_reference(field, coarse_resolution):
+def test_kernels_equal_the_reference(field, coarse_resolution):
     native, reference = pair(field, 64, coarse_resolution)
     assert_same(native, reference, 0)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_equals_the_reference_on_random_signs_in_batches(seed):
+def test_kernels_equal_the_reference_on_batches_of_random_signs(seed):
     coarse_resolution, depth = (
         (1, 2, 3, 4, 5, 6, 7, 8, 9, 13)[seed],
         (5, 4, 3, 3, 3, 2, 2, 2, 2, 1)[seed],
@@ -64,18 +64,18 @@ def test_equals_the_reference_on_random_signs_in_batches(seed):
     assert_same(native, reference, 0, 1, 2)
 
 
-def test_an_empty_and_a_full_field():
+def test_empty_and_full_fields_are_evaluated_on_the_coarse_lattice():
     for value in (-1.0, 1.0):
         native, reference = pair(lambda p, _, value=value: torch.full((len(p),), value), 32, 8)
         assert native.rounds == reference.rounds == [729]
 
 
-def test_a_field_that_equals_the_level_everywhere():
+def test_a_field_equal_to_the_level_is_refined_everywhere():
     native, _ = pair(lambda p, _: torch.full((len(p),), 0.5), 16, 4, level=0.5)
     assert len(known(native)) == 17**3
 
 
-def test_the_order_does_not_depend_on_threads(restored_threads):
+def test_the_order_of_points_does_not_depend_on_threads(restored_threads):
     field = lattice_hash(7, 64, 0.05)
     grids = []
     for threads in (1, 2, 5):
@@ -87,7 +87,7 @@ def test_the_order_does_not_depend_on_threads(restored_threads):
 
 
 def ops_in_schedule(field, resolution, coarse_resolution, chunk, seed):
-    """The fixpoint when only a random part of what is known is marked before each choice."""
+    """Runs the ops to their fixpoint, marking only a random part of points before each choice."""
     sizes = (resolution, coarse_resolution)
     generator = torch.Generator().manual_seed(seed)
     ops = torch.ops.occvae
@@ -125,7 +125,7 @@ def test_every_schedule_reaches_the_same_points(seed):
         assert {tuple(point) for point in got} == expected and len(got) == len(expected)
 
 
-def test_memory_is_asked_for_before_the_field_is_used(monkeypatch):
+def test_memory_is_checked_before_the_field_is_used(monkeypatch):
     def field(points, shape_index):
         raise AssertionError("the field must not be used")
 
@@ -134,7 +134,7 @@ def test_memory_is_asked_for_before_the_field_is_used(monkeypatch):
         mise(field, resolution=2048, num_shapes=8)
 
 
-def test_growth_beyond_memory_stops_before_the_round(monkeypatch):
+def test_a_round_beyond_memory_is_refused_before_it_starts(monkeypatch):
     calls = []
 
     def field(points, shape_index):
@@ -147,14 +147,14 @@ def test_growth_beyond_memory_stops_before_the_round(monkeypatch):
     assert calls == [35937, 199950]
 
 
-def test_bits_take_little_memory():
+def test_the_state_of_kernels_takes_little_memory():
     for resolution, limit in ((512, 12), (1024, 90), (2048, 700)):
         size = torch.ops.occvae._mise_state_size(resolution, 32)
         assert 8 * size < limit * 2**20
 
 
 def waits_and_rounds(resolution):
-    """How often the host waits for the GPU, and the rounds of the field."""
+    """Number of times that the host waits for the GPU, and number of rounds."""
 
     def field(points, shape_index):
         return 0.35 - points.norm(dim=1)
@@ -170,13 +170,13 @@ def waits_and_rounds(resolution):
 
 
 @pytest.mark.needs_cuda
-def test_a_gpu_is_waited_for_once_a_round():
-    waits_and_rounds(16)  # what is done once a process
+def test_the_host_waits_for_the_gpu_once_per_round():
+    waits_and_rounds(16)  # first, what happens once per process
     few, many = waits_and_rounds(16), waits_and_rounds(128)
     assert many[0] - few[0] == many[1] - few[1] > 0
 
 
-def test_direct_calls_are_guarded():
+def test_the_ops_refuse_wrong_arguments():
     ops = torch.ops.occvae
     state = torch.zeros(1, ops._mise_state_size(16, 4), dtype=torch.int64)
     point, shape = torch.tensor([[0, 0, 17]], dtype=torch.int32), torch.tensor([0])
@@ -190,7 +190,7 @@ def test_direct_calls_are_guarded():
         ops.mise_points(state, shape, 0, 16, 4)
 
 
-def test_nan_is_counted_and_on_neither_side():
+def test_nan_is_counted_and_is_on_neither_side():
     ops = torch.ops.occvae
     state = torch.zeros(1, ops._mise_state_size(16, 4), dtype=torch.int64)
     points, shapes = coarse_lattice(4, 4, 1, CPU)

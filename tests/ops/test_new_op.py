@@ -1,13 +1,15 @@
-"""What it takes to add an op: one file here, five more files and a line for its kernels.
+"""Example of a new op. Without kernels it is two files, with kernels five files and one line.
 
-An op `count_inside` with kernels has
+An op `count_inside` with kernels consists of:
+
     occvae/ops/count_inside.py      wrapper, reference, fake and `_extension.declare`, as below
-    csrc/count_inside.h             what both kernels share
-    csrc/cpu/count_inside.cpp       the CPU kernel
-    csrc/cuda/count_inside.cu       the CUDA kernel
+    csrc/count_inside.h             code that both kernels share
+    csrc/cpu/count_inside.cpp       CPU kernel
+    csrc/cuda/count_inside.cu       CUDA kernel
     csrc/bindings.cpp               one line: the schema
-    tests/ops/test_count_inside.py  its tests
-The build finds the sources by their folder. An op without kernels is the first and the last alone.
+    tests/ops/test_count_inside.py  tests
+
+The build finds sources by their folder. An op without kernels needs only the first and last file.
 """
 
 import pytest
@@ -18,7 +20,7 @@ from occvae.ops import _extension
 
 
 def count_inside(values: Tensor, level: float = 0.0, *, backend: str = "auto") -> Tensor:
-    """(B,) int64: how many of the values (B, ...) are at least `level`."""
+    """Number (B,) int64 of values (B, ...) that are at least `level`."""
     native = _extension.use_native("count_inside", values.device, backend)
     count = _op if native else _reference
     return count(values, level)
@@ -40,13 +42,13 @@ def values() -> Tensor:
     return torch.tensor([[[0.5, -1.0], [0.25, 2.0]], [[-1.0, -1.0], [-1.0, 0.25]]])
 
 
-def test_it_is_an_op_with_a_reference_and_a_fake(values):
+def test_a_new_op_has_a_reference_and_a_fake(values):
     assert torch.ops.occvae.count_inside(values, 0.25).tolist() == [3, 1]
     results = torch.library.opcheck(_op, (values, 0.25))
     assert set(results.values()) == {"SUCCESS"}
 
 
-def test_without_a_kernel_auto_takes_the_reference_and_says_so(values, monkeypatch):
+def test_auto_runs_the_reference_and_warns_without_a_kernel(values, monkeypatch):
     monkeypatch.setattr(_extension, "_warned", set())
     with pytest.warns(UserWarning, match="count_inside runs its slow PyTorch reference on cpu"):
         assert count_inside(values, 0.25).tolist() == [3, 1]
@@ -55,7 +57,7 @@ def test_without_a_kernel_auto_takes_the_reference_and_says_so(values, monkeypat
         count_inside(values, backend="native")
 
 
-def test_it_compiles_to_one_graph(values):
+def test_a_new_op_compiles_to_one_graph(values):
     compiled = torch.compile(count_inside, fullgraph=True, backend="eager")
     assert compiled(values, 0.25).tolist() == [3, 1]
     as_op = torch.compile(lambda x: _op(x, 0.25) + 1, fullgraph=True, backend="eager")

@@ -1,4 +1,4 @@
-"""What the CPU kernels of query_occupancy promise beyond accuracy, on every instruction set."""
+"""Tests of the CPU kernels of query_occupancy beyond accuracy, on every instruction set."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ from tests.ops.query_oracle import inputs, overflowing
 
 @pytest.fixture(params=[pytest.param(isa, marks=needs_kernels) for isa in _extension.ISA_NAMES])
 def isa(request: pytest.FixtureRequest):
-    """Every instruction set of this machine; what it lacks is the next lower one."""
+    """Limits kernels to each instruction set. One the machine lacks acts as the next lower one."""
     with _extension.limit_cpu_isa(request.param):
         yield request.param
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_rounding_is_that_of_the_reference(isa, precision):
-    """One block: with the operands of the twin, sums in another order differ by float32's error."""
+def test_kernel_and_reference_round_alike(isa, precision):
+    """One block only: with equal operands, sums in another order differ by the error of float32."""
     decoder = random_decoder(128, 1)
     points, conditioning = inputs(1, 3000)
     native, reference = (
@@ -28,12 +28,12 @@ def test_rounding_is_that_of_the_reference(isa, precision):
         for backend in ("native", "reference")
     )
     difference = (native - reference).abs() / reference.abs().mean()
-    assert difference.median() < 1e-6  # a sum at a tie may be rounded the other way, but few are
+    assert difference.median() < 1e-6  # a few sums next to a tie are rounded the other way
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 class TestBatchInvariance:
-    """Bit for bit the same value, whatever surrounds a point."""
+    """A point has bit for bit the same value, whatever other points surround it."""
 
     @pytest.fixture
     def packed(self, isa, precision) -> PackedDecoder:
@@ -43,23 +43,23 @@ class TestBatchInvariance:
     def points(self) -> Tensor:
         return inputs(1, 431)[0]
 
-    def test_position(self, packed, points):
+    def test_values_do_not_depend_on_the_position(self, packed, points):
         expected = query_occupancy(points, packed)
         order = torch.randperm(points.shape[1], generator=torch.Generator().manual_seed(0))
         assert torch.equal(query_occupancy(points[:, order], packed), expected[:, order])
 
-    def test_size(self, packed, points):
+    def test_values_do_not_depend_on_the_number_of_points(self, packed, points):
         expected = query_occupancy(points, packed)
         for count in range(51):
             assert torch.equal(query_occupancy(points[:, :count], packed), expected[:, :count])
 
     @pytest.mark.parametrize("chunk", [1, 13, 200])
-    def test_chunks(self, packed, points, chunk):
+    def test_values_do_not_depend_on_chunks(self, packed, points, chunk):
         parts = [query_occupancy(part, packed) for part in points.split(chunk, dim=1)]
         assert torch.equal(torch.cat(parts, dim=1), query_occupancy(points, packed))
 
     @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-    def test_threads(self, packed, points, threads):
+    def test_values_do_not_depend_on_the_number_of_threads(self, packed, points, threads):
         expected = query_occupancy(points, packed)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -69,7 +69,7 @@ class TestBatchInvariance:
         finally:
             torch.set_num_threads(before)
 
-    def test_other_shapes(self, isa, precision, points):
+    def test_values_do_not_depend_on_other_shapes(self, isa, precision, points):
         decoder = random_decoder(96, 2)
         conditioning = inputs(5, 1)[1]
         together = decoder.pack(conditioning, precision, "native")
@@ -79,7 +79,7 @@ class TestBatchInvariance:
             assert torch.equal(found[shape], query_occupancy(points, alone)[0])
 
 
-def test_the_range_guard_is_of_points_and_not_of_tiles(isa):
+def test_the_range_guard_acts_on_points_not_tiles(isa):
     folded, points = overflowing(), inputs(1, 300)[0] * 20
     packed = pack_decoder(*folded, precision="fp16", backend="native")
     together = query_occupancy(points, packed)

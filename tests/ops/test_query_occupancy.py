@@ -1,4 +1,4 @@
-"""query_occupancy against the decoder itself in float64, which knows no packing and no folding."""
+"""Tests of query_occupancy against the decoder module in float64, without packing or folding."""
 
 import copy
 import math
@@ -30,7 +30,7 @@ HALF_MAX = 65504.0
 
 @pytest.fixture(params=["reference", *_extension.ISA_NAMES])
 def backend(request: pytest.FixtureRequest):
-    """The twin, and the kernel by every instruction set."""
+    """The reference implementation, and the kernel with every instruction set."""
     if request.param == "reference":
         yield "reference"
         return
@@ -51,7 +51,9 @@ def known_logits(width: int, blocks: int) -> tuple[CbnDecoder, Tensor, Tensor, T
 @pytest.mark.parametrize("blocks", [0, 1, 5])
 @pytest.mark.parametrize("width", [32, 64, 100, 128, 256, 512])
 @pytest.mark.parametrize("device", DEVICES)
-def test_widths_depths_and_precisions(device, backend, width, blocks, precision):
+def test_logits_are_accurate_for_all_widths_depths_and_precisions(
+    device, backend, width, blocks, precision
+):
     decoder, points, conditioning, expected = known_logits(width, blocks)
     packed = copy.deepcopy(decoder).to(device).pack(conditioning.to(device), precision, backend)
     assert packed.path == backend
@@ -59,7 +61,7 @@ def test_widths_depths_and_precisions(device, backend, width, blocks, precision)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_sixteen_bits_are_rounded_to_and_fp16_is_finer(device, backend):
+def test_16_bit_errors_are_larger_and_fp16_is_finer(device, backend):
     decoder = random_decoder(128, 5).to(device)
     points, conditioning = (part.to(device) for part in inputs(1, 2000))
     expected = oracle(decoder, points, conditioning)
@@ -74,7 +76,7 @@ def test_sixteen_bits_are_rounded_to_and_fp16_is_finer(device, backend):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("sizes", [[0, 0], [5, 0, 0, 70, 1], [0, 250, 3], [300]])
 @pytest.mark.parametrize("unused", [0, 40])
-def test_shapes_of_any_size_and_rows_that_are_none(device, sizes, unused):
+def test_shapes_may_have_any_size_and_unused_rows_are_zero(device, sizes, unused):
     decoder = random_decoder(32, 1).to(device)
     conditioning = inputs(len(sizes), 1)[1].to(device)
     points = inputs(1, sum(sizes) + unused)[0][0].to(device)
@@ -92,7 +94,7 @@ def test_shapes_of_any_size_and_rows_that_are_none(device, sizes, unused):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shapes", [1, 3, 40])
-def test_shapes_in_any_order(device, backend, shapes):
+def test_shapes_may_come_in_any_order(device, backend, shapes):
     decoder = random_decoder(32, 1).to(device)
     conditioning = inputs(shapes, 1)[1].to(device)
     points = inputs(1, 500)[0][0].to(device)
@@ -108,7 +110,7 @@ def test_shapes_in_any_order(device, backend, shapes):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("count", [0, 1])
-def test_no_points_and_one_point(device, backend, precision, count):
+def test_zero_points_and_one_point_are_allowed(device, backend, precision, count):
     decoder = random_decoder(64, 1).to(device)
     points, conditioning = (part.to(device) for part in inputs(2, count))
     found = query_occupancy(points, decoder.pack(conditioning, precision, backend))
@@ -121,7 +123,7 @@ def test_no_points_and_one_point(device, backend, precision, count):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("scale", [1e2, 1e4, 1e6, 1e15])
-def test_points_far_outside(device, backend, precision, scale):
+def test_points_far_outside_give_accurate_logits(device, backend, precision, scale):
     decoder = random_decoder(64, 2).to(device)
     points, conditioning = (part.to(device) for part in inputs(2, 100))
     found = query_occupancy(points * scale, decoder.pack(conditioning, precision, backend))
@@ -131,7 +133,7 @@ def test_points_far_outside(device, backend, precision, scale):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_huge_logits(device, backend, precision):
+def test_huge_logits_are_accurate(device, backend, precision):
     decoder = random_decoder(64, 1).to(device)
     decoder.linear_out.weight.data *= 1e30
     points, conditioning = (part.to(device) for part in inputs(1, 300))
@@ -142,7 +144,7 @@ def test_huge_logits(device, backend, precision):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_nan_stays_with_its_point(device, backend, precision):
+def test_nan_points_give_nan_and_change_no_others(device, backend, precision):
     decoder = random_decoder(64, 2).to(device)
     points, conditioning = (part.to(device) for part in inputs(1, 100))
     packed = decoder.pack(conditioning, precision, backend)
@@ -157,12 +159,12 @@ def test_nan_stays_with_its_point(device, backend, precision):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_range_guard_of_fp16(device, backend):
+def test_points_beyond_the_range_of_fp16_are_computed_in_fp32(device, backend):
     folded = overflowing()
     points = inputs(1, 1000)[0][0] * 20
     (_, g), expected = activations(folded, points)
     largest = g.max(dim=1).values
-    assert 100 < (largest >= HALF_MAX).sum() < 900  # some and not all
+    assert 100 < (largest >= HALF_MAX).sum() < 900  # some points, but not all
     on_device = [part.to(device) for part in folded]
     found = {
         precision: query_occupancy(
@@ -176,12 +178,12 @@ def test_the_range_guard_of_fp16(device, backend):
     same = found["fp16"] == found["fp32"]
     if backend == "native":
         assert same[outside].all()  # bit for bit
-    assert same[inside].double().mean() < 0.1  # the others are not computed in fp32
+    assert same[inside].double().mean() < 0.1  # points in range are not computed in fp32
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("width, blocks", [(32, 0), (64, 1), (100, 3)])
-def test_gradient_with_respect_to_points(device, backend, width, blocks):
+def test_the_gradient_by_points_is_accurate(device, backend, width, blocks):
     decoder = random_decoder(width, blocks).to(device)
     points, conditioning = (part.to(device) for part in inputs(2, 120))
     packed = decoder.pack(conditioning, "fp32", backend)
@@ -193,7 +195,7 @@ def test_gradient_with_respect_to_points(device, backend, width, blocks):
     logits = double(exact, conditioning.cpu().double())
     [expected] = torch.autograd.grad(logits, exact, upstream.cpu().double())
     error = (found.cpu() - expected).norm(dim=2)
-    # A ReLU within rounding of its kink may have the other slope.
+    # A ReLU within rounding error of its kink may have the other slope.
     assert (error > 1e-4 * expected.norm(dim=2).mean()).sum() <= 1
     assert not query_occupancy(points.detach(), packed).requires_grad
 
@@ -213,7 +215,7 @@ def test_the_gradient_is_that_of_fp32(backend, precision):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_second_derivative_is_zero_and_can_be_asked_for(device, backend, precision):
+def test_the_second_derivative_exists_and_is_zero(device, backend, precision):
     decoder = random_decoder(64, 2).to(device)
     points, conditioning = (part.to(device) for part in inputs(2, 50))
     points[0, 0], points[1, 1] = math.nan, math.inf
@@ -222,7 +224,7 @@ def test_the_second_derivative_is_zero_and_can_be_asked_for(device, backend, pre
     [gradient] = torch.autograd.grad(logits.sum(), points, create_graph=True)
     [second] = torch.autograd.grad(gradient.square().sum(), points)
     assert torch.equal(second, torch.zeros_like(points))
-    # Of the logit's square it is not: 2 g g^T summed over a row.
+    # That of the logit's square is not zero: it is 2 g g^T, here summed over a row.
     clean = inputs(2, 50)[0].to(device).requires_grad_()
     logits = query_occupancy(clean, decoder.pack(conditioning, precision, backend))
     [slope] = torch.autograd.grad(logits.sum(), clean, retain_graph=True)
@@ -251,12 +253,12 @@ def test_autocast_changes_nothing(device, backend, precision):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision, largest", [("fp16", 7e4), ("bf16", 3.4e38)])
-def test_weights_beyond_the_range_are_packed_in_fp32(
+def test_weights_beyond_the_range_are_packed_for_fp32(
     device, backend, precision, largest, recwarn, monkeypatch
 ):
     monkeypatch.setattr(ops, "_warned", set())
     input, weights, affines, head = (part.to(device) for part in overflowing())
-    affines[:, 0] /= 1e4  # for sums in the range of float32
+    affines[:, 0] /= 1e4  # keeps sums in the range of float32
     affines[:, 1, 0] *= 1e4
     affines[:, 1, 0, 3] /= largest
     weights[0, 3] = weights[0, 3] / weights[0, 3].abs().max() * largest
@@ -274,18 +276,18 @@ def test_weights_beyond_the_range_are_packed_in_fp32(
     assert pack_decoder(*folded, precision="fp16", backend=backend).precision == "fp16"
 
 
-def test_decoders_wider_than_any_kernel_of_cuda(monkeypatch, recwarn):
+def test_decoders_wider_than_any_cuda_kernel_are_refused_or_warned_about(monkeypatch, recwarn):
     monkeypatch.setattr(ops, "_warned", set())
     cuda = torch.device("cuda")
     assert ops._has_width(cuda, 1024, "auto") and ops._has_width(torch.device("cpu"), 9999, "auto")
     assert [ops._has_width(cuda, 1056, "auto") for _ in range(2)] == [False, False]
     assert len(recwarn) == 1 and "at most 1024 channels" in str(recwarn[0].message)
-    with pytest.raises(RuntimeError, match="at most 1024 channels, this decoder's are 1056"):
+    with pytest.raises(RuntimeError, match="at most 1024 channels, this decoder has 1056"):
         ops._has_width(cuda, 1056, "native")
 
 
 @pytest.mark.needs_cuda
-def test_decoders_wider_than_any_kernel_take_the_reference():
+def test_decoders_wider_than_any_kernel_run_the_reference():
     decoder = random_decoder(1030, 1).cuda()
     points, conditioning = (part.cuda() for part in inputs(2, 50))
     packed = decoder.pack(conditioning)
@@ -296,7 +298,7 @@ def test_decoders_wider_than_any_kernel_take_the_reference():
     )
 
 
-def test_default_precision_and_path():
+def test_the_default_is_fp32_and_native_on_the_cpu():
     decoder, conditioning = random_decoder(32, 1), inputs(1, 1)[1]
     packed = decoder.pack(conditioning)
     assert packed.precision == "fp32" and packed.num_shapes == 1
@@ -324,7 +326,7 @@ def test_opcheck(device, precision, requires_grad):
 @pytest.mark.parametrize("layers", [0, 4])
 @pytest.mark.parametrize("width", [64, 128, 256])
 def test_opcheck_of_packing(device, limit, precision, layers, width):
-    """On CUDA for each kernel, or the best before it that the GPU has."""
+    """On CUDA packs for each kernel, or for the best lower one that the GPU supports."""
     weights = torch.randn(layers, width, width, device=device)
     with nullcontext() if limit is None else limit_cuda_kernel(limit):
         op = torch.ops.occvae._pack_query_weights.default
@@ -390,8 +392,10 @@ def test_errors_say_what_was_expected_and_given(error, message, points):
 SHAPE_ERRORS = [
     ("length", ValueError, r"got \(4, 3\) and \(5,\)", torch.zeros(5, dtype=torch.int64)),
     ("no tensor", TypeError, "shape_index must be a torch.Tensor; got list", [0, 0, 1, 1]),
-    ("floats", TypeError, "shape_index must be of integers; got torch.float32", torch.zeros(4)),
-    ("mask", TypeError, "must be of integers; got torch.bool", torch.zeros(4, dtype=torch.bool)),
+    ("floats", TypeError, "shape_index must have an integer dtype; got torch.float32",
+     torch.zeros(4)),
+    ("mask", TypeError, "must have an integer dtype; got torch.bool",
+     torch.zeros(4, dtype=torch.bool)),
     ("too large", ValueError, r"shape_index must be in \[0, 2\), the packed shapes; got 2",
      torch.tensor([0, 1, 2, 1])),
     ("negative", ValueError, "the packed shapes; got -1", torch.tensor([0, -1, 1, 1])),
@@ -411,7 +415,7 @@ def test_query_shapes_checks_its_arguments(error, message, shape_index):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
-def test_shape_index_of_any_integers(dtype):
+def test_shape_index_may_have_any_integer_dtype(dtype):
     points, conditioning = inputs(3, 40)
     packed, numbers = random_decoder(32, 1).pack(conditioning), torch.arange(40) % 3
     expected = query_shapes(points[0], numbers, packed)
@@ -440,7 +444,7 @@ def test_the_kernel_refuses_weights_of_another_precision():
             )
 
 
-def test_without_kernels_the_twin_serves_and_says_so():
+def test_the_reference_runs_without_kernels_and_warns():
     from tests.ops.test_extension import run_without_kernels
 
     output = run_without_kernels(

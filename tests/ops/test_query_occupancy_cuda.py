@@ -1,6 +1,6 @@
-"""The CUDA kernels of query_occupancy, each by itself, against a decoder in float64.
+"""Tests of each CUDA kernel of query_occupancy against a decoder in float64.
 
-They run on a GPU, or emulated (tests/cuda_emulator) where OCCVAE_TEST_EMULATED_CUDA=1.
+They run on a GPU, or on the emulator of tests/cuda_emulator with OCCVAE_TEST_EMULATED_CUDA=1.
 """
 
 import os
@@ -15,14 +15,14 @@ from tests.conftest import EMULATED_CUDA
 from tests.ops.query_oracle import BARS, activations, limit_cuda_kernel
 
 FP32, MMA, WGMMA = 1, 2, 3  # QueryKernel of csrc/cuda/query_kernels.cuh
-# The same against a float64 decoder that rounds its operands too. What is left are the sums'
-# rounding errors, and operands on the edge between two numbers that they push to the other one.
+# Largest errors against a float64 decoder that rounds its operands too. The rest are the rounding
+# errors of sums, and operands next to a tie that these errors round to the other number.
 ROUNDED_BOUNDS = {"fp32": 1e-6, "fp16": 1.5e-4, "bf16": 1.5e-3}
 ROUNDED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 REQUIRED = os.environ.get("OCCVAE_REQUIRE_CUDA") == "1" and not EMULATED_CUDA
 DEVICES = ("cpu",) if EMULATED_CUDA else (pytest.param("cuda", marks=pytest.mark.needs_cuda),)
 
-# Kernel, precision, channels: every kernel at every width of its own, fp32 at odd ones too.
+# Kernel, precision, channels: every kernel at each of its widths, fp32 at odd widths too.
 KERNELS = [
     *((FP32, "fp32", channels) for channels in (32, 96, 128, 160, 256, 512)),
     *((MMA, precision, channels) for precision in ("fp16", "bf16") for channels in (128, 256)),
@@ -36,7 +36,7 @@ fast_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), FAST
 
 @contextmanager
 def only_kernel(kernel: int):
-    """Packs for this kernel; where the device has none it skips, or fails if it should have one."""
+    """Packs for this kernel. Without it the test skips, or fails if the device should have it."""
     with limit_cuda_kernel(kernel) as found:
         if found != kernel:
             missing = pytest.fail if REQUIRED and _should_have(kernel) else pytest.skip
@@ -51,7 +51,7 @@ def _should_have(kernel: int) -> bool:
 
 @dataclass
 class Decoder:
-    """Folded decoder of B shapes with random numbers, activations of about 1."""
+    """Folded random decoder of B shapes with activations of about 1."""
 
     input: torch.Tensor
     weights: torch.Tensor
@@ -77,8 +77,12 @@ class Decoder:
         )
 
     def exact(self, points, offsets, precision="fp32", watched=None):
-        """Logits (M,) in float64 with operands rounded to `precision`, unused rows 0; and (M,) the
-        largest operand before rounding, or that of (layer, number of channels)."""
+        """Evaluates the decoder in float64 with operands rounded to `precision`.
+
+        Returns:
+            Logits (M,), 0 in unused rows, and (M,) the largest operand before rounding. With
+            `watched` = (layer, number of channels), only these operands count.
+        """
         results = torch.zeros(2, len(points), dtype=torch.float64)
         for shape in range(len(self.affines)):
             rows = slice(offsets[shape], offsets[shape + 1])
@@ -91,7 +95,7 @@ class Decoder:
         return results
 
     def query(self, points, offsets, precision, device):
-        """Through the op."""
+        """Evaluates the decoder with the op."""
         number = ops.PRECISIONS.index(precision)
         weights = self.weights.to(device)
         exact = torch.ops.occvae._pack_query_weights(weights, 0)
@@ -121,7 +125,7 @@ def assert_rounded(logits, decoder, points, offsets, precision):
 
 
 @all_kernels
-def test_logits_are_those_of_float64(kernel, precision, channels, device):
+def test_logits_agree_with_float64(kernel, precision, channels, device):
     decoder = Decoder.random(channels)
     points, offsets = random_points(150), offsets_of(150)
     with only_kernel(kernel):
@@ -132,7 +136,7 @@ def test_logits_are_those_of_float64(kernel, precision, channels, device):
 
 
 @fast_kernels
-def test_ragged_shapes_and_unused_rows(kernel, precision, channels, device):
+def test_shapes_may_differ_in_size_and_unused_rows_are_zero(kernel, precision, channels, device):
     counts = (1, 0, 130, 64, 3, 0, 128)
     decoder = Decoder.random(channels, blocks=1, shapes=len(counts))
     offsets = offsets_of(*counts)
@@ -145,7 +149,7 @@ def test_ragged_shapes_and_unused_rows(kernel, precision, channels, device):
 
 @fast_kernels
 @pytest.mark.parametrize("blocks", (0, 1, 3))
-def test_any_number_of_blocks(kernel, precision, channels, blocks, device):
+def test_any_number_of_blocks_is_accurate(kernel, precision, channels, blocks, device):
     decoder = Decoder.random(channels, blocks)
     points, offsets = random_points(70), offsets_of(70)
     with only_kernel(kernel):
@@ -160,7 +164,8 @@ def test_a_value_depends_on_its_point_alone(kernel, precision, channels, device)
     points[13] *= 1e5  # goes through the range guard in fp16
     with only_kernel(kernel):
         alone = decoder.query(points, offsets_of(0, 700), precision, device)
-        for before, count in ((0, 50), (3, 333), (129, 700)):  # place in its tile, number of tiles
+        # `before` changes the place of points in their tile, `count` the number of tiles.
+        for before, count in ((0, 50), (3, 333), (129, 700)):
             rows = torch.cat([random_points(before, seed=1), points[:count]])
             logits = decoder.query(rows, offsets_of(before, count), precision, device)
             assert torch.equal(logits[before:], alone[:count])
@@ -168,7 +173,7 @@ def test_a_value_depends_on_its_point_alone(kernel, precision, channels, device)
 
 @fast_kernels
 @pytest.mark.parametrize("count", (0, 1, 15, 17, 63, 65, 129, 257))
-def test_any_number_of_points(kernel, precision, channels, count, device):
+def test_any_number_of_points_is_accurate(kernel, precision, channels, count, device):
     decoder = Decoder.random(channels, blocks=1)
     points = random_points(257)
     with only_kernel(kernel):
@@ -182,7 +187,7 @@ def test_any_number_of_points(kernel, precision, channels, count, device):
 def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, layer, device):
     decoder = Decoder.random(channels, shapes=2)
     points, offsets = random_points(200), offsets_of(90, 110)
-    # Some channels of one operand are large, beyond fp16 at half the points, and divided out again.
+    # Some channels of one operand are beyond fp16 at half the points, and scaled back afterwards.
     scale = 65504 / decoder.exact(points, offsets, watched=(layer, 8))[1].median().item()
     decoder.affines[:, layer, :, :8] *= scale
     decoder.weights[layer, :, :8] /= scale
@@ -204,8 +209,8 @@ def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, 
     ("kernel", "precision", "channels"),
     [case for case in KERNELS if case[2] in (128, 256)],
 )
-def test_more_points_than_the_gpu_takes_at_a_time(kernel, precision, channels, device):
-    """So that every block has several tiles, and the kernels take their largest shape."""
+def test_many_tiles_per_block_are_accurate(kernel, precision, channels, device):
+    """Every block gets several tiles, and the kernels run with their largest tiles."""
     decoder = Decoder.random(channels, shapes=3)
     points, offsets = random_points(40_000), offsets_of(17_001, 0, 22_900)
     points[31_007] *= 1e5  # goes through the range guard in fp16
@@ -222,7 +227,7 @@ def test_more_points_than_the_gpu_takes_at_a_time(kernel, precision, channels, d
 
 
 @fast_kernels
-def test_nan_points_give_nan_and_spoil_no_other(kernel, precision, channels, device):
+def test_nan_points_give_nan_and_change_no_others(kernel, precision, channels, device):
     decoder = Decoder.random(channels, blocks=1)
     points = random_points(100)
     with only_kernel(kernel):
@@ -235,7 +240,7 @@ def test_nan_points_give_nan_and_spoil_no_other(kernel, precision, channels, dev
     assert torch.equal(logits[~bad], clean[~bad])
 
 
-def test_weights_of_another_kernel_or_width_are_refused(device):
+def test_weights_packed_for_another_kernel_or_width_are_refused(device):
     small, large = Decoder.random(128, blocks=1), Decoder.random(256, blocks=1)
     packs = []
     for kernel in (FP32, MMA):
@@ -263,13 +268,13 @@ def test_weights_of_another_kernel_or_width_are_refused(device):
         )
 
 
-def test_widths_without_a_kernel_of_16_bits_are_packed_for_fp32(device):
+def test_widths_without_a_16_bit_kernel_are_packed_for_fp32(device):
     packed = torch.ops.occvae._pack_query_weights(Decoder.random(96).weights.to(device), 1)
     assert packed.dtype == torch.float32
     with pytest.raises(RuntimeError, match="at most 1024 channels"):
         torch.ops.occvae._pack_query_weights(torch.zeros(2, 1056, 1056, device=device), 0)
 
 
-def test_packed_fp32_weights_are_panels_that_the_gradient_reads(device):
+def test_packed_fp32_weights_are_panels_readable_by_the_gradient(device):
     weights = Decoder.random(96).weights.to(device)
     assert torch.equal(ops._unpack(torch.ops.occvae._pack_query_weights(weights, 0)), weights)

@@ -1,4 +1,4 @@
-"""Whether meshes are what they must be: closed, oriented, without flaws, and of the right genus."""
+"""Tests that meshes are closed, oriented, without degenerate triangles and of the right genus."""
 
 from itertools import product
 
@@ -18,7 +18,7 @@ from tests.ops.test_marching_cubes import is_closed
 
 
 def assert_sound(vertices, faces, backend):
-    """Closed and oriented, every vertex and triangle once, used, and of some size."""
+    """Asserts a closed, oriented mesh of distinct, used vertices and triangles with area."""
     faces = torch.as_tensor(faces)
     assert is_closed(faces)
     corners = faces.sort(1).values
@@ -29,7 +29,7 @@ def assert_sound(vertices, faces, backend):
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     assert mesh.volume > 0
     assert mesh.area_faces.min() > 0
-    # PyMCubes may put two pairs of triangles on one edge where signs are ambiguous.
+    # Where signs are ambiguous, PyMCubes may put four triangles on one edge.
     assert backend == "reference" or (mesh.is_watertight and mesh.is_winding_consistent)
     return mesh
 
@@ -48,8 +48,8 @@ def test_every_mesh_is_sound(exhibit, backend):
         assert_sound(vertices, faces, backend)
 
 
-def test_the_gallery_together(backend):
-    """As one batch of meshes in world units."""
+def test_a_batch_of_the_whole_gallery_is_sound(backend):
+    """Exhibits of one size are extracted as one batch."""
     chosen = [e for e in GALLERY if (e.coarse_resolution, e.resolution) == (8, 32)]
 
     def batch(points, shape_index):
@@ -70,7 +70,7 @@ def test_the_gallery_together(backend):
     ids=["sphere", "torus", "double torus"],
 )
 @pytest.mark.parametrize("refine_vertices", [0, 3])
-def test_the_euler_characteristic_of_known_surfaces(field, euler, refine_vertices, backend):
+def test_known_surfaces_have_their_euler_characteristic(field, euler, refine_vertices, backend):
     (mesh,) = extract_mesh(field, resolution=64, refine_vertices=refine_vertices, backend=backend)
     assert mesh.is_watertight and mesh.euler_number == euler and mesh.body_count == 1
 
@@ -78,16 +78,17 @@ def test_the_euler_characteristic_of_known_surfaces(field, euler, refine_vertice
 def euler_of_solid(inside: np.ndarray) -> int:
     """Euler characteristic of the solid that marching cubes bounds, from signs alone.
 
-    Closed unit cubes around the inside points: corners - edges + faces - cubes of their union,
-    each counted once. Cubes that share no more than an edge are joined there, as the table of
-    cases joins the inside across the diagonal of a cell's face (on both sides of it alike, so that
-    the outside is parted there). Cubes that share no more than a corner are joined here too, but
-    the table parts them: in a cell whose two inside corners are opposite it cuts off one and the
-    other. Every third inside corner is next to, or across a face from, both, and joins them.
+    Counts corners - edges + faces - cubes in the union of closed unit cubes around inside points.
+    Cubes that share only an edge are joined there. This agrees with the table of cases, which
+    connects the inside across the diagonal of an ambiguous face.
+
+    Cubes that share only a corner are joined by the count, but the table separates them: in a cell
+    with two opposite inside corners it cuts off each of them. The number of such cells corrects
+    this. With a third inside corner in the cell, the table joins them as well.
     """
     inside = np.pad(inside, 1)
     total = 0
-    for touching in product((False, True), repeat=3):  # the axes on which the part is flat
+    for touching in product((False, True), repeat=3):  # axes on which the part has no extent
         cells = inside
         for axis in np.flatnonzero(touching):
             low, high = (np.delete(cells, end, axis) for end in (-1, 0))
@@ -97,7 +98,7 @@ def euler_of_solid(inside: np.ndarray) -> int:
 
 
 def count_opposite_pairs(inside: np.ndarray) -> int:
-    """Cells with exactly two inside corners, at the ends of one of its four long diagonals."""
+    """Number of cells with exactly two inside corners, at the ends of a space diagonal."""
     corners = {
         offset: inside[
             tuple(slice(o, o + n - 1) for o, n in zip(offset, inside.shape, strict=True))
@@ -118,15 +119,15 @@ def dense_signs(field, resolution: int) -> np.ndarray:
     return (values >= 0).view([resolution + 1] * 3).numpy()
 
 
-def test_the_count_itself():
-    """Against solids whose number of parts, tunnels and hollows is plain."""
+def test_euler_of_solid_counts_parts_tunnels_and_hollows():
+    """Counts parts, tunnels and hollows of simple solids."""
     solid = np.zeros((7, 7, 7), bool)
     assert euler_of_solid(solid) == 0
     solid[1:6, 1:6, 1:6] = True
     assert euler_of_solid(solid) == 1
     solid[3, 3, 3] = False  # a hollow
     assert euler_of_solid(solid) == 2
-    solid[3, 3, :] = False  # a tunnel in its place
+    solid[3, 3, :] = False  # a tunnel instead
     assert euler_of_solid(solid) == 0
     pair = np.zeros((7, 7, 7), bool)
     pair[2, 2, 2] = pair[3, 3, 2] = True  # across a face: one part
@@ -136,7 +137,7 @@ def test_the_count_itself():
 
 
 def smooth(seed: int) -> Field:
-    """Long enough waves for no part to slip through a coarse lattice of 32."""
+    """Random field with waves so long that a coarse lattice of 32 misses no part."""
     return waves(seed, frequency=4.0 + seed % 4, size=0.5 + 0.1 * seed)
 
 
@@ -145,23 +146,23 @@ def smooth(seed: int) -> Field:
     [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 20))],
     ids=lambda seed: f"{seed + 1} of 20",
 )
-def test_the_euler_characteristic_of_random_smooth_fields(seed, backend):
-    """The boundary of a solid has twice its Euler characteristic."""
+def test_random_smooth_fields_have_the_right_euler_characteristic(seed, backend):
+    """The boundary of a solid has twice the Euler characteristic of the solid."""
     expected = 2 * euler_of_solid(dense_signs(smooth(seed), 64))
     (mesh,) = extract_mesh(smooth(seed), resolution=64, coarse_resolution=32, backend=backend)
     assert_sound(mesh.vertices, mesh.faces, backend)
     assert mesh.euler_number == expected
 
 
-def test_the_random_smooth_fields_are_of_many_kinds():
+def test_the_random_smooth_fields_have_many_topologies():
     counts = {euler_of_solid(dense_signs(smooth(seed), 32)) for seed in range(20)}
     assert len(counts) > 6 and min(counts) < -4 and max(counts) > 4
 
 
 @needs_kernels
 @pytest.mark.parametrize("seed", range(8))
-def test_the_euler_characteristic_of_noise(seed):
-    """All 256 cases many times over: here the choice of diagonals decides everything."""
+def test_noise_has_the_right_euler_characteristic(seed):
+    """Noise has all 256 cases many times, so the choice of diagonals decides the result."""
     field = lattice_hash(seed, 16, (0.05, 0.2, 0.4, 0.6)[seed % 4])
     signs = dense_signs(field, 16)
     grid = SparseGrid.from_dense(torch.from_numpy(signs)[None].float() - 0.5)

@@ -1,4 +1,4 @@
-"""voxel_iou against a NumPy oracle that counts voxel by voxel in float64 and Python integers."""
+"""Tests of voxel_iou against a NumPy oracle that counts in float64 and Python integers."""
 
 import math
 
@@ -21,7 +21,7 @@ needs_kernels = pytest.mark.skipif(not HAVE_KERNELS, reason="occvae._C is not bu
 
 
 def oracle_counts(pred, target, thresholds):
-    """Counts by definition: thresholds rounded to pred's dtype, everything else in float64."""
+    """Counts by definition, with thresholds rounded to pred's dtype and all else in float64."""
     batch = pred.shape[0]
     values = pred.detach().double().cpu().numpy().reshape(batch, -1)
     inside = target.double().cpu().numpy().reshape(batch, -1) >= 0.5
@@ -61,7 +61,7 @@ CASES = [
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("pred, target, thresholds, expected", [c[1:] for c in CASES],
                          ids=[c[0] for c in CASES])  # fmt: skip
-def test_literal_cases(device, backend, pred, target, thresholds, expected):
+def test_known_cases_have_their_iou(device, backend, pred, target, thresholds, expected):
     pred = torch.tensor([pred], dtype=torch.float32, device=device)
     target = torch.tensor([target], dtype=torch.bool, device=device)
     iou = voxel_iou(pred, target, thresholds, backend=backend)
@@ -69,7 +69,7 @@ def test_literal_cases(device, backend, pred, target, thresholds, expected):
     torch.testing.assert_close(iou.cpu(), torch.tensor([expected], dtype=torch.float64))
 
 
-def test_empty_is_the_value_of_an_empty_union():
+def test_an_empty_union_has_the_value_of_empty():
     pred, target = torch.zeros(2, 8), torch.zeros(2, 8, dtype=torch.bool)
     target[1, 3] = True
     assert voxel_iou(pred, target, empty=0.25).tolist() == [[0.25], [0.0]]
@@ -80,7 +80,7 @@ def test_empty_is_the_value_of_an_empty_union():
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("shape", [(1,), (7,), (8,), (63,), (64,), (65,), (5, 7, 11), (33, 32, 32)])
-def test_sizes_and_dtypes(device, backend, dtype, shape):
+def test_all_sizes_and_dtypes_are_exact(device, backend, dtype, shape):
     pred, target = random_grids(3, shape, dtype=dtype)
     pred, target = pred.to(device), target.to(device)
     assert_counts(pred, target, backend=backend)
@@ -91,7 +91,7 @@ def test_sizes_and_dtypes(device, backend, dtype, shape):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.int64, *FLOATS])
-def test_targets_given_as_numbers(device, backend, dtype):
+def test_targets_may_be_numbers(device, backend, dtype):
     pred, target = random_grids(2, (9, 9, 9))
     numbers = target.to(dtype)
     if dtype.is_floating_point:
@@ -105,7 +105,7 @@ def test_targets_given_as_numbers(device, backend, dtype):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 17, 40])
-def test_any_number_of_thresholds(device, backend, count):
+def test_any_number_of_thresholds_is_exact(device, backend, count):
     pred, target = random_grids(2, (10, 10, 10))
     thresholds = torch.linspace(0, 1, count).tolist()
     assert_counts(pred.to(device), target.to(device), thresholds, backend=backend)
@@ -119,7 +119,7 @@ def test_one_threshold_may_be_a_number(device):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("device", DEVICES)
-def test_tensors_that_are_not_contiguous(device, backend):
+def test_tensors_need_not_be_contiguous(device, backend):
     pred, target = (x.to(device) for x in random_grids(4, (6, 8, 10)))
     pred, target = pred.transpose(1, 3)[::2], target.transpose(1, 3)[::2]
     assert not pred.is_contiguous()
@@ -133,7 +133,7 @@ def test_tensors_that_are_not_contiguous(device, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("offset", [1, 2, 3])
-def test_addresses_that_are_not_aligned(device, backend, offset):
+def test_addresses_need_not_be_aligned(device, backend, offset):
     pred, target = (x.to(device) for x in random_grids(1, (offset + 4096,)))
     pred, target = pred[0, offset:].view(2, 2048), target[0, offset:].view(2, 2048)
     assert_counts(pred, target, backend=backend)
@@ -152,15 +152,15 @@ def test_padding_bits_of_a_packed_target_are_ignored(device, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", [(0, 4, 4), (2, 0), (0, 0)])
-def test_no_samples_and_no_voxels(device, backend, shape):
+def test_grids_without_samples_or_voxels_are_allowed(device, backend, shape):
     pred = torch.zeros(shape, device=device)
     iou = voxel_iou(pred, pred.bool(), (0.3, 0.5), backend=backend)
     assert iou.tolist() == [[1.0, 1.0]] * shape[0]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_counts_above_two_to_the_24(device):
-    """Where sums in float32, as commonly used for this metric, lose voxels."""
+def test_counts_above_two_to_the_24_are_exact(device):
+    """Sums in float32, which are common for this metric, lose voxels here."""
     pred = torch.ones(1, 300, 300, 300, dtype=torch.float16, device=device)
     target = torch.ones(1, 300**3, dtype=torch.bool, device=device).view(pred.shape)
     target[0, 0, 0, 0] = False
@@ -168,7 +168,7 @@ def test_counts_above_two_to_the_24(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_many_samples(device):
+def test_many_samples_are_exact(device):
     pred, target = (x.to(device) for x in random_grids(70_000, (8,)))
     assert_counts(pred, target, (0.5,))
 
@@ -185,7 +185,7 @@ def test_many_samples(device):
 )
 def test_kernel_agrees_with_oracle_and_reference(batch, voxels, dtype, levels, isa, seed):
     generator = torch.Generator().manual_seed(seed)
-    # Few distinct values, so that ties happen; the thresholds are among them.
+    # Few distinct values, the thresholds among them, so that ties happen.
     pool = torch.tensor([*levels, -math.inf, math.inf, math.nan, 0.0, 0.5], dtype=dtype)
     pred = pool[torch.randint(len(pool), (batch, voxels), generator=generator)]
     target = torch.rand(batch, voxels, generator=generator) < 0.5
@@ -198,7 +198,7 @@ def test_kernel_agrees_with_oracle_and_reference(batch, voxels, dtype, levels, i
 @needs_kernels
 @pytest.mark.parametrize("isa", _extension.ISA_NAMES)
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_every_instruction_set(isa, dtype):
+def test_every_instruction_set_is_exact(isa, dtype):
     pred, target = random_grids(2, (41, 40, 43), dtype=dtype)
     expected = oracle_counts(pred, target, THRESHOLDS)
     with _extension.limit_cpu_isa(isa):
@@ -208,7 +208,7 @@ def test_every_instruction_set(isa, dtype):
 
 @needs_kernels
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_any_number_of_threads(threads):
+def test_any_number_of_threads_gives_the_same_result(threads):
     pred, target = random_grids(3, (70, 64, 61))
     expected = oracle_counts(pred, target, THRESHOLDS)
     before = torch.get_num_threads()
@@ -227,7 +227,7 @@ def test_counts_add_up_across_batches():
     assert torch.equal(iou_from_counts(total), whole[0])
 
 
-def test_not_differentiable_but_accepts_inputs_that_require_grad():
+def test_inputs_may_require_grad_but_results_do_not():
     pred, target = random_grids(2, (5, 5))
     assert not voxel_iou(pred.requires_grad_(), target).requires_grad
 
@@ -264,7 +264,7 @@ def test_errors_say_what_was_expected_and_given(error, message, change):
         voxel_iou(**arguments)
 
 
-def test_one_voxel_grids_with_packed_given():
+def test_grids_of_one_voxel_need_packed():
     pred, target = torch.ones(1, 1), torch.tensor([[1]], dtype=torch.uint8)  # bit 7 is voxel 0
     assert voxel_iou(pred, target, packed=False).item() == 1.0
     assert voxel_iou(pred, target, packed=True).item() == 0.0
@@ -290,7 +290,7 @@ def test_compiles_as_one_graph(device, backend):
         torch.testing.assert_close(iou, voxel_iou(pred, target, THRESHOLDS), rtol=0, atol=0)
 
 
-def test_runs_on_meta_tensors():
+def test_meta_tensors_give_the_shape_of_the_result():
     pred = torch.empty(3, 4, 4, device="meta")
     counts = torch.ops.occvae.voxel_iou_counts(pred, pred.bool(), [0.1, 0.2])
     assert counts.shape == (3, 2, 2) and counts.dtype == torch.int64

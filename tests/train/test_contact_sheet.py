@@ -1,4 +1,4 @@
-"""Contact sheets: rows of input, truth and prediction that can be compared by eye."""
+"""Contact sheets show input, truth and prediction in rows."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from tests.tiny import SETTINGS
 
 
 def tiles(path) -> np.ndarray:
-    """(rows, columns, TILE, TILE, 3), without the headings on top."""
+    """Returns the tiles (rows, columns, TILE, TILE, 3) of a sheet, without its headings."""
     sheet = np.asarray(Image.open(path))
     rows, columns = sheet.shape[0] // TILE, sheet.shape[1] // TILE
     return sheet[-rows * TILE :].reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
@@ -30,7 +30,7 @@ def dataset(tiny_dataset) -> ShapeDataset:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_one_row_a_shape(dataset, tmp_path, rows):
+def test_a_sheet_has_one_row_per_shape(dataset, tmp_path, rows):
     path = tmp_path / "deep" / "sheet.png"
     write_contact_sheet(path, ball_model(), dataset, torch.device("cpu"), rows)
     found = tiles(path)
@@ -40,7 +40,7 @@ def test_one_row_a_shape(dataset, tmp_path, rows):
     np.testing.assert_array_equal(found[0, 0], load_image(shard.image(local, 0), TILE))
 
 
-def test_truth_is_where_the_input_shows_it(dataset, tmp_path):
+def test_the_true_shape_covers_the_same_pixels_as_the_input(dataset, tmp_path):
     path = tmp_path / "sheet.png"
     write_contact_sheet(path, ball_model(), dataset, torch.device("cpu"), 4)
     for row in tiles(path):
@@ -55,7 +55,7 @@ def test_an_empty_prediction_is_white(dataset, tmp_path):
     assert (row[2] == 255).all() and (row[4] == 255).all() and (row[1] < 255).any()
 
 
-def test_truth_is_the_stored_mesh(tmp_path):
+def test_the_sheet_shows_the_stored_mesh_as_truth(tmp_path):
     settings = dataclasses.replace(SETTINGS, voxel_resolutions=(8,))
     build_dataset(ProceduralSource(2, settings), tmp_path / "data", num_workers=1)
     dataset = ShapeDataset(tmp_path / "data", "train", image_size=8)

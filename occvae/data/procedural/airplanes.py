@@ -21,12 +21,12 @@ from occvae.data.procedural.solids import Body, Solid
 
 
 class _Planform(NamedTuple):
-    """A half wing that reaches to +x."""
+    """Outline of a half wing that extends to +x."""
 
     span: float
     chord: float  # at the root
-    taper: float  # chord at the tip over chord at the root
-    back: float  # how far the leading edge of the tip lies behind that of the root
+    taper: float  # chord at the tip divided by the chord at the root
+    back: float  # sweep: z of the leading edge at the root minus that at the tip
     front: float  # z of the leading edge at the root
 
 
@@ -59,7 +59,7 @@ def _planform(rng: np.random.Generator, style: str) -> _Planform:
     if style == "fighter":
         chord = rng.uniform(0.34, 0.46)
         span, taper, back = rng.uniform(0.28, 0.4), rng.uniform(0.12, 0.35), rng.uniform(0.22, 0.3)
-        # The trailing edge stays ahead of the tailplane, half of the body ahead of the wing.
+        # The wing ends ahead of the tailplane, and about half of the body is ahead of it.
         return _Planform(span, chord, taper, back, chord - rng.uniform(0.3, 0.36))
     if style == "glider":
         span, chord = rng.uniform(0.65, 0.85), rng.uniform(0.11, 0.16)
@@ -79,7 +79,7 @@ def _fuselage(rng: np.random.Generator, radius: float, style: str) -> list[Conve
     turn = np.radians([0.0, 35.0, 62.0, 84.0])
     z = np.concatenate([[-0.5, -0.5 + tail], 0.45 - nose + nose * np.sin(turn)])
     size = radius * np.concatenate([[end, 1.0], np.cos(turn)])
-    # Built upright and laid down, so that the y axis becomes z.
+    # Built upright and then laid down, so that the y axis becomes z.
     parts = turned(revolve(np.stack([size, z], axis=1), 16), "x", 90)
     if style != "liner" or chance(rng, 0.2):
         cabin = (0.7 * radius, 0.8 * radius, rng.uniform(0.09, 0.14))
@@ -88,7 +88,10 @@ def _fuselage(rng: np.random.Generator, radius: float, style: str) -> list[Conve
 
 
 def _half_wing(wing: _Planform, y: float, rise: float, thin: float) -> Convex:
-    """Half wing at the height `y`, its tip higher by `rise`; `thin` is half of its thickness."""
+    """Half wing with its root at height `y`.
+
+    The tip is higher by `rise`, and `thin` is half of the largest thickness.
+    """
     rows = []
     for x, share, lead in ((0.0, 1.0, wing.front), (wing.span, wing.taper, wing.front - wing.back)):
         depth = max(wing.chord * share, 0.06)
@@ -101,7 +104,7 @@ def _half_wing(wing: _Planform, y: float, rise: float, thin: float) -> Convex:
 def _upper_wing(
     rng: np.random.Generator, wing: _Planform, y: float, radius: float, thin: float
 ) -> list[Convex]:
-    """Second wing above the body with struts down to the first."""
+    """Second wing above the body, with struts down to the first."""
     top = y + radius + rng.uniform(0.12, 0.18)
     parts = _both_sides([_half_wing(wing, top, 0.0, thin)])
     middle = wing.front - 0.4 * wing.chord
@@ -111,11 +114,14 @@ def _upper_wing(
 
 
 def _tail(rng: np.random.Generator, radius: float, thin: float, style: str) -> list[Convex]:
-    """Fin and tailplane; a T-tail carries the plane on top of the fin, a fighter may have two."""
+    """Fin and tailplane.
+
+    A T-tail has the tailplane on top of the fin. A fighter may have two fins.
+    """
     high, chord = rng.uniform(0.16, 0.26), rng.uniform(0.13, 0.2)
     back = rng.uniform(0.03, 0.1)
     fin = _Planform(high, chord, rng.uniform(0.45, 0.75), back, chord - 0.5)
-    # A half wing to +x turned upright is a fin.
+    # A fin is a half wing to +x, turned upright.
     parts = turned([_half_wing(fin, 0.0, 0.0, thin)], "z", 90)
     level = 0.2 * radius
     lead = fin.front
@@ -140,7 +146,7 @@ def _propeller(rng: np.random.Generator, radius: float) -> list[Convex]:
 def _pods(
     rng: np.random.Generator, wing: _Planform, radius: float, y: float, rise: float
 ) -> list[Convex]:
-    """One or two jet engines under each wing, or one at each side of the tail."""
+    """One or two jet engines under each wing, or one on each side of the tail."""
     size, half = rng.uniform(0.036, 0.055), rng.uniform(0.07, 0.1)
     if chance(rng, 0.25):
         x = radius + 0.7 * size

@@ -10,7 +10,7 @@ from occvae.data.procedural.solids import Body, Solid
 
 
 def bed(rng: np.random.Generator) -> Solid:
-    """Single to double bed with head and foot boards, a canopy, or two storeys."""
+    """Single or double bed with head and foot boards, a canopy, or two bunks."""
     half_x, half_z = rng.uniform(0.2, 0.46), rng.uniform(0.42, 0.5)
     deck, thick = rng.uniform(0.1, 0.24), rng.uniform(0.05, 0.1)
     post = rng.uniform(0.022, 0.035)
@@ -43,7 +43,7 @@ def bed(rng: np.random.Generator) -> Solid:
 def _berth(
     rng: np.random.Generator, half_x: float, half_z: float, deck: float, thick: float
 ) -> list[Convex]:
-    """Frame, mattress and pillows with the deck's upper side at y = `deck`."""
+    """Frame, mattress, pillows and sometimes a blanket. The frame ends at y = `deck`."""
     inset = rng.uniform(0.0, 0.03)
     mattress = rng.uniform(0.04, 0.1)
     top = deck + mattress
@@ -51,7 +51,7 @@ def _berth(
     low = (-half_x + inset, deck - 0.02, -half_z + inset)
     parts.append(bevelled_box(low, (half_x - inset, top, half_z - inset), 0.2 * mattress))
     if chance(rng, 0.5):
-        # A blanket that hangs over the sides.
+        # A blanket hangs over the sides.
         low = (-half_x - 0.012, deck - rng.uniform(0.0, 0.03), rng.uniform(-0.4, 0.0) * half_z)
         parts.append(bevelled_box(low, (half_x + 0.012, top + 0.018, half_z - inset), 0.016))
     count = 2 if half_x > 0.32 else 1

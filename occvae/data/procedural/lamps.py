@@ -27,7 +27,7 @@ def lamp(rng: np.random.Generator) -> Solid:
         return Solid.of(*_arc_lamp(rng, pole))
     high = rng.uniform(0.34, 0.8)
     tall = min(rng.uniform(0.2, 0.36), 0.7 * high)
-    # A wide flat shade on three legs would be a stool.
+    # A wide flat shade on three legs would look like a stool.
     size = tall * rng.uniform(0.5, 0.9 if style == "tripod" else 1.2)
     if style == "tripod":
         reach = rng.uniform(0.16, 0.3)
@@ -37,7 +37,7 @@ def lamp(rng: np.random.Generator) -> Solid:
             stand.append(frustum(foot, (0, 0.75 * high, 0), pole, pole, 8))
     else:
         stand = _lamp_stand(rng, high, pole)
-    # The pole reaches up to the closed top of the shade.
+    # The pole reaches the closed top of the shade.
     stand.append(frustum((0, 0.5 * high, 0), (0, high + tall - 0.01, 0), pole, pole, 8))
     shade = _shade(rng, pick(rng, *_SHADES), size, tall)
     offset = np.array([0.0, high, 0.0])
@@ -48,7 +48,7 @@ _SHADES = ("cone", "cone", "cone", "drum", "drum", "dome", "square")
 
 
 def _shade(rng: np.random.Generator, style: str, size: float, tall: float) -> Body:
-    """Hollow shade open below, from y = 0 to `tall`, or a globe of that height."""
+    """Hollow shade that is open below, from y = 0 to `tall`, or a globe of that height."""
     wall = 0.03
     if style == "globe":
         radius = tall / 2
@@ -66,7 +66,7 @@ def _shade(rng: np.random.Generator, style: str, size: float, tall: float) -> Bo
 
 
 def _lamp_stand(rng: np.random.Generator, high: float, pole: float) -> list[Convex]:
-    """Foot or turned body on the y axis, up to at least half of `high`."""
+    """Foot or turned body around the y axis, at least up to half of `high`."""
     style = pick(rng, "disc", "disc", "block", "turned", "ball")
     reach = rng.uniform(0.09, 0.22)
     if style in ("disc", "block"):
@@ -106,7 +106,7 @@ def _arm_lamp(rng: np.random.Generator, pole: float) -> tuple[Body, Body]:
 
 
 def _arc_lamp(rng: np.random.Generator, pole: float) -> tuple[Body, Body]:
-    """Floor lamp on a bow that carries its shade to one side."""
+    """Floor lamp with a bow that holds the shade to one side."""
     side, high, reach = rng.choice([-1, 1]), rng.uniform(0.6, 0.95), rng.uniform(0.3, 0.6)
     angle = np.linspace(np.pi, rng.uniform(0.1, 0.25) * np.pi, 9)
     bow = np.stack([reach / 2 * (1 + np.cos(angle)), 0.3 * high * np.sin(angle), 0 * angle], 1)
@@ -115,7 +115,7 @@ def _arc_lamp(rng: np.random.Generator, pole: float) -> tuple[Body, Body]:
     wide = rng.uniform(0.1, 0.16)
     stand.append(slab(pick(rng, "round", "square"), wide, wide, 0.0, rng.uniform(0.04, 0.09)))
     tall = rng.uniform(0.15, 0.25)
-    # On a straight stand a globe would make a chess pawn.
+    # Only arc lamps have globes. On a straight stand, a globe would look like a chess pawn.
     shade = _shade(rng, pick(rng, *_SHADES, "globe"), rng.uniform(0.12, 0.22), tall)
     offset = path[-1] - [0.0, tall - 0.8 * pole, 0.0]
     return Body.of(stand), shade.affine(np.eye(3), offset)

@@ -1,4 +1,4 @@
-"""Shape programs for furniture that holds things: table, shelf."""
+"""Shape programs for tables and shelves."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _table_base(
 def _desk(
     rng: np.random.Generator, half_x: float, half_z: float, high: float, thick: float
 ) -> list[Convex]:
-    """What stands under a desk: a chest of drawers on one side, something else on the other."""
+    """Base of a desk: a chest of drawers on one side, a panel or posts on the other."""
     side = rng.choice([-1, 1])
     x, z = 0.95 * half_x, 0.92 * half_z
     wide = rng.uniform(0.4, 0.75) * half_x
@@ -80,7 +80,7 @@ def _desk(
         for b in (-z, z - post):
             parts.append(box((opposite - post, 0, b), (opposite + post, top[1], b + 1.5 * post)))
     if chance(rng, 0.3):
-        # The return of an L-shaped desk, to the front at the side without drawers.
+        # The return of an L-shaped desk extends to the front, on the side without drawers.
         a, b = sorted((-side * half_x, -side * (half_x - 0.26)))
         reach = half_z + rng.uniform(0.2, 0.4)
         parts.append(box((a, high - thick, 0.0), (b, high, reach)))
@@ -92,7 +92,7 @@ def _desk(
 
 
 def shelf(rng: np.random.Generator) -> Solid:
-    """Bookcase, cabinet, rack, stepped, corner, ladder or wall shelf, or a round etagere."""
+    """Bookcase, cabinet, rack, etagere, or a stepped, corner, ladder or wall shelf."""
     style = pick(rng, *["case"] * 3, "cabinet", "cabinet", "steps", "corner", *_OPEN_SHELVES)
     high, half_x = rng.uniform(0.5, 1.0), rng.uniform(0.24, 0.5)
     depth, board = rng.uniform(0.08, 0.16), rng.uniform(0.016, 0.026)
@@ -113,7 +113,7 @@ def shelf(rng: np.random.Generator) -> Solid:
 
 
 def _stepped(rng: np.random.Generator, columns: int, rows: int) -> np.ndarray:
-    """Rows of each column (columns,): rising, falling, highest in the middle or at random."""
+    """Rows of each column (columns,): rising, falling, highest in the middle or random."""
     style = pick(rng, "rising", "falling", "middle", "random")
     if style == "random":
         return rng.integers(1, rows + 1, columns)
@@ -131,7 +131,7 @@ def _case(
     board: float,
     cabinet: bool,
 ) -> list[Convex]:
-    """Cells in columns of `tall` (columns,) rows; those of a cabinet are closed up to a height."""
+    """Columns of cells, `tall` (columns,) rows each. The lower cells of a cabinet are closed."""
     half_x, depth, row = sizes
     edges = np.linspace(-half_x, half_x, len(tall) + 1)
     back = chance(rng, 0.2)
@@ -156,7 +156,7 @@ def _case(
 
 
 def _doors_or_drawers(rng: np.random.Generator, low: Point, high: Point, rows: int) -> list[Convex]:
-    """Fronts of a closed part of a cabinet: one door, two doors or `rows` drawers."""
+    """Fronts of the closed part of a column: one door, two doors or `rows` drawers."""
     style = pick(rng, "doors", "drawers")
     middle = (low[0] + high[0]) / 2.0
     if style == "drawers":
@@ -170,7 +170,7 @@ def _doors_or_drawers(rng: np.random.Generator, low: Point, high: Point, rows: i
 def _under_case(
     rng: np.random.Generator, half_x: float, depth: float, board: float
 ) -> list[Convex]:
-    """Feet, a plinth set back from the front, or nothing."""
+    """Feet, nothing, or a plinth that is set back from the front."""
     style = pick(rng, "feet", "plinth", "none")
     high = rng.uniform(0.05, 0.11)
     if style == "plinth":
@@ -187,7 +187,7 @@ def _under_case(
 def _corner_wing(
     rng: np.random.Generator, sizes: tuple[float, float, float], rows: int, board: float
 ) -> list[Convex]:
-    """Second wing of an L, towards the front on one side, perhaps lower than the first."""
+    """Second wing of an L-shaped shelf, towards the front on one side."""
     half_x, depth, high = sizes
     side = rng.choice([-1, 1])
     reach = depth + rng.uniform(0.25, 0.6)
@@ -204,13 +204,14 @@ def _corner_wing(
     return parts
 
 
-# Open shelves of (half width, half depth, height), a number of rows and half a board's thickness.
+# The functions below make open shelves. `sizes` are half width, half depth and height. `board` is
+# half of a board's thickness.
 
 
 def _rack(
     rng: np.random.Generator, sizes: tuple[float, float, float], rows: int, board: float
 ) -> list[Convex]:
-    """Boards on four posts, with or without cross bracing."""
+    """Boards on four posts, with or without bracing."""
     half_x, depth, high = sizes
     post = rng.uniform(0.018, 0.03)
     corners = [(a * half_x, b * depth) for a in (-1, 1) for b in (-1, 1)]
@@ -227,7 +228,7 @@ def _rack(
 def _ladder_shelf(
     rng: np.random.Generator, sizes: tuple[float, float, float], rows: int, board: float
 ) -> list[Convex]:
-    """Leaning shelf with boards that grow deeper downwards."""
+    """Leaning shelf. Its lower boards are deeper than its upper ones."""
     half_x, _, high = sizes
     deep, bar = rng.uniform(0.3, 0.45), rng.uniform(0.022, 0.032)
     parts = []
@@ -245,13 +246,13 @@ def _ladder_shelf(
 def _wall_shelf(
     rng: np.random.Generator, sizes: tuple[float, float, float], rows: int, board: float
 ) -> list[Convex]:
-    """Boards of different length on brackets, carried by two rails at the wall."""
+    """Boards on brackets, held by two rails on the wall. The boards may be shifted sideways."""
     half_x, depth, high = sizes
     rail, at = rng.uniform(0.02, 0.032), 0.55 * half_x
     parts = [box((x - rail, 0.0, -depth), (x + rail, high, 0.04 - depth)) for x in (-at, at)]
     rows = max(rows, 3)
     bracket = min(0.8 * depth, 0.4 * high / rows)
-    # From the wall along the board and back down to the wall, in (y, z).
+    # Triangle (y, z) of a bracket: along the board to the front, then down to the wall.
     outline = np.array([[0.0, -depth], [0.0, bracket - depth], [-bracket, -depth]])
     shift = rng.uniform(-0.35, 0.35, rows) * half_x * chance(rng, 0.5)
     for y, move in zip(np.linspace(0.4 * high / rows, high - 0.02, rows), shift, strict=True):
@@ -265,7 +266,7 @@ def _wall_shelf(
 def _etagere(
     rng: np.random.Generator, sizes: tuple[float, float, float], rows: int, board: float
 ) -> list[Convex]:
-    """Boards with a round or rounded outline on posts, or on one column."""
+    """Boards with a round or rounded outline on four posts or on one column."""
     half_x, depth, high = sizes
     kind = pick(rng, "round", "rounded")
     half = min(half_x, 0.32)

@@ -1,6 +1,6 @@
 """Shape programs for tools: hammer, wrench, scissors.
 
-Tools stand upright: the handle along y, the working end on top, the flat side facing +z.
+Tools stand upright, with the handle along y, the working end up and the flat side facing +z.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from occvae.data.procedural.solids import Body, Solid
 
 
 def hammer(rng: np.random.Generator) -> Solid:
-    """Claw, ball-peen, sledge or rock hammer, or a mallet."""
+    """Claw hammer, ball-peen or cross-peen hammer, sledgehammer, rock hammer or mallet."""
     style = pick(rng, "claw", "claw", "claw", "mallet", "mallet", "sledge", "peen", "peen", "rock")
     length, grip = rng.uniform(0.55, 0.9), rng.uniform(0.035, 0.055)
     head, top = _HEADS[style](rng)
@@ -46,13 +46,13 @@ def hammer(rng: np.random.Generator) -> Solid:
 
 
 def _hammer_face(reach: float, size: float, sides: int) -> list[Convex]:
-    """Neck to +x and the striking face at its end."""
+    """Neck towards +x with the striking face at its end."""
     neck = frustum((-0.06, 0, 0), (reach, 0, 0), 0.85 * size, 0.8 * size, sides)
     return [neck, frustum((0.7 * reach, 0, 0), (reach + 0.03, 0, 0), size, 1.15 * size, 16)]
 
 
 def _prong(rng: np.random.Generator, reach: float, size: float, bend: float) -> list[Convex]:
-    """Tapered bar from the middle to -x, bent downwards to `bend` degrees of an ellipse."""
+    """Tapered bar towards -x that follows an ellipse downwards, to the angle `bend` in degrees."""
     path = arc((-0.04, -reach, 0), (reach * 1.1, reach), (90, bend), 8)
     return sweep(
         path, polygon(4, 0.045, 0.9 * size), (0, 0, 1), scales=np.linspace(1.0, 0.55, len(path))
@@ -71,7 +71,7 @@ def _claw_head(rng: np.random.Generator) -> tuple[list[Convex], float]:
 
 
 def _rock_head(rng: np.random.Generator) -> tuple[list[Convex], float]:
-    """Square face on one side, a single point or chisel on the other."""
+    """Square face on one side, a chisel or point on the other."""
     size, reach = rng.uniform(0.06, 0.09), rng.uniform(0.14, 0.22)
     pick_end = _prong(rng, rng.uniform(0.28, 0.36), size, rng.uniform(125.0, 145.0))
     return [*_hammer_face(reach, size, 4), *scaled(pick_end, (1, 1, rng.uniform(1.2, 1.8)))], size
@@ -109,7 +109,7 @@ def _peen_head(rng: np.random.Generator) -> tuple[list[Convex], float]:
     if chance(rng, 0.5):
         parts.append(ellipsoid((-0.65 * reach, 0, 0), (size, size, size), 16, 10))
     else:
-        # A wedge: from the square stem to a thin edge.
+        # A wedge from the square stem to a thin edge.
         edge = np.insert(polygon(4, 1.2 * size, 0.02), 0, -1.2 * reach, axis=1)
         stem = np.insert(polygon(4, 0.8 * size), 0, -0.4 * reach, axis=1)
         parts += loft([stem, edge])
@@ -125,7 +125,7 @@ _HEADS = {
 }
 
 
-# What a person would put at the lower end of a wrench with the given upper end.
+# Lower ends that real wrenches have, by upper end. An end is as probable as it is often listed.
 _LOWER_ENDS = {
     "open": ("ring", "ring", "open", "hole"),
     "ring": ("open", "open", "hole"),
@@ -134,12 +134,12 @@ _LOWER_ENDS = {
 
 
 def wrench(rng: np.random.Generator) -> Solid:
-    """Spanner with open, ring or adjustable jaws, or four-way wheel brace."""
+    """Spanner with an open, ring or adjustable jaw, or four-way wheel brace."""
     length, wide = rng.uniform(0.5, 0.85), rng.uniform(0.055, 0.08)
     thick = rng.uniform(0.048, 0.064)
     if chance(rng, 0.07):
         return _wheel_brace(rng, length, wide)
-    # The axis of the shaft bends to both sides; the jaws follow its ends.
+    # A bent shaft curves to both sides. The jaws follow its ends.
     bend = rng.uniform(0.12, 0.25) * rng.choice([-1, 1]) if chance(rng, 0.2) else 0.0
     y = np.linspace(0.0, length, 9 if bend else 2)
     path = np.stack([0.5 * bend * np.sin(1.5 * np.pi * y / length), y, 0.0 * y], axis=1)
@@ -174,7 +174,7 @@ def _wheel_brace(rng: np.random.Generator, length: float, wide: float) -> Solid:
 
 
 def _jaw(rng: np.random.Generator, style: str, wide: float, thick: float) -> Body:
-    """End piece that points up and joins a shaft which ends at the origin."""
+    """End piece that points up, for a shaft that ends at the origin."""
     size = rng.uniform(0.13, 0.17)
     disc = polygon(24, size, size * rng.uniform(1.0, 1.2))
     hole = size * rng.uniform(0.45, 0.6)
@@ -200,7 +200,7 @@ def _jaw(rng: np.random.Generator, style: str, wide: float, thick: float) -> Bod
 
 
 def _adjustable(rng: np.random.Generator, size: float, thick: float) -> Body:
-    """Fixed jaw on one side, a lower sliding jaw on the other, a roller between them and below."""
+    """Jaw with a fixed side, a lower sliding side, and a roller below."""
     half, reach = rng.uniform(0.25, 0.5), rng.uniform(1.3, 1.7)
     left, right = -half - 0.65, half + 0.7
     outlines = [
@@ -217,7 +217,7 @@ def _adjustable(rng: np.random.Generator, size: float, thick: float) -> Body:
 
 
 class _Half(NamedTuple):
-    """Sizes of one half of scissors around a pivot at the origin."""
+    """Sizes of one half of a pair of scissors. The pivot is at the origin."""
 
     blade: float  # length above the pivot
     grip: float  # length below the pivot
@@ -240,10 +240,10 @@ def scissors(rng: np.random.Generator) -> Solid:
         if style in ("shears", "secateurs", "pliers"):
             parts += _straight_handle(half, rng.uniform(0.03, 0.08))
         else:
-            # Tailor's shears: a round ring for the thumb, a long one for the fingers.
+            # Tailor's shears have a round ring for the thumb and a long one for the fingers.
             long = 1.5 if style == "tailor" and side > 0 else 1.0
             parts += _ring_handle(half, (ring, tall * long), tilt)
-        # The two halves lie one over the other and overlap around the pivot.
+        # The two halves lie one above the other, and overlap around the pivot.
         parts = scaled(moved(parts, (0.0, 0.0, 0.8 * half.thick)), (side, 1.0, side))
         bodies.append(Body.of(turned(parts, "z", -side * opening)))
     deep, radius = 2.2 * half.thick, 0.8 * half.wide
@@ -270,7 +270,7 @@ def _half_sizes(rng: np.random.Generator, style: str) -> _Half:
     )
 
 
-# Outlines of blades to +y. Their edge is at -x, where the other half closes from.
+# The functions below make outlines (N, 2) of blades towards +y. The cutting edge is on the -x side.
 
 
 def _long_blade(half: _Half) -> np.ndarray:
@@ -292,7 +292,7 @@ def _blunt_blade(half: _Half) -> np.ndarray:
 
 
 def _bellied_blade(half: _Half) -> np.ndarray:
-    """Blade with a round back, pointed."""
+    """Pointed blade with a round back."""
     back = arc((-half.wide, 0.3 * half.blade, 0), (3.0 * half.wide, 0.7 * half.blade), (-25, 90), 9)
     return np.concatenate([[[-half.wide, -half.wide], [half.wide, -half.wide]], back[:, :2]])
 
@@ -315,12 +315,15 @@ _BLADES = {
 
 
 def _ring_handle(half: _Half, radii: tuple[float, float], tilt: float) -> list[Convex]:
-    """Shank and ring of `radii` to -y and, before opening, to -x, turned by `tilt` degrees."""
+    """Shank and ring towards -y and, before opening, -x.
+
+    `radii` are those of the ring along x and y, before it is turned by `tilt` degrees.
+    """
     wide, tall = radii
     center = np.array([-wide - 0.01, -half.grip + tall, 0.0])
     path = arc((0, 0, 0), (wide, tall), (0, 337.5), 16) @ rotation("z", tilt).T + center
     ring = sweep(path, polygon(6, half.thick, half.bar), (0, 0, 1), closed=True)
-    # To the node of the ring that is nearest to the pivot.
+    # The shank ends at the node of the ring that is nearest to the pivot.
     shank_end = path[np.argmin(np.linalg.norm(path, axis=1))] + [0.0, -0.3 * half.bar, 0.0]
     return [*ring, *_shank(half, shank_end)]
 
@@ -331,7 +334,7 @@ def _shank(half: _Half, end: Point) -> list[Convex]:
 
 
 def _straight_handle(half: _Half, bow: float) -> list[Convex]:
-    """Handle without a ring to -y that bows to -x."""
+    """Handle without a ring towards -y, bowed towards -x."""
     y = np.linspace(0.3 * half.wide, -half.grip, 7)
     x = -bow * np.sin(np.pi * np.clip(-y / half.grip, 0.0, 1.0)) ** 0.8
     path = np.stack([x, y, 0.0 * y], axis=1)

@@ -1,5 +1,5 @@
-// Stands in for the CUDA toolkit's header: the language's keywords and built-in functions for C++,
-// and the few runtime calls that kernels' host code makes. Includes no more than is used.
+// Replaces the CUDA toolkit's header: the keywords and built-in functions of the language for C++,
+// and the few runtime calls of the kernels' host code. It includes only what is used.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@
 #define __device__
 #define __host__
 #define __constant__ static
-#define __shared__ static thread_local  // shared_memory.h says why
+#define __shared__ static thread_local  // see shared_memory.h
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
@@ -102,7 +102,7 @@ struct cudaFuncAttributes {
   int maxThreadsPerBlock;
 };
 
-// Every kernel has a body for the pretended device.
+// Every kernel has a body for the emulated device.
 template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel) {
   attributes->maxThreadsPerBlock = 1024;
@@ -139,7 +139,8 @@ inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 
 namespace emulator {
 
-// What `kernel<<<grid, block, shared, stream>>>(...)` becomes: configure(kernel, grid, ...)(...).
+// build.py rewrites `kernel<<<grid, block, shared, stream>>>(...)` to configure(kernel, grid,
+// ...)(...).
 template <typename... Parameters>
 auto configure(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes = 0,
                cudaStream_t = nullptr) {

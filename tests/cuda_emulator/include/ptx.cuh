@@ -1,5 +1,5 @@
-// Stands in for csrc/cuda/ptx.cuh: the same functions, after the PTX ISA, on a CPU. What the
-// hardware does some time later happens here as late as it may, and its targets are NaN meanwhile.
+// Replaces csrc/cuda/ptx.cuh: the same functions on a CPU, after the PTX ISA. An effect that the
+// hardware delays happens here as late as allowed, and its targets are NaN until then.
 #pragma once
 
 #include <cmath>

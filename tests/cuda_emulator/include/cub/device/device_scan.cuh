@@ -1,4 +1,4 @@
-// Stands in for CUB: a scan on the host. As CUB does, a call without scratch memory asks its size.
+// Replaces CUB: a scan on the host. As in CUB, a call without scratch memory returns its size.
 #pragma once
 
 #include <cuda_runtime.h>

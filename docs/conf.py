@@ -1,0 +1,70 @@
+"""Configuration of Sphinx: `make docs` builds these pages into build/docs."""
+
+import sys
+from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import occvae  # found through the line above
+
+project = "occvae"
+author = "The occvae authors"
+copyright = f"{date.today().year}, {author}"
+version = release = occvae.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["**/.ipynb_checkpoints"]
+
+# Single backticks in docstrings are code. A name that is documented here becomes a link.
+default_role = "py:obj"
+
+# Options of every autodoc directive. What a class inherits is documented with its base.
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+autosummary_generate = False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+add_module_names = False
+
+# Markdown. Notebooks are committed with their outputs.
+nb_execution_mode = "off"
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+
+html_theme = "furo"
+html_title = f"occvae {release}"
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+
+def remove_signature(app, what, name, obj, options, lines):
+    """Removes the docstring that a dataclass writes itself, because it repeats the signature."""
+    if what == "class" and lines and lines[0].startswith(f"{obj.__name__}("):
+        lines.clear()
+
+
+def restore_colon(app, what, name, obj, options, lines):
+    """Puts the text before a colon back in front of an attribute's docstring.
+
+    Napoleon takes it for the attribute's type. Types are in the annotations.
+    """
+    if lines and lines[-1].startswith(":type: "):
+        lines[0] = f"{lines.pop().removeprefix(':type: ')}: {lines[0]}"
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", remove_signature, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", restore_colon, priority=600)  # after napoleon
