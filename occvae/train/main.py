@@ -143,7 +143,7 @@ def _prepare(options: argparse.Namespace, device: torch.device) -> tuple[TrainCo
     run = choose_run_folder(options.out, options.arch or TrainConfig().arch, options.resume)
     config = _resumed_config(options, run) if options.resume else _configure(options)
     config = resolve_deepspeed(config, parallel.world_size(), device.type)
-    _ensure_data(config.data.root)
+    _ensure_data(config.data.root, named=options.resume or _names_data(options))
     if not options.resume:
         run.mkdir(parents=True, exist_ok=True)
         lock_run(run)
@@ -204,15 +204,47 @@ def _override(config: TrainConfig, options: argparse.Namespace) -> TrainConfig:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, root=options.data))
 
 
-def _ensure_data(root: str) -> None:
-    """Builds the embedded dataset if it is asked for and absent. Checks any other dataset."""
+def _names_data(options: argparse.Namespace) -> bool:
+    """Whether the command line names a dataset."""
+    names = [override.partition("=")[0] for override in options.overrides]
+    return options.data is not None or "data.root" in names
+
+
+def _ensure_data(root: str, named: bool) -> None:
+    """Builds the embedded dataset if it is asked for and absent. Checks any other dataset.
+
+    Args:
+        root: folder of the dataset.
+        named: whether the command line or the resumed run names the dataset. If so, its shapes may
+            come from another version of the shape programs.
+    """
     if root != DataConfig().root:
         if not Manifest.load(root).complete:
             raise UserError(f"{root}: is incomplete; run the same `occvae data` command again")
-    elif not (Path(root) / MANIFEST).is_file() or not Manifest.load(root).complete:
-        from occvae.data.build import build_default
+        return
+    if (Path(root) / MANIFEST).is_file():
+        manifest = Manifest.load(root)
+        _check_generator(root, manifest, named)
+        if manifest.complete:
+            return
+    from occvae.data.build import build_default
 
-        build_default(root)
+    build_default(root)
+
+
+def _check_generator(root: str, manifest: Manifest, named: bool) -> None:
+    """Refuses procedural shapes of another version, unless they are complete and named."""
+    from occvae.data.formats.procedural import ProceduralSource
+    from occvae.data.procedural import GENERATOR
+
+    current = manifest.settings.get("generator") == GENERATOR
+    if current or manifest.source != ProceduralSource.name or (named and manifest.complete):
+        return
+    keep = f", or add --data {root} to train on it" if manifest.complete else ""
+    raise UserError(
+        f"{root}: the dataset has the procedural shapes of another version of occvae; rename "
+        f"the folder to build the present shapes{keep}"
+    )
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

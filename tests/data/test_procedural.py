@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from occvae.data.procedural import CATEGORIES, make_shape
+from occvae.data.procedural import CATEGORIES, GENERATOR, make_shape
 from occvae.data.procedural.convex import (
     bevelled_box,
     box,
@@ -127,6 +127,30 @@ def test_no_single_shape_is_close_to_all_of_a_category():
         union = (inside | guess).sum(axis=1)
         best = max(best, ((inside & guess).sum(axis=1) / union).mean())
     assert best < 0.3
+
+
+# Sums of the volumes of SEEDS, by GENERATOR. If shapes change, increase it and renew the sums.
+VOLUMES = {
+    2: {
+        "chair": 0.374079698,
+        "table": 0.536067979,
+        "shelf": 0.578357369,
+        "sofa": 0.851546711,
+        "bed": 0.702079099,
+        "lamp": 0.334524718,
+        "mug": 0.509128888,
+        "vase": 0.361227184,
+        "hammer": 0.168638768,
+        "wrench": 0.126997244,
+        "scissors": 0.117622736,
+        "airplane": 0.119784811,
+    }
+}
+
+
+def test_shapes_change_only_with_the_generator():
+    volumes = {name: sum(shape(name, seed).volume() for seed in SEEDS) for name in CATEGORIES}
+    assert volumes == pytest.approx(VOLUMES[GENERATOR], rel=1e-7)
 
 
 def test_cavity_is_finite_when_rounding_exceeds_the_wall():

@@ -34,7 +34,11 @@ class ProceduralSource:
         if shapes_per_category < 1:
             raise UserError(f"shapes_per_category must be at least 1, got {shapes_per_category}")
         self.shape_settings = shape_settings
-        self.settings = {"shapes_per_category": shapes_per_category, **shape_settings.to_dict()}
+        self.settings = {
+            "generator": procedural.GENERATOR,
+            "shapes_per_category": shapes_per_category,
+            **shape_settings.to_dict(),
+        }
         self.skipped: dict[str, str] = {}
         # Categories alternate so that each shard holds all of them.
         self.items = [
