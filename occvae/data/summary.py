@@ -158,7 +158,14 @@ def write_sample_sheet(
 
 
 def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np.ndarray:
-    """The three images of one shape side by side, (TILE, 3 TILE, 3) uint8."""
+    """Draws the three images of one shape for `write_sample_sheet`, (TILE, 3 TILE, 3) uint8.
+
+    Args:
+        split: name of the split, for the caption.
+        shard: the shard that holds the shape.
+        local: number of the shape within the shard.
+        rng: chooses the stored image.
+    """
     view = int(rng.integers(shard.num_views))
     front = orbit_extrinsics([35.0], [30.0], [1.8])
     cameras = np.concatenate(

@@ -47,8 +47,8 @@ def prepare_image(
     the frame, and centered. An object with the usual size and position is not moved. Other images
     are only made square, as by `load_image`.
 
-    An image with little transparency, or with little of it along the border, does not count as cut
-    out. It is composited on white first.
+    An image counts as cut out if enough of it, and most of its border, is transparent. Any other
+    image is composited on white before its background is removed.
 
     Args:
         source: Path or encoded bytes.

@@ -77,7 +77,8 @@ def _conv_onet_metrics(comparison: Comparison) -> dict[str, float]:
 
 
 def _vecset_metrics(comparison: Comparison) -> dict[str, float]:
-    # Twice for the sum instead of its half, and twice for halves of an edge.
+    # `chamfer_l1` is half the sum, in edges. One factor of 2 gives the sum, the other one converts
+    # to half edges.
     return {
         "chamfer_sum_half_edge": 4.0 * comparison.chamfer_l1,
         "f_score_0.02_half_edge": comparison.f_score(0.01),

@@ -245,7 +245,7 @@ def _open(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
         reason = describe_error(error)
         raise UserError(f"{path.name} cannot be read as an image ({reason})") from None
     if converted.size != size:
-        raise UserError(f"{path.name} is {converted.size}, but pix3d.json says {size}")
+        raise UserError(f"{path.name} has the size {converted.size}, but pix3d.json says {size}")
     return converted
 
 

@@ -15,8 +15,6 @@ from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
 from occvae.errors import UserError
-from occvae.geometry.voxelize import occupancies_from_voxels
-from occvae.geometry.voxels_to_mesh import grid_mesh
 
 
 @dataclass
@@ -26,10 +24,14 @@ class VoxelShape:
     grid: np.ndarray  # (R, R, R) bool
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
+        from occvae.geometry.voxels_to_mesh import grid_mesh
+
         # Smoothing the grid first would look better, but would lose parts that are one voxel thick.
         return grid_mesh(self.grid, 0.5)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
+        from occvae.geometry.voxelize import occupancies_from_voxels
+
         return occupancies_from_voxels(self.grid, points)
 
 

@@ -159,7 +159,7 @@ def _is_of_torchvision(name: str) -> bool:
 
 
 def _resnet_layers(name: str) -> tuple[nn.Sequential, int]:
-    """The layers, and the number of their output channels."""
+    """Returns the layers of a torchvision ResNet up to stride 8, and their output channels."""
     from torchvision.models import get_model
 
     network = get_model(name)
