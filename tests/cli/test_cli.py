@@ -236,6 +236,16 @@ def test_build_procedural(here, capsys):
     )
 
 
+def test_shapes_of_another_generator_are_not_continued(here, capsys):
+    build = ("data", "build", "procedural", "set", "--shapes-per-category", 1, *SMALL)
+    assert run(*build) == 0
+    manifest = Manifest.load("set")
+    del manifest.settings["generator"]  # as in datasets of version 1
+    manifest.complete = False
+    manifest.save(Path("set"))
+    assert_refused(capsys, *build, message="other settings or from other files (generator)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
