@@ -1,0 +1,142 @@
+"""Text of mesh files as arrays of tokens, so that numbers are parsed without a loop in Python."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any
+
+import numpy as np
+
+from occvae.errors import UserError
+
+_NEWLINE = 10
+JOINED_LINE = 11  # a vertical tab takes the place of a newline that a statement continues across
+# UTF-32 first, because its mark begins with that of UTF-16.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_FLOAT = re.compile(
+    rb"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|infinity|nan(\(\w*\))?)", re.IGNORECASE
+)
+_DECIMAL_COMMA = re.compile(rb"[+-]?\d*,\d+")
+
+
+def plain_text(data: bytes) -> bytes:
+    """Returns text in an encoding that extends ASCII, with line feeds and without comments.
+
+    UTF-16 and UTF-32 are decoded, and a byte order mark is removed. Comments begin with '#'.
+
+    Raises:
+        UserError: the text is damaged or binary.
+    """
+    text = decode(data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip(b"\0")
+    if b"\0" in text:
+        raise UserError("not text: it contains zero bytes")
+    return re.sub(rb"#[^\n]*", b"", text) if b"#" in text else text
+
+
+def decode(data: bytes) -> bytes:
+    """Returns UTF-16 and UTF-32 as UTF-8, and other data without the byte order mark of UTF-8."""
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
+    if not encoding and len(data) > 3 and (data[0] == 0) != (data[1] == 0):
+        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    if not encoding:
+        return data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode(encoding).encode().removeprefix(codecs.BOM_UTF8)
+    except UnicodeError:
+        raise UserError(f"damaged text: not valid {encoding.upper()}") from None
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Concatenates the ranges starts[i], starts[i] + 1, ..., starts[i] + lengths[i] - 1."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def word_code(word: bytes) -> np.uint64:
+    """Returns what `Text.words` holds for a word."""
+    return np.frombuffer(word.ljust(8, b"\0"), np.uint64)[0]
+
+
+class Text:
+    """Tokens of a text, separated by white space.
+
+    Attributes:
+        starts: (T,) first byte of each token in `array`.
+        ends: (T,) the byte behind each token.
+        first: (L,) first token of each line that has tokens.
+        counts: (L,) number of tokens of these lines.
+    """
+
+    def __init__(self, text: bytes):
+        self.array = np.frombuffer(b"\n" + text + b"\n", np.uint8)
+        visible = self.array > ord(" ")
+        changes = np.flatnonzero(visible[1:] != visible[:-1]) + 1
+        self.starts, self.ends = changes[::2], changes[1::2]
+        lines = np.searchsorted(self.starts, np.flatnonzero(self.array == _NEWLINE))
+        counts = np.diff(lines)
+        self.first, self.counts = lines[:-1][counts > 0], counts[counts > 0]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def token(self, index: int) -> str:
+        """Returns a token in short form for messages."""
+        token = self.array[self.starts[index] : self.ends[index]][:20].tobytes()
+        return ascii(token.decode("latin-1"))
+
+    def line(self, index: int) -> int:
+        """Returns the number of the line that a token is in, counted from 1."""
+        before = self.array[: self.starts[index]]
+        return int(((before == _NEWLINE) | (before == JOINED_LINE)).sum())
+
+    def words(self, tokens: np.ndarray) -> np.ndarray:
+        """Returns the first eight bytes of tokens in lower case, as in `word_code`."""
+        width = np.arange(8)
+        places = self.starts[tokens][:, None] + width
+        letters = self.array[np.minimum(places, len(self.array) - 1)]
+        letters = np.where(places < self.ends[tokens][:, None], letters, 0).astype(np.uint8)
+        letters += np.where((letters >= ord("A")) & (letters <= ord("Z")), 32, 0).astype(np.uint8)
+        return np.ascontiguousarray(letters).view(np.uint64).reshape(-1)
+
+    def floats(self, tokens: np.ndarray) -> np.ndarray:
+        """Parses tokens, in ascending order, as float64."""
+        return self._parse(tokens, self.ends[tokens], np.float64)
+
+    def integers(self, tokens: np.ndarray, ends: np.ndarray | None = None) -> np.ndarray:
+        """Parses tokens, in ascending order, as int64. `ends` can shorten them."""
+        return self._parse(tokens, self.ends[tokens] if ends is None else ends, np.int64)
+
+    def _parse(self, tokens: np.ndarray, ends: np.ndarray, dtype: type) -> np.ndarray:
+        if not len(tokens):
+            return np.empty(0, dtype)
+        starts = self.starts[tokens]
+        low, high = starts[0], ends[-1]
+        edges = np.zeros(high - low + 1, np.int8)
+        edges[starts - low] = 1
+        edges[ends - low] -= 1
+        inside = np.cumsum(edges, dtype=np.int8)[:-1].view(bool)
+        selected = np.where(inside, self.array[low:high], np.uint8(ord(" "))).tobytes()
+        try:
+            values = np.fromstring(selected, dtype, sep=" ")
+        except ValueError:
+            values = np.empty(0, dtype)
+        # A malformed token such as 1.5.2 is parsed as several numbers, never as none.
+        if len(values) != len(tokens):
+            self._refuse_malformed(tokens, ends, dtype)
+        return values
+
+    def _refuse_malformed(self, tokens: np.ndarray, ends: np.ndarray, dtype: Any) -> None:
+        expected = re.compile(rb"[+-]?\d+") if dtype is np.int64 else _FLOAT
+        for index, end in zip(tokens, ends, strict=True):
+            token = self.array[self.starts[index] : end].tobytes()
+            if not expected.fullmatch(token):
+                break
+        kind = "an integer" if dtype is np.int64 else "a number"
+        remedy = "; write decimals with a point" if _DECIMAL_COMMA.fullmatch(token) else ""
+        raise UserError(f"line {self.line(index)}: {self.token(index)} is not {kind}{remedy}")
