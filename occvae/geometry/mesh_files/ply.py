@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -18,6 +18,8 @@ _TYPES = {
     "int32": "i4", "uint32": "u4", "int64": "i8", "uint64": "u8", "float32": "f4",
     "float64": "f8",
 }  # fmt: skip
+# Equal lists of up to so many items are read item by item, which is faster.
+_FEW_ITEMS = 8
 _INDEX_NAMES = ("vertex_indices", "vertex_index")
 _HEADER = re.compile(rb"ply[ \t]*(\r\n|\n|\r).*?\1[ \t]*end_header[ \t]*(\1|$)", re.DOTALL)
 
@@ -66,6 +68,9 @@ class _Body(Protocol):
 
     def values(self, places: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """The values at ascending places."""
+
+    def items(self, starts: np.ndarray, counts: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """The items of lists, given their first places, one list after the other."""
 
 
 def read_ply(data: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -175,10 +180,7 @@ def _read_indices(body: _Body, element: _Element, rows: _Rows) -> tuple[np.ndarr
             f"the element {element.name} needs one list of integers named vertex_indices"
         )
     starts, counts = rows.lists[named[0]]
-    dtype, width = lists[named[0]].type, body.width(lists[named[0]].type)
-    places = starts[0] + width * ranges((starts - starts[0]) // width, counts)
-    offset = np.repeat((starts - starts[0]) % width, counts)
-    return body.values(places + offset, dtype).astype(np.int64), counts
+    return body.items(starts, counts, lists[named[0]].type).astype(np.int64), counts
 
 
 def _find_rows(body: _Body, element: _Element, start: int) -> _Rows:
@@ -278,11 +280,14 @@ class _TextBody:
         parse = self.text.floats if dtype.kind == "f" else self.text.integers
         return parse(places)
 
+    def items(self, starts: np.ndarray, counts: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        return self.values(ranges(starts, counts), dtype)
+
 
 class _BinaryBody:
     """Bytes in a given order."""
 
-    def __init__(self, data: bytes, order: str):
+    def __init__(self, data: bytes, order: Literal["<", ">"]):
         self.data = data
         self.array = np.frombuffer(data, np.uint8)
         self.size = len(data)
@@ -304,5 +309,16 @@ class _BinaryBody:
 
     def values(self, places: np.ndarray, dtype: np.dtype) -> np.ndarray:
         dtype = dtype.newbyteorder(self.order)
+        step = np.diff(places[:2])
+        if len(step) and (np.diff(places) == step).all():
+            return np.ndarray(len(places), dtype, self.data, places[0], (step[0],))
         chosen = self.array[places[:, None] + np.arange(dtype.itemsize)]
         return np.ascontiguousarray(chosen).view(dtype).reshape(-1)
+
+    def items(self, starts: np.ndarray, counts: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        width = dtype.itemsize
+        if counts[0] <= _FEW_ITEMS and (counts == counts[0]).all():
+            columns = [self.values(starts + width * item, dtype) for item in range(counts[0])]
+            return np.stack(columns, axis=1).reshape(-1) if columns else np.empty(0, dtype)
+        place = ranges(np.zeros_like(counts), counts)
+        return self.values(np.repeat(starts, counts) + width * place, dtype)

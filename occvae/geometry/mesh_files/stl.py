@@ -17,10 +17,11 @@ _FAR = 1000
 # Counts that programs write before they know the number of facets.
 _PLACEHOLDERS = {0, 2**31 - 1, 2**32 - 1}
 _SECOND_LINE = re.compile(rb"[^\r\n]*[\r\n]\s*(facet|endsolid|end solid)\b", re.IGNORECASE)
-_WORDS = {word: word_code(word) for word in (b"facet", b"outer", b"vertex", b"endloop",
-                                             b"endfacet", b"solid", b"endsolid", b"end")}  # fmt: skip
-_FACET_LINES = [_WORDS[word] for word in (b"facet", b"outer", b"vertex", b"vertex", b"vertex",
-                                          b"endloop", b"endfacet")]  # fmt: skip
+_FACET_LINES = np.array(
+    [word_code(word) for word in b"facet outer vertex vertex vertex endloop endfacet".split()]
+)
+_VERTEX, _SOLID = word_code(b"vertex"), word_code(b"solid")
+_END_OF_SOLID = [word_code(b"endsolid"), word_code(b"end")]
 
 
 def read_stl(data: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -83,16 +84,16 @@ def _probable_facets(data: bytes, count: int, there: int) -> np.ndarray:
 def _read_text(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     text = Text(plain_text(data))
     words = text.words(text.first)
-    begins = words == _WORDS[b"solid"]
-    ends = (words == _WORDS[b"endsolid"]) | (words == _WORDS[b"end"])
+    begins = words == _SOLID
+    ends = np.isin(words, _END_OF_SOLID)
     content = ~begins & ~ends
     lines, first, counts = words[content], text.first[content], text.counts[content]
     whole = len(lines) % 7 == 0 and (lines.reshape(-1, 7) == _FACET_LINES).all()
-    if not whole or (counts[lines == _WORDS[b"vertex"]] != 4).any():
+    if not whole or (counts[lines == _VERTEX] != 4).any():
         return _read_free_text(text)
     if begins.sum() > ends.sum():
         raise _cut(text)
-    corners = first[lines == _WORDS[b"vertex"]][:, None] + np.arange(1, 4)
+    corners = first[lines == _VERTEX][:, None] + np.arange(1, 4)
     vertices = text.floats(corners.reshape(-1)).reshape(-1, 3)
     return vertices, np.arange(len(vertices)).reshape(-1, 3)
 

@@ -33,7 +33,9 @@ def plain_text(data: bytes) -> bytes:
     Raises:
         UserError: the text is damaged or binary.
     """
-    text = decode(data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip(b"\0")
+    text = decode(data).rstrip(b"\0")
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"\0" in text:
         raise UserError("not text: it contains zero bytes")
     return re.sub(rb"#[^\n]*", b"", text) if b"#" in text else text
@@ -123,7 +125,7 @@ class Text:
         inside = np.cumsum(edges, dtype=np.int8)[:-1].view(bool)
         selected = np.where(inside, self.array[low:high], np.uint8(ord(" "))).tobytes()
         try:
-            values = np.fromstring(selected, dtype, sep=" ")
+            values: np.ndarray = np.fromstring(selected, dtype, sep=" ")
         except ValueError:
             values = np.empty(0, dtype)
         # A malformed token such as 1.5.2 is parsed as several numbers, never as none.
