@@ -87,12 +87,16 @@ def test_missing_packages_are_listed_by_file_ending(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("empty.obj", b"", "no faces"),
-    ("empty.off", b"", "not a mesh that trimesh can read"),
-    ("empty.stl", b"", "no faces|not a mesh"),
-    ("cut.off", b"OFF\n8 12 0\n0 0 0\n", "not a mesh that trimesh can read"),
-    ("text.ply", b"ply\nformat binary_little", "not a mesh that trimesh can read"),
-    ("noise.glb", bytes(range(256)), "not a mesh that trimesh can read"),
+    ("empty.obj", b"", "the file is empty"),
+    ("empty.off", b"", "the file is empty"),
+    ("empty.stl", b"", "the file is empty"),
+    ("empty.ply", b"", "the file is empty"),
+    ("empty.glb", b"", "the file is empty"),
+    ("empty.gltf", b"", "the file is empty"),
+    ("empty.other", b"", "the file is empty"),
+    ("cut.off", b"OFF\n8 12 0\n0 0 0\n", "the file is cut"),
+    ("text.ply", b"ply\nformat binary_little", "the header does not end"),
+    ("noise.glb", bytes(range(256)), "not a glTF file"),
     ("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", r"no faces \((a point cloud|no mesh) in it\)"),
     ("other.txt", b"v 0 0 0", "not a mesh that trimesh can read"),
 ])  # fmt: skip

@@ -90,7 +90,8 @@ def _check_kind(gltf: GltfData) -> None:
             raise UserError("extensionsRequired is not a list of names")
         if name not in _READ_EXTENSIONS and not _APPEARANCE.fullmatch(name):
             raise UserError(
-                f"it needs the extension {ascii(name[:60])}, which is not read; export it without"
+                f"the file needs the extension {ascii(name[:60])}, which is not read; "
+                "export it without"
             )
 
 
@@ -364,7 +365,7 @@ def _unpack_draco(gltf: GltfData, primitive: dict[str, Any]) -> dict[str, np.nda
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
         raise UserError(f"DracoPy cannot decompress it ({reason})") from None
     if "POSITION" not in found or found["POSITION"].shape[1:] != (3,):
-        raise UserError("its Draco data have no positions")
+        raise UserError("the Draco data have no positions")
     return found
 
 

@@ -39,17 +39,19 @@ class GltfData:
         text = data
         if data.startswith(b"glTF"):
             text, self.binary = _split_chunks(data)
+        elif not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+            raise UserError("not a glTF file: it begins neither with glTF nor with {")
         try:
             self.root = json.loads(text.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
-            raise UserError(f"its JSON is damaged ({' '.join(str(error).split())[:80]})") from None
+            raise UserError(f"the JSON is damaged ({' '.join(str(error).split())[:80]})") from None
         if not isinstance(self.root, dict):
-            raise UserError("its JSON is not an object")
+            raise UserError("the JSON is not an object")
         self._buffers: dict[int, bytes] = {}
 
     def objects(self, kind: str) -> list[dict[str, Any]]:
         """Returns all objects of a kind, e.g. "nodes"."""
-        return _objects(self.root, kind)
+        return objects_in(self.root, kind)
 
     def object(self, kind: str, number: int) -> dict[str, Any]:
         """Returns one object of a kind."""
@@ -184,7 +186,7 @@ def _split_chunks(data: bytes) -> tuple[bytes, bytes | None]:
     if length > len(data) or 20 + size > len(data):
         raise UserError(f"the file is cut: its header says {length} bytes, it has {len(data)}")
     if kind != _JSON_CHUNK:
-        raise UserError("its first chunk is not JSON")
+        raise UserError("the first chunk is not JSON")
     text, position, binary = data[20 : 20 + size], 20 + size, None
     while binary is None and position + 8 <= length:
         size, kind = struct.unpack_from("<2I", data, position)
@@ -203,20 +205,20 @@ def _dtype(spec: dict[str, Any], what: str) -> np.dtype:
     return np.dtype(_TYPES[code])
 
 
-def _objects(parent: dict[str, Any], key: str) -> list[dict[str, Any]]:
+def objects_in(parent: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Returns a list of objects, empty if there is none."""
     value = parent.get(key, [])
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise UserError(f"{key} is not a list of objects")
     return value
 
 
-objects_in = _objects
-
-
 def check_index(number: Any, count: int, kind: str) -> int:
     """Returns an index in 0 ... count - 1, or raises an error."""
     if type(number) is not int or not 0 <= number < count:
-        raise UserError(f"it refers to {ascii(number)[:20]} in {kind}, which has {count} entries")
+        raise UserError(
+            f"an object refers to {ascii(number)[:20]} in {kind}, which has {count} entries"
+        )
     return number
 
 

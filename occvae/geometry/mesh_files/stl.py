@@ -16,12 +16,13 @@ _HEADER = 84
 _FAR = 1000
 # Counts that programs write before they know the number of facets.
 _PLACEHOLDERS = {0, 2**31 - 1, 2**32 - 1}
-_SECOND_LINE = re.compile(rb"[^\r\n]*[\r\n]\s*(facet|endsolid|end solid)\b", re.IGNORECASE)
+_TEXT_LINE = re.compile(rb"[\r\n]\s*(facet|endsolid|end solid)\b", re.IGNORECASE)
 _FACET_LINES = np.array(
     [word_code(word) for word in b"facet outer vertex vertex vertex endloop endfacet".split()]
 )
 _VERTEX, _SOLID = word_code(b"vertex"), word_code(b"solid")
-_END_OF_SOLID = [word_code(b"endsolid"), word_code(b"end")]
+_BETWEEN_SOLIDS = {b"solid", b"endsolid", b"end"}
+_END_OF_SOLID, _END = word_code(b"endsolid"), word_code(b"end")
 
 
 def read_stl(data: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +48,7 @@ def _is_text(data: bytes) -> bool:
     start = decode(data[:4096])
     if not re.match(rb"\s*(solid|facet)\b", start, re.IGNORECASE):
         return False
-    return b"\0" not in start or bool(_SECOND_LINE.match(start))
+    return b"\0" not in start.rstrip(b"\0") or bool(_TEXT_LINE.search(start))
 
 
 def _stored_count(data: bytes) -> int:
@@ -85,10 +86,12 @@ def _read_text(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     text = Text(plain_text(data))
     words = text.words(text.first)
     begins = words == _SOLID
-    ends = np.isin(words, _END_OF_SOLID)
+    ends = words == _END_OF_SOLID
+    if (words == _END).any():
+        ends |= (words == _END) & _is_followed_by_solid(text)
     content = ~begins & ~ends
     lines, first, counts = words[content], text.first[content], text.counts[content]
-    whole = len(lines) % 7 == 0 and (lines.reshape(-1, 7) == _FACET_LINES).all()
+    whole = len(lines) > 0 and len(lines) % 7 == 0 and (lines.reshape(-1, 7) == _FACET_LINES).all()
     if not whole or (counts[lines == _VERTEX] != 4).any():
         return _read_free_text(text)
     if begins.sum() > ends.sum():
@@ -96,6 +99,12 @@ def _read_text(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     corners = first[lines == _VERTEX][:, None] + np.arange(1, 4)
     vertices = text.floats(corners.reshape(-1)).reshape(-1, 3)
     return vertices, np.arange(len(vertices)).reshape(-1, 3)
+
+
+def _is_followed_by_solid(text: Text) -> np.ndarray:
+    """Tells for each line whether its second word is "solid"."""
+    second = np.minimum(text.first + 1, len(text) - 1)
+    return (text.counts > 1) & (text.words(second) == _SOLID)
 
 
 def _cut(text: Text) -> UserError:
@@ -108,6 +117,7 @@ def _cut(text: Text) -> UserError:
 def _read_free_text(text: Text) -> tuple[np.ndarray, np.ndarray]:
     """Reads text whose lines break elsewhere, or whose facets have more than three corners."""
     words = [code.tobytes().rstrip(b"\0") for code in text.words(np.arange(len(text)))]
+    begins_line = set(text.first.tolist())
     corners: list[int] = []  # first coordinate of each corner
     sizes: list[int] = []
     at, is_open = 0, False
@@ -116,6 +126,8 @@ def _read_free_text(text: Text) -> tuple[np.ndarray, np.ndarray]:
             at, size = _read_facet(text, words, at, corners)
             sizes.append(size)
         else:  # the name of a solid can be any words
+            if not is_open and at in begins_line and words[at] not in _BETWEEN_SOLIDS:
+                raise UserError(f"line {text.line(at)}: expected solid, found {text.token(at)}")
             is_open |= words[at] == b"solid"
             is_open &= words[at] != b"endsolid" and words[at : at + 2] != [b"end", b"solid"]
             at += 2 if words[at] == b"end" else 1
