@@ -1,4 +1,4 @@
-"""Scores a model beside its controls: python launchers/evaluate.py --model runs/vitocc"""
+"""Evaluates a model: python launchers/evaluate.py --model runs/vitocc"""
 
 import sys
 

@@ -11,7 +11,7 @@ import sys
 from occvae.system.openmp import limit_spinning
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
+    limit_spinning()  # must come before the import of torch
     from occvae.train.main import main
 
     sys.exit(main())

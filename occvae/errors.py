@@ -1,20 +1,27 @@
-"""The one exception for mistakes a user can correct, and what it suggests."""
+"""The exception for mistakes that a user can correct, and suggestions for unknown names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """One line: what is wrong, where, and what to do. Commands print it without a traceback."""
+    """A mistake that the user can correct.
+
+    The message is one line: what is wrong, where, and what to do next. Commands print it without a
+    traceback.
+    """
 
 
 def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """What to do about an unknown name: "did you mean ...?", or the known ones if none is near.
+    """Returns advice about an unknown name.
+
+    The advice is "did you mean ...?" with up to three similar names. If no known name is similar,
+    it lists all of them.
 
     Args:
-        name: what the user typed.
-        known: valid names, in the order to list them.
-        prefix: what a user types before each near name, e.g. "optim.".
+        name: the name that the user typed.
+        known: valid names, in the order in which to list them.
+        prefix: text that a user types before each suggested name, e.g. "optim.".
     """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

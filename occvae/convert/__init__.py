@@ -1,4 +1,4 @@
-"""Official checkpoints of other systems as our exports, with every tensor accounted for."""
+"""Converts official checkpoints of other systems to exports, and accounts for every tensor."""
 
 import hashlib
 from pathlib import Path
@@ -12,29 +12,36 @@ from occvae.models.pretrained import CONFIG, save_pretrained
 from occvae.models.protocol import Model
 from occvae.system.atomic_write import check_writable
 
-# Each has WEIGHTS, TRAINING_STATE, SPLITS, recognize(checkpoint) and convert(checkpoint).
+# Each module defines WEIGHTS, TRAINING_STATE, SPLITS, recognize(checkpoint), convert(checkpoint).
 SOURCES = (occupancy_networks, pix2vox)
 
 
 class Conversion(NamedTuple):
-    """What became of a file."""
+    """A converted checkpoint."""
 
     model: Model
     origin: str
-    """The system and layout that it came from."""
+    """The system and the layout of the source file."""
     splits: str
-    """The division of ShapeNet that it was trained by, see `Manifest`."""
+    """Name of the division of ShapeNet into splits that it was trained on, see `Manifest`."""
     ignored: list[str]
-    """Entries beside the weights, such as the optimizer's state."""
+    """Names of entries that only training needs, such as the optimizer's state."""
 
 
 def convert_checkpoint(source: str | Path) -> Conversion:
     """Reads a checkpoint of occupancy_networks (image models), Pix2Vox or Pix2Vox++.
 
-    Which of them it is shows in its keys. The model is in eval mode.
+    The keys of the file tell which system it is of.
+
+    Args:
+        source: File that `torch.save` wrote.
+
+    Returns:
+        The conversion. Its model is in eval mode.
 
     Raises:
-        UserError: not readable, unknown, or tensors missing, left over, or of other shapes.
+        UserError: The file is not readable or is of another system, or a tensor is missing, left
+            over, not finite or of another shape.
     """
     checkpoint = read_checkpoint(source)
     for module in SOURCES:
@@ -43,8 +50,8 @@ def convert_checkpoint(source: str | Path) -> Conversion:
     else:
         keys = ", ".join(sorted(map(str, checkpoint))[:8])
         raise UserError(
-            f"{source}: neither a checkpoint of occupancy_networks nor of Pix2Vox; its keys begin "
-            f"with {keys or 'none'}"
+            f"{source}: not a checkpoint of occupancy_networks, Pix2Vox or Pix2Vox++; its first "
+            f"keys are {keys or 'none'}"
         )
     try:
         ignored = _beside_the_weights(checkpoint, module)
@@ -55,7 +62,7 @@ def convert_checkpoint(source: str | Path) -> Conversion:
 
 
 def _beside_the_weights(checkpoint: dict[str, Any], module: ModuleType) -> list[str]:
-    """Names of the entries that training needs and a model does not."""
+    """Names of the entries that only training needs; a UserError if others hold tensors."""
     if not checkpoint.keys() & set(module.WEIGHTS):
         return []  # a bare state dict
     others = {key: value for key, value in checkpoint.items() if key not in module.WEIGHTS}
@@ -70,9 +77,23 @@ def _beside_the_weights(checkpoint: dict[str, Any], module: ModuleType) -> list[
 
 
 def convert_file(source: str | Path, folder: str | Path) -> Conversion:
-    """Writes the converted model to a folder that `from_pretrained` loads."""
+    """Converts a checkpoint and writes the export to a folder.
+
+    The export's config.json names the source file, its SHA-256 and its system.
+
+    Args:
+        source: As in `convert_checkpoint`.
+        folder: Created if it does not exist. An export in it is replaced.
+
+    Returns:
+        The conversion.
+
+    Raises:
+        UserError: As in `convert_checkpoint`, or the folder cannot be written. That is checked
+            before the file is read.
+    """
     if not str(folder):
-        raise UserError("the name of the model's folder is empty")
+        raise UserError("the name of the output folder is empty; give a folder")
     check_writable(Path(folder) / CONFIG)
     conversion = convert_checkpoint(source)
     with open(source, "rb") as file:

@@ -1,4 +1,4 @@
-"""Foreign checkpoints: read without running what is in them, and fitted tensor by tensor."""
+"""Reads checkpoints of other systems without running code in them, and maps their tensors."""
 
 import re
 import warnings
@@ -13,15 +13,15 @@ from torch import Tensor
 from occvae.errors import UserError
 from occvae.models.protocol import Model
 
-# (pattern of a whole foreign name, our name): `re` replacement syntax.
+# Pairs of a pattern for a whole source name, and our name in `re` replacement syntax.
 Rules = tuple[tuple[str, str], ...]
 
-PREFIXES = ("", "module.")  # of names; the second is that of DataParallel
+PREFIXES = ("", "module.")  # torch's DataParallel prefixes all names with "module."
 
 _COUNTER = ".num_batches_tracked"
-_LISTED = 10  # names of each kind in an error
-# Best scores were saved as numpy scalars. Rebuilding them runs no code of the file's choosing; the
-# function that does bears the module's name of numpy 1 or of numpy 2.
+_LISTED = 10  # names per kind of problem in an error message
+# The published training scripts save their best scores as numpy scalars. It is safe to rebuild
+# them. The function for it has one module name in numpy 1 and another in numpy 2.
 _REBUILD_SCALAR: Any = np.float64(0).__reduce__()[0]
 _NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_REBUILD_SCALAR, "numpy.core.multiarray.scalar"),
@@ -32,39 +32,49 @@ _NUMPY_SCALARS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The dictionary that torch.save wrote.
+    """Reads a dictionary that `torch.save` wrote.
+
+    A file with other objects than tensors and plain values could run code while it is loaded, so
+    such a file is rejected.
 
     Raises:
-        UserError: no such file, not readable, no dictionary, or one that holds more than tensors
-            and plain values: such a file could run code when loaded, and is not.
+        UserError: The file is missing, damaged, not a dictionary, or contains other objects.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what matters is an error
+            warnings.simplefilter("ignore")  # about old pickle protocols
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's own text would advise to load it unsafely
+    except Exception as error:  # torch's message recommends weights_only=False
         raise UserError(f"{path}: {_reason(error)}") from None
     if not isinstance(checkpoint, dict):
-        raise UserError(f"{path}: holds a {type(checkpoint).__name__} instead of named weights")
+        raise UserError(f"{path}: contains a {type(checkpoint).__name__} instead of named weights")
     return checkpoint
 
 
 def _reason(error: Exception) -> str:
     if forbidden := re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error)):
-        return f"refused, for it holds {forbidden[1]}, which is neither a tensor nor a number"
+        return f"not loaded, because it contains {forbidden[1]}, not only tensors and numbers"
     return f"not a readable checkpoint ({type(error).__name__}); is the download complete?"
 
 
 def tensors_of(state: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
-    """A state dict without the prefix, if every name has it."""
+    """Returns a state dict, without the prefix of DataParallel if every name has it.
+
+    Args:
+        state: Entry of a checkpoint.
+        what: What the entry is, for error messages.
+
+    Raises:
+        UserError: The entry is not a dictionary of dense tensors.
+    """
     if not isinstance(state, Mapping):
         raise UserError(f"{what} is a {type(state).__name__} instead of named tensors")
     strange = [str(name) for name, value in state.items() if not _is_dense(value)]
     if strange:
-        raise UserError(f"{what} holds other things than dense tensors: {_names(strange)}")
+        raise UserError(f"{what} contains entries that are not dense tensors: {_names(strange)}")
     state = {str(name): value for name, value in state.items()}
     prefix = PREFIXES[all(name.startswith(PREFIXES[1]) for name in state)]
     return {name.removeprefix(prefix): value for name, value in state.items()}
@@ -73,12 +83,12 @@ def tensors_of(state: Mapping[Any, Any], what: str) -> dict[str, Tensor]:
 def _is_dense(value: object) -> bool:
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
         return False
-    # A file of a few bytes can hold a tensor of any size that repeats one number.
+    # An expanded tensor has any size in a small file, and would fill the memory when copied.
     return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
 
 def holds_tensors(value: object) -> bool:
-    """Whether there is a tensor in it, however deep; a file's lists may contain themselves."""
+    """Whether a value is or contains a tensor, at any depth; lists may contain themselves."""
     waiting, seen = [value], set()
     while waiting:
         entry = waiting.pop()
@@ -91,9 +101,15 @@ def holds_tensors(value: object) -> bool:
 
 
 def places(names: Iterable[str], rules: Rules) -> tuple[dict[str, str], list[str]]:
-    """{our name: foreign name} by the first fitting rule, and the foreign names that are left over.
+    """Maps source names to our names, each by the first rule that matches.
 
-    Of two that would take the same place, the second is left over.
+    Args:
+        names: Names in the source.
+        rules: See `Rules`.
+
+    Returns:
+        A dictionary {our name: source name}, and a list of the source names that are left over. If
+        two source names map to one name of ours, the second is left over.
     """
     compiled = [(re.compile(pattern), name) for pattern, name in rules]
     placed, left_over = {}, []
@@ -108,16 +124,25 @@ def places(names: Iterable[str], rules: Rules) -> tuple[dict[str, str], list[str
 
 
 def fit(build: Callable[[], Model], state: Mapping[str, Tensor], rules: Rules, what: str) -> Model:
-    """The model that `build` makes, with every tensor of a foreign state in its place.
+    """Builds a model and loads every tensor of a source state dict into it.
 
-    Trailing dimensions of size 1, as of convolutions over single points, may be there or not.
-    Batch norm's counters of training steps may be missing, as in files from before torch 0.4.1.
+    Trailing dimensions of size 1 may differ, because 1x1 convolutions there are linear layers here.
+    Batch norm's `num_batches_tracked` may be missing, as in files from before torch 0.4.1.
+
+    Args:
+        build: Function that builds the model.
+        state: Tensors by their source names.
+        rules: See `Rules`.
+        what: What the state dict is, for error messages.
+
+    Returns:
+        The model in training mode.
 
     Raises:
-        UserError: lists our names of what is missing, and the foreign ones of tensors that are left
-            over, of another shape, or not finite.
+        UserError: A tensor is missing (listed by our name), or is left over, of another shape or
+            not finite (listed by its source name).
     """
-    with torch.device("meta"):  # sizes come from the file: nothing is allocated before they fit
+    with torch.device("meta"):  # the file gives the sizes: allocate only if they fit
         target = build().state_dict()
     placed, left_over = places(state, rules)
     common = placed.keys() & target.keys()

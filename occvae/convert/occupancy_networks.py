@@ -1,7 +1,8 @@
 """Image models of autonomousvision/occupancy_networks (Mescheder et al. 2019).
 
-Their decoder convolves over single points where ours is linear, which is the same. The legacy
-layout differs in the names and shapes of the conditional batch norm's affine maps only.
+Their decoder uses 1x1 convolutions over points, which compute the same as our linear layers. There
+are two layouts. In the legacy one, the affine maps of the conditional batch norms have other names
+and shapes.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from occvae.errors import UserError
 from occvae.models.protocol import Model
 from occvae.models.registry import create_model
 
-THRESHOLD = 0.2  # the published one
+THRESHOLD = 0.2  # as published
 WEIGHTS = ("model",)
 TRAINING_STATE = ("optimizer",)
 SPLITS = "onet"
@@ -33,7 +34,7 @@ _RULES: Rules = (
     (r"decoder\.bn\.bn\.(.+)", r"decoder.norm_out.norm.\1"),
     (r"decoder\.fc_out\.(.+)", r"decoder.linear_out.\1"),
 )
-# Residual blocks of each stage, and whether they have three convolutions.
+# By the number of residual blocks per stage, and whether a block has three convolutions.
 _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
@@ -42,7 +43,7 @@ _RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
 
 
 def recognize(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether these are the keys of a checkpoint, or of the model in it."""
+    """Whether this is a checkpoint of occupancy_networks, or the state dict of its model."""
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, Mapping):
         return False
@@ -50,16 +51,19 @@ def recognize(checkpoint: Mapping[str, Any]) -> bool:
 
 
 def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
-    """The model as our `onet`, and what the file was, in words.
+    """Converts to the architecture `onet`.
+
+    Returns:
+        The model, and a description of the source for people.
 
     Raises:
-        UserError: another model than those conditioned on an image, or tensors that do not fit.
+        UserError: The model is not conditioned on an image, or its tensors do not fit.
     """
     state = tensors_of(checkpoint.get("model", checkpoint), "its model")
     if not any(name.startswith("encoder.features.") for name in state):
         raise UserError(
             "a model of occupancy_networks without image encoder (point clouds, voxels or "
-            "unconditional); only those conditioned on an image can be converted"
+            "unconditional); only models conditioned on an image can be converted"
         )
     layout = "legacy" if "decoder.bn.fc_gamma.weight" in state else "current"
     options = _options(state)
@@ -73,7 +77,7 @@ def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
 
 
 def _options(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Sizes as the tensors have them; whether all agree is found when they are fitted."""
+    """Reads the options off some tensors; `fit` then checks that all tensors agree."""
     blocks = {name.split(".")[1] for name in state if name.startswith("decoder.block")}
     return {
         "encoder": _resnet_of(state),
@@ -100,7 +104,7 @@ def _resnet_of(state: dict[str, Tensor]) -> str:
     three = "encoder.features.layer1.0.conv3.weight" in state
     if (stages, three) not in _RESNETS:
         raise UserError(
-            f"its image encoder, with {stages} residual blocks, is none of "
-            f"{', '.join(_RESNETS.values())}"
+            f"its image encoder has {stages} residual blocks; only "
+            f"{', '.join(_RESNETS.values())} can be converted"
         )
     return _RESNETS[stages, three]

@@ -1,12 +1,14 @@
 """Pix2Vox-A and -F of hzxie/Pix2Vox (Xie et al. 2019), Pix2Vox++/A and /F (Xie et al. 2020).
 
-Their images are BGR, normalized to [-1, 1]; ours RGB in [0, 1] with the model's own
-normalization. The channels are exchanged in the first convolution's weights, which is exact. The
-normalization is an option of the model, because zero padding happens after it.
+Their images are BGR and normalized to [-1, 1]. Ours are RGB in [0, 1], and the model normalizes
+them. The conversion reverses the channels of the first convolution's weights, which is exact. It
+sets the model's option `normalization`. Folding the normalization into the weights would not be
+exact, because the convolution pads with zeros after the normalization.
 
-They were measured on the middle 128 of the renderings' 137 pixels, resized to 224, on gray 240. So
-they are here, to within a pixel of the 224; but the rim of an object is mixed with the gray, where
-theirs keeps the colors that are stored of partly transparent pixels.
+The published evaluation crops the middle 128 of the renderings' 137 pixels, resizes them to 224 and
+composites on gray 240. The converted model does the same, to within one of the 224 pixels. One
+difference remains: partly transparent pixels at the rim of an object are mixed with the gray here,
+and keep their stored color there.
 """
 
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ from occvae.errors import UserError
 from occvae.models.protocol import Model
 from occvae.models.registry import create_model
 
-# 137 pixels are resized to 240, the scale of 128 to 224.
+# 137 pixels are resized to 240, so that the middle 128 become the 224 that remain after the crop.
 OPTIONS = {"normalization": "symmetric", "image_size": 240, "crop": 8, "background_gray": 240}
 
 _PARTS = ("encoder", "decoder", "merger", "refiner")
@@ -35,7 +37,7 @@ _RESNET: Rules = tuple(
 
 
 def _layers(part: str, numbers: range, ours: str) -> Rules:
-    """Rules for consecutive `layerN` that are entries of a list of ours."""
+    """Rules for consecutive `layerN` of a part, which are entries 0, 1, ... of a list of ours."""
     return tuple(
         (rf"{part}\.layer{number}\.(.+)", rf"{part}.{ours}.{index}.\1")
         for index, number in enumerate(numbers)
@@ -69,15 +71,18 @@ _FIRST_CONVOLUTIONS = ("encoder.vgg.0.weight", "encoder.resnet.0.weight")
 
 
 def recognize(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether it has the four (or three) state dicts, by name."""
+    """Whether this is a checkpoint of Pix2Vox or Pix2Vox++, by the names of its state dicts."""
     return {"encoder_state_dict", "decoder_state_dict"} <= checkpoint.keys()
 
 
 def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
-    """The model as one of ours, and what the file was, in words.
+    """Converts to one of the architectures `pix2vox-a`, `pix2vox-f`, `pix2voxpp-a`, `pix2voxpp-f`.
+
+    Returns:
+        The model, and the name of its architecture.
 
     Raises:
-        UserError: a model that is none of the four, or tensors that do not fit.
+        UserError: The model is not one of the four, or its tensors do not fit.
     """
     state: dict[str, Tensor] = {}
     for part, key in zip(_PARTS, WEIGHTS, strict=True):
@@ -86,7 +91,7 @@ def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
             state |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
     arch = architecture(state)
     first = next(name for name in _FIRST_CONVOLUTIONS if name in state)
-    if state[first].dim() == 4:  # of another shape, it is refused when it is fitted
+    if state[first].dim() == 4:  # `fit` rejects any other shape
         state[first] = state[first].flip(1)
     model = fit(
         lambda: create_model(arch, **OPTIONS),
@@ -98,7 +103,14 @@ def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
 
 
 def architecture(state: Mapping[str, Tensor]) -> str:
-    """Told by the backbone, and the large version by its first layer or by its residual blocks."""
+    """Returns the architecture of a state dict.
+
+    The backbone tells Pix2Vox from Pix2Vox++. The first layer after the VGG, or the kind of the
+    residual blocks, tells the large from the small version.
+
+    Raises:
+        UserError: The state dict is of a variational fork, or of another network.
+    """
     variational = [name for name in state if name.startswith("encoder.fc_")]
     if variational:
         raise UserError(

@@ -1,1 +1,1 @@
-"""From shapes to training samples: sources, rendering, shards, datasets."""
+"""Datasets: sources of shapes, shards on disk, training samples and batches."""

@@ -1,7 +1,7 @@
-"""Random changes of the images of an object that leave its shape alone.
+"""Random changes of color, lighting and background that leave the shape unchanged.
 
-The colors, noise and backgrounds of Pix2Vox (Xie et al. 2019), drawn once for all views of a
-sample. Mirroring, which changes the shape too, is done where the shape is read, see dataset.py.
+They follow Pix2Vox (Xie et al. 2019). All views of a sample get the same change. Mirroring changes
+the shape as well, so dataset.py does it where it reads the shape.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-# Principal components of the colors of ImageNet and their deviations (Krizhevsky et al. 2012).
+# Principal components of ImageNet's colors and their standard deviations (Krizhevsky et al. 2012).
 _COLOR_AXES = torch.tensor(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
@@ -20,7 +20,10 @@ _COLOR_STDS = torch.tensor([0.2175, 0.0188, 0.0045])
 
 
 def view_augmentation() -> v2.Transform:
-    """(V, 3, S, S) uint8 on white to the same with another background, colors and noise."""
+    """Returns the random change of background and colors for the views of one sample.
+
+    It takes and returns images (V, 3, S, S) uint8. The background of its input must be white.
+    """
     return v2.Compose(
         [
             RandomBackground(225, 255),
@@ -32,7 +35,18 @@ def view_augmentation() -> v2.Transform:
 
 
 def apply_seeded(transform: Callable[[Tensor], Tensor], images: Tensor, seed: list[int]) -> Tensor:
-    """A random transform as a function of a seed, whatever else draws random numbers."""
+    """Applies a random transform such that its result depends only on the images and the seed.
+
+    The state of torch's global generator is restored afterwards.
+
+    Args:
+        transform: changes images at random, with torch's global generator.
+        images: input of the transform.
+        seed: up to three integers, `[seed, epoch, index]` of a sample.
+
+    Returns:
+        The transformed images.
+    """
     number = int(np.random.default_rng([*seed, 1]).integers(2**62))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(number)
@@ -40,9 +54,13 @@ def apply_seeded(transform: Callable[[Tensor], Tensor], images: Tensor, seed: li
 
 
 class RandomBackground(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """White pixels take one random color, each of its channels uniform in [low, high].
+    """Paints white pixels in one random color, with each channel uniform in [low, high].
 
-    Pixels that the antialiasing mixed with white keep their color, as in the original.
+    Pixels that antialiasing mixed with white keep their color, as in Pix2Vox.
+
+    Args:
+        low: smallest value of a channel, 0 to 255.
+        high: largest value of a channel, 0 to 255.
     """
 
     def __init__(self, low: int, high: int):
@@ -59,7 +77,11 @@ class RandomBackground(v2.Transform):  # type: ignore[misc]  # torchvision has n
 
 
 class RandomLighting(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Adds a random multiple of the principal components of natural colors (AlexNet)."""
+    """Adds a random combination of the principal components of natural colors (AlexNet).
+
+    Args:
+        std: standard deviation of the random factor of each component.
+    """
 
     def __init__(self, std: float):
         super().__init__()

@@ -1,4 +1,8 @@
-"""Builds a dataset from a source: in parallel, seeded, resumable, bad shapes named and skipped."""
+"""Builds a dataset from a source.
+
+Builds run in parallel, depend only on the source and its seed, continue after an interruption, and
+skip bad shapes with a reason.
+"""
 
 import collections
 import itertools
@@ -23,14 +27,14 @@ from occvae.errors import UserError
 from occvae.system.terminal import one_line
 
 SHAPES_PER_SHARD = 64
-# Of the shapes of a split, that may be left out because others are laid out differently.
-_MOST_UNLIKE = 0.05
-_UNLIKE = "where most shapes of the split have"
+# Largest share of a split that may be skipped because its layout differs from the usual one.
+_MAX_ODD_SHARE = 0.05
+_ODD_LAYOUT = "where most shapes of the split have"
 
-_KILLED = "killed, perhaps for want of memory"
+_KILLED = "killed, perhaps because memory ran out"
 
 _Value = TypeVar("_Value")
-_source: Source  # of a worker process, set once by _start_worker
+_source: Source  # set once per worker process, by _start_worker
 
 
 def build_dataset(
@@ -40,25 +44,34 @@ def build_dataset(
     shapes_per_shard: int = SHAPES_PER_SHARD,
     num_workers: int | None = None,
 ) -> Manifest:
-    """Writes the shards of a source; an interrupted build continues where it stopped.
+    """Builds a dataset from a source. An interrupted build continues where it stopped.
+
+    Shapes that cannot be used are skipped, and the manifest lists them with the reason.
 
     Args:
-        source: see sources.py.
-        destination: folder of the dataset; made if absent.
-        shapes_per_shard: at most; a build that continues must have the same.
-        num_workers: processes; default one a core.
+        source: the shapes, see `Source`.
+        destination: folder of the dataset, created if absent.
+        shapes_per_shard: largest number of shapes per shard. To continue a build, it must not
+            change.
+        num_workers: number of processes, by default one per core.
+
+    Returns:
+        The manifest of the complete dataset.
 
     Raises:
-        UserError: the folder holds a dataset of other settings, another build is writing to it,
-            the machine has failed, no shape is usable, or the shapes of a split are not laid out
-            alike: the dataset is then complete, but for those that differ from most.
+        UserError: the folder holds a dataset with other settings.
+        UserError: another command is writing to the folder.
+        UserError: no shape is usable.
+        UserError: more than 5 % of a split (and more than one shape) have a layout that differs
+            from the usual one. The other shapes then form a complete dataset.
+        BuildError: the machine failed, for example because the disk is full.
     """
     if num_workers is None:
         num_workers = os.cpu_count() or 1
     if num_workers < 1:
-        raise UserError(f"workers must be positive, got {num_workers}")
+        raise UserError(f"the number of workers must be at least 1, got {num_workers}")
     if shapes_per_shard < 1:
-        raise UserError(f"shapes_per_shard must be positive, got {shapes_per_shard}")
+        raise UserError(f"shapes_per_shard must be at least 1, got {shapes_per_shard}")
     _check_ids(source)
     root = Path(destination)
     with sole_writer(root):
@@ -66,7 +79,7 @@ def build_dataset(
         _build_shards(source, root, manifest, shapes_per_shard, num_workers)
         if not manifest.shards:
             id, reason = next(iter(manifest.skipped.items()))
-            raise UserError(f"{root}: no shape is usable; {id}: {reason}")
+            raise UserError(f"{root}: no shape is usable; the first one is {id}: {reason}")
         manifest.complete = True
         manifest.save(root)
     _check_layouts(source, root, manifest)
@@ -74,12 +87,12 @@ def build_dataset(
 
 
 def build_default(destination: str | Path) -> Manifest:
-    """The embedded default dataset: what `occvae data build procedural` makes without options."""
+    """Builds the default dataset, like `occvae data build procedural` without options."""
     return build_dataset(ProceduralSource(), destination)
 
 
 def shards_to_try_again(source: Source, manifest: Manifest) -> list[str]:
-    """Files without which a build would try shapes again that it has skipped.
+    """Names of the shards to delete so that the next build tries their skipped shapes again.
 
     Empty for sources identified by file content, because a repaired file makes a different dataset.
     """
@@ -94,42 +107,47 @@ def shards_to_try_again(source: Source, manifest: Manifest) -> list[str]:
 
 
 def verify_dataset(root: str | Path) -> Manifest:
-    """Reads every shard, as many at a time as there are cores, and compares it with the manifest.
+    """Compares every shard with the checksum in the manifest, with one thread per core.
 
     Raises:
-        UserError: a shard is missing, damaged or not what the manifest says, two shapes have the
-            same id, or the build was interrupted.
+        UserError: a shard is missing, damaged, or differs from the manifest.
+        UserError: two shapes have the same id.
+        UserError: the dataset has no shapes, or its build was interrupted.
     """
     root = Path(root)
     manifest = Manifest.load_complete(root)
     if not manifest.shards:
         raise UserError(f"{root}: has no shapes")
     seen: set[str] = set()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves Python to the others
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         shards = pool.map(lambda entry: _verify_shard(root, entry), manifest.shards)
         for shard in tqdm(shards, total=len(manifest.shards), desc="verify", unit="shard"):
             for id in shard.ids:
                 if id in seen:
-                    raise UserError(f"{shard.path}: shape {id!r} is there twice")
+                    raise UserError(f"{shard.path}: shape {id!r} is there a second time")
                 seen.add(id)
     return manifest
 
 
 def _verify_shard(root: Path, entry: ShardEntry) -> Shard:
     path = root / entry.file
-    # Before HDF5 looks inside: what it does with damaged structures is anybody's guess.
+    # Before HDF5 opens the file, because HDF5 may crash on damaged structures.
     if path.is_file() and file_sha256(path) != entry.sha256:
-        raise UserError(f"{path}: SHA-256 differs from the manifest (damaged); {REPAIR}")
+        raise UserError(
+            f"{path}: SHA-256 differs from the manifest (the file is damaged); {REPAIR}"
+        )
     shard = Shard(root, entry)
     if len(shard) != entry.num_shapes:
-        raise UserError(f"{path}: not the {entry.num_shapes} shapes of the manifest")
+        raise UserError(
+            f"{path}: {len(shard)} shapes where the manifest says {entry.num_shapes}; {REPAIR}"
+        )
     return shard
 
 
 def _build_shards(
     source: Source, root: Path, manifest: Manifest, shapes_per_shard: int, num_workers: int
 ) -> None:
-    """Adds to the manifest what it lacks."""
+    """Writes the shards that the manifest lacks, and adds them to it."""
     plan = _plan_shards(source, shapes_per_shard)
     finished = {entry.file for entry in manifest.shards}
     todo = [(file, indices) for file, indices in plan if file not in finished]
@@ -141,7 +159,7 @@ def _build_shards(
         while todo:
             left = sum(len(indices) for _, indices in todo)
             progress.n = progress.initial = len(source.items) - left
-            # All workers are started at once, and no more of them have work at a time.
+            # At most two shards are in progress, so more workers than their shapes would stay idle.
             workers = min(num_workers, left, 2 * shapes_per_shard)
             try:
                 _build_together(source, root, manifest, todo, workers, progress)
@@ -160,11 +178,15 @@ def _build_together(
     num_workers: int,
     progress: "tqdm[NoReturn]",
 ) -> None:
-    """Takes from `todo` what is finished; raises BrokenProcessPool where a worker was killed."""
+    """Builds shards with one pool of workers, and removes each finished shard from `todo`.
+
+    Raises:
+        BrokenProcessPool: a worker was killed.
+    """
     with _worker_pool(num_workers, source) as pool:
         try:
-            # The workers begin a shard while the one before is written.
-            for file, indices, outcomes in _one_ahead(
+            # The workers start on the next shard while this process writes the current one.
+            for file, indices, outcomes in _prefetch_one(
                 (file, indices, pool.map(_try_sample, indices)) for file, indices in todo[:]
             ):
                 samples = _collect_samples(source, indices, outcomes, manifest, progress)
@@ -176,7 +198,7 @@ def _build_together(
 
 
 def _try_one_by_one(source: Source, root: Path, indices: list[int]) -> list[Sample | str]:
-    """The same in a process for each shape, to learn which of them kills its own."""
+    """Builds the samples of one shard in a process per shape, to find the shapes that kill it."""
     outcomes = []
     for index in indices:
         with _worker_pool(1, source) as pool:
@@ -185,12 +207,12 @@ def _try_one_by_one(source: Source, root: Path, indices: list[int]) -> list[Samp
             except BrokenProcessPool:
                 outcomes.append(_KILLED)
     if len(outcomes) > 1 and all(outcome == _KILLED for outcome in outcomes):
-        raise BuildError(f"{root}: its build processes are all {_KILLED}; {CONTINUES}")
+        raise BuildError(f"{root}: all build processes were {_KILLED}; {CONTINUES}")
     return outcomes
 
 
-def _one_ahead(values: Iterable[_Value]) -> Iterator[_Value]:
-    """The same, each taken when the one before is asked for."""
+def _prefetch_one(values: Iterable[_Value]) -> Iterator[_Value]:
+    """Yields the same values, but takes each one when the value before it is requested."""
     iterator = iter(values)
     ahead = list(itertools.islice(iterator, 1))
     for value in iterator:
@@ -203,7 +225,7 @@ def _check_ids(source: Source) -> None:
     seen: set[str] = set()
     for item in source.items:
         if item.id in seen:
-            raise UserError(f"two shapes of the source have the id {item.id!r}")
+            raise UserError(f"two shapes of the source have the id {item.id!r}; ids must be unique")
         seen.add(item.id)
 
 
@@ -214,13 +236,13 @@ def _worker_pool(num_workers: int, source: Source) -> ProcessPoolExecutor:
 def _start_worker(source: Source) -> None:
     global _source
     _source = source
-    # Left alone, each worker's BLAS starts a thread a core: 7 times the CPU time.
+    # Otherwise the BLAS of each worker starts a thread per core, which takes 7 times the CPU time.
     threadpool_limits(1)
-    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_the_parent() -> None:
-    """A build that is killed cannot tell its workers, which would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """Ends this worker when the build process dies, because it would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
     multiprocessing.connection.wait([parent.sentinel])
@@ -238,7 +260,7 @@ def _new_manifest(source: Source, shapes_per_shard: int) -> Manifest:
 
 
 def _plan_shards(source: Source, shapes_per_shard: int) -> list[tuple[str, list[int]]]:
-    """File name and item numbers of each shard; splits never share one."""
+    """File name and item numbers of each shard. A shard never holds two splits."""
     plan = []
     for split in sorted({item.split for item in source.items}):
         members = [index for index, item in enumerate(source.items) if item.split == split]
@@ -254,7 +276,7 @@ def _collect_samples(
     manifest: Manifest,
     progress: "tqdm[NoReturn]",
 ) -> list[Sample]:
-    """The usable ones of a shard; of the others the manifest says why they are not."""
+    """Returns the usable samples of a shard, and adds the skipped shapes to the manifest."""
     items = [source.items[index] for index in indices]
     found: dict[str, Sample] = {}
     problems: dict[str, str] = {}
@@ -274,14 +296,14 @@ def _collect_samples(
         progress.write(f"skipped {one_line(id)}: {one_line(problem)}")
     samples = [sample for id, sample in found.items() if id not in problems]
     for sample in samples:
-        manifest.skipped.pop(sample.id, None)  # an earlier run may have failed on it
+        manifest.skipped.pop(sample.id, None)  # an earlier build may have skipped it
         if sample.note:
             manifest.notes[sample.id] = sample.note
     return samples
 
 
 def _try_sample(index: int) -> Sample | str:
-    """The sample, or why this shape is unusable: one bad shape must not stop a long build."""
+    """The sample, or the reason to skip it: one bad shape must not stop a long build."""
     try:
         sample = _source.sample(index)
         sample.check()
@@ -291,32 +313,32 @@ def _try_sample(index: int) -> Sample | str:
 
 
 def _usual_layout(samples: Iterable[Sample]) -> dict[str, Any]:
-    """Of most of the samples of a split's first shard; all its others must have it, too."""
+    """The most frequent layout of the first shard of a split. All its other shapes must have it."""
     layouts = [sample.layout() for sample in samples]
     return max(layouts, key=layouts.count)
 
 
 def _differences(layout: dict[str, Any], usual: dict[str, Any]) -> str:
     return "; ".join(
-        f"{name} {layout[name]} {_UNLIKE} {usual[name]}"
+        f"{name} {layout[name]} {_ODD_LAYOUT} {usual[name]}"
         for name in layout
         if layout[name] != usual[name]
     )
 
 
 def _check_layouts(source: Source, root: Path, manifest: Manifest) -> None:
-    """A few shapes may be odd; when they are many, something else is wrong."""
+    """Raises an error if too many shapes were skipped for their layout."""
     total = collections.Counter(item.split for item in source.items)
     odd = collections.defaultdict(list)
     for item in source.items:
-        if _UNLIKE in manifest.skipped.get(item.id, ""):
+        if _ODD_LAYOUT in manifest.skipped.get(item.id, ""):
             odd[item.split].append(item.id)
     for split, ids in odd.items():
-        if len(ids) > max(1, _MOST_UNLIKE * total[split]):
+        if len(ids) > max(1, _MAX_ODD_SHARE * total[split]):
             raise UserError(
-                f"{root}: {len(ids)} of {total[split]} {split} shapes are left out, for they are "
-                f"not like most ({ids[0]}: {manifest.skipped[ids[0]]}); if that is not what you "
-                "want, mend them and make the dataset again, in another folder"
+                f"{root}: {len(ids)} of {total[split]} {split} shapes were skipped because their "
+                f"layout differs ({ids[0]}: {manifest.skipped[ids[0]]}); to include them, fix "
+                "their files and build the dataset again in another folder"
             )
 
 
@@ -334,6 +356,6 @@ def _finish_shard(root: Path, file: str, samples: list[Sample], manifest: Manife
             sha256=file_sha256(path),
         )
     )
-    # Their order numbers the samples: a shard made again must take its old place.
+    # The order of the shards numbers the samples, so a rebuilt shard must return to its old place.
     manifest.shards.sort(key=lambda shard: shard.file)
     manifest.save(root)

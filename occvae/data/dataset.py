@@ -1,4 +1,4 @@
-"""What a training sample is."""
+"""Training samples: images of a shape, with points or voxels to learn from."""
 
 import functools
 from collections.abc import Callable
@@ -20,22 +20,32 @@ Batch = dict[str, torch.Tensor]
 
 
 class ShapeDataset(Dataset[dict[str, Any]]):
-    """Shapes of one split; a sample is addressed by (epoch, index).
+    """The shapes of one split. A sample is addressed by (epoch, index).
 
-    Everything random about a sample follows from (seed, epoch, index), so it is the same whichever
-    rank or worker reads it, and after a resume.
+    All randomness of a sample follows from (seed, epoch, index). A sample is therefore the same on
+    every rank, in every worker and after a resume.
 
     Args:
         root: folder of the dataset.
-        split: "train" or "val".
+        split: "train", "val" or "test".
         image_size: edge of the images in pixels.
-        background_gray: the gray that transparent images are laid on; of no account with `augment`,
-            which gives them another.
-        num_views: images of a sample, where its key does not say.
-        target: what of the shape a sample has; None for images alone.
-        train: random views, points and mirroring; otherwise the first views and points, as stored.
-        augment: random colors and backgrounds of the images, see augmentation.py.
-        seed: of the run.
+        background_gray: gray level, 0 to 255, behind transparent images. Unused with `augment`,
+            which replaces the background.
+        num_views: images per sample, unless the key says otherwise.
+        target: points or voxels to add to a sample. None for images only.
+        train: whether to choose views, points and mirroring at random. Otherwise a sample has the
+            first views and points, as stored.
+        augment: whether to change colors and backgrounds at random, see `augmentation.py`.
+        seed: seed of the run.
+
+    Attributes:
+        manifest: manifest of the dataset.
+        shards: shards of the split.
+        ids: id of each shape.
+        categories: category of each shape.
+
+    Raises:
+        UserError: the dataset is incomplete, or has no such split, views or target.
     """
 
     def __init__(
@@ -57,13 +67,15 @@ class ShapeDataset(Dataset[dict[str, Any]]):
             Shard(self.root, entry) for entry in self.manifest.shards if entry.split == split
         ]
         if not self.shards:
-            raise UserError(f"{root}: has no shapes in split {split!r}")
+            raise UserError(
+                f"{root}: has no shapes in split {split!r}; `occvae data info` lists its splits"
+            )
         self._ends = np.cumsum([len(shard) for shard in self.shards])
         self.ids = [id for shard in self.shards for id in shard.ids]
         self.categories = [name for shard in self.shards for name in shard.categories]
         self.image_size, self.train, self.seed = image_size, train, seed
         self._augment = _augmentation() if augment else None
-        # Augmentation tells the background by its white.
+        # Augmentation recognizes the background by its white.
         self._background_gray = WHITE if augment else background_gray
         check_count("num_views", num_views, self.shards[0].num_views)
         self.num_views = num_views
@@ -75,10 +87,17 @@ class ShapeDataset(Dataset[dict[str, Any]]):
         return int(self._ends[-1])
 
     def __getitem__(self, key: tuple[int, ...] | int) -> dict[str, Any]:
-        """The sample of a key: index, (epoch, index) or (epoch, index, views).
+        """Reads one sample.
+
+        Args:
+            key: `index`, `(epoch, index)` or `(epoch, index, num_views)`.
 
         Returns:
-            images (V, 3, S, S) uint8, index, and the tensors of the target.
+            A dictionary with `images` (V, 3, S, S) uint8, `index`, and the tensors of the target.
+
+        Raises:
+            IndexError: there is no such shape.
+            UserError: the shard is damaged or cannot be read.
         """
         epoch, index, *views = key if isinstance(key, tuple) else (0, key)
         shard, local = self.locate(index)
@@ -88,7 +107,7 @@ class ShapeDataset(Dataset[dict[str, Any]]):
             raise UserError(f"{shard.path}: shape {shard.ids[local]}: {error}") from None
 
     def batch_layout(self, keys: list[tuple[int, ...]]) -> Layout:
-        """Shape and dtype of all that a batch of these keys has; as many views in each."""
+        """Shape and dtype of each tensor in a batch. All keys must have equal numbers of views."""
         count, (_, _, *views) = len(keys), keys[0]
         images = (*views, self.num_views)[0], 3, self.image_size, self.image_size
         layout: Layout = {
@@ -106,10 +125,10 @@ class ShapeDataset(Dataset[dict[str, Any]]):
         self, epoch: int, index: int, shard: Shard, local: int, views: int | None = None
     ) -> dict[str, Any]:
         num_views = views or self.num_views
-        # What is read as stored is the same for every seed of a run.
+        # Without `train`, a sample must not depend on the seed of the run.
         rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])
         chosen = rng.permutation(shard.num_views)[:num_views] if self.train else range(num_views)
-        # The mirror image of a scene is the image of the mirrored shape.
+        # A mirrored image is the image of the mirrored shape.
         mirrored = self.train and bool(rng.integers(2))
         images = torch.stack([self._image(shard, local, int(view), mirrored) for view in chosen])
         if self._augment is not None:
@@ -127,19 +146,23 @@ class ShapeDataset(Dataset[dict[str, Any]]):
             )
         except UserError as error:
             raise UserError(
-                f"{shard.path}: view {view} of {shard.ids[local]}: {error}; {REPAIR}"
+                f"{shard.path}: shape {shard.ids[local]}: view {view}: {error}; {REPAIR}"
             ) from None
 
     def locate(self, index: int) -> tuple[Shard, int]:
-        """The shard of a shape and its place therein; raises IndexError."""
+        """Finds a shape: its shard, and its index within that shard.
+
+        Raises:
+            IndexError: there is no such shape.
+        """
         if not 0 <= index < len(self):
-            raise IndexError(f"shape {index} of a dataset of {len(self)}")
+            raise IndexError(f"shape {index} of a dataset with {len(self)} shapes")
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self.shards[number], index - int(self._ends[number] - len(self.shards[number]))
 
 
 def _augmentation() -> Callable[[torch.Tensor, list[int]], torch.Tensor]:
-    # torchvision takes long to import, and most uses of a dataset do without it.
+    # Imported here because torchvision is slow to import and most datasets do not need it.
     from occvae.data.augmentation import apply_seeded, view_augmentation
 
     return functools.partial(apply_seeded, view_augmentation())

@@ -1,4 +1,4 @@
-"""A close look at every shape of a dataset: is what was stored fit to learn from?"""
+"""Checks whether the stored images and points of every shape are fit to learn from."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from occvae.errors import UserError
 
 
 def inspect_dataset(root: str | Path) -> dict[str, str]:
-    """What is wrong with shapes, by id: decodes all images and looks at all points.
+    """Decodes all images, checks all points, and returns the problem of each bad shape by id.
 
-    Unlike `verify_dataset` it finds what was wrong when it was written.
+    Unlike `verify_dataset`, it finds data that was already bad when it was written.
     """
     problems = {}
     for entry in tqdm(Manifest.load(root).shards, desc="inspect", unit="shard"):
@@ -38,7 +38,9 @@ def _check_points(shard: Shard, local: int, sample: Sample) -> None:
         if inside is None:
             continue
         if inside.all() or not inside.any():
-            raise UserError(f"all {name} are {'inside' if inside[0] else 'outside'}")
+            raise UserError(f"all {name} are {'inside' if inside[0] else 'outside'} the shape")
         reach = np.abs(read(local, 0, len(inside))[0]).max()
         if name == "points" and reach > HALF_EXTENT + HALF_PRECISION:
-            raise UserError(f"points reach {reach:.3f} from the center, beyond {HALF_EXTENT}")
+            raise UserError(
+                f"points reach {reach:.3f} from the center; expected at most {HALF_EXTENT}"
+            )

@@ -1,4 +1,4 @@
-"""Batches for training: which samples a step sees, and how they come from worker processes."""
+"""Batches for training: the samples of each step, and the worker processes that read them."""
 
 import atexit
 import contextlib
@@ -17,31 +17,34 @@ from occvae.data.dataset import Batch, ShapeDataset
 from occvae.data.targets import Layout
 from occvae.errors import UserError
 
-_PREFETCHED = 4  # batches of each worker
+_PREFETCHED = 4  # batches per worker
 _ALIGNMENT = 64
-# Streams of random numbers beside those of a shape, [seed, epoch, shape], which end in 0 and 1.
+# Last number of a random seed. A sample's own streams, [seed, epoch, index], use 0 and 1.
 _ORDER, _VIEWS = 2, 3
-_under_way: weakref.WeakSet[_MultiProcessingDataLoaderIter] = weakref.WeakSet()
+_active_iterators: weakref.WeakSet[_MultiProcessingDataLoaderIter] = weakref.WeakSet()
 
 
 class StepSampler:
-    """Batches of keys of `ShapeDataset` for a range of steps; a pure function of the step.
+    """Yields this rank's keys for `ShapeDataset`, one batch per step.
 
-    A run sees one endless sequence: a fresh permutation of all samples for each epoch, one after
-    the other. Each step takes the next global batch and shares it out among the ranks, so every
-    sample comes exactly once an epoch on any number of ranks; a batch may end one epoch and begin
-    the next, or pass over a small dataset several times. A resume only needs the step, also on
-    another number of ranks that share the batch; with another batch, the position too.
+    All ranks together see one endless sequence: a new permutation of all samples for each epoch.
+    Each step takes the next global batch of the sequence, and each rank takes its part of it. Every
+    sample therefore occurs exactly once per epoch, on any number of ranks. A batch may contain the
+    end of one epoch and the start of the next. With a small dataset it may span several epochs.
+
+    The keys are a pure function of the step. To resume with the same global batch, also on another
+    number of ranks, `steps` is enough. With another global batch, `position` is needed too.
 
     Args:
-        num_samples: of the dataset.
-        batch_size: of one rank.
-        rank, world_size: of this process.
-        seed: of the run.
+        num_samples: samples of the dataset.
+        batch_size: samples per rank and step.
+        rank: rank of this process.
+        world_size: number of ranks.
+        seed: seed of the run.
         steps: the steps to run.
-        position: samples that the steps before have taken; None if they had batches like these.
-        random_views: None, or the least and the most images of a shape, as many for all of a
-            global batch.
+        position: samples that all earlier steps took. None if they had this global batch.
+        random_views: smallest and largest number of images per shape, drawn once per step for the
+            whole global batch. None to leave the number to the dataset.
     """
 
     def __init__(
@@ -97,18 +100,21 @@ def load_batches(
     num_workers: int,
     pin_memory: bool,
 ) -> Iterator[Batch]:
-    """The samples of each batch of keys, stacked by name, see `ShapeDataset`.
+    """Yields one batch per step: the tensors of its samples, stacked by name.
 
     Args:
-        dataset: of the samples.
-        batches: of keys, with no more images than `dataset.num_views`.
-        num_workers: processes that read ahead; 0 to read in this one.
-        pin_memory: whether batches come page-locked, for copies to a GPU beside its work.
+        dataset: where the samples come from. `ShapeDataset` lists the tensors.
+        batches: keys of each batch, with at most `dataset.num_views` images per sample.
+        num_workers: processes that read ahead. With 0 this process reads.
+        pin_memory: whether to page-lock the batches, for asynchronous copies to a GPU.
+
+    Raises:
+        UserError: there is not enough memory for the batches that are read ahead.
     """
     if num_workers == 0:
         stacked = (default_collate([dataset[key] for key in keys]) for keys in batches)
         return map(_pinned, stacked) if pin_memory else stacked
-    # As many batches are under way as are prefetched, and one is being copied.
+    # One slot per prefetched batch, and one for the batch that is being copied.
     ring = _Ring(dataset, batches.batch_size, num_slots=_PREFETCHED * num_workers + 1)
     loader = DataLoader(
         ring,
@@ -116,12 +122,12 @@ def load_batches(
         sampler=enumerate(batches),
         num_workers=num_workers,
         prefetch_factor=_PREFETCHED,
-        multiprocessing_context="fork",  # so that the processes have the ring, too
+        multiprocessing_context="fork",  # so that workers share the ring
     )
-    with _deaf_to_signals():
-        numbered = iter(loader)  # the processes start here, not at the first batch
+    with _blocked_signals():
+        numbered = iter(loader)  # starts the workers here, not at the first batch
     assert isinstance(numbered, _MultiProcessingDataLoaderIter)
-    _under_way.add(numbered)
+    _active_iterators.add(numbered)
     keep = _pinned if pin_memory else _copied
     return (keep(ring.tensors(number, layout)) for number, layout in numbered)
 
@@ -134,38 +140,38 @@ def _copied(batch: Batch) -> Batch:
     return {name: tensor.clone() for name, tensor in batch.items()}
 
 
-@atexit.register  # later than torch and multiprocessing do, and so called before them
+@atexit.register  # after the handlers of torch and multiprocessing, so it runs before them
 def _end_loaders() -> None:
-    """Python would end these processes by a signal that they do not hear, and wait for ever."""
-    for numbered in list(_under_way):
+    """Ends the workers at exit. Python would wait forever, because they block its signal."""
+    for numbered in list(_active_iterators):
         numbered._shutdown_workers()
 
 
 class _Ring(Dataset[tuple[int, Layout]]):
-    """Batches in shared memory that is used again and again.
+    """Reads batches into shared memory that is reused.
 
-    The first touch of a fresh page costs many times what the bytes written to it cost. Sent as
-    tensors, every batch would take fresh ones, in the process that writes and in the one that
-    reads.
+    The first access to a new memory page is many times slower than writing its bytes. Batches sent
+    as tensors would use new pages each time, in the process that writes and in the one that reads.
     """
 
     def __init__(self, dataset: ShapeDataset, batch_size: int, num_slots: int):
         self._dataset, self._num_slots = dataset, num_slots
         *_, (_, end) = _spans(dataset.batch_layout([(0, 0)] * batch_size))
         self._slot_bytes = _aligned(end)
-        # Anonymous, because /dev/shm is small in many containers.
+        # Anonymous memory, because /dev/shm is small in many containers.
         size = num_slots * self._slot_bytes
         try:
             memory = mmap.mmap(-1, size)
         except OSError as error:
             raise UserError(
-                f"{num_slots} batches of {batch_size} under way take {size / 1e9:.1f} GB "
-                f"({error.strerror}); lower data.num_workers or optim.batch_size"
+                f"cannot allocate {size / 1e9:.1f} GB for {num_slots} batches of {batch_size} "
+                f"that are read ahead ({error.strerror}); lower data.num_workers or "
+                "optim.batch_size"
             ) from None
         self._memory = torch.frombuffer(memory, dtype=torch.uint8)
 
     def __getitem__(self, numbered: tuple[int, list[tuple[int, ...]]]) -> tuple[int, Layout]:
-        """Reads the batch of a number; where it lies follows from what is returned."""
+        """Reads a numbered batch into its slot, and returns what `tensors` needs to find it."""
         number, keys = numbered
         layout = self._dataset.batch_layout(keys)
         tensors = self.tensors(number, layout)
@@ -175,7 +181,7 @@ class _Ring(Dataset[tuple[int, Layout]]):
         return number, layout
 
     def tensors(self, number: int, layout: Layout) -> Batch:
-        """Views into the ring, overwritten by the batch that comes a turn later."""
+        """Views into the ring. The batch that uses the same slot next overwrites them."""
         first = number % self._num_slots * self._slot_bytes
         slot = self._memory[first : first + self._slot_bytes]
         spans = zip(layout.items(), _spans(layout), strict=True)
@@ -186,7 +192,7 @@ class _Ring(Dataset[tuple[int, Layout]]):
 
 
 def _spans(layout: Layout) -> list[tuple[int, int]]:
-    """First byte of each tensor, and the one after its last, one tensor behind the other."""
+    """First byte of each tensor in a slot, and the byte after its last."""
     spans, end = [], 0
     for shape, dtype in layout.values():
         start = _aligned(end)
@@ -200,10 +206,11 @@ def _aligned(offset: int) -> int:
 
 
 @contextlib.contextmanager
-def _deaf_to_signals() -> Iterator[None]:
-    """Processes begun here are so for life, and from their first moment on.
+def _blocked_signals() -> Iterator[None]:
+    """Blocks SIGINT and SIGTERM in all processes that are started within the context.
 
-    Terminals and launchers signal every process; a loader that died would abort the save.
+    Terminals and launchers send signals to every process. A worker that died would abort the
+    checkpoint that the trainer then writes.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

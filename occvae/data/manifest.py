@@ -1,4 +1,4 @@
-"""`dataset.json`: what a dataset holds, how it was made, and what was left out and why."""
+"""The manifest `dataset.json`: shards, settings of the build, and the skipped shapes."""
 
 import hashlib
 import json
@@ -16,13 +16,21 @@ from occvae.system.lock import try_lock, unlock
 FORMAT_VERSION = 2
 MANIFEST = "dataset.json"
 SPLITS = ("train", "val", "test")
-# Of shapes that no publication has divided.
+# `Manifest.splits` of shapes whose splits are not published.
 OWN_SPLITS = "own"
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What the manifest says of one shard."""
+    """The manifest's entry for one shard.
+
+    Attributes:
+        file: file name, without a folder.
+        split: "train", "val" or "test".
+        num_shapes: number of shapes.
+        num_bytes: size of the file.
+        sha256: SHA-256 of the file, in hexadecimal.
+    """
 
     file: str
     split: str
@@ -31,26 +39,28 @@ class ShardEntry:
     sha256: str
 
     def is_whole(self, root: Path) -> bool:
-        """Whether the file is there, of the size that it should have."""
+        """Whether the file exists and has the expected size."""
         path = root / self.file
         return path.is_file() and path.stat().st_size == self.num_bytes
 
 
 @dataclass
 class Manifest:
-    """The settings of a build, its shards, and what was left out and why.
+    """Content of `dataset.json`.
 
     Args:
-        source: what the shapes came from: procedural, voxels, meshes, onet, pix2vox, pix3d.
-        splits: who divided them: "own", or the publication. Published splits of the same shapes
-            disagree, so figures and datasets of two of them must never meet.
-        settings: of the build; one that continues must have the same.
-        categories: of its shapes.
-        layouts: what the shapes of each split have, see `Sample.layout`.
-        shards: in the order that numbers the shapes.
-        notes: what there is to say of shapes that were taken, by id.
-        skipped: why others were not, by id or file.
-        complete: whether the build came to its end.
+        source: name of the format, such as "meshes". Merged datasets join several with "+".
+        splits: where the division into splits comes from: "own", or the name of a publication.
+            Published splits of the same shapes disagree, so datasets with different values are
+            never merged, and a model is never evaluated on splits other than its own.
+        settings: settings of the build. To continue a build, they must not change.
+        categories: names of the categories.
+        layouts: what the shapes of each split hold, see `Sample.layout`.
+        shards: the shards. Their order numbers the shapes.
+        notes: remarks about shapes in the dataset, by id.
+        skipped: why shapes or files are not in the dataset, by id or file.
+        complete: whether the build reached its end.
+        format_version: version of the files on disk.
     """
 
     source: str
@@ -65,19 +75,25 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def save(self, root: Path) -> None:
+        """Writes `dataset.json` to the folder `root`."""
         text = json.dumps(asdict(self), indent=1) + "\n"
         write_whole_text(root / MANIFEST, text, CONTINUES)
 
     def digest(self) -> str:
-        """The same of equal datasets only, wherever they lie."""
+        """A hash that is the same for equal datasets, in any folder."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def load(cls, root: str | Path) -> "Manifest":
+        """Reads `dataset.json` from the folder `root`.
+
+        Raises:
+            UserError: there is no manifest, it is not valid, or it has another format version.
+        """
         path = Path(root) / MANIFEST
         if not path.is_file():
             raise UserError(
-                f"{path}: no dataset here; make one with `occvae data build` or `import`"
+                f"{path}: no dataset here; make it with `occvae data build` or `occvae data import`"
             )
         try:
             content = json.loads(path.read_text())
@@ -93,16 +109,24 @@ class Manifest:
 
     @classmethod
     def load_complete(cls, root: str | Path) -> "Manifest":
-        """The same; refused where the build did not come to its end."""
+        """Reads the manifest of a complete dataset.
+
+        Raises:
+            UserError: as for `load`, or the build was interrupted.
+        """
         manifest = cls.load(root)
         if not manifest.complete:
             raise UserError(
-                f"{root}: its build was interrupted; run the same `occvae data` command again"
+                f"{root}: its build was interrupted; run the command that builds it again"
             )
         return manifest
 
     def resume(self, root: Path) -> "Manifest":
-        """The manifest to continue: that on disk less its lost shards, or this new one."""
+        """The manifest to continue with: the one on disk without lost shards, or this new one.
+
+        Raises:
+            UserError: the folder holds a dataset with other settings.
+        """
         if not (root / MANIFEST).exists():
             return self
         manifest = Manifest.load(root)
@@ -116,14 +140,14 @@ class Manifest:
         return manifest
 
     def _changes_since(self, former: "Manifest") -> list[str]:
-        """Names of the settings that differ; those of another source are not comparable."""
+        """Names of the settings that differ. Settings of different sources are not compared."""
         if self.source != former.source:
             return [f"source {former.source}, now {self.source}"]
         names = {**former.settings, **self.settings}
         return [name for name in names if former.settings.get(name) != self.settings.get(name)]
 
     def count_shapes(self) -> dict[str, int]:
-        """Shapes of each split that has any."""
+        """Number of shapes per split, without empty splits."""
         counts = dict.fromkeys(SPLITS, 0)
         for entry in self.shards:
             counts[entry.split] += entry.num_shapes
@@ -131,7 +155,7 @@ class Manifest:
 
 
 def _check_types(manifest: Manifest) -> None:
-    """Raises TypeError where a field holds something else than its annotation says."""
+    """Raises TypeError if a field does not have the type of its annotation."""
     for record in (manifest, *manifest.shards):
         for name, kind in get_type_hints(type(record)).items():
             if not _is_of(kind, getattr(record, name)):
@@ -157,14 +181,14 @@ def _is_of(kind: Any, value: object) -> bool:
 
 @contextmanager
 def sole_writer(root: Path) -> Iterator[None]:
-    """Makes the folder of a dataset and keeps others from writing to it meanwhile.
+    """Creates the folder of a dataset, and locks it against other writers within the context.
 
     Raises:
         UserError: another process is writing to it.
     """
     root.mkdir(parents=True, exist_ok=True)
     if not try_lock(root):
-        raise UserError(f"{root}: another command is writing to it")
+        raise UserError(f"{root}: another command is writing to it; wait until it ends")
     try:
         yield
     finally:
@@ -172,8 +196,9 @@ def sole_writer(root: Path) -> Iterator[None]:
 
 
 def check_version(path: Path, version: int) -> None:
+    """Raises UserError if a file has another format version than this package reads."""
     if version != FORMAT_VERSION:
         raise UserError(
-            f"{path}: written as format version {version}, this occvae reads version "
-            f"{FORMAT_VERSION}; make the dataset again with `occvae data build` or `import`"
+            f"{path}: has format version {version}, this occvae reads version {FORMAT_VERSION}; "
+            "make the dataset again with `occvae data build` or `occvae data import`"
         )

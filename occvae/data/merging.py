@@ -1,4 +1,4 @@
-"""Several datasets into one."""
+"""Merges several datasets into one."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from occvae.data.manifest import SPLITS, Manifest, ShardEntry, sole_writer
-from occvae.data.shards import Shard, file_sha256
+from occvae.data.shards import REPAIR, Shard, file_sha256
 from occvae.data.sources import CONTINUES
 from occvae.data.splitting import fingerprint
 from occvae.errors import UserError
@@ -15,19 +15,24 @@ from occvae.system.atomic_write import write_whole
 
 
 def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest:
-    """Copies the shards of datasets into a new one; an interrupted merge continues.
+    """Copies the shards of several datasets into a new one. An interrupted merge continues.
 
     Args:
-        roots: of datasets with the same splits by name, and in each split the same layout.
-        destination: folder of the new dataset; made if absent.
+        roots: folders of the datasets. `Manifest.splits` must be equal, and so must the layouts of
+            each split.
+        destination: folder of the new dataset, created if absent.
+
+    Returns:
+        The manifest of the new dataset.
 
     Raises:
-        UserError: the datasets do not fit together, one is not what its manifest says, or the
-            destination holds another dataset.
+        UserError: the datasets do not fit together, or two shapes have the same id.
+        UserError: a shard differs from its manifest.
+        UserError: the destination holds another dataset.
     """
     folders = [Path(root) for root in roots]
     if len(folders) < 2:
-        raise UserError("merging needs two datasets or more")
+        raise UserError("give at least two datasets to merge")
     manifests = [Manifest.load_complete(folder) for folder in folders]
     _check_splits(folders, manifests)
     _check_layouts(folders, manifests)
@@ -50,8 +55,9 @@ def _check_splits(roots: list[Path], manifests: list[Manifest]) -> None:
     for root, manifest in zip(roots, manifests, strict=True):
         if manifest.splits != manifests[0].splits:
             raise UserError(
-                f"{root}: has the splits {manifest.splits!r}, {roots[0]} has "
-                f"{manifests[0].splits!r}; figures of a mixture would compare with nothing"
+                f"{root}: has the splits {manifest.splits!r}, but {roots[0]} has "
+                f"{manifests[0].splits!r}; merge only datasets with the same splits, because "
+                "results on a mixture compare with nothing"
             )
 
 
@@ -63,8 +69,8 @@ def _check_layouts(roots: list[Path], manifests: list[Manifest]) -> None:
             for name in wanted:
                 if layout[name] != wanted[name]:
                     raise UserError(
-                        f"{root}: its {split} shapes have {name} {layout[name]}, those of {other} "
-                        f"have {wanted[name]}"
+                        f"{root}: its {split} shapes have {name} {layout[name]}, but those of "
+                        f"{other} have {wanted[name]}; build both with the same settings"
                     )
 
 
@@ -79,7 +85,9 @@ def _check_ids(roots: list[Path], manifests: list[Manifest]) -> None:
                 found[id] = root
     if twice:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
-        raise UserError(f"shapes of the same id: {', '.join(twice[:5])}{more}")
+        raise UserError(
+            f"shapes with the same id: {', '.join(twice[:5])}{more}; ids must be unique"
+        )
 
 
 def _new_manifest(manifests: list[Manifest]) -> Manifest:
@@ -101,14 +109,17 @@ def _new_manifest(manifests: list[Manifest]) -> Manifest:
     for manifest in manifests:
         fresh.layouts.update(manifest.layouts)
         fresh.notes.update(manifest.notes)
-        for name, reason in manifest.skipped.items():  # such as *.fbx, of several datasets
+        for (
+            name,
+            reason,
+        ) in manifest.skipped.items():  # several datasets may have the same name, such as *.fbx
             reasons = dict.fromkeys([*fresh.skipped.get(name, "").split("; "), reason])
             fresh.skipped[name] = "; ".join(filter(None, reasons))
     return fresh
 
 
 def _plan(roots: list[Path], manifests: list[Manifest]) -> list[tuple[Path, ShardEntry, str]]:
-    """The shards, and the file that each becomes: numbered anew within their split."""
+    """Each shard with its folder and its new file name. Numbers count anew per split."""
     plan = []
     for split in SPLITS:
         members = [
@@ -128,7 +139,10 @@ def _copy(root: Path, entry: ShardEntry, destination: Path, file: str) -> ShardE
     def copy(path: Path) -> None:
         shutil.copyfile(root / entry.file, path)
         if file_sha256(path) != entry.sha256:
-            raise UserError(f"{root / entry.file}: SHA-256 differs from the manifest (damaged)")
+            raise UserError(
+                f"{root / entry.file}: SHA-256 differs from the manifest (the file is damaged); "
+                f"{REPAIR}"
+            )
 
     write_whole(destination / file, copy, CONTINUES)
     return ShardEntry(file, entry.split, entry.num_shapes, entry.num_bytes, entry.sha256)

@@ -1,4 +1,4 @@
-"""One shape with all that a dataset may hold of it."""
+"""One shape with its images, cameras, points and voxels, before storage."""
 
 import io
 from dataclasses import dataclass, field
@@ -14,10 +14,11 @@ _POINT_DTYPES = (np.uint16, np.float16)
 
 @dataclass
 class Sample:
-    """One shape, ready to be written; None, or nothing in it: the source has no such thing.
+    """One shape, ready to be written to a shard.
 
-    Points are uint16 as `quantize_points` makes them, or float16 as published; images are encoded
-    files of any size; cameras as in rendering.py.
+    A field is None or empty if the source does not provide it. Points are uint16 from
+    `quantize_points`, or float16. Images are encoded files of any size. Cameras follow
+    `occvae.visualize.rendering`.
     """
 
     id: str
@@ -25,19 +26,22 @@ class Sample:
     images: list[bytes] = field(default_factory=list)  # V
     extrinsics: np.ndarray | None = None  # (V, 3, 4)
     intrinsics: np.ndarray | None = None  # (V, 3, 3)
-    points: np.ndarray | None = None  # (N, 3), uniform in the padded cube, in random order
+    points: np.ndarray | None = None  # (N, 3), uniform in [-0.55, 0.55]^3, in random order
     occupancies: np.ndarray | None = None  # (N,) bool
     near_points: np.ndarray | None = None  # (M, 3), near the surface, in random order
     near_occupancies: np.ndarray | None = None  # (M,) bool
-    surface_points: np.ndarray | None = None  # (P, 3), spread evenly over the surface
+    surface_points: np.ndarray | None = None  # (P, 3), uniform over the surface
     surface_normals: np.ndarray | None = None  # (P, 3) float16
     voxels: dict[int, np.ndarray] = field(default_factory=dict)  # (R, R, R) bool by R
     location: np.ndarray = field(default_factory=lambda: np.zeros(3))  # (3,)
-    scale: float = 1.0  # original coordinates are unit ones * scale + location
-    note: str | None = None  # for people: what there is to say of this shape
+    scale: float = 1.0  # original coordinates = unit coordinates * scale + location
+    note: str | None = None  # remark for the user, such as how the inside was decided
 
     def layout(self) -> dict[str, Any]:
-        """JSON values: what there is of it and how much; equal for all shapes of a shard."""
+        """Which fields the shape has, and their sizes, as JSON values.
+
+        All shapes of a split have the same layout.
+        """
         return {
             "views": len(self.images),
             "cameras": self.extrinsics is not None,
@@ -48,7 +52,11 @@ class Sample:
         }
 
     def check(self) -> None:
-        """Raises `UserError` where parts do not fit together, or cannot be used."""
+        """Checks that the fields are usable and fit together.
+
+        Raises:
+            UserError: they do not, or an image cannot be decoded.
+        """
         if not self.images:
             raise UserError("has no images")
         self._check_points("points", self.points, self.occupancies)
@@ -57,7 +65,9 @@ class Sample:
         self._check_cameras()
         for resolution, grid in self.voxels.items():
             if grid.shape != (resolution,) * 3 or grid.dtype != bool:
-                raise UserError(f"voxels of {resolution}^3 are {grid.dtype} {grid.shape}")
+                raise UserError(
+                    f"voxels of {resolution}^3 are {grid.dtype} {grid.shape}; expected bool"
+                )
         if self.voxels and not any(grid.any() for grid in self.voxels.values()):
             raise UserError("shape is empty")
         if self.points is None and not self.voxels:
@@ -72,9 +82,11 @@ class Sample:
             return
         _check_coordinates(name, points)
         if len(points) % 8 or not len(points):
-            raise UserError(f"{name} must be a positive multiple of 8, got {len(points)}")
+            raise UserError(
+                f"the number of {name} must be a positive multiple of 8, got {len(points)}"
+            )
         if occupancies is None or occupancies.shape != points.shape[:1]:
-            raise UserError(f"{len(points)} {name}, but not as many occupancies")
+            raise UserError(f"{len(points)} {name} have another number of occupancies")
 
     def _check_surface(self) -> None:
         if self.surface_points is None:
@@ -82,7 +94,9 @@ class Sample:
         _check_coordinates("surface_points", self.surface_points)
         normals = self.surface_normals
         if normals is None or normals.shape != self.surface_points.shape:
-            raise UserError(f"{len(self.surface_points)} surface_points, but not as many normals")
+            raise UserError(
+                f"{len(self.surface_points)} surface_points have another number of normals"
+            )
         if not np.isfinite(normals).all():
             raise UserError("surface_normals are not all finite")
 
@@ -93,7 +107,7 @@ class Sample:
             ("intrinsics", self.intrinsics, (views, 3, 3)),
         ):
             if cameras is not None and (cameras.shape != shape or not np.isfinite(cameras).all()):
-                raise UserError(f"{name} must be finite {shape}, got {cameras.shape}")
+                raise UserError(f"{name} must be finite and of shape {shape}, got {cameras.shape}")
 
 
 def _describe_points(points: np.ndarray | None) -> list[Any] | None:
@@ -113,5 +127,5 @@ def _check_image(view: int, image: bytes) -> None:
     try:
         with Image.open(io.BytesIO(image)) as decoded:
             decoded.load()
-    except Exception as error:  # decoders raise all sorts of things on damaged files
-        raise UserError(f"image {view} cannot be read ({error})") from None
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
+        raise UserError(f"view {view} cannot be decoded ({error})") from None

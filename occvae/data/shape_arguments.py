@@ -1,4 +1,4 @@
-"""Command-line arguments of formats whose shapes come without points and images."""
+"""Command-line arguments for formats whose points and images are made from solids."""
 
 import argparse
 
@@ -9,31 +9,39 @@ POINTS, SURFACE_POINTS = 100_000, 100_000
 
 
 def add_shape_arguments(parser: argparse.ArgumentParser, *, near_points: int, voxels: str) -> None:
-    """Adds what is made of each shape.
+    """Adds the arguments that say how many points, voxels and images are made per shape.
 
     Args:
-        parser: of the format.
+        parser: parser of the format.
         near_points: default number of points near the surface.
-        voxels: default resolutions of the grids, separated by commas.
+        voxels: default resolutions of the voxel grids, separated by commas.
     """
     for name, default, help in (
-        ("--points", POINTS, "uniform points of a shape, with occupancies"),
-        ("--near-points", near_points, "points near its surface"),
-        ("--surface-points", SURFACE_POINTS, "points on its surface, with normals"),
-        ("--views", 24, "images of a shape"),
+        ("--points", POINTS, "uniform points per shape, with occupancies; a multiple of 8"),
+        (
+            "--near-points",
+            near_points,
+            "points near the surface per shape, with occupancies; a multiple of 8",
+        ),
+        ("--surface-points", SURFACE_POINTS, "points on the surface per shape, with normals"),
+        ("--views", 24, "images per shape"),
         ("--image-size", 137, "edge of the images in pixels"),
-        ("--seed", 0, "of all that is random"),
+        ("--seed", 0, "seed of points, cameras and colors"),
     ):
         parser.add_argument(name, type=int, default=default, help=f"{help} (default {default})")
     parser.add_argument(
         "--voxels",
         default=voxels,
-        help=f"edges of the voxel grids, such as 32,64,128 (default {voxels})",
+        help=f"resolutions of the voxel grids, such as 32,64,128 (default {voxels})",
     )
 
 
 def shape_settings(options: argparse.Namespace, *, training_surface: bool = False) -> ShapeSettings:
-    """Settings from the arguments of `add_shape_arguments`.
+    """Returns the settings given by the arguments of `add_shape_arguments`.
+
+    Args:
+        options: parsed arguments.
+        training_surface: whether training shapes get surface points too.
 
     Raises:
         UserError: --voxels is not a list of numbers, or a number is out of range.
@@ -41,7 +49,9 @@ def shape_settings(options: argparse.Namespace, *, training_surface: bool = Fals
     try:
         resolutions = tuple(int(word) for word in options.voxels.split(","))
     except ValueError:
-        raise UserError(f"--voxels {options.voxels}: expected numbers such as 32,64") from None
+        raise UserError(
+            f"--voxels {options.voxels}: expected numbers with commas between them, such as 32,64"
+        ) from None
     return ShapeSettings(
         num_points=options.points,
         num_near_points=options.near_points,

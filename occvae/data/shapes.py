@@ -1,4 +1,4 @@
-"""Solids to samples: points, voxels, surface and images of anything with an inside."""
+"""Makes points, voxels, surface points and images of anything that has an inside."""
 
 import zlib
 from collections.abc import Callable
@@ -15,33 +15,39 @@ from occvae.geometry.voxelize import voxels_inside
 from occvae.images.io import encode_png
 from occvae.visualize import rendering
 
-# Of the points near the surface, in edges of the shape: as the released points of ONet.
+# Standard deviation of points near the surface, in longest edges; that of ONet's ablation.
 NEAR_STD = 0.01
 
 
 class Shape(Protocol):
-    """A solid in the unit cube: its surface to render, its inside to learn."""
+    """A solid in the unit cube, with a surface to render and an inside to learn."""
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Vertices (V, 3) and faces (F, 3)."""
+        """Vertices (V, 3) and faces (F, 3) of the surface."""
 
     def contains(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) points to (N,) bool."""
+        """Whether each of the points (N, 3) float64 is inside, (N,) bool."""
 
 
 @dataclass(frozen=True)
 class ShapeSettings:
-    """What is stored of each shape.
+    """What to make and store per shape.
 
     Args:
-        num_points: uniform in the padded cube, with occupancies.
-        num_near_points: normally distributed about the surface, with occupancies.
-        num_surface_points: on the surface, with normals; evaluation measures distances to them.
-        training_surface: whether training shapes have those too, which training does not read.
-        voxel_resolutions: of the grids.
-        num_views: images.
+        num_points: points uniform in the cube [-0.55, 0.55]^3, with occupancies. A multiple of 8.
+        num_near_points: points normally distributed around the surface, with occupancies. A
+            multiple of 8.
+        num_surface_points: points on the surface, with normals. Evaluation measures distances to
+            them.
+        training_surface: whether training shapes have surface points too. Training does not read
+            them.
+        voxel_resolutions: resolutions of the voxel grids.
+        num_views: number of images.
         image_size: edge of the images in pixels.
-        seed: of points, cameras and colors.
+        seed: seed of points, cameras and colors.
+
+    Raises:
+        UserError: a number is out of range.
     """
 
     num_points: int = 100_000
@@ -63,10 +69,10 @@ class ShapeSettings:
                 raise UserError(f"{name} must be a multiple of 8, got {getattr(self, name)}")
         resolutions = self.voxel_resolutions
         if not resolutions or min(resolutions) < 1 or len(set(resolutions)) < len(resolutions):
-            raise UserError(f"voxel_resolutions must be positive and different, got {resolutions}")
+            raise UserError(f"voxel_resolutions must be positive and distinct, got {resolutions}")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """The settings as JSON values."""
         return {**asdict(self), "voxel_resolutions": list(self.voxel_resolutions)}
 
 
@@ -78,13 +84,19 @@ def make_sample(
     settings: ShapeSettings,
     voxelize: Callable[[int], np.ndarray] | None = None,
 ) -> Sample:
-    """All that the settings ask for, the same for the same id and seed.
+    """Makes the sample of a solid. The result is the same for the same id and seed.
 
     Args:
-        voxelize: resolution to grid (R, R, R) bool; by default the cells whose centers are inside.
+        id: id of the shape.
+        category: category of the shape.
+        split: "train", "val" or "test".
+        shape: the solid.
+        settings: what to make.
+        voxelize: maps a resolution R to a grid (R, R, R) bool. By default, a cell is occupied if
+            its center is inside.
 
     Raises:
-        UserError: no cell of the coarsest grid is inside.
+        UserError: no cell of the coarsest grid is occupied, or the surface has no area.
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
     voxelize = voxelize or (lambda resolution: voxels_inside(shape.contains, resolution))
@@ -113,7 +125,7 @@ def make_sample(
 
 
 def _contains(shape: Shape, points: np.ndarray) -> np.ndarray:
-    """Of the points as they are stored, so that rounding cannot carry one across the surface."""
+    """Occupancies of the points as stored, because rounding may move a point across the surface."""
     return shape.contains(dequantize_points(points).astype(np.float64))
 
 

@@ -1,24 +1,27 @@
-"""The dataset on disk: HDF5 shards made for training reads.
+"""Writes and reads the HDF5 shards of a dataset.
 
-A dataset is a folder with `dataset.json` (manifest.py) and shards of a few dozen shapes each. All
-shapes of a shard have the same layout; what their source does not have is absent:
+A dataset is a folder with a manifest `dataset.json` and shards of up to 64 shapes each. All shapes
+of a shard have the same layout. Arrays that the source does not provide are absent.
+`docs/data_format.md` describes the format in full::
 
-    points, near_points           (S, N, 3)  uint16 or float16  in random order: any contiguous
-                                             slice is a random sample; see points.py
+    points, near_points           (S, N, 3)  uint16 or float16  in random order, so that any
+                                             contiguous slice is a random sample
     occupancies, near_occupancies (S, N/8)   uint8   numpy.packbits of the points' occupancies
     surface_points                (S, P, 3)  uint16 or float16
     surface_normals               (S, P, 3)  float16
-    voxels_R                      (S, R^3/8) uint8   numpy.packbits of the [x, y, z] grid, C order
+    voxels_R                      (S, ceil(R^3/8)) uint8  numpy.packbits of the [x, y, z] grid in
+                                             C order
     image_bytes                   (T,)       uint8   encoded images, one after the other
-    image_ends                    (S, V)     int64   where each ends in image_bytes
-    extrinsics (S, V, 3, 4), intrinsics (S, V, 3, 3)  float32   cameras, see rendering.py
-    locations (S, 3), scales (S,) float64   original coordinates are unit ones * scale + location
+    image_ends                    (S, V)     int64   end of each image in image_bytes
+    extrinsics                    (S, V, 3, 4) float32  world to camera
+    intrinsics                    (S, V, 3, 3) float32  camera to pixels
+    locations, scales             (S, 3), (S,) float64  original = unit * scale + location
     ids, categories               (S,)       str
 
-Nothing is compressed: points do not shrink, and a slice is then one read of a known place of the
-file. HDF5 itself is only asked for those places: its own reads are of 64 kB at least, five times
-what a training sample needs. Shards are written to a temporary name and renamed, so one that exists
-is whole.
+Nothing is compressed. Points hardly compress, and a slice of them is one read at a known offset.
+`Shard` asks HDF5 only for these offsets and then reads the file itself, because HDF5 reads at least
+64 kB at a time, five times what a training sample needs. Shards are written under a temporary name
+and renamed, so a shard that exists is complete.
 """
 
 import hashlib
@@ -43,10 +46,10 @@ from occvae.system.atomic_write import write_whole
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
-    """Writes samples of equal layout; `path` appears only when complete.
+    """Writes samples of equal layout to a shard. `path` appears only when it is complete.
 
     Raises:
-        UserError: it cannot be written, the disk being full, for example.
+        UserError: it cannot be written, for example because the disk is full.
     """
     try:
         content = _encode(samples)
@@ -56,7 +59,7 @@ def write_shard(path: Path, samples: list[Sample]) -> None:
 
 
 def _encode(samples: list[Sample]) -> bytes:
-    """The file, made in memory: where a disk is full, HDF5 would end the process."""
+    """The bytes of the file. They are made in memory, because HDF5 aborts if the disk is full."""
     with h5py.File("shard", "w", driver="core", backing_store=False) as file:
         file.attrs["format_version"] = FORMAT_VERSION
         for name, array in _arrays(samples).items():
@@ -102,19 +105,20 @@ def _voxels_name(resolution: int | str) -> str:
 
 
 def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# What h5py raises on files that are not, or no longer, a shard.
-_DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
-REPAIR = "delete it and run the same `occvae data` command again"
+# Errors that h5py raises on damaged files and on files that are not shards.
+_H5PY_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
+REPAIR = "delete it and run the command that built the dataset again"
 
-# Shards with an open file, of this process: a dataset may have more than that may have open files.
-_opened: deque["weakref.ref[Shard]"] = deque()
-_MOST_OPEN = 64
+# Shards of this process with an open file. A dataset may have more shards than a process may open.
+_open_shards: deque["weakref.ref[Shard]"] = deque()
+_MAX_OPEN = 64
 
-# Arrays of the names of the fields of a sample, that are absent where it has no such thing.
+# Optional arrays. Their names are those of the fields of a sample.
 _OPTIONAL = (
     "points",
     "occupancies",
@@ -129,7 +133,7 @@ _OPTIONAL = (
 
 @dataclass(frozen=True)
 class _Array:
-    """Where an array lies in the file, in C order."""
+    """Position of an array in the file, in bytes. Its elements are in C order."""
 
     offset: int
     shape: tuple[int, ...]
@@ -137,13 +141,27 @@ class _Array:
 
 
 class Shard:
-    """Reads one shard; safe to copy into worker processes, and across a fork.
+    """Reads one shard. It can be pickled for worker processes and used after a fork.
+
+    In all methods, `index` is the number of a shape within the shard.
+
+    Args:
+        root: folder of the dataset.
+        entry: the manifest's entry for the shard.
 
     Attributes:
-        ids, categories: of its shapes.
-        num_points, num_near_points, num_surface_points, num_views: of each shape; 0 where absent.
-        voxel_resolutions: in rising order; empty where absent.
+        path: path of the file.
+        ids: id of each shape.
+        categories: category of each shape.
+        num_points: uniform points per shape, 0 if absent.
+        num_near_points: points near the surface per shape, 0 if absent.
+        num_surface_points: points on the surface per shape, 0 if absent.
+        num_views: images per shape.
+        voxel_resolutions: resolutions of the voxel grids, in ascending order.
         has_cameras: whether there are extrinsics and intrinsics.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another format version.
     """
 
     def __init__(self, root: Path, entry: ShardEntry):
@@ -151,10 +169,10 @@ class Shard:
         self._file: FileIO | None = None  # opened by the first read
         self._check_size(entry)
         try:
-            # Without locking: shards never change, and many network file systems have no locks.
+            # No locking: shards never change, and many network file systems do not support locks.
             with h5py.File(self.path, "r", locking=False) as file:
                 self._read_layout(file, entry.num_bytes)
-        except _DAMAGE as error:
+        except _H5PY_ERRORS as error:
             raise self._unreadable(error) from None
 
     def __len__(self) -> int:
@@ -164,57 +182,57 @@ class Shard:
         return {**self.__dict__, "_file": None}
 
     def points(self, index: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """A contiguous slice of a shape's uniform points.
+        """Reads a contiguous slice of a shape's uniform points.
 
         Args:
-            index: shape within the shard.
-            start: first point, a multiple of 8 because occupancies are bits.
+            index: number of the shape within the shard.
+            start: first point. It must be a multiple of 8, because occupancies are packed bits.
             count: number of points.
 
         Returns:
-            (count, 3) float32 world coordinates and (count,) bool occupancies.
+            Coordinates (count, 3) float32 in the unit frame, and occupancies (count,) bool.
         """
         return self._slice("points", "occupancies", index, start, count)
 
     def near_points(self, index: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same of the points near the surface."""
+        """Reads a contiguous slice of the points near the surface, like `points`."""
         return self._slice("near_points", "near_occupancies", index, start, count)
 
     def surface(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Points on a shape's surface and the normals there, (P, 3) float32 each."""
+        """Points on the surface and their normals, (P, 3) float32 each."""
         points = decode_points(self._row("surface_points", index))
         return points, self._row("surface_normals", index).astype(np.float32)
 
     def packed_voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
-        """(R^3/8,) uint8 bits; the coarsest where no resolution is named."""
+        """Packed bits (ceil(R^3 / 8),) uint8 of a voxel grid, by default of the coarsest."""
         return self._row(_voxels_name(resolution or self.voxel_resolutions[0]), index)
 
     def voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
-        """(R, R, R) bool; the coarsest where no resolution is named."""
+        """A voxel grid (R, R, R) bool indexed [x, y, z], by default the coarsest."""
         edge = resolution or self.voxel_resolutions[0]
         bits = np.unpackbits(self.packed_voxels(index, edge), count=edge**3)
         return bits.reshape(edge, edge, edge).view(bool)
 
     def image(self, index: int, view: int) -> bytes:
-        """One encoded image."""
+        """The encoded bytes of one image."""
         flat = index * self.num_views + view
         start = int(self._image_ends[flat - 1]) if flat else 0
         return self._read("image_bytes", start, int(self._image_ends[flat]) - start).tobytes()
 
     def extrinsics(self, index: int, view: int) -> np.ndarray:
-        """(3, 4) float32 world to camera."""
+        """Camera matrix (3, 4) float32, unit coordinates to camera coordinates."""
         return self._row("extrinsics", index)[view]
 
     def intrinsics(self, index: int, view: int) -> np.ndarray:
-        """(3, 3) float32 camera to pixels."""
+        """Camera matrix (3, 3) float32, camera coordinates to pixels."""
         return self._row("intrinsics", index)[view]
 
     def original_frame(self, index: int) -> tuple[np.ndarray, float]:
-        """Location (3,) and scale: original coordinates are unit ones * scale + location."""
+        """Location (3,) and scale, where original = unit * scale + location."""
         return self._row("locations", index), float(self._row("scales", index))
 
     def sample(self, index: int) -> Sample:
-        """All that is stored of a shape, as it was written, but for its note."""
+        """Everything that is stored for a shape, as it was written. Only its note is None."""
         views = range(self.num_views)
         present: dict[str, Any] = {
             name: self._row(name, index) for name in self._arrays if name in _OPTIONAL
@@ -246,17 +264,17 @@ class Shard:
         return decode_points(stored.reshape(count, 3)), inside
 
     def _row(self, name: str, index: int) -> np.ndarray:
-        """What an array has of one shape."""
+        """The row of an array that belongs to one shape."""
         shape = self._arrays[name].shape[1:]
         size = math.prod(shape)
         return self._read(name, index * size, size).reshape(shape)
 
     def _read(self, name: str, first: int, count: int) -> np.ndarray:
-        """(count,) consecutive elements of an array as it lies in the file."""
+        """Reads `count` consecutive elements of an array, the first at flat index `first`."""
         array = self._arrays[name]
         content = np.empty(count, array.dtype)
         try:
-            # At a given place, so that processes may share the open file.
+            # preadv takes an offset, so processes can share the open file.
             file = self._open()
             size = os.preadv(
                 file.fileno(), [content.data], array.offset + first * array.dtype.itemsize
@@ -268,23 +286,25 @@ class Shard:
         return content
 
     def _open(self) -> FileIO:
-        """The file, open; that of the shard opened longest ago is closed where they are many."""
+        """Opens the file. If too many are open, the one that was opened first is closed."""
         file = self._file
         if file is None:
             file = self._file = FileIO(self.path)
-            _opened.append(weakref.ref(self))
-            if len(_opened) > _MOST_OPEN and (oldest := _opened.popleft()()) is not None:
-                oldest._file = None  # which closes it, once no other thread reads from it
+            _open_shards.append(weakref.ref(self))
+            if len(_open_shards) > _MAX_OPEN and (oldest := _open_shards.popleft()()) is not None:
+                oldest._file = None  # closes the file once no other thread reads from it
         return file
 
     def _check_size(self, entry: ShardEntry) -> None:
         if not self.path.is_file():
-            raise UserError(f"{self.path}: missing shard; {REPAIR.removeprefix('delete it and ')}")
+            raise UserError(
+                f"{self.path}: the shard is missing; {REPAIR.removeprefix('delete it and ')}"
+            )
         size = self.path.stat().st_size
         if size != entry.num_bytes:
             raise UserError(
-                f"{self.path}: {size} bytes where the manifest says {entry.num_bytes} (truncated "
-                f"or changed); {REPAIR}"
+                f"{self.path}: {size} bytes where the manifest says {entry.num_bytes} (the file "
+                f"was truncated or changed); {REPAIR}"
             )
 
     def _read_layout(self, file: h5py.File, num_bytes: int) -> None:
@@ -297,7 +317,7 @@ class Shard:
         }
         self.num_points, self.num_near_points, self.num_surface_points = counts.values()
         self.num_views = file["image_ends"].shape[1]
-        # In memory, because every image read needs two of them: 12 kB for 64 shapes of 24 views.
+        # Kept in memory, because each image needs two of them: 12 kB for 64 shapes with 24 views.
         self._image_ends = file["image_ends"][:].reshape(-1)
         self.has_cameras = "extrinsics" in file
         grids = [name for name in file if name.startswith(_voxels_name(""))]
@@ -322,5 +342,5 @@ class Shard:
 def _find_array(dataset: h5py.Dataset, num_bytes: int) -> _Array:
     offset = dataset.id.get_offset() if isinstance(dataset, h5py.Dataset) else None
     if offset is None or offset + dataset.nbytes > num_bytes:
-        raise ValueError("an array is not whole in one place of the file")
+        raise ValueError("an array is not stored as one contiguous block")
     return _Array(offset, dataset.shape, dataset.dtype)

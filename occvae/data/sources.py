@@ -1,4 +1,4 @@
-"""What a dataset is built from: a list of shapes, and a sample of each."""
+"""Sources: what a dataset is built from, and the errors of a build."""
 
 import errno
 import os
@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from occvae.data.sample import Sample
 from occvae.errors import UserError
 
-CONTINUES = "run the same command again when that is mended: it continues where it stopped"
+CONTINUES = "fix that and run the same command again; it continues where it stopped"
 
-# Too many open files, no permission, a disk or network that fails: with these, a file may be good.
+# Too many open files, no permission, a failing disk or network: the file itself may be good.
 _MACHINE_ERRORS = frozenset(
     (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
     + (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
@@ -19,12 +19,18 @@ _MACHINE_ERRORS = frozenset(
 
 
 class BuildError(UserError):
-    """Ends a build, where a `UserError` of one shape only leaves that out."""
+    """Ends a build. A `UserError` of one shape, in contrast, only skips that shape."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A shape that a source can load; its split is train, val or test."""
+    """A shape that a source can load.
+
+    Attributes:
+        id: unique name of the shape.
+        category: name of its category.
+        split: "train", "val" or "test".
+    """
 
     id: str
     category: str
@@ -32,14 +38,14 @@ class Item:
 
 
 class Source(Protocol):
-    """A list of items and a way to load each; instances travel to worker processes.
+    """A list of shapes and a way to load each of them. Instances are sent to worker processes.
 
     Attributes:
-        name: of the format.
-        splits: who divided the shapes, see `Manifest`.
-        items: the shapes; ids differ.
-        settings: JSON values: all that decides what the samples are.
-        skipped: what could not become an item, and why.
+        name: name of the format.
+        splits: where the division into splits comes from, see `Manifest`.
+        items: the shapes, each with its own id.
+        settings: everything that determines the samples, as JSON values.
+        skipped: why shapes or files are not among the items, by id or file.
     """
 
     name: str
@@ -49,11 +55,15 @@ class Source(Protocol):
     skipped: dict[str, str]
 
     def sample(self, index: int) -> Sample:
-        """The shape of an item; raises `UserError` where it is unusable."""
+        """Loads the shape of an item.
+
+        Raises:
+            UserError: the shape cannot be used. The build skips it.
+        """
 
 
 def machine_failure(error: BaseException | None) -> str | None:
-    """What failed of the machine, if that is what an error, or one behind it, comes from."""
+    """What failed, if the machine caused an error or one of its causes. Otherwise None."""
     while error is not None:
         if isinstance(error, MemoryError):
             return "out of memory"
@@ -64,10 +74,14 @@ def machine_failure(error: BaseException | None) -> str | None:
 
 
 def skip_reason(what: str, error: Exception) -> str:
-    """Why a shape or file is left out, in one line.
+    """The reason to skip a shape or file, in one line.
+
+    Args:
+        what: name of the shape or file, for the message of a `BuildError`.
+        error: what was raised when the shape or file was read.
 
     Raises:
-        BuildError: it may be good, the machine has failed.
+        BuildError: the machine failed, so the shape or file may be good.
     """
     if failure := machine_failure(error):
         raise BuildError(f"{what}: {failure}; {CONTINUES}") from None
@@ -78,5 +92,5 @@ def skip_reason(what: str, error: Exception) -> str:
 
 
 def own_split(index: int) -> str:
-    """Every eighth shape is held out where nobody has said which."""
+    """The split of a shape whose source names none: every eighth one is for validation."""
     return "val" if index % 8 == 7 else "train"

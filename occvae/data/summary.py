@@ -1,4 +1,4 @@
-"""What is in a dataset: counts, sizes, and an image of random shapes."""
+"""Summarizes a dataset: counts, sizes, and a contact sheet of random shapes."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,24 +17,24 @@ from occvae.visualize.rendering import orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
 
 TILE = 160
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp")
-# Shapes of a category that its mean occupancy is taken from, at most.
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# Largest number of shapes per category that the mean occupancy is computed from.
 SHAPES_PER_MEAN = 32
-_SHAPES_A_ROW = 2
-_REASONS = 20  # why shapes were skipped, of the most frequent ones
+_SHAPES_PER_ROW = 2
+_MAX_REASONS = 20  # printed, the most frequent ones first
 
 
 def open_shards(root: str | Path, manifest: Manifest) -> list[tuple[str, Shard]]:
-    """The shards and the split of each."""
+    """All shards of a dataset, each with its split."""
     return [(entry.split, Shard(Path(root), entry)) for entry in manifest.shards]
 
 
 def summarize_dataset(root: str | Path) -> dict[str, Any]:
-    """JSON values: what a dataset holds.
+    """Summarizes a dataset as JSON values.
 
-    `categories` has for each the shapes by split and `mean_occupancy`, the share of the stored
-    points that are inside (of the coarsest voxels where there are no points), from at most 32
-    shapes spread evenly.
+    `categories` holds the number of shapes per split and the `mean_occupancy` of each category. The
+    latter is the share of stored points that are inside, or of the coarsest voxels if there are no
+    points. It is computed from at most 32 evenly spaced shapes.
     """
     manifest = Manifest.load(root)
     shards = open_shards(root, manifest)
@@ -80,9 +80,9 @@ def _occupancy(shard: Shard, local: int) -> float:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """What `summarize_dataset` found, for people."""
+    """Formats the result of `summarize_dataset` as text."""
     splits = list(summary["shapes"])
-    state = "" if summary["complete"] else ", INCOMPLETE: run the same command again"
+    state = "" if summary["complete"] else ", INCOMPLETE: run the command that builds it again"
     lines = [
         f"{summary['root']}: from {summary['source']}, splits {summary['splits']!r}{state}",
         f"{sum(summary['shapes'].values())} shapes, {summary['shards']} shards, "
@@ -98,11 +98,13 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(f"{category:<{width}}{counts}{'' if mean is None else f'{mean:>8.3f}'}")
     lines += [f"setting {name}: {value}" for name, value in summary["settings"].items()]
     if summary["notes"]:
-        lines.append(f"{summary['notes']} shapes have notes, see `occvae data verify`")
+        lines.append(f"{summary['notes']} shapes have notes; `occvae data verify` prints them")
     reasons = [f"{count} skipped: {reason}" for reason, count in summary["skipped"].items()]
-    lines += reasons[:_REASONS]
-    if len(reasons) > _REASONS:
-        lines.append(f"and {len(reasons) - _REASONS} more reasons, all in dataset.json")
+    lines += reasons[:_MAX_REASONS]
+    if len(reasons) > _MAX_REASONS:
+        lines.append(
+            f"and {len(reasons) - _MAX_REASONS} more reasons; dataset.json lists all of them"
+        )
     return "\n".join(map(one_line, lines))
 
 
@@ -120,19 +122,22 @@ def _describe(layout: dict[str, Any]) -> str:
 def write_sample_sheet(
     path: str | Path, root: str | Path, *, num_shapes: int = 12, seed: int = 0
 ) -> None:
-    """A sheet of random shapes: an image, the solid from its camera, and from behind.
+    """Writes a contact sheet of random shapes.
+
+    It shows three images per shape: a stored image, the solid seen from the same camera, and the
+    solid seen from behind.
 
     Args:
-        path: of the sheet, whose ending says of what kind it is; its folder is made if absent.
-        root: of the dataset.
-        num_shapes: at most.
-        seed: of the choice of shapes and views.
+        path: file to write, .png, .jpg, .jpeg or .webp. Its folder is created if absent.
+        root: folder of the dataset.
+        num_shapes: largest number of shapes.
+        seed: seed for the choice of shapes and views.
 
     Raises:
-        UserError: there are no shapes yet, or no images of this kind.
+        UserError: the dataset has no shapes, or the file has another ending.
     """
-    if Path(path).suffix.lower() not in _IMAGES:
-        raise UserError(f"{path}: its ending must be one of {' '.join(_IMAGES)}")
+    if Path(path).suffix.lower() not in _IMAGE_SUFFIXES:
+        raise UserError(f"{path}: the file must end in one of {' '.join(_IMAGE_SUFFIXES)}")
     places = [
         (split, shard, local)
         for split, shard in open_shards(root, Manifest.load(root))
@@ -144,11 +149,11 @@ def write_sample_sheet(
     chosen = rng.permutation(len(places))[:num_shapes]
     strips = [_strip(*places[int(number)], rng) for number in chosen]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    make_sheet(strips, _SHAPES_A_ROW).save(path)
+    make_sheet(strips, _SHAPES_PER_ROW).save(path)
 
 
 def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np.ndarray:
-    """(TILE, 3 TILE, 3) uint8: a shape as `write_sample_sheet` shows it."""
+    """The three images of one shape side by side, (TILE, 3 TILE, 3) uint8."""
     view = int(rng.integers(shard.num_views))
     front = orbit_extrinsics([35.0], [30.0], [1.8])
     cameras = np.concatenate(
@@ -166,7 +171,7 @@ def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np
 
 
 def _solid(shard: Shard, local: int) -> np.ndarray:
-    """(R, R, R) the coarsest voxels, or what the points tell of 32^3."""
+    """The coarsest voxels (R, R, R), or the share of points inside each of 32^3 cells."""
     if shard.voxel_resolutions:
         return shard.voxels(local)
     points, inside = shard.points(local, 0, shard.num_points)

@@ -1,6 +1,7 @@
-"""What of a shape a training sample holds beside its images: points, or a grid.
+"""Targets: what a training sample holds of a shape besides its images.
 
-A further target is one class like these, which an objective in `occvae.train.objectives` names.
+To add a target, write a class like the ones below and use it in an objective of
+`occvae.train.objectives`.
 """
 
 from pathlib import Path
@@ -17,39 +18,49 @@ from occvae.errors import UserError
 from occvae.geometry.voxelize import occupancies_from_voxels
 
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
-"""Shape and dtype of tensors by name."""
+"""Shape and dtype of each tensor, by name."""
 
 
 class Target(Protocol):
-    """Reads the target tensors of a sample; it has the same ones for every shape of a dataset."""
+    """Reads the target tensors of a sample. All shapes of a dataset have the same layout."""
 
     def check(self, root: Path, shard: Shard) -> None:
-        """UserError unless the dataset in folder `root`, of which a shard is given, has it."""
+        """Checks that a dataset provides this target.
+
+        Args:
+            root: folder of the dataset, for messages.
+            shard: one of its shards.
+
+        Raises:
+            UserError: it does not.
+        """
 
     def layout(self, shard: Shard) -> Layout:
-        """Shape and dtype of each tensor of one sample."""
+        """Shape and dtype of each target tensor of one sample."""
 
     def read(
         self, shard: Shard, local: int, rng: np.random.Generator, *, train: bool, mirrored: bool
     ) -> dict[str, Tensor]:
-        """The tensors of the shape at place `local` of a shard.
+        """Reads the target tensors of one shape.
 
         Args:
-            rng: all that is random follows from it.
-            train: a random part of what is stored; otherwise the first.
-            mirrored: of the shape mirrored at x = 0.
+            shard: where the shape is stored.
+            local: number of the shape within the shard.
+            rng: source of all randomness.
+            train: whether to read a random part of the stored points. Otherwise the first part.
+            mirrored: whether to mirror the shape at the plane x = 0.
         """
 
 
 class PointTarget:
-    """points (N, 3) float32 and their occupancies (N,) float32.
+    """Provides `points` (N, 3) float32 and their `occupancies` (N,) float32.
 
-    Of a dataset that has voxels only, points are drawn, and their occupancies are taken from the
-    finest voxels.
+    If a dataset has only voxels, points are drawn uniformly and their occupancies are read from the
+    finest voxel grid.
 
     Args:
-        num_points: N.
-        num_near_points: how many of them lie near the surface; they follow the uniform ones.
+        num_points: N, the number of all points.
+        num_near_points: how many of them are near the surface. They come after the uniform ones.
     """
 
     def __init__(self, num_points: int, num_near_points: int = 0):
@@ -62,10 +73,11 @@ class PointTarget:
     def check(self, root: Path, shard: Shard) -> None:
         if self.num_near_points > shard.num_near_points:
             raise UserError(
-                f"{root}: has {shard.num_near_points} points near each surface, "
-                f"num_near_points is {self.num_near_points}"
+                f"{root}: has {shard.num_near_points} points near the surface per shape, but "
+                f"num_near_points is {self.num_near_points}; lower it, or make the dataset again "
+                "with --near-points"
             )
-        # Points that are not stored are drawn, as many as one likes.
+        # If no points are stored, any number of them can be drawn.
         check_count("num_points", self._num_uniform, shard.num_points or self._num_uniform)
 
     def layout(self, shard: Shard) -> Layout:
@@ -102,10 +114,10 @@ class PointTarget:
 
 
 class VoxelTarget:
-    """voxels (R, R, R) bool.
+    """Provides `voxels` (R, R, R) bool, indexed [x, y, z].
 
     Args:
-        resolution: R; None for the coarsest stored.
+        resolution: R. None for the coarsest grid of the dataset.
     """
 
     def __init__(self, resolution: int | None = None):
@@ -114,7 +126,9 @@ class VoxelTarget:
     def check(self, root: Path, shard: Shard) -> None:
         stored = shard.voxel_resolutions
         if not stored:
-            raise UserError(f"{root}: has no voxels; choose an architecture that learns points")
+            raise UserError(
+                f"{root}: has no voxels; choose an architecture that learns from points"
+            )
         if self.resolution is not None and self.resolution not in stored:
             found = ", ".join(f"{resolution}^3" for resolution in stored)
             raise UserError(
@@ -136,17 +150,19 @@ class VoxelTarget:
 
 
 def check_count(name: str, wanted: int, stored: int) -> None:
-    """UserError unless from 1 to so many as stored are wanted."""
+    """Raises UserError unless `wanted` is between 1 and `stored`."""
     if not 1 <= wanted <= stored:
-        raise UserError(f"{name} must be between 1 and the {stored} stored, got {wanted}")
+        raise UserError(
+            f"{name} must be between 1 and {stored}, the number stored per shape; got {wanted}"
+        )
 
 
 def stored_points(root: str | Path, split: str, wanted: int) -> int:
-    """How many points a shape of a split has, at most as many as wanted."""
+    """The number of stored points per shape of a split, but at most `wanted`."""
     layout = Manifest.load(root).layouts.get(split)
     return wanted if not layout or not layout["points"] else min(wanted, layout["points"][0])
 
 
 def _start(stored: int, count: int, rng: np.random.Generator, train: bool) -> int:
-    """The first of a contiguous slice of points; their order is random."""
+    """The first point of a slice, at random for training. Points are stored in random order."""
     return 8 * int(rng.integers((stored - count) // 8 + 1)) if train else 0

@@ -1,7 +1,8 @@
-"""How good a model is on a dataset: every metric the data have the truth for, shape by shape, with
-means and intervals by category, beside controls and published figures.
+"""Evaluation of a model on a dataset.
 
-`macro` is the mean over categories of the mean over shapes, `micro` the mean over shapes.
+Every metric for which the dataset stores the truth is measured per shape. A report has its means
+and confidence intervals, controls, and published figures of the same protocol. `macro` is the mean
+over categories of their means over shapes. `micro` is the mean over shapes.
 """
 
 from collections.abc import Iterable
@@ -24,8 +25,8 @@ from occvae.models.protocol import Model
 __all__ = ["VERSION", "evaluate", "format_table"]
 
 VERSION = 1
-"""Of the report's layout."""
-_EXAMPLES = 4  # of the best, of the median and of the worst
+"""Version of the report's layout."""
+_EXAMPLES = 4  # number of examples per group: best, median and worst
 
 
 def evaluate(
@@ -41,37 +42,39 @@ def evaluate(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any] | None:
-    """Scores a model on one split, from the first view of each shape.
+    """Scores a model on one split of a dataset, using the first view of each shape.
 
-    Several ranks (see `ranks.processes`) share the shapes, and the first has the report. A shape's
-    figures depend on the seed and on its number in the split, not on how many ranks there are or
-    which shapes are left out. (Networks round differently with another number of threads.)
+    If there are several ranks (see `ranks.processes`), they share the shapes, and rank 0 gets the
+    report. The scores of a shape depend on the seed and on its number in the split. They do not
+    depend on the number of ranks or on which other shapes are evaluated. Another number of threads
+    can change the rounding of networks.
 
     Args:
-        model: from `create_model` or `from_pretrained`.
-        root: folder of the dataset; its training split gives the mean shapes of the controls.
-        split: to evaluate.
-        num_points: of each shape, at most those stored.
+        model: model from `create_model` or `from_pretrained`.
+        root: dataset folder. Its training split gives the mean shapes of the controls.
+        split: name of the split to evaluate.
+        num_points: largest number of stored points per shape to use.
         mesh_resolution: cells along each axis of the meshes; None for no meshes.
         threshold: probability from which a point is occupied; None takes the model's own.
-        threshold_origin: how it was chosen, for people.
-        num_shapes: spread evenly over the split; None for all.
-        seed: of what is drawn.
-        device: to compute on.
+        threshold_origin: how the threshold was chosen, a text for the report.
+        num_shapes: number of shapes, spread evenly over the split; None for all.
+        seed: seed of the points drawn from meshes and grids.
+        device: device to compute on.
 
     Returns:
-        None on all ranks but the first; there, JSON values:
+        None on all ranks but rank 0. On rank 0 a dict of JSON values:
 
-            version, model, data, options   what was evaluated, and how
-            metrics    {metric: summary}, see `occvae.metrics.summarize`; names end in units
-            num_empty_meshes                they count as the protocols say
-            controls   {control: summary} of the IoU of voxels
-            published  tables beside which the means may stand, see `published_beside`
-            examples   {"best", "median", "worst": ids} by IoU
-            shapes     [{number, id, category, metrics}]
+        - `version`, `model`, `data`, `options`: what was evaluated, and how.
+        - `metrics`: {metric: summary}, see `occvae.metrics.summarize`. Names end in units.
+        - `num_empty_meshes`: number of meshes without faces, which count as bad predictions.
+        - `controls`: {control: summary} of voxel IoU.
+        - `published`: comparable published figures, see `published_beside`.
+        - `examples`: {"best", "median", "worst": ids} by IoU.
+        - `shapes`: [{number, id, category, metrics}].
 
     Raises:
-        UserError: no such data, or the model refuses an argument.
+        UserError: the dataset or the split is missing, an argument is invalid, or the model
+            predicts NaN.
     """
     device = torch.device(device)
     model = model.to(device).eval()
@@ -165,7 +168,7 @@ def _rows(shapes: StoredShapes, scores: list[Score]) -> list[dict[str, Any]]:
 
 
 def _examples(shapes: StoredShapes, scores: list[Score]) -> dict[str, list[str]]:
-    """Ids of the best, the most ordinary and the worst shapes, none of them twice."""
+    """Returns ids of the best, the median and the worst shapes, without duplicates."""
     first = next(name for name in scores[0].metrics if name.startswith("iou_"))
     order = np.argsort([-score.metrics[first] for score in scores], kind="stable")
     count = min(_EXAMPLES, len(order) // 3)

@@ -1,4 +1,4 @@
-"""The examples of a report as images and meshes, for a page to look at."""
+"""The HTML page of a report, with its examples as images and meshes."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from occvae.geometry.voxels_to_mesh import smooth_meshes
 from occvae.metrics import sample_surface
 from occvae.models.protocol import Model
 
-_MESH_RESOLUTION = 128  # where the evaluation itself had no meshes
+_MESH_RESOLUTION = 128  # if the evaluation itself made no meshes
 _TRUTH_SAMPLES = 100_000
 
 
@@ -24,14 +24,14 @@ def write_page(
     root: str | Path,
     device: str | torch.device = "cpu",
 ) -> None:
-    """The report of `evaluate` as an HTML page, with its examples in 3D.
+    """Writes the report of `evaluate` as an HTML page with its examples in 3D.
 
     Args:
-        path: of the page.
-        report: as `evaluate` returned it for this model and dataset.
-        model: in eval mode, on the device.
-        root: folder of the dataset.
-        device: to compute on.
+        path: HTML file to write. Its folder is created if absent.
+        report: report of `evaluate` for this model and dataset.
+        model: model in eval mode on `device`.
+        root: dataset folder.
+        device: device to compute on.
     """
     from occvae.visualize.report import Case, write_report
 
@@ -50,7 +50,7 @@ def write_page(
 def _example(
     model: Model, shapes: StoredShapes, row: dict[str, Any], settings: Settings
 ) -> dict[str, Any]:
-    """What `Case` is made of."""
+    """Returns the arguments of `Case` for one shape."""
     number = row["number"]
     images = shapes.images(number)
     resolution = settings.mesh_resolution or _MESH_RESOLUTION
@@ -69,7 +69,7 @@ def _example(
 
 
 def _true_mesh(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth, at two cells a voxel or more."""
+    """Returns the smooth mesh of a grid at two or more cells per voxel."""
     resolution = 64
     while resolution < 2 * len(voxels):
         resolution *= 2
@@ -80,7 +80,10 @@ def _true_mesh(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _true_points(
     shapes: StoredShapes, number: int, truth: tuple[np.ndarray, np.ndarray] | None, seed: int
 ) -> np.ndarray:
-    """(P, 3) stored on the surface, or else drawn from that of the voxels; none without either."""
+    """Returns points (P, 3) on the true surface.
+
+    They are the stored ones, or drawn from the mesh of the voxels, or none if there is neither.
+    """
     if shapes.num_surface_points:
         return shapes.surface(number).points
     if truth is None:
@@ -89,5 +92,5 @@ def _true_points(
 
 
 def _distances(vertices: np.ndarray, surface: np.ndarray) -> np.ndarray | None:
-    """(V,) to the nearest point of the surface, in edges."""
+    """Returns the distance (V,) of each vertex to the nearest surface point, in edges."""
     return nearest_neighbors(vertices, surface)[0] if len(surface) else None

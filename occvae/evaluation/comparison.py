@@ -1,5 +1,4 @@
-"""Published figures of the same protocol, where the data are the same, and why not where they are
-not."""
+"""Comparison with published figures of the same protocol on the same data."""
 
 from typing import Any
 
@@ -7,7 +6,7 @@ from occvae.evaluation.splits import PUBLISHED
 from occvae.metrics import PROTOCOLS, TABLES, PublishedTable, shapenet_category
 from occvae.metrics.published import SHAPENET
 
-# Ours, by division of ShapeNet, to protocol and name in the published tables.
+# For each published division of ShapeNet: our metric, its protocol and its name in the tables.
 _COUNTERPARTS = {
     "onet": {
         "iou_mesh": ("onet", "iou"),
@@ -27,15 +26,18 @@ _RESOLUTION = 32
 
 
 def published_beside(report: dict[str, Any]) -> dict[str, Any]:
-    """Rows to print beside a report's.
+    """Returns the published figures that are comparable with a report.
 
     Args:
-        report: from `evaluate`, as far as its `metrics`.
+        report: report of `evaluate`. Only `data`, `options` and `metrics` are needed.
 
     Returns:
-        JSON values: `tables`, {metric: [row]}, a row with `method`, `source`, `setting` and the
-        figures by category and `mean`, the first row ours; `protocols`, {name: definition} of
-        these; and `note`, why there is nothing or what is left out, "" if there is no more to say.
+        A dict of JSON values:
+
+        - `tables`: {metric: [row]}. A row has `method`, `source`, `setting`, and figures by
+          category and `mean`. The first row is the evaluated model.
+        - `protocols`: {name: definition} of the protocols in the tables.
+        - `note`: why figures are missing, or "".
     """
     reason = _obstacle(report)
     if reason:
@@ -62,7 +64,7 @@ def published_beside(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def comparable_by_views(report: dict[str, Any]) -> bool:
-    """Whether published figures by number of views are of the data of a report of `evaluate`."""
+    """Returns whether published figures by number of views are of the same data as a report."""
     data = report["data"]
     return (
         not _obstacle(report)
@@ -90,7 +92,7 @@ def _obstacle(report: dict[str, Any]) -> str:
 
 
 def _categories(report: dict[str, Any]) -> dict[str, str]:
-    """Published names of ours."""
+    """Maps published category names to the names in the report."""
     metric = next(iter(report["metrics"].values()))
     names = metric["per_category"]
     return {known: name for name in names if (known := shapenet_category(name)) is not None}
@@ -105,7 +107,10 @@ def _is_of(table: PublishedTable, data: dict[str, Any], protocol: str, metric: s
 
 
 def _row(table: PublishedTable, metric: str, names: dict[str, str]) -> dict[str, Any] | None:
-    """The figures that have one of ours beside them; the mean only of the same categories."""
+    """Returns a table's figures for the categories of the report, or None if there are none.
+
+    The mean is included only if it is over the same categories.
+    """
     values = table.metrics[metric]
     row = {ours: values[published] for published, ours in names.items() if published in values}
     if "mean" in values and set(table.categories) == names.keys():
@@ -126,7 +131,7 @@ def _same_protocol(metric: str, report: dict[str, Any]) -> bool:
 
 def _own_row(report: dict[str, Any], metric: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     summary = report["metrics"][metric]
-    # Means over categories in the papers of Occupancy Networks, over shapes in those of Pix2Vox.
+    # Occupancy Networks publishes means over categories, Pix2Vox means over shapes.
     mean = summary["macro" if report["data"]["splits"] == "onet" else "micro"]["mean"]
     values = {name: entry["mean"] for name, entry in summary["per_category"].items()}
     setting = f"threshold {report['options']['threshold']}"

@@ -1,6 +1,7 @@
-"""Controls that see no image, or a wrong one: what a model must beat to have learnt to look.
+"""Controls: predictions that do not use the image of the shape.
 
-All are measured by the IoU of grids.
+A model that does not beat all controls has not learned to use its input. Controls are measured by
+voxel IoU.
 """
 
 from collections.abc import Iterable
@@ -20,15 +21,19 @@ _NUM_SHUFFLES = 5
 def control_summaries(
     shapes: StoredShapes, training: StoredShapes | None, grids: list[np.ndarray]
 ) -> dict[str, Any]:
-    """The IoU of each control by category, macro and micro.
+    """Returns the summary of voxel IoU for each control.
+
+    - `shuffled_images`: the model's predictions for the images of other shapes.
+    - `mean_shape`: the mean of all training shapes.
+    - `category_mean_shape`: the mean training shape of the category.
 
     Args:
-        shapes: evaluated, with grids.
-        training: gives the mean shapes; None where the dataset has no such split.
-        grids: predicted of each shape, packed bits as in `Score`.
+        shapes: evaluated shapes, which have voxels.
+        training: training shapes, for the mean shapes; None if the dataset has no training split.
+        grids: predicted grid of each shape, packed as in `Score`.
     """
     controls: dict[str, Any] = {}
-    if len(shapes) > 1:  # one shape has no other's image
+    if len(shapes) > 1:  # a single shape has no other image
         shuffled = _shuffled_iou(shapes, grids)
         controls["shuffled_images"] = summarize(shuffled, shapes.categories)
     if training is not None:
@@ -39,11 +44,11 @@ def control_summaries(
 
 
 def _shuffled_iou(shapes: StoredShapes, grids: list[np.ndarray]) -> np.ndarray:
-    """(S,) IoU with the images of other shapes: what remains when the image says nothing."""
+    """Returns IoU (S,) of each shape with predictions for the images of other shapes."""
     count = len(shapes)
     order = np.random.default_rng(0).permutation(count)
     place = np.argsort(order)
-    # In a ring of random order, the shapes before each; never itself.
+    # The shapes are put into a ring in random order. Each is compared with those just before it.
     shifts = np.arange(1, min(_NUM_SHUFFLES, count - 1) + 1)
     found = np.empty(count)
     for index, (_, truth) in enumerate(shapes.all_voxels()):
@@ -55,7 +60,7 @@ def _shuffled_iou(shapes: StoredShapes, grids: list[np.ndarray]) -> np.ndarray:
 
 
 def _mean_shapes(voxels: Iterable[tuple[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    """Mean occupancy (R, R, R) of each category, and of all under the name ""."""
+    """Returns the mean occupancy (R, R, R) of each category, and of all shapes under the key ""."""
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
     for category, grid in voxels:
@@ -67,9 +72,9 @@ def _mean_shapes(voxels: Iterable[tuple[str, np.ndarray]]) -> dict[str, torch.Te
 
 
 def _mean_shape_summary(shapes: StoredShapes, means: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The mean training shape as prediction, at the threshold that suits the control best.
+    """Scores mean training shapes as predictions, at the threshold with the highest IoU.
 
-    A category without training shapes has no mean of its own, and takes that of all.
+    A category without training shapes uses the mean of all shapes.
     """
     rows = [
         voxel_iou(

@@ -1,4 +1,4 @@
-"""A report on disk: everything as JSON, and one row a shape as CSV."""
+"""Files of a report: everything as JSON, and one row per shape as CSV."""
 
 import csv
 import json
@@ -9,11 +9,15 @@ from occvae.system.atomic_write import write_whole, write_whole_text
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Writes the whole report."""
     write_whole_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, report: dict[str, Any]) -> None:
-    """Columns `number` in the split, `id`, `category` and the metrics, to the last digit."""
+    """Writes one row per shape: `number` in the split, `id`, `category` and all metrics.
+
+    Metrics are written with all digits.
+    """
     write_whole(path, lambda file: _write_rows(file, report["shapes"]))
 
 

@@ -1,7 +1,8 @@
-"""An evaluation shared among the processes that torchrun or deepspeed has started.
+"""Evaluation on several ranks, started by torchrun or deepspeed.
 
-Each computes a part and all get the whole, in one order, so that nothing in it tells how many they
-were. No more than gloo is needed: what they exchange are figures of shapes.
+Each rank computes a part of the shapes. All ranks get the scores of all shapes in the order of the
+split, so the report does not depend on the number of ranks. Ranks exchange scores only, so gloo is
+fast enough on GPUs too.
 """
 
 import os
@@ -17,29 +18,35 @@ from tqdm import tqdm
 from occvae.errors import UserError
 from occvae.system.devices import local_device, set_time_limit, share_cores
 
-_MEETING = timedelta(minutes=10)  # nodes do not start at the same time
-_PATIENCE = timedelta(hours=2)  # the slowest rank keeps the others waiting
+_START_TIMEOUT = timedelta(minutes=10)  # nodes do not start at the same time
+_RANK_TIMEOUT = timedelta(hours=2)  # how long the fastest rank waits for the slowest
 _Result = TypeVar("_Result")
 
 
 @contextmanager
 def processes() -> Iterator[torch.device]:
-    """Meets the other processes, if a launcher announced any; yields the device of this one.
+    """Joins the other ranks, if a launcher started any.
 
-    Once in the life of a process: under torchrun a second meeting would find the addresses of the
-    first, which nobody answers any more.
+    A process can do this only once. Under torchrun, a second call would find the addresses of the
+    first call, which are closed by then.
+
+    Yields:
+        The device of this rank.
+
+    Raises:
+        UserError: the ranks do not meet.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield local_device()
         return
     try:
-        dist.init_process_group("gloo", timeout=_MEETING)
+        dist.init_process_group("gloo", timeout=_START_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the ranks cannot meet: {str(error).splitlines()[0]}") from None
     share_cores()
     everyone = dist.group.WORLD
-    assert everyone is not None  # the processes have just met
-    set_time_limit(_PATIENCE, everyone)
+    assert everyone is not None  # init_process_group has created it
+    set_time_limit(_RANK_TIMEOUT, everyone)
     try:
         yield local_device()
         _leave_together()
@@ -48,18 +55,26 @@ def processes() -> Iterator[torch.device]:
 
 
 def rank() -> int:
+    """Returns the rank of this process, 0 without a launcher."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Returns the number of ranks, 1 without a launcher."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def raise_together(function: Callable[[], _Result]) -> _Result:
-    """What the function returns on this rank, unless it fails on any.
+    """Runs a function on every rank. If it fails on a rank, all ranks stop. Collective.
 
-    A mistake of the user on one rank then ends all of them: the first one raises and so tells it,
-    the others leave with status 2 and without a word. Must not be nested.
+    Calls must not be nested.
+
+    Returns:
+        The result of this rank.
+
+    Raises:
+        UserError: on rank 0, if the function raised `UserError` or `OSError` on a rank.
+        SystemExit: on the other ranks, which then exit silently with status 2.
     """
     if world_size() == 1:
         return function()
@@ -76,7 +91,7 @@ def raise_together(function: Callable[[], _Result]) -> _Result:
 
 
 def gather(value: _Result) -> list[_Result]:
-    """The values of all ranks, in their order, on each of them."""
+    """Returns the values of all ranks in rank order. Collective."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -90,10 +105,12 @@ def map_over_ranks(
     """Maps `function` over `numbers`, striped across ranks. Every rank gets all results.
 
     Args:
-        label: of the progress bar.
+        numbers: arguments of `function`.
+        function: computes one result. Results must be picklable.
+        label: label of the progress bar.
     """
     mine = numbers[rank() :: world_size()]
-    # Closed before a mistake is told, which else would stand behind the bar.
+    # The bar is closed before an error is printed, so that the error starts a new line.
     with tqdm(mine, label, unit="shape", mininterval=1.0, disable=rank() > 0) as bar:
         part = raise_together(lambda: [function(number) for number in bar])
     parts = gather(part)
@@ -101,8 +118,8 @@ def map_over_ranks(
 
 
 def _leave_together() -> None:
-    """A gloo process that exits while others still talk aborts."""
+    """Waits for the other ranks, because gloo aborts in a process that exits before them."""
     try:
         dist.barrier()
-    except RuntimeError:  # the first rank has failed in what it does alone, and told why
+    except RuntimeError:  # rank 0 failed in work of its own and reported why
         raise SystemExit(2) from None

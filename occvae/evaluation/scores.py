@@ -1,4 +1,4 @@
-"""What one shape scores: occupancies, grid and mesh of a model against what is stored."""
+"""The scores of one shape: predicted points, grid and mesh against the stored truth."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MESH_PROTOCOL = "conv_onet"
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is asked.
+    """Settings of the predictions.
 
     Args:
-        threshold: probability from which a point is occupied, and of the meshes' surface.
-        mesh_resolution: cells along each axis; None for no meshes.
-        seed: with a shape's number, of the points drawn from its mesh.
-        device: to compute on.
+        threshold: probability from which a point is occupied. It is also the level of the meshes.
+        mesh_resolution: cells along each axis of the meshes; None for no meshes.
+        seed: seed of the points drawn from meshes and grids, combined with the shape's number.
+        device: device to compute on.
     """
 
     threshold: float
@@ -43,11 +43,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Score:
-    """Of one shape.
+    """The scores of one shape.
 
     Args:
-        metrics: by name; see `occvae.metrics.protocols` for units.
-        grid: predicted occupied voxels, (R^3 / 8,) uint8 of numpy.packbits; None without grids.
+        metrics: values by name of the metric; see `occvae.metrics.protocols` for units.
+        grid: predicted occupied voxels as (R^3 / 8,) uint8 of numpy.packbits; None if the dataset
+            has no voxels.
     """
 
     metrics: dict[str, float]
@@ -56,7 +57,17 @@ class Score:
 
 @torch.no_grad()
 def score_shape(model: Model, shapes: StoredShapes, number: int, settings: Settings) -> Score:
-    """All metrics that the dataset has the truth for and the model an answer."""
+    """Measures all metrics for which the dataset stores the truth.
+
+    Args:
+        model: model in eval mode on `settings.device`.
+        shapes: shapes of the split.
+        number: number of the shape in the split.
+        settings: settings of the predictions.
+
+    Raises:
+        UserError: the model predicts NaN, or its mesh cannot be made at this resolution.
+    """
     images = shapes.images(number).to(settings.device)
     metrics: dict[str, float] = {}
     grid = None
@@ -77,7 +88,17 @@ def score_shape(model: Model, shapes: StoredShapes, number: int, settings: Setti
 def predict_mesh(
     model: Model, images: Tensor, resolution: int, threshold: float
 ) -> trimesh.Trimesh:
-    """The mesh of images (1, V, 3, S, S), with so many cells along each axis."""
+    """Returns the mesh for images (1, V, 3, S, S).
+
+    Args:
+        model: model in eval mode, on the device of the images.
+        images: RGB in [0, 1].
+        resolution: cells along each axis.
+        threshold: probability of the surface.
+
+    Raises:
+        UserError: the resolution is invalid or needs too much memory.
+    """
     try:
         [mesh] = model.reconstruct(images, resolution, threshold)
     except (ValueError, MemoryError) as error:
@@ -88,7 +109,14 @@ def predict_mesh(
 def voxel_metrics(
     predicted: Tensor, truth: np.ndarray, settings: Settings, number: int
 ) -> dict[str, float]:
-    """Of probabilities (1, R, R, R) against (R, R, R) bool."""
+    """Returns voxel IoU and F-score of one shape.
+
+    Args:
+        predicted: (1, R, R, R) probabilities.
+        truth: (R, R, R) bool.
+        settings: threshold and seed.
+        number: number of the shape in the split, for the seed.
+    """
     target = torch.from_numpy(truth)[None].to(predicted.device)
     guess = (predicted[0] >= settings.threshold).cpu().numpy()
     return _at_thresholds("iou_voxels", predicted, target, settings.threshold) | {
@@ -141,7 +169,7 @@ def _mesh_metrics(
 
 
 def _contains(mesh: trimesh.Trimesh, points: np.ndarray, device: torch.device) -> np.ndarray:
-    """(N,) bool."""
+    """Returns which points are inside the mesh, (N,) bool."""
     vertices = torch.from_numpy(np.array(mesh.vertices, np.float64).reshape(-1, 3))
     faces = torch.from_numpy(np.array(mesh.faces, np.int64).reshape(-1, 3))
     queries = torch.from_numpy(points)

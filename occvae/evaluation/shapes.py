@@ -1,4 +1,4 @@
-"""The shapes to evaluate: which of a split are asked for, and what the dataset has of each."""
+"""The shapes to evaluate: the chosen shapes of a split and their stored data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,21 +11,32 @@ from occvae.errors import UserError
 from occvae.metrics import Surface
 from occvae.models.protocol import Model, VoxelModel
 
-# At which the published protocols compare grids.
+# The resolution at which the published protocols compare grids.
 _COMPARED_RESOLUTION = 32
 
 
 class StoredShapes:
-    """Images and true shapes of a split, by their number in it.
+    """Images and truth of the shapes of a split, by their number in the split.
 
     Args:
-        root: folder of the dataset.
-        split: of it.
-        model: gives the size of images, the gray behind them, and the resolution of grids if it is
-            a voxel model.
-        num_points: of each shape, at most those stored.
-        num_shapes: spread evenly over the split; None for all.
-        num_views: images of a shape, the first ones.
+        root: dataset folder.
+        split: name of the split.
+        model: determines image size and background, and for voxel models the grid resolution.
+        num_points: largest number of stored points per shape to use.
+        num_shapes: number of shapes, spread evenly over the split; None for all.
+        num_views: number of images per shape, the first ones.
+
+    Attributes:
+        num_points: number of points per shape that are used; 0 if none are stored.
+        num_surface_points: number of stored points on each surface; 0 if none are stored.
+        voxel_resolution: resolution R of the grids to compare; None if none are stored.
+        num_stored: number of shapes in the split.
+        numbers: numbers of the chosen shapes in the split.
+        ids: their ids.
+        categories: their categories.
+
+    Raises:
+        UserError: the dataset or the split is missing, or an argument is invalid.
     """
 
     def __init__(
@@ -59,32 +70,35 @@ class StoredShapes:
         return len(self.numbers)
 
     def images(self, number: int) -> Tensor:
-        """(1, V, 3, S, S) RGB in [0, 1]."""
+        """Returns the images of a shape, (1, V, 3, S, S) RGB in [0, 1]."""
         return self._dataset[number]["images"][None].float() / 255.0
 
     def points(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """(N, 3) float32 and (N,) bool, whether they are inside."""
+        """Returns points (N, 3) float32 and whether each is inside, (N,) bool."""
         shard, local = self._dataset.locate(number)
         return shard.points(local, 0, self.num_points)
 
     def voxels(self, number: int) -> np.ndarray:
-        """(R, R, R) bool."""
+        """Returns the true grid, (R, R, R) bool."""
         shard, local = self._dataset.locate(number)
         return shard.voxels(local, self.voxel_resolution)
 
     def surface(self, number: int) -> Surface:
-        """Points on the true surface, with normals."""
+        """Returns the stored points on the true surface, with normals."""
         shard, local = self._dataset.locate(number)
         return Surface(*shard.surface(local))
 
     def all_voxels(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Category and (R, R, R) bool of each shape asked for."""
+        """Yields the category and the true grid (R, R, R) bool of each chosen shape."""
         for number, category in zip(self.numbers, self.categories, strict=True):
             yield category, self.voxels(number)
 
 
 def _choose_resolution(stored: list[int], model: Model) -> int | None:
-    """The model's own, or that of the protocols, or the coarsest; None where there are no grids."""
+    """Returns the stored resolution to compare at, None if no grids are stored.
+
+    The order of preference is the model's own, that of the protocols, the coarsest.
+    """
     own = model.resolution if isinstance(model, VoxelModel) else None
     for wanted in (own, _COMPARED_RESOLUTION):
         if wanted in stored:
@@ -97,5 +111,5 @@ def _evenly_spread(stored: int, wanted: int | None) -> list[int]:
         return list(range(stored))
     if wanted < 1:
         raise UserError(f"the number of shapes must be positive, got {wanted}")
-    # Rounded positions, because a stride that divides the number of categories meets only one.
+    # An integer stride could always meet the same category, so positions are rounded instead.
     return np.linspace(0, stored - 1, min(wanted, stored)).round().astype(int).tolist()

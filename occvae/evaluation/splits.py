@@ -1,7 +1,7 @@
-"""Published divisions of ShapeNet: what a model was trained on must not be what it is tested on.
+"""A check that a model is not tested on shapes that it was trained on.
 
-Occupancy Networks ("onet") and Pix2Vox ("pix2vox") divide the same shapes differently, so that many
-test shapes of either are training shapes of the other.
+Occupancy Networks ("onet") and Pix2Vox ("pix2vox") split ShapeNet differently. Many test shapes of
+one are training shapes of the other.
 """
 
 import json
@@ -15,13 +15,22 @@ PUBLISHED = {"onet": "Occupancy Networks", "pix2vox": "Pix2Vox"}
 
 
 def check_splits(export: Path, root: str | Path) -> None:
-    """UserError if the model of an export was trained by one published division and the dataset
-    follows another. Where an export does not say what it was trained on, nothing is checked."""
+    """Checks that a model and a dataset do not follow different published splits.
+
+    Nothing is checked if the export does not record the splits that the model was trained on.
+
+    Args:
+        export: folder of the exported model.
+        root: dataset folder.
+
+    Raises:
+        UserError: the model was trained on one published split, and the dataset follows another.
+    """
     trained = json.loads((export / CONFIG).read_text()).get("splits")
     tested = Manifest.load(root).splits
     if trained in PUBLISHED and tested in PUBLISHED and trained != tested:
         raise UserError(
             f"{root}: follows the splits of {PUBLISHED[tested]}, but {export} was trained on those "
-            f"of {PUBLISHED[trained]}, and so on many of these shapes; evaluate it on a dataset "
-            f"imported from {PUBLISHED[trained]}"
+            f"of {PUBLISHED[trained]}, which include many of these shapes; evaluate it on a "
+            f"dataset imported from {PUBLISHED[trained]}"
         )

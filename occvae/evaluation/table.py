@@ -9,7 +9,7 @@ from occvae.metrics.surface import EMPTY_COSINE, EMPTY_DISTANCE
 from occvae.system.terminal import one_line
 
 _MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
-# Title, metric, digits; those of a line are printed beside one another.
+# Columns of a table: title, metric, digits.
 _OCCUPANCY = (
     ("IoU points", "iou_points", 4),
     ("IoU voxels", "iou_voxels", 4),
@@ -39,12 +39,16 @@ _UNITS = (
 
 
 def format_table(report: dict[str, Any]) -> str:
-    """What `evaluate` returned."""
+    """Formats a report of `evaluate`."""
     blocks = [
         _heading(report),
         _block(report["metrics"], _OCCUPANCY),
         _block(report["metrics"], _SURFACE, _UNITS),
-        _block(report["controls"], _CONTROLS, "controls, IoU of voxels: the wrong image, or none"),
+        _block(
+            report["controls"],
+            _CONTROLS,
+            "controls: voxel IoU of predictions that do not use the shape's image",
+        ),
         _notes(report),
         _published(report["published"]),
     ]
@@ -72,7 +76,7 @@ def _heading(report: dict[str, Any]) -> str:
 def _block(
     summaries: dict[str, dict[str, Any]], columns: Sequence[tuple[str, str, int]], note: str = ""
 ) -> str:
-    """Rows of categories and means, and an interval below each mean."""
+    """Formats rows of categories and means, with an interval below each mean."""
     columns = [column for column in columns if column[1] in summaries]
     if not columns:
         return ""
@@ -92,7 +96,7 @@ def _block(
 
 
 def _interval(interval: list[float], digits: int) -> str:
-    """Nothing where nothing was drawn: one shape, or one of each category."""
+    """Formats an interval. It is empty if the interval has no width, e.g. for a single shape."""
     low, high = interval
     return f"{low:.{digits}f}-{high:.{digits}f}" if low < high else ""
 
@@ -102,11 +106,11 @@ def _notes(report: dict[str, Any]) -> str:
     lines: list[str] = []
     if data.get("trained_on"):
         lines.append(
-            f"{data['trained_on']} of {data['num_shapes']} shapes are among those that the model "
-            "was trained on: these figures say little of others"
+            f"the model was trained on {data['trained_on']} of these {data['num_shapes']} shapes: "
+            "the scores say little about other shapes"
         )
     if report["controls"] and "shuffled_images" not in report["controls"]:
-        lines.append("no shuffled images among the controls: one shape has no other's image")
+        lines.append("no control with shuffled images: it needs at least two shapes")
     if report["num_empty_meshes"]:
         lines.append(
             f"{report['num_empty_meshes']} of {data['num_shapes']} meshes are empty; they count "
@@ -121,8 +125,8 @@ def _notes(report: dict[str, Any]) -> str:
     if report["options"]["mesh_resolution"] and 0 < data["num_surface_points"] < _SURFACE_POINTS:
         lines.append(
             f"the dataset has {data['num_surface_points']} points on each surface: fewer than the "
-            f"{_SURFACE_POINTS} of the protocols make distances larger and F-scores lower, of a "
-            "perfect mesh too"
+            f"{_SURFACE_POINTS} of the protocols, which makes distances larger and F-scores lower "
+            "even for a perfect mesh"
         )
     return "\n".join(lines)
 
@@ -141,7 +145,7 @@ def _published(published: dict[str, Any]) -> str:
 
 
 def _aligned(rows: list[tuple[str, list[str]]]) -> list[str]:
-    """The first column to the left, the others to the right."""
+    """Aligns the first column to the left and the others to the right."""
     rows = [(one_line(name), cells) for name, cells in rows]
     first = max(len(name) for name, _ in rows)
     widths = [max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True)]

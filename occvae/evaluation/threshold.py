@@ -1,7 +1,7 @@
-"""The threshold of probability that suits validation shapes best.
+"""Choice of the threshold on validation shapes.
 
-A threshold that is chosen on the shapes it is then measured on flatters the model: papers of voxel
-reconstruction do so on the test set. Here it never sees other shapes than those of `val`.
+A threshold chosen on the evaluated shapes makes scores too good. Papers on voxel reconstruction
+choose it on the test set. Here it is always chosen on the split `val`.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from occvae.models.protocol import Model, VoxelModel
 from occvae.ops.voxel_iou import voxel_iou
 
 CANDIDATES = tuple(round(0.05 * k, 2) for k in range(1, 20))
+"""The thresholds to choose from: 0.05, 0.10, ..., 0.95."""
 
 
 @torch.no_grad()
@@ -28,14 +29,20 @@ def choose_threshold(
     num_shapes: int | None = None,
     device: str | torch.device,
 ) -> float:
-    """Of CANDIDATES, the one with the highest mean IoU over validation shapes.
+    """Returns the threshold in CANDIDATES with the highest mean IoU over validation shapes.
 
-    The IoU on voxels for a voxel model and on points for others, as far as the dataset has them.
+    IoU is measured on voxels for voxel models and on points for others. If the dataset lacks the
+    one, the other is used.
 
     Args:
-        model: in eval mode, on the device.
-        root, num_points, num_shapes: see `StoredShapes`.
-        device: to compute on.
+        model: model in eval mode on `device`.
+        root: dataset folder.
+        num_points: largest number of stored points per shape to use.
+        num_shapes: number of shapes, spread evenly over the split; None for all.
+        device: device to compute on.
+
+    Raises:
+        UserError: the dataset has no validation shapes, or the model predicts NaN.
     """
     shapes = raise_together(
         lambda: StoredShapes(root, "val", model, num_points=num_points, num_shapes=num_shapes)

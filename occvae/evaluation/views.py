@@ -1,7 +1,8 @@
-"""How much further views help: IoU and F-score by number of views, beside published tables.
+"""Evaluation by number of views: voxel IoU and F-score from 1, 2, ... views.
 
-Protocols `pix2vox` and `what3d`, at the model's own threshold or another that was not chosen on the
-evaluated shapes; the four thresholds of which papers print the best are given one by one.
+Scores follow the protocols `pix2vox` and `what3d`, except for the threshold. Papers report the best
+of four thresholds on the test set. Here the IoU at each of the four is reported separately, beside
+the IoU at a threshold that was not chosen on the evaluated shapes.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from occvae.metrics.published import VIEW_COUNTS, published_by_views
 from occvae.models.checks import check_probabilities
 from occvae.models.protocol import Model
 
-# Published rows to print: ShapeNet, 13 categories, 32^3, thresholds chosen on the test set.
+# Methods whose published figures are printed (ShapeNet, 13 categories, 32^3).
 _PUBLISHED_METHODS = ("Pix2Vox++/A", "LRGT+")
 _PER_CATEGORY = {"IoU": "iou_voxels", "F@1%": "voxel_f_score_1_percent"}
 _PUBLISHED_METRICS = {"IoU": "iou", "F@1%": "f_score_1_percent"}
@@ -38,16 +39,25 @@ def evaluate_views(
 ) -> dict[str, Any] | None:
     """Scores a model from the first 1, 2, ... views of each shape of a split.
 
+    Several ranks share the shapes as in `occvae.evaluation.evaluate`.
+
     Args:
-        model: from `create_model` or `from_pretrained`.
-        root: folder of the dataset.
-        view_counts: numbers of views, at most those stored.
-        split, threshold, num_shapes, seed, device: as in `occvae.evaluation.evaluate`, and so is
-            the sharing among ranks.
+        model: model from `create_model` or `from_pretrained`.
+        root: dataset folder.
+        view_counts: numbers of views, each at most the number of stored views.
+        split: name of the split to evaluate.
+        threshold: probability from which a voxel is occupied; None takes the model's own.
+        num_shapes: number of shapes, spread evenly over the split; None for all.
+        seed: seed of the points drawn from grids.
+        device: device to compute on.
 
     Returns:
-        None on all ranks but the first; there, JSON values: for each number of views the summaries
-        of `iou_voxels`, of the same at each threshold, and of `voxel_f_score_1_percent`.
+        None on all ranks but rank 0. On rank 0 a dict of JSON values: `threshold`, and `by_views`
+        with the summaries of `iou_voxels`, `iou_voxels_0.2` to `iou_voxels_0.5` and
+        `voxel_f_score_1_percent` for each number of views.
+
+    Raises:
+        UserError: the dataset lacks voxels or views, or the model predicts NaN.
     """
     threshold = model.threshold if threshold is None else threshold
     shapes = raise_together(lambda: _shapes_with_grids(model, root, split, num_shapes, view_counts))
@@ -75,18 +85,24 @@ def evaluate_views(
 def check_view_counts(
     model: Model, root: str | Path, split: str, view_counts: Sequence[int]
 ) -> None:
-    """UserError unless the dataset has grids and so many views."""
+    """Checks that a dataset has voxels and enough views.
+
+    Raises:
+        UserError: it lacks voxels or views, or a number of views is below 1.
+    """
     _shapes_with_grids(model, root, split, None, view_counts)
 
 
 def _shapes_with_grids(
     model: Model, root: str | Path, split: str, num_shapes: int | None, view_counts: Sequence[int]
 ) -> StoredShapes:
-    # The least first, because fewer than one are refused like more than are stored.
+    # `StoredShapes` refuses too many views and too few, so give it whichever would be wrong.
     num_views = min(view_counts) if min(view_counts) < 1 else max(view_counts)
     shapes = StoredShapes(root, split, model, num_shapes=num_shapes, num_views=num_views)
     if shapes.voxel_resolution is None:
-        raise UserError(f"{root}: has no voxels, by which numbers of views are compared")
+        raise UserError(
+            f"{root}: has no voxels, which --views needs; leave it out or evaluate other data"
+        )
     return shapes
 
 
@@ -94,7 +110,7 @@ def _shapes_with_grids(
 def _score(
     model: Model, shapes: StoredShapes, number: int, view_counts: Sequence[int], settings: Settings
 ) -> list[dict[str, float]]:
-    """Metrics of one shape for each number of views."""
+    """Returns the metrics of one shape for each number of views."""
     images = shapes.images(number).to(settings.device)
     truth = shapes.voxels(number)
     scores = []
@@ -105,19 +121,19 @@ def _score(
 
 
 def format_views_table(report: dict[str, Any], *, published: bool) -> str:
-    """The report as a plain text table.
+    """Formats a report of `evaluate_views` as a plain text table.
 
     Args:
-        report: from `evaluate_views`.
-        published: beside published ones, where `comparable_by_views` says so.
+        report: report of `evaluate_views`.
+        published: whether to print published figures too; see `comparable_by_views`.
     """
     counts = list(report["by_views"])
     lines = _own_lines(list(report["by_views"].values()))
     others = _published_lines(counts) if published else {}
     width = max(map(len, [*lines, *others])) + 2
     text = [
-        "by number of views, the first ones; IoU of protocol pix2vox, F-score of what3d",
-        f"occupied from probability {report['threshold']} unless said",
+        "by number of views (the first ones); voxel IoU of protocol pix2vox, F-score of what3d",
+        f"occupied from probability {report['threshold']} unless another is given",
         f"{'views':<{width}}" + "".join(f"{count:>8}" for count in counts),
         *(_table_row(name, values, width) for name, values in lines.items()),
     ]
@@ -130,7 +146,7 @@ def format_views_table(report: dict[str, Any], *, published: bool) -> str:
 
 
 def _own_lines(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Title and means of each line, from the summaries by number of views."""
+    """Returns title and means of each line, from the summaries by number of views."""
 
     def means(metric: str, key: str) -> list[float]:
         return [row[metric][key]["mean"] for row in rows]
@@ -153,7 +169,7 @@ def _own_lines(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def _published_lines(counts: list[str]) -> dict[str, list[float | None]]:
-    """Title and figures of each published line, None for numbers of views that it lacks."""
+    """Returns title and figures of each published line, None for missing numbers of views."""
     return {
         f"{method} {title}": list(map(published_by_views(method, metric).get, map(int, counts)))
         for method in _PUBLISHED_METHODS

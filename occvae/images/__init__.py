@@ -1,1 +1,1 @@
-"""From an image file or a camera to the pixels that a model is given."""
+"""From an image file or a camera to the pixels that a model receives."""

@@ -1,8 +1,8 @@
-"""Objects cut out of photographs with a plain background, by the colors of the border.
+"""Cuts objects out of photographs with a plain background.
 
-The background is a color that varies slowly over the image: a quadratic in x and y for each
-channel, fitted to the border pixels that agree on one. What has that color is background; what is
-beside it, a darker shade of it and without an edge between is its shadow.
+The background is modeled as a color that varies slowly over the image: per channel a quadratic
+polynomial in x and y, fitted to the border pixels that agree with one. Pixels with that color are
+background. Shadow is removed too: darker shades of the background next to it, with no edge between.
 """
 
 import functools
@@ -15,47 +15,48 @@ from scipy import ndimage
 
 from occvae.errors import UserError
 
-# Of the copy that masks are made on, in pixels: models see a quarter of that.
+# Longest edge of the working copy in pixels. Models see images about a quarter of that size.
 _WORKING_EDGE = 1024
-# Of the border's pixels that a plain background must explain; the object may touch the others.
+# Share of the border's pixels that must agree with the fit. The object may cover the others.
 _PLAIN_SHARE = 0.7
-# From this many pixels along the longer edge, what is one pixel wide is a fringe and no part of the
-# object.
+# In images with a longest edge of at least this many pixels, parts one pixel wide are removed,
+# because they are fringes of the background.
 _FINE_EDGE = 400
-# Color distances are Euclidean in RGB of 0 to 255.
+# Color distances are Euclidean, in RGB from 0 to 255.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 14.0, 36.0
 _TOLERANCE_STDS = 5.0
-# A shadow changes by at most so much from one pixel to the next, measured after smoothing, and by
-# up to three times that in images of less than so many pixels along the longer edge. It takes at
-# most this share of the light: it may be deep where the background has a hue to know it by; on
-# gray, what is much darker may as well be a gray object.
+# Limits of a shadow. _SHADOW_SLOPE is the largest change from one pixel to the next, after
+# smoothing, in images with a longest edge of at least _SHADOW_EDGE pixels. Smaller images allow up
+# to three times as much. The other two are the largest share of the light that a shadow takes. It
+# is larger on backgrounds with a hue, because dark pixels before gray may also be a gray object.
 _SHADOW_SLOPE, _SHADOW_EDGE = 2.5, 512
 _DEEP_SHADOW, _LIGHT_SHADOW = 0.65, 0.40
 _LEAST_SATURATION = 0.15
 _NEARLY_WHITE = 250.0
-# Regions without the background's color that are smaller than this share of the largest are dust.
+# Foreground regions smaller than this share of the largest one are removed as dust.
 _DUST = 0.01
-# Enclosed regions of the background's color, such as between the legs of a chair, from this share
-# of the image.
+# Enclosed regions of the background's color, such as between the legs of a chair, are background if
+# they cover at least this share of the image.
 _LEAST_HOLE = 1e-4
 
 
 class BorderNotPlainError(UserError):
-    """There is no plain background along the border of the image."""
+    """The border of the image does not have one slowly varying color."""
 
 
 def remove_background(image: Image.Image) -> Image.Image:
     """Makes a plain background transparent.
 
     Args:
-        image: RGB. More than 1024 pixels along an edge are first reduced to that.
+        image: RGB. If an edge has more than 1024 pixels, the image is reduced first.
 
     Returns:
-        RGBA. Alpha is 0 over the background and 255 inside the object.
+        RGBA, at most 1024 pixels along each edge. Alpha is 0 in the background and 255 inside the
+        object.
 
     Raises:
-        BorderNotPlainError: the border is not of one slowly varying color.
-        UserError: there is nothing but background.
+        BorderNotPlainError: The border does not have one slowly varying color.
+        UserError: The whole image is background.
     """
     working = image.convert("RGB")
     working.thumbnail((_WORKING_EDGE, _WORKING_EDGE), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -69,7 +70,9 @@ def remove_background(image: Image.Image) -> Image.Image:
 
 
 def remove_with_rembg(image: Image.Image) -> Image.Image:
-    """Makes any background transparent with the default network of rembg, which fetches it once.
+    """Makes any background transparent with the default network of the library rembg.
+
+    rembg downloads the network at the first use.
 
     Args:
         image: RGB.
@@ -83,15 +86,15 @@ def remove_with_rembg(image: Image.Image) -> Image.Image:
     rembg = import_rembg()
     try:
         return rembg.remove(image, session=_rembg_session()).convert("RGBA")
-    except Exception as error:  # of the network, the runtime, the download
+    except Exception as error:  # from the download, the runtime or the network
         raise UserError(f"rembg failed ({error})") from None
 
 
 def import_rembg() -> ModuleType:
-    """UserError where rembg is not installed."""
+    """Imports rembg, or raises a UserError that says how to install it."""
     try:
         import rembg
-    except (ImportError, SystemExit):  # it exits where it finds no onnxruntime
+    except (ImportError, SystemExit):  # rembg exits if onnxruntime is missing
         raise UserError(
             "background rembg needs rembg: pip install 'rembg[cpu]', or choose auto"
         ) from None
@@ -104,7 +107,7 @@ def _rembg_session() -> Any:
 
 
 def _fit_background(colors: np.ndarray) -> tuple[np.ndarray, float]:
-    """The background (H, W, 3) under the whole image, and how far its pixels may be from it."""
+    """Fits the background (H, W, 3), and the largest color distance of its pixels from it."""
     height, width = colors.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
@@ -127,7 +130,7 @@ def _fit_background(colors: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _object_mask(colors: np.ndarray, background: np.ndarray, tolerance: float) -> np.ndarray:
-    """(H, W) bool: neither background nor shadow nor dust."""
+    """The object (H, W) bool: all pixels except background, shadow and dust."""
     alike = np.linalg.norm(colors - background, axis=-1) < tolerance
     regions, count = ndimage.label(alike)
     sizes = np.bincount(regions.reshape(-1), minlength=count + 1)
@@ -143,8 +146,8 @@ def _object_mask(colors: np.ndarray, background: np.ndarray, tolerance: float) -
 
 
 def _soft_alpha(mask: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """(H, W) uint8. The outermost pixels of an object are a mixture with the background."""
-    if background.min() > _NEARLY_WHITE:  # which is what they should be a mixture with
+    """Alpha (H, W) uint8. The outermost pixels of an object are mixed with the background."""
+    if background.min() > _NEARLY_WHITE:  # training views are mixed with white: keep these pixels
         return ndimage.binary_dilation(mask, iterations=2).astype(np.uint8) * 255
     if max(mask.shape) < _FINE_EDGE:
         return mask.astype(np.uint8) * 255
@@ -153,8 +156,8 @@ def _soft_alpha(mask: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def _shadow(colors: np.ndarray, background: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """(H, W) bool: darker shades of the background that it passes into without an edge."""
-    if background.min() > _NEARLY_WHITE:  # a rendering, or cut out already: it casts none
+    """The shadow (H, W) bool: darker shades of the background that adjoin it without an edge."""
+    if background.min() > _NEARLY_WHITE:  # a rendering or a cut-out object, without shadow
         return np.zeros_like(plain)
     std = max(0.7, 2.5 * max(plain.shape) / _WORKING_EDGE)
     smooth = ndimage.gaussian_filter(colors, (std, std, 0))

@@ -1,4 +1,4 @@
-"""Stored images to tensors: what `load_image` makes of them, in less than half the time."""
+"""Decodes stored images for training, in less than half the time of `load_image`."""
 
 import io
 
@@ -10,46 +10,46 @@ from torch.nn.functional import interpolate
 
 from occvae.images.io import WHITE, composite, load_image
 
-# Parts of the names of what `load_image` honours and ordinary images do not have: notes of how
-# the camera was held, and a transparent color.
+# Substrings of metadata names that need `load_image`: orientation of the camera, and a transparent
+# color.
 _SPECIAL = ("exif", "xmp", "transparency")
 
 
 def decode_image(
     content: bytes, image_size: int, *, mirrored: bool = False, background_gray: int = WHITE
 ) -> Tensor:
-    """Decodes an image of any size and mode into a square on the background, see `load_image`.
+    """Decodes an image of any size and mode to a square on the background, as `load_image` does.
 
-    Ordinary images are resized by torch, three times as fast as by Pillow and within one gray
-    level of it; whatever is special about a file is left to `load_image`.
+    Most images are resized by torch, which is three times as fast as Pillow. The result is within
+    one gray level of `load_image`. Rare modes, formats and metadata are passed to `load_image`.
 
     Args:
-        content: encoded bytes.
-        image_size: edge of the result in pixels.
-        mirrored: left and right exchanged.
-        background_gray: a gray, 0 to 255.
+        content: Encoded bytes.
+        image_size: Edge of the result in pixels.
+        mirrored: Whether to exchange left and right.
+        background_gray: Gray level of the background, 0 to 255.
 
     Returns:
         (3, image_size, image_size) uint8 RGB.
 
     Raises:
-        UserError: it is not an image.
+        UserError: The bytes are not an image.
     """
     pixels = _decode_ordinary(content, background_gray)
     if pixels is None:
         pixels = load_image(content, image_size, background_gray).copy()
     image = torch.from_numpy(pixels).permute(2, 0, 1)
     if mirrored:
-        image = image.flip(-1)  # before it is resized, because it is smaller then
+        image = image.flip(-1)  # before resizing: training views are stored smaller
     return _pad_to_square(image, image_size, mirrored, background_gray)
 
 
 def _decode_ordinary(content: bytes, background_gray: int = WHITE) -> np.ndarray | None:
-    """(H, W, 3) uint8, or None where `load_image` is needed, be it to say what is wrong."""
+    """Pixels (H, W, 3) uint8, or None if `load_image` must decode the image or report its error."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-    except Exception:  # decoders raise all sorts of things on damaged files
+    except Exception:  # decoders raise many kinds of errors on damaged files
         return None
     if image.format not in ("PNG", "JPEG", "WEBP") or image.mode not in ("RGB", "RGBA"):
         return None
@@ -68,6 +68,7 @@ def _pad_to_square(
     if height == width:
         return image
     square = image.new_full((3, edge, edge), background_gray)
-    top, left = (edge - height) // 2, (edge - width + mirrored) // 2  # an odd pixel is mirrored too
+    # `mirrored` decides on which side an odd pixel of padding is, so that it is mirrored too.
+    top, left = (edge - height) // 2, (edge - width + mirrored) // 2
     square[:, top : top + height, left : left + width] = image
     return square

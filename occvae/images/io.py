@@ -1,4 +1,4 @@
-"""Reading images: any file a person has becomes a square RGB image without transparency."""
+"""Reads images of any kind as square RGB images without transparency."""
 
 import io
 import warnings
@@ -9,8 +9,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from occvae.errors import UserError
 
-# Phones take images of 200 million pixels. Pillow takes half of that for an attack, wherever a
-# image is opened or cropped.
+# Phones take images of 200 million pixels. By default Pillow suspects an attack from 89 million on,
+# whenever it opens or crops an image.
 MOST_PIXELS = 300_000_000
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 WHITE = 255
@@ -19,36 +19,36 @@ WHITE = 255
 def load_image(
     source: str | Path | bytes, image_size: int, background_gray: int = WHITE
 ) -> np.ndarray:
-    """Reads an image of any size and mode.
+    """Reads an image of any size and mode as a square, in the form of training views.
 
-    The EXIF orientation is applied and transparency is composited on the background. The longer
-    edge is resized with antialiasing and the shorter one is padded with the background. Training
-    views look like that.
+    The EXIF orientation is applied, and transparency is composited on the background. The image is
+    resized with antialiasing until its longer edge fits. The shorter edge is padded with the
+    background.
 
     Args:
-        source: path or encoded bytes.
-        image_size: edge of the result in pixels.
-        background_gray: a gray, 0 to 255.
+        source: Path or encoded bytes.
+        image_size: Edge of the result in pixels.
+        background_gray: Gray level of the background, 0 to 255.
 
     Returns:
         (image_size, image_size, 3) uint8 RGB.
 
     Raises:
-        UserError: the file is missing or is not an image.
+        UserError: The file is missing or is not an image.
     """
     return np.asarray(pad_to_square(open_image(source), image_size, background_gray))
 
 
 def open_image(source: str | Path | bytes) -> Image.Image:
-    """Reads an image upright, of its own size, in mode RGB, or RGBA where it has transparency.
+    """Reads an image in its own size, upright, in mode RGB, or RGBA if it has transparency.
 
-    Images of 16 bits are scaled to 8, and floating point ones from [0, 1].
+    Values of 16 bits are scaled to 8 bits. Floating point values are scaled from [0, 1].
 
     Args:
-        source: path or encoded bytes.
+        source: Path or encoded bytes.
 
     Raises:
-        UserError: the file is missing, is not an image, or has more than `MOST_PIXELS`.
+        UserError: The file is missing, is not an image, or has more than `MOST_PIXELS`.
     """
     name = "image" if isinstance(source, bytes) else str(source)
     try:
@@ -62,12 +62,12 @@ def open_image(source: str | Path | bytes) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = f"{MOST_PIXELS // 1_000_000} million pixels"
         raise UserError(f"{name}: has more than {most}; make it smaller") from None
-    except Exception as error:  # decoders raise all sorts of things on damaged files
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
         raise UserError(f"{name}: cannot be read as an image ({error})") from None
 
 
 def composite(image: Image.Image, background_gray: int = WHITE) -> Image.Image:
-    """RGB of an image that `open_image` read."""
+    """Composites an image from `open_image` on a gray background; the result is RGB."""
     if image.mode == "RGB":
         return image
     plain = Image.new("RGBA", image.size, (background_gray, background_gray, background_gray, 255))
@@ -75,8 +75,8 @@ def composite(image: Image.Image, background_gray: int = WHITE) -> Image.Image:
 
 
 def pad_to_square(image: Image.Image, edge: int, background_gray: int = WHITE) -> Image.Image:
-    """An RGB or RGBA image in the middle of a square of `edge` pixels, antialiased."""
-    # Resized before it is padded: the padded square of a long panorama could fill the memory.
+    """Resizes an RGB or RGBA image and centers it in a square of `edge` pixels."""
+    # Resize first: the padded square of a long panorama could fill the memory.
     image = composite(image, background_gray)
     scale = edge / max(image.size)
     width, height = (max(1, round(length * scale)) for length in image.size)
@@ -87,7 +87,7 @@ def pad_to_square(image: Image.Image, edge: int, background_gray: int = WHITE) -
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 to the bytes of a PNG file."""
+    """Encodes pixels (H, W, 3) uint8 as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()

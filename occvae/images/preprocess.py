@@ -1,5 +1,4 @@
-"""From a person's image to what a model was trained on: one object, of familiar size, on a plain
-background."""
+"""Prepares images like training views: one object on a plain background, framed as in training."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,24 +12,26 @@ from occvae.images.io import WHITE, composite, open_image, pad_to_square
 
 BACKGROUNDS = ("auto", "keep", "remove", "rembg")
 
-# The longer edge of the object's bounding box as a share of the frame. Of 1650 training views of
-# 330 ModelNet10 shapes, rendered as `occvae.visualize.rendering` does, the median is 0.70, and 98 %
-# lie between 0.52 and 0.90; the center of the box is within 0.11 of the middle of the frame.
+# Longer edge of the object's bounding box, as a share of the frame. In 1650 training views of 330
+# ModelNet10 shapes, rendered by `occvae.visualize.rendering`, the median is 0.70, and 98 % are
+# between 0.52 and 0.90. The center of the box is within 0.11 of the center of the frame.
 OBJECT_SHARE = 0.70
 USUAL_SHARES = (0.52, 0.90)
 USUAL_OFFSET = 0.11
-# What is fainter than this is no part of the object.
+# Pixels with a smaller alpha are not part of the object.
 _OPAQUE = 32
-# An object that is cut out has at least this share of the image transparent around it. Rounded
-# corners or a soft edge are no cut-out.
+# An image counts as cut out if at least this share of it is transparent. Rounded corners and soft
+# edges of screenshots are less.
 _LEAST_TRANSPARENT = 0.05
 
 
 class PreparedImage(NamedTuple):
+    """What `prepare_image` returns."""
+
     pixels: np.ndarray
-    """(S, S, 3) uint8 RGB: what the model sees."""
+    """(S, S, 3) uint8 RGB, the input of the model."""
     note: str
-    """What was done and what could not be, in a phrase; empty where nothing was."""
+    """What was changed, or why not, in a phrase; empty if there is nothing to report."""
 
 
 def prepare_image(
@@ -39,25 +40,27 @@ def prepare_image(
     background: str = "auto",
     background_gray: int = WHITE,
 ) -> PreparedImage:
-    """Reads an image and brings it into the form of training views.
+    """Reads an image and prepares it like training views.
 
-    An object that is cut out, by the image's own transparency or here, is composited on
-    `background_gray`. It is framed so that its longer edge takes `OBJECT_SHARE` of the frame,
-    unless it already stands in the frame as in training views. Other images are only made square,
-    as `load_image` does. An image that is transparent in few places, or in few places along its
-    border, does not count as cut out and is first composited on white.
+    If the object is cut out, by the image's own transparency or by this function, it is composited
+    on `background_gray`. It is then framed: scaled until its longer edge takes `OBJECT_SHARE` of
+    the frame, and centered. An object with the usual size and position is not moved. Other images
+    are only made square, as by `load_image`.
+
+    An image with little transparency, or with little of it along the border, does not count as cut
+    out. It is composited on white first.
 
     Args:
-        source: path or encoded bytes.
+        source: Path or encoded bytes.
         image_size: S, edge of the result in pixels.
-        background: `keep` leaves the image as it is; `auto` cuts the object out where the image
-            has not done so and its border is plain; `remove` refuses other borders; `rembg` cuts
-            it out with the library of that name.
-        background_gray: the model's gray, 0 to 255.
+        background: `auto` cuts the object out if the image is not cut out and its border is plain.
+            `remove` does the same, and raises if the border is not plain. `rembg` cuts it out with
+            the library of that name. `keep` neither cuts out nor frames.
+        background_gray: Gray level of the model's background, 0 to 255.
 
     Raises:
-        UserError: no image, or no object in it; with `remove` a border that is not plain; with
-            `rembg` no such library.
+        UserError: The file is not an image, or shows no object. With `remove`, the border is not
+            plain. With `rembg`, the library is not installed.
     """
     if background not in BACKGROUNDS:
         raise UserError(f"unknown background {background!r}; choose from {', '.join(BACKGROUNDS)}")
@@ -73,25 +76,25 @@ def prepare_image(
         framed, moved = frame_object(cut_out, image_size, background_gray)
     except UserError as error:
         raise UserError(f"{'image' if isinstance(source, bytes) else source}: {error}") from None
-    notes = [note] * bool(note) + ["framed anew"] * moved
+    notes = [note] * bool(note) + ["scaled and centered"] * moved
     return PreparedImage(np.asarray(framed), ", ".join(notes))
 
 
 def frame_object(
     image: Image.Image, image_size: int, background_gray: int = WHITE
 ) -> tuple[Image.Image, bool]:
-    """Lays a cut-out object on the background, as large and as central as in training views.
+    """Composites a cut-out object on the background, with size and position of training views.
 
     Args:
         image: RGBA.
-        image_size: edge of the result in pixels.
-        background_gray: a gray, 0 to 255.
+        image_size: Edge of the result in pixels.
+        background_gray: Gray level of the background, 0 to 255.
 
     Returns:
-        An RGB square, and whether the object was moved or scaled in its frame.
+        An RGB square, and whether the object was scaled or moved relative to its frame.
 
     Raises:
-        UserError: everything is transparent.
+        UserError: The whole image is transparent.
     """
     seen = image.getchannel("A").point(lambda alpha: 255 * (alpha >= _OPAQUE))
     box = seen.getbbox()
@@ -101,7 +104,7 @@ def frame_object(
         return pad_to_square(image, image_size, background_gray), False
     left, top, right, bottom = box
     edge = max(right - left, bottom - top) / OBJECT_SHARE
-    # Cropped to the box before it is scaled, so that little is scaled whatever the frame was.
+    # Crop to the box first, so that the cost of scaling does not depend on the empty frame.
     scale = image_size / edge
     size = [max(1, round(length * scale)) for length in (right - left, bottom - top)]
     framed = composite(image.crop(box), background_gray).resize(size, Image.Resampling.BILINEAR)
@@ -114,14 +117,14 @@ def frame_object(
 
 def _stands_as_usual(box: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
     left, top, right, bottom = box
-    edge = max(size)  # of the square that the image is padded to
+    edge = max(size)  # of the padded square
     share = max(right - left, bottom - top) / edge
     offset = max(abs(left + right - size[0]), abs(top + bottom - size[1])) / (2 * edge)
     return USUAL_SHARES[0] <= share <= USUAL_SHARES[1] and offset <= USUAL_OFFSET
 
 
 def _cut_out(image: Image.Image, background: str) -> tuple[Image.Image | None, str]:
-    """The object with transparency around it, or None where it stays as it is; and a note."""
+    """The cut-out object RGBA, or None if the image is to be kept as it is; and a note."""
     if image.mode == "RGBA" and _is_cut_out(np.asarray(image.getchannel("A"))):
         return image, ""
     image = composite(image)
@@ -136,7 +139,7 @@ def _cut_out(image: Image.Image, background: str) -> tuple[Image.Image | None, s
 
 
 def _is_cut_out(alpha: np.ndarray) -> bool:
-    """Whether a real share of (H, W) uint8 is transparent, and most of its border."""
+    """Whether enough of an alpha channel (H, W) uint8 is transparent, and most of its border."""
     transparent = alpha < _OPAQUE
     sides = (transparent[0], transparent[-1], transparent[:, 0], transparent[:, -1])
     border = np.concatenate(sides)

@@ -1,11 +1,11 @@
-"""A still from a camera of this machine, through OpenCV where it is installed."""
+"""Takes a still image with a camera of this machine, through OpenCV."""
 
 import numpy as np
 from PIL import Image
 
 from occvae.errors import UserError
 
-# Frames that a camera is given to find its exposure.
+# Frames to read while the camera adjusts its exposure. The last one is kept.
 _WARM_UP_FRAMES = 15
 
 
@@ -13,10 +13,10 @@ def capture_still(camera: int = 0) -> Image.Image:
     """Takes one RGB image.
 
     Args:
-        camera: number of the camera, from 0.
+        camera: Number of the camera, from 0.
 
     Raises:
-        UserError: OpenCV is not installed, there is no such camera, or it gives no image.
+        UserError: OpenCV is not installed, the camera cannot be opened, or it returns no image.
     """
     try:
         import cv2
@@ -25,11 +25,13 @@ def capture_still(camera: int = 0) -> Image.Image:
     device = cv2.VideoCapture(camera)
     try:
         if not device.isOpened():
-            raise UserError(f"camera {camera} cannot be opened: is it there, and free?")
+            raise UserError(
+                f"camera {camera} cannot be opened; check that it is connected and not in use"
+            )
         for _ in range(_WARM_UP_FRAMES):
             received, frame = device.read()
             if not received:
-                raise UserError(f"camera {camera} gives no image")
+                raise UserError(f"camera {camera} returned no image; check that it is not in use")
     finally:
         device.release()
-    return Image.fromarray(np.ascontiguousarray(frame[:, :, ::-1]))  # OpenCV has blue first
+    return Image.fromarray(np.ascontiguousarray(frame[:, :, ::-1]))  # from OpenCV's BGR

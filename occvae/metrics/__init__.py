@@ -1,4 +1,7 @@
-"""Metrics by named protocol, with units in their names, intervals, and published tables."""
+"""Metrics by named protocol, confidence intervals, and published tables.
+
+Names of metrics end in their units.
+"""
 
 from occvae.geometry.surface_sampling import Surface, sample_surface
 from occvae.metrics.protocols import (

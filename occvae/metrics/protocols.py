@@ -1,11 +1,16 @@
-"""Named protocols: what a published number means, and how to measure the same.
+"""Protocols: the exact definitions behind published metrics, and functions that measure them.
 
-Distances are in units of the object's longest bounding-box edge ("edge") unless a metric's name
-says otherwise: `_tenth_edge` as the tables of the papers print them, `_edge2` squared,
-`_half_edge` where the object fills a cube of edge 2. Scores and IoU have no unit.
+Distances are in units of the object's longest bounding-box edge ("edge"), unless a metric's name
+ends in another unit:
 
-An empty or missing prediction is never dropped. It counts as one whose every point is sqrt(3)
-edges away and whose normals have cosine -1, with IoU and F-score 0.
+- `_tenth_edge`: tenths of an edge, as in the tables of the papers.
+- `_edge2`: edges squared.
+- `_half_edge`: halves of an edge, used where the object fills a cube of edge 2.
+
+Scores and IoU have no unit.
+
+An empty or missing prediction is never left out of a mean. All its points count as sqrt(3) edges
+away, its normals as cosine -1, and its IoU and F-scores as 0.
 """
 
 from __future__ import annotations
@@ -26,20 +31,23 @@ if TYPE_CHECKING:
     import trimesh
 
 PIX2VOX_THRESHOLDS = (0.2, 0.3, 0.4, 0.5)
-"""Probabilities at which Pix2Vox reports the voxel IoU."""
+"""The thresholds of protocol `pix2vox`."""
 WHAT3D_SAMPLES = 8192
+"""The number of points per surface in protocol `what3d`."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a family of papers measures.
+    """The measuring rules of a family of papers.
 
     Args:
-        average: `macro`, the mean of the categories' means, or `micro`, the mean of the shapes.
-        definition: of its metrics, for people.
-        original: what the published code does with failures, where that differs from here.
-        num_samples: points drawn from a predicted mesh.
-        surface_metrics: of a `Comparison`; None where only voxels are compared.
+        average: published mean: `macro`, the mean over categories of their means, or `micro`, the
+            mean over shapes.
+        definition: definition of the metrics, a text for reports.
+        original: how the published code differs from this package.
+        num_samples: number of points drawn from a predicted mesh or from each grid.
+        surface_metrics: function from a `Comparison` to metrics by name; None if the protocol does
+            not compare surfaces of meshes.
     """
 
     average: str
@@ -69,7 +77,7 @@ def _conv_onet_metrics(comparison: Comparison) -> dict[str, float]:
 
 
 def _vecset_metrics(comparison: Comparison) -> dict[str, float]:
-    # Twice the half sum, in halves of an edge.
+    # Twice for the sum instead of its half, and twice for halves of an edge.
     return {
         "chamfer_sum_half_edge": 4.0 * comparison.chamfer_l1,
         "f_score_0.02_half_edge": comparison.f_score(0.01),
@@ -82,9 +90,9 @@ PROTOCOLS = {
         definition="Occupancy Networks (Mescheder et al. 2019): 100,000 points drawn from the mesh "
         "against 100,000 stored ones with normals; Chamfer-L1 is half the sum of the mean "
         "Euclidean distances; IoU of 100,000 uniform points in [-0.55, 0.55]^3",
-        original="an empty mesh has no Chamfer distance there, by a mismatch of keys, and drops "
-        "out of that mean; a missing one out of all means; an empty union has IoU NaN; stored "
-        "points get noise of 1e-4 anew each time",
+        original="a mismatch of keys leaves an empty mesh without Chamfer distance and out of that "
+        "mean; a missing mesh is left out of all means; an empty union has IoU NaN; each "
+        "evaluation adds new noise of 1e-4 to the stored points",
         num_samples=100_000,
         surface_metrics=_onet_metrics,
     ),
@@ -92,8 +100,8 @@ PROTOCOLS = {
         average="macro",
         definition="Convolutional Occupancy Networks (Peng et al. 2020): `onet`, and F-scores at "
         "1, 1.5 and 2 % of the edge of the unit cube",
-        original="as `onet`; the F-score is NaN where nothing is near enough and absent for an "
-        "empty mesh, and both drop out of the mean",
+        original="as `onet`; the F-score is NaN if no point is near enough and absent for an empty "
+        "mesh, and both are left out of the mean",
         num_samples=100_000,
         surface_metrics=_conv_onet_metrics,
     ),
@@ -101,23 +109,24 @@ PROTOCOLS = {
         average="macro",
         definition="3DShape2VecSet (Zhang et al. 2023): objects in a cube of edge 2, 100,000 "
         "points, the sum of the two mean Euclidean distances, F-score at 0.02",
-        original="precision and recall bear each other's names, which the F-score does not show",
+        original="the names of precision and recall are exchanged, which does not change the "
+        "F-score",
         num_samples=100_000,
         surface_metrics=_vecset_metrics,
     ),
     "pix2vox": Protocol(
         average="micro",
         definition="Pix2Vox (Xie et al. 2019): voxel IoU at 32^3 for probabilities from 0.2, 0.3, "
-        "0.4 and 0.5; published is the best of the four means over the test set",
+        "0.4 and 0.5; papers report the best of the four means over the test set",
         original="an empty union has IoU NaN; the threshold is chosen on the test set itself",
         num_samples=0,
     ),
     "what3d": Protocol(
         average="micro",
         definition="What Do Single-View 3D Reconstruction Networks Learn (Tatarchenko et al. 2019) "
-        "as the multi-view literature has it: F-score at 1 % of 8,192 points from marching cubes "
-        "of either binary grid, padded by a cell and scaled by 1 / (R + 1)",
-        original="points are drawn without a seed, of equal grids too, which then score below 1",
+        "as used by multi-view papers: F-score at 1 % of 8,192 points from marching cubes of each "
+        "binary grid, padded by a cell and scaled by 1 / (R + 1)",
+        original="points are drawn without a seed, for equal grids too, which then score below 1",
         num_samples=WHAT3D_SAMPLES,
     ),
 }
@@ -134,24 +143,26 @@ def measure_mesh(
     occupancies: np.ndarray | None = None,
     device: str | torch.device = "cpu",
 ) -> dict[str, float]:
-    """Metrics of one predicted mesh.
+    """Measures one predicted mesh by a protocol.
 
     Args:
-        mesh: with `vertices` (V, 3) and `faces` (F, 3), e.g. trimesh.Trimesh; without faces it
-            counts as empty, None as missing.
-        truth: points and normals of the true surface, as many as the protocol says.
+        mesh: mesh with `vertices` (V, 3) and `faces` (F, 3), e.g. trimesh.Trimesh. None if the
+            prediction is missing.
+        truth: points on the true surface with normals, as many as the protocol says.
         protocol: `onet`, `conv_onet` or `vecset`.
-        seed: of the points drawn from the mesh, see `sample_surface`.
-        inside: (N,) bool, which of the protocol's uniform points lie in the mesh; not needed where
+        seed: seed of the points drawn from the mesh, see `sample_surface`.
+        inside: (N,) bool, which of the protocol's uniform points are inside the mesh. Not needed if
             the mesh is empty or missing.
-        occupancies: (N,) bool, which lie in the true shape; None leaves the IoU out.
-        device: to search neighbors on.
+        occupancies: (N,) bool, which of these points are inside the true shape; None for no IoU.
+        device: device for the search of nearest neighbors.
 
     Returns:
-        The protocol's metrics, `iou` if asked for, and `empty`, 1.0 for an empty or missing mesh.
+        The protocol's metrics by name, `iou` if `occupancies` is given, and `empty`, which is 1.0
+        for a mesh that is empty or missing and otherwise 0.0.
 
     Raises:
-        ValueError: not a protocol for surfaces, or inside without occupancies or the reverse.
+        ValueError: the protocol does not compare surfaces, or only one of `inside` and
+            `occupancies` is given.
     """
     metrics = _surface_protocol(protocol)
     if mesh is None:
@@ -181,11 +192,19 @@ def _surface_protocol(name: str) -> Callable[[Comparison], dict[str, float]]:
 
 
 def occupancy_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """IoU of two sets of points or voxels, bool of any one shape; 1 if both are empty."""
+    """Returns the IoU of two sets of points or voxels; 1 if both are empty.
+
+    Args:
+        predicted: bool array of any shape.
+        truth: bool array of the same shape.
+
+    Raises:
+        ValueError: the arrays are not bool or differ in shape.
+    """
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     if predicted.dtype != bool or truth.dtype != bool or predicted.shape != truth.shape:
         raise ValueError(
-            f"expected two bool arrays of one shape, got {predicted.dtype} {predicted.shape} "
+            f"expected two bool arrays of the same shape, got {predicted.dtype} {predicted.shape} "
             f"and {truth.dtype} {truth.shape}"
         )
     rows = [
@@ -195,10 +214,17 @@ def occupancy_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def best_threshold(iou: np.ndarray, thresholds: Sequence[float]) -> tuple[float, float]:
-    """The threshold of the highest micro mean and that mean, from (S, T) IoU of shapes.
+    """Returns the threshold with the highest micro mean IoU, and that mean.
 
-    `pix2vox` publishes it of the test set. Choose it on validation shapes to predict, and give
-    test figures at that.
+    Papers with protocol `pix2vox` choose it on the test set. Choose it on validation shapes
+    instead, and report test scores at that threshold.
+
+    Args:
+        iou: (S, T) IoU of each shape at each threshold.
+        thresholds: T thresholds.
+
+    Raises:
+        ValueError: the shape of `iou` does not match the thresholds.
     """
     means = np.asarray(iou, np.float64).mean(axis=0)
     if means.shape != (len(thresholds),):
@@ -214,14 +240,23 @@ def what3d_f_score(
     seed: int | Sequence[int],
     device: str | torch.device = "cpu",
 ) -> float:
-    """F-score at 1 % of two bool grids (R, R, R), as `what3d`; 0 if either is empty.
+    """Returns the F-score at 1 % of two grids by protocol `what3d`; 0 if either is empty.
 
-    Points are drawn independently on the two surfaces, so that grids which differ little score
-    what the density of the points allows. Equal grids score 1: what is right is not a draw.
+    Points are drawn independently on the two surfaces. Nearly equal grids therefore score below 1,
+    limited by the density of the points. Equal grids score exactly 1.
+
+    Args:
+        predicted: (R, R, R) bool.
+        truth: (R, R, R) bool.
+        seed: seed of the points.
+        device: device for the search of nearest neighbors.
+
+    Raises:
+        ValueError: the grids are not bool or differ in size.
     """
     if np.shape(predicted) != np.shape(truth):
         raise ValueError(
-            f"grids must be of one size, got {np.shape(predicted)} and {np.shape(truth)}"
+            f"grids must have the same size, got {np.shape(predicted)} and {np.shape(truth)}"
         )
     # One shared seed would draw identical points wherever both surfaces start alike.
     seeds = np.random.SeedSequence(seed).spawn(2)

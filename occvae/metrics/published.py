@@ -1,7 +1,7 @@
-"""Published figures as data, to print beside ours. Only such as were read in a source.
+"""Published figures as data. Each was read in the source that its table names.
 
-Categories bear the names of Occupancy Networks; Pix2Vox calls three of them aeroplane, speaker and
-watercraft. The two systems test on different splits of ShapeNet, against different ground truth.
+Categories have the names of Occupancy Networks. Pix2Vox calls three of them aeroplane, speaker and
+watercraft. The two test on different splits of ShapeNet and against different ground truth.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _NAMES = (
     "airplane bench cabinet car chair display lamp loudspeaker rifle sofa table telephone vessel"
 )
 SHAPENET = tuple(_NAMES.split())
-# The same in Pix2Vox, and WordNet's numbers of them, which folders of ShapeNet bear.
+# Names in Pix2Vox, and the WordNet numbers that ShapeNet uses as folder names.
 _ALIASES = {"aeroplane": "airplane", "speaker": "loudspeaker", "watercraft": "vessel"} | dict(
     zip(
         "02691156 02828884 02933112 02958343 03001627 03211117 03636649 03691459 04090263 04256520 "
@@ -23,20 +23,19 @@ _ALIASES = {"aeroplane": "airplane", "speaker": "loudspeaker", "watercraft": "ve
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """One method's figures.
+    """The published figures of one method.
 
     Args:
-        method: with what distinguishes it, e.g. the number of views.
+        method: name of the method, with what distinguishes it, e.g. the number of views.
         protocol: key of `PROTOCOLS`.
-        source: where it stands.
-        dataset: and split, for people.
-        splits: whose division of ShapeNet, as `Manifest.splits` names it.
-        metrics: name of the metric, as `measure_mesh` and `summarize` have it, to {category:
-            value}; the mean that the protocol takes is under "mean".
-        setting: thresholds and the like, where the metric does not say.
-        split: of the division.
-        num_views: that a shape was reconstructed from.
-        categories: that the mean is of.
+        source: paper, repository or issue that the figures were read in.
+        dataset: dataset and split, a text for people.
+        splits: division of ShapeNet, a value of `Manifest.splits`.
+        metrics: {metric: {category: value}}. The mean of the protocol has the key "mean".
+        setting: other conditions, e.g. the threshold.
+        split: split of that division.
+        num_views: number of views per shape.
+        categories: categories that the mean covers.
     """
 
     method: str
@@ -52,13 +51,13 @@ class PublishedTable:
 
 
 def shapenet_category(name: str) -> str | None:
-    """The name that the tables have for a category, None for one of other data."""
+    """Returns the name of a category in the tables, or None if they lack it."""
     name = _ALIASES.get(name, name)
     return name if name in SHAPENET else None
 
 
 def _by_category(text: str, mean: float | None = None) -> dict[str, float]:
-    """Figures in the order of SHAPENET; a dash where there is none."""
+    """Parses figures in the order of SHAPENET. A dash means that there is none."""
     pairs = zip(SHAPENET, text.split(), strict=True)
     values = {name: float(value) for name, value in pairs if value != "-"}
     return values if mean is None else values | {"mean": mean}
@@ -149,7 +148,7 @@ _ONET_TABLES = [
 _PIX2VOX_TEST = "ShapeNet, 13 categories, test split of 3D-R2N2, 32^3"
 _MULTI_VIEW = "READMEs of GaryZhu1996/UMIFormer and LiyingCV/Long-Range-Grouping-Transformer"
 VIEW_COUNTS = (1, 2, 3, 4, 5, 8, 12, 16, 20)
-# What the columns hold for each number of views, and by which protocol.
+# The metrics in the columns of _BY_VIEWS, and their protocols.
 _COLUMNS = {"iou": "pix2vox", "f_score_1_percent": "what3d"}
 _BY_VIEWS = {
     "3D-R2N2": (
@@ -199,7 +198,12 @@ _BY_VIEWS = {
 
 
 def published_by_views(method: str, metric: str) -> dict[int, float]:
-    """{number of views: mean}, `iou` or `f_score_1_percent`, of a method with several views."""
+    """Returns the published means of a method by number of views.
+
+    Args:
+        method: key of the table, e.g. "Pix2Vox++/A".
+        metric: "iou" or "f_score_1_percent".
+    """
     column = _BY_VIEWS[method][list(_COLUMNS).index(metric)]
     figures = zip(VIEW_COUNTS, column.split(), strict=False)
     return {views: float(value) for views, value in figures if value != "-"}

@@ -1,4 +1,4 @@
-"""Means over shapes by category, macro and micro, with bootstrap confidence intervals."""
+"""Means by category, macro and micro means, with bootstrap confidence intervals."""
 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
@@ -9,7 +9,7 @@ _DRAWN_AT_ONCE = 1 << 20
 
 
 class Mean(TypedDict):
-    """A mean and its confidence interval; `count` of shapes where it is of one category."""
+    """A mean and its confidence interval. The mean of a category also has its `count` of shapes."""
 
     mean: float
     interval: list[float]
@@ -17,7 +17,7 @@ class Mean(TypedDict):
 
 
 class Summary(TypedDict):
-    """What `summarize` returns."""
+    """The result of `summarize`."""
 
     per_category: dict[str, Mean]
     macro: Mean
@@ -33,26 +33,26 @@ def summarize(
     num_resamples: int = 2000,
     seed: int = 0,
 ) -> Summary:
-    """Mean of each category, of the categories (macro) and of the shapes (micro).
+    """Returns the mean of each category, over categories (macro) and over shapes (micro).
 
-    Intervals are percentiles of means of shapes drawn with replacement (Efron 1979): among all
-    shapes for the micro mean, within each category for the others. They tell how much the figure
-    depends on which shapes were tested, not on the training.
+    Intervals are percentiles of the bootstrap (Efron 1979), which draws shapes with replacement. It
+    draws among all shapes for the micro mean, and within each category for the others. Intervals
+    show how much a mean depends on the choice of test shapes, not on the training.
 
     Args:
-        values: (S,), one a shape.
-        categories: (S,) names.
-        confidence: of the intervals.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        values: (S,) one value per shape.
+        categories: (S,) category of each shape.
+        confidence: confidence level of the intervals, between 0 and 1.
+        num_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
 
     Returns:
-        JSON values: `per_category` {name: {mean, interval, count}}, `macro` and `micro`
-        {mean, interval}, `count`.
+        A dict of JSON values: `per_category` {name: {mean, interval, count}}, `macro` and `micro`
+        {mean, interval}, and `count` of shapes.
 
     Raises:
-        ValueError: nothing to average, lengths that differ, or a value that is not finite: a shape
-            that failed must be counted by the protocol's rule, not dropped.
+        ValueError: there are no values, lengths differ, a value is not finite, or `confidence` is
+            out of range. Failed shapes must count by the rule of the protocol instead of as NaN.
     """
     numbers, labels = np.asarray(values, np.float64), np.asarray(categories)
     _check(numbers, labels, confidence)
@@ -89,7 +89,7 @@ def _check(values: np.ndarray, categories: np.ndarray, confidence: float) -> Non
 
 
 def _resampled_means(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count,) means; some rows at a time, because a table has shapes times resamples entries."""
+    """Returns (count,) means of resamples, computed in parts to bound memory."""
     size = len(values)
     rows = max(1, _DRAWN_AT_ONCE // size)
     parts = [

@@ -1,4 +1,4 @@
-"""How far two surfaces lie apart."""
+"""Distances between two surfaces."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,23 @@ import torch
 from occvae.geometry.nearest_neighbors import nearest_neighbors
 from occvae.geometry.surface_sampling import Surface
 
-# What an empty or missing prediction counts as, the constants of Occupancy Networks: every point
-# lies the diagonal of the unit cube away from it, and no normal agrees.
+# An empty or missing prediction counts with the constants of Occupancy Networks: every distance is
+# the diagonal of the unit cube, and every cosine is -1.
 EMPTY_DISTANCE, EMPTY_COSINE = 3.0**0.5, -1.0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Distances and absolute cosines of normals from each point to the other surface.
+    """Distance of each point to the nearest point of the other surface, and agreement of normals.
+
+    Distances have the unit of the points. Cosines are absolute cosines of the angle between the
+    normals of the two points.
 
     Args:
-        to_truth, cosines_to_truth: (P,), from each predicted point.
-        to_prediction, cosines_to_prediction: (T,), from each true point.
+        to_truth: (P,) distances from the predicted points.
+        cosines_to_truth: (P,) their cosines.
+        to_prediction: (T,) distances from the true points.
+        cosines_to_prediction: (T,) their cosines.
     """
 
     to_truth: np.ndarray
@@ -39,7 +44,7 @@ class Comparison:
 
     @property
     def chamfer_l1(self) -> float:
-        """Half the sum of the two mean distances: Euclidean and not squared, despite the name."""
+        """Half the sum of the two mean distances, which are Euclidean and not squared."""
         return 0.5 * (self.accuracy + self.completeness)
 
     @property
@@ -50,11 +55,15 @@ class Comparison:
 
     @property
     def normal_consistency(self) -> float:
-        """Half the sum of the two mean `|cosines|`."""
+        """Half the sum of the two mean absolute cosines."""
         return 0.5 * float(self.cosines_to_truth.mean() + self.cosines_to_prediction.mean())
 
     def f_score(self, threshold: float) -> float:
-        """Harmonic mean of the shares of points that lie within `threshold`; 0 if none does."""
+        """Returns the harmonic mean of precision and recall.
+
+        Precision is the fraction of predicted points within `threshold` of the truth, recall that
+        of true points within `threshold` of the prediction. The result is 0 if both are 0.
+        """
         precision = float((self.to_truth <= threshold).mean())
         recall = float((self.to_prediction <= threshold).mean())
         return 2.0 * precision * recall / (precision + recall) if precision + recall else 0.0
@@ -63,7 +72,14 @@ class Comparison:
 def compare_surfaces(
     prediction: Surface, truth: Surface, device: str | torch.device = "cpu"
 ) -> Comparison:
-    """Nearest neighbors both ways. An empty prediction is compared as `EMPTY_DISTANCE` says.
+    """Compares two surfaces by nearest neighbors in both directions.
+
+    An empty prediction gets distance `EMPTY_DISTANCE` and cosine `EMPTY_COSINE`.
+
+    Args:
+        prediction: predicted points with normals.
+        truth: true points with normals.
+        device: device for the search of nearest neighbors.
 
     Raises:
         ValueError: the truth is empty.

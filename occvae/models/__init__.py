@@ -1,8 +1,8 @@
-"""Networks: image encoders, occupancy decoders, and the architectures made of them.
+"""Image encoders, occupancy decoders, and the architectures built from them.
 
-A new architecture is one file: a model of `protocol.py`, a function under `register_model` that
-builds it, and its presets if the general ones do not suit it. A line below imports the file.
-tests/models/test_new_architecture.py shows one from training to a mesh.
+A new architecture is one file: a subclass of a class in `protocol.py`, a builder function decorated
+with `register_model`, and presets if the general ones do not suit it. This module imports the file.
+docs/contributing/add_an_architecture.md lists the steps.
 """
 
 from occvae.models import occupancy as occupancy  # registers the architectures

@@ -1,7 +1,7 @@
-"""Batch norm whose statistics span all ranks, plain and conditional, on CPU and GPU alike.
+"""Batch norm with statistics over all ranks, plain and conditional, on CPU and GPU.
 
-torch.nn.SyncBatchNorm refuses CPU tensors; here N ranks of batch B equal one rank of batch N*B
-wherever the process group runs.
+torch.nn.SyncBatchNorm does not accept CPU tensors. The layers here work with every process group
+backend. N ranks with B samples each compute the same as one rank with N * B samples.
 """
 
 from typing import Any
@@ -13,20 +13,20 @@ from torch.nn import functional as F
 
 
 class _Normalize(torch.autograd.Function):
-    """(M, C, ...) float32 less its mean, over its standard deviation, both of all ranks' rows.
+    """Normalizes (M, C, ...) float32 by the mean and standard deviation over the rows of all ranks.
 
-    What limits it on many ranks is how often they talk, not how much: once on the way forward and
-    once back. Also returns mean, biased variance and number of rows, float64 and not
-    differentiable.
+    On many ranks the number of collectives limits the speed, not their size. Forward and backward
+    therefore use one all-reduce each. Also returns the mean (C,), the biased variance (C,) and the
+    count per channel, all float64 and not differentiable.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         local_mean = x.mean(_all_but_channels(x))
-        centered = x - _by_channel(local_mean, x)  # torch.var_mean takes ten times as long on CPUs
+        centered = x - _by_channel(local_mean, x)  # ten times as fast as torch.var_mean on CPUs
         variance = centered.square().mean(_all_but_channels(x)).double()
         local_mean = local_mean.double()
-        # In float64 the difference of two large sums keeps the variance of features far from zero.
+        # float64, because E[x^2] - E[x]^2 cancels where the mean is large beside the deviation.
         moments = torch.cat([local_mean, variance + local_mean.square(), variance.new_ones(1)])
         moments *= x.numel() // x.shape[1]
         dist.all_reduce(moments)
@@ -57,12 +57,16 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 
 def _by_channel(values: Tensor, x: Tensor) -> Tensor:
-    """(C,) so that it broadcasts against (M, C, ...)."""
+    """Reshapes (C,) to broadcast against (M, C, ...)."""
     return values.view((1, -1) + (1,) * (x.dim() - 2))
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over (M, C, ...) with statistics of all ranks; same state as nn.BatchNorm."""
+    """Batch norm over (M, C, ...) with statistics over all ranks.
+
+    The state dict has the names of torch's batch norms. In eval mode, or on one rank, the layer is
+    torch's own.
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -90,7 +94,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class SyncBatchNormAct(SyncBatchNorm):
-    """The same for timm's batch norm that carries its dropout and activation."""
+    """`SyncBatchNorm` for timm's batch norm layers, which include a dropout and an activation."""
 
     def __init__(
         self, num_features: int, *arguments: Any, drop: nn.Module, act: nn.Module, **options: Any
@@ -119,11 +123,13 @@ def synchronize_batch_norm(module: nn.Module) -> nn.Module:
 
 
 class ConditionalBatchNorm(nn.Module):
-    """gamma(c) * BN(x) + beta(c), gamma and beta linear in the conditioning.
+    """Computes gamma(c) * BN(x) + beta(c), with gamma and beta linear in the conditioning c.
 
-    Occupancy Networks, Mescheder et al. 2019, supplementary 1.1. Starts as plain batch norm.
+    Source: Occupancy Networks (Mescheder et al. 2019), supplementary 1.1. At initialization gamma
+    is 1 and beta is 0, so the layer is a plain batch norm. Statistics are over shapes, points and
+    ranks.
 
-    Shapes: features (B, N, C), conditioning (B, E) -> (B, N, C). Statistics over B, N and ranks.
+    Shapes: features (B, N, C), conditioning (B, E) -> (B, N, C).
     """
 
     def __init__(self, num_features: int, embedding_size: int):
@@ -144,5 +150,5 @@ class ConditionalBatchNorm(nn.Module):
 
 
 def conditional_relu(norm: ConditionalBatchNorm, features: Tensor, conditioning: Tensor) -> Tensor:
-    """The pair that every layer of the decoders begins with."""
+    """Applies the conditional norm and a ReLU, the start of every decoder layer."""
     return F.relu_(norm(features, conditioning))

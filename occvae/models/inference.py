@@ -1,4 +1,4 @@
-"""What every model checks and does around its networks when it is asked for a prediction."""
+"""Steps that all models share when they predict: eval mode, input checks, resizing."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,7 +7,7 @@ from occvae.errors import UserError
 
 
 class evaluation_mode:
-    """Context that switches a module to eval and each of its parts back to what it was."""
+    """Context manager: eval mode inside, and afterwards the previous mode of every submodule."""
 
     def __init__(self, module: nn.Module):
         self.module = module
@@ -22,12 +22,13 @@ class evaluation_mode:
 
 
 def check_threshold(threshold: float) -> None:
+    """Raises a UserError unless the threshold is a probability between 0 and 1."""
     if not 0.0 < threshold < 1.0:
         raise UserError(f"threshold must be a probability between 0 and 1, got {threshold}")
 
 
 def check_images(images: Tensor) -> None:
-    """ValueError unless images are floating point (B, V, 3, H, W) with at least one image."""
+    """Raises a ValueError unless images are floating point (B, V, 3, H, W), with one or more."""
     valid = images.dim() == 5 and images.shape[2] == 3 and images.numel() > 0
     if not (valid and images.is_floating_point()):
         raise ValueError(
@@ -37,7 +38,10 @@ def check_images(images: Tensor) -> None:
 
 
 def resize_images(images: Tensor, image_size: int) -> Tensor:
-    """(M, 3, H, W) to (M, 3, image_size, image_size), antialiased; as it is if it fits."""
+    """Resizes images (M, 3, H, W) to (M, 3, image_size, image_size) with antialiasing.
+
+    The aspect ratio is not kept. Images of that size are returned unchanged.
+    """
     size = (image_size, image_size)
     if images.shape[-2:] == size:
         return images

@@ -1,4 +1,4 @@
-"""Occupancy networks: an image encoder and a decoder that answers for any point of the cube."""
+"""Occupancy networks: an image encoder, and a decoder for the occupancy at any point."""
 
 import math
 import warnings
@@ -33,19 +33,26 @@ _warned: set[type] = set()
 
 
 class OccupancyModel(ImplicitModel):
-    """Images to an implicit occupancy field, after Occupancy Networks (Mescheder et al. 2019).
+    """An image encoder and an implicit decoder, after Occupancy Networks (Mescheder et al. 2019).
 
-    Predictions run through the fused kernels of `query_occupancy` where the decoder is a
-    `FusedDecoder`, as `cbn` is. It is packed once a call: in fp32 on a CPU and fp16 on a GPU, or in
-    what `precision` says. Other decoders (`cnn`) run in PyTorch in chunks, and one warning says so.
-    `decode` and `forward` are plain PyTorch, for training.
+    If the decoder is a `FusedDecoder`, as `cbn` is, predictions use the fused kernels of
+    `occvae.query_occupancy`. The decoder is packed once per call, in the precision that `precision`
+    names; the default is fp32 on a CPU and fp16 on a GPU. Other decoders, such as `cnn`, run in
+    plain PyTorch in chunks, with one warning. `decode` and `forward` are plain PyTorch and
+    differentiable, for training.
+
+    The published model has one view per shape. Here the embeddings of several views are averaged.
+
+    The default threshold of the architectures is 0.3, not 0.5: the set that maximizes the expected
+    IoU J is {p >= J / (1 + J)}.
 
     Args:
-        encoder: images of `image_size` to embeddings.
-        decoder: points and an embedding to logits.
-        image_size: edge in pixels that images are resized to.
-        threshold: probability from which a point counts as occupied when none is given. Below 0.5
-            because the set that maximizes the expected IoU J is {p >= J / (1 + J)}.
+        encoder: Module from images (M, 3, S, S) in [0, 1] to embeddings (M, E), S = `image_size`.
+        decoder: Module from points (B, N, 3) and embeddings (B, E) to logits (B, N).
+        image_size: Edge in pixels that images are resized to.
+        threshold: Probability from which a point counts as occupied when no other is given.
+
+    Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, image_size: int, threshold: float):
@@ -58,7 +65,7 @@ class OccupancyModel(ImplicitModel):
         return isinstance(self.decoder, FusedDecoder)
 
     def encode(self, images: Tensor) -> Tensor:
-        """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E): the mean over the views."""
+        """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E), the mean over the views."""
         check_images(images)
         batch, views = images.shape[:2]
         flat = resize_images(images.flatten(0, 1), self.image_size)
@@ -70,12 +77,12 @@ class OccupancyModel(ImplicitModel):
         return self.decoder(points, conditioning)
 
     def forward(self, images: Tensor, points: Tensor) -> Tensor:
-        """Images (B, V, 3, H, W) and points (B, N, 3) to logits (B, N)."""
+        """Images (B, V, 3, H, W) in [0, 1] and points (B, N, 3) to logits (B, N)."""
         return self.decode(points, self.encode(images))
 
     @torch.no_grad()
     def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
-        """Logits (B, N) at any number of points (B, N, 3)."""
+        """Logits (B, N) at points (B, N, 3), in eval mode and without gradients."""
         with evaluation_mode(self):
             return self._query(points, self.encode(images))
 
@@ -99,15 +106,23 @@ class OccupancyModel(ImplicitModel):
         refine_vertices: int = 0,
         normals: bool = False,
     ) -> list["trimesh.Trimesh"]:
-        """One mesh for each item of images (B, V, 3, H, W), extracted together.
+        """One watertight mesh per item of the images. All are extracted together.
 
         Args:
-            images: RGB in [0, 1].
-            resolution: cells along each axis of the padded cube: up to 64, or a power of two times
-                a number from 32 to 64.
-            threshold: probability of the surface; None takes the model's own.
-            progress: as in `occvae.mise`.
-            refine_vertices, normals: as in `occvae.extract_mesh`.
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            resolution: Cells along each axis of the padded cube: a number up to 64, or a power of
+                two times a number from 32 to 64.
+            threshold: Probability at the surface. None selects the model's own.
+            progress: As in `occvae.mise`.
+            refine_vertices: As in `occvae.extract_mesh`.
+            normals: As in `occvae.extract_mesh`.
+
+        Returns:
+            B meshes. A mesh without faces means that there is no surface at the threshold.
+
+        Raises:
+            UserError: threshold is not a probability.
+            ValueError: resolution is not of this form, or the field is not finite.
         """
         from occvae.geometry.extract_mesh import extract_mesh
 
@@ -136,7 +151,7 @@ class OccupancyModel(ImplicitModel):
         return query_occupancy(points.float(), packed)
 
     def _field(self, conditioning: Tensor) -> Field:
-        """The shapes of conditioning (B, E) as one field, in eval mode."""
+        """The field of B shapes for conditioning (B, E), in eval mode."""
         packed = self._pack(conditioning)
         if packed is not None:
             return lambda points, shape_index: query_shapes(points, shape_index, packed)
@@ -152,20 +167,20 @@ class OccupancyModel(ImplicitModel):
         return field
 
     def _pack(self, conditioning: Tensor) -> PackedDecoder | None:
-        """For the fused kernels; None where the decoder has none, said once."""
+        """Packs the decoder; None, with one warning, if it has no fused kernels."""
         if isinstance(self.decoder, FusedDecoder):
             return self.decoder.pack(conditioning, self.precision)
         decoder = type(self.decoder)
         if decoder not in _warned:
             _warned.add(decoder)
             warnings.warn(
-                f"{decoder.__name__} has no fused kernels: it is evaluated in PyTorch, slower",
+                f"{decoder.__name__} has no fused kernels: it runs in PyTorch, which is slower",
                 stacklevel=5,
             )
         return None
 
     def _decode_chunked(self, points: Tensor, conditioning: Tensor, chunk: int = 32768) -> Tensor:
-        """Bounds the memory of the activations: 32,768 points take 32 MB a layer at width 256."""
+        """Decodes in chunks, to bound memory: 32,768 points take 32 MB per layer of width 256."""
         length = max(1, chunk // len(points))
         parts = [self.decode(part, conditioning) for part in points.split(length, dim=1)]
         return torch.cat(parts, dim=1)
@@ -191,17 +206,26 @@ def onet(
     num_blocks: int = 5,
     threshold: float = 0.3,
 ) -> OccupancyModel:
-    """The image model of Occupancy Networks: ResNet-18 and the conditional batch norm decoder.
+    """The image model of Occupancy Networks: a ResNet-18 and the conditional batch norm decoder.
+
+    Source: Mescheder et al., Occupancy Networks, CVPR 2019. The layers are the published ones.
+    Three defaults differ. Batch norm statistics span all ranks. The encoder starts at random unless
+    `pretrained` or `encoder_weights` is given. The threshold is 0.3 instead of 0.2; converted
+    weights keep 0.2.
+    13,414,465 parameters.
 
     Args:
-        encoder: a torchvision ResNet.
-        pretrained: ImageNet weights from the hub.
-        encoder_weights: ImageNet weights from a local .pth or .safetensors file.
-        image_size: edge in pixels; other sizes are resized.
+        encoder: Name of a torchvision ResNet.
+        pretrained: Whether to download ImageNet weights of the encoder.
+        encoder_weights: Local .pth or .safetensors file with ImageNet weights of the encoder.
+        image_size: Edge in pixels that images are resized to.
         embedding_size: E, size of the conditioning vector.
-        decoder: `cbn`, or `cnn` with fixed widths.
-        hidden_size, num_blocks: of the `cbn` decoder.
-        threshold: see `OccupancyModel`.
+        decoder: `cbn`, or `cnn`, whose widths are fixed.
+        hidden_size: Width of the `cbn` decoder.
+        num_blocks: Number of residual blocks of the `cbn` decoder.
+        threshold: Probability from which a point counts as occupied.
+
+    Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
     """
     image_encoder = resnet_encoder(encoder, embedding_size, pretrained, encoder_weights)
     implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
@@ -222,18 +246,29 @@ def vitocc(
     num_blocks: int = 5,
     threshold: float = 0.3,
 ) -> OccupancyModel:
-    """ViTOcNet: a vision transformer with its head altered to the embedding, and a decoder.
+    """ViTOcNet: a vision transformer that outputs the embedding, and an occupancy decoder.
+
+    Source: ViTOcNet, a student project of 2023 that gives Occupancy Networks a vision transformer
+    (Dosovitskiy et al. 2021). Two things differ. The encoder is a timm model with a linear head,
+    for which pretrained weights exist. The original is a small transformer of its own, and almost
+    all of its parameters are in a linear layer over all tokens. The default decoder is `cbn`. The
+    original's is `cnn`, and `CnnDecoder` explains what is corrected in it.
+    23,870,849 parameters with the default ViT-S/16.
 
     Args:
-        encoder: any timm model name.
-        pretrained: timm's weights from the hub.
-        encoder_weights: timm weights from a local .pth or .safetensors file.
-        encoder_options: passed on to timm, e.g. depth, drop_path_rate, global_pool.
-        image_size: edge in pixels; other sizes are resized.
+        encoder: Any model name of timm.
+        pretrained: Whether to download timm's weights of the encoder.
+        encoder_weights: Local .pth or .safetensors file with timm's weights of the encoder.
+        encoder_options: Further arguments of `timm.create_model`, for example depth,
+            drop_path_rate or global_pool.
+        image_size: Edge in pixels that images are resized to.
         embedding_size: E, size of the conditioning vector.
-        decoder: `cbn` as in Occupancy Networks, or the original's `cnn` with fixed widths.
-        hidden_size, num_blocks: of the `cbn` decoder.
-        threshold: see `OccupancyModel`.
+        decoder: `cbn` as in Occupancy Networks, or `cnn`, whose widths are fixed.
+        hidden_size: Width of the `cbn` decoder.
+        num_blocks: Number of residual blocks of the `cbn` decoder.
+        threshold: Probability from which a point counts as occupied.
+
+    Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
     """
     image_encoder = timm_encoder(
         encoder, embedding_size, image_size, pretrained, encoder_weights, encoder_options or {}
@@ -245,8 +280,8 @@ def vitocc(
 _SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
 _CPU_SMALL_MODELS = {
     "onet": {"image_size": 96, **_SMALL_DECODER},
-    # Of timm's vision transformers, LeViT learns fastest from scratch: its convolutional stem
-    # spares it learning what neighboring pixels have in common.
+    # LeViT learns fastest from scratch among timm's vision transformers: its convolutional stem
+    # already treats neighboring pixels as related.
     "vitocc": {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER},
 }
 for _arch, _options in _CPU_SMALL_MODELS.items():

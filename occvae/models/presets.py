@@ -1,8 +1,8 @@
-"""Training presets: complete settings of a run, kept beside the models they serve.
+"""Training presets of the architectures.
 
-A preset is plain data: sections of `occvae.train.config.TrainConfig` with the settings that differ
-from their defaults, e.g. `{"optim": {"lr": 1e-3}, "frozen": ("merger",)}`. An architecture that
-registers no presets has `GENERAL`.
+A preset is plain data: the settings of `occvae.train.config.TrainConfig` that differ from the
+defaults, for example `{"optim": {"lr": 1e-3}, "frozen": ("merger",)}`. An architecture that
+registers no presets uses `GENERAL`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 Settings = Mapping[str, Any]
 
-# A few minutes on two cores, without a GPU, to a model that has learnt.
+# For two CPU cores: a useful model within minutes.
 CPU_SMALL_DATA: Settings = {"num_workers": 1}
 CPU_SMALL_OPTIM: Settings = {
     "steps": 3000,
@@ -26,7 +26,7 @@ GENERAL: Mapping[str, Settings] = {
         "optim": {**CPU_SMALL_OPTIM, "lr": 5e-4},
         **CPU_SMALL_LOOP,
     },
-    # For a GPU: the published sizes, 224 px, batch 64 a rank.
+    # For a GPU: the published sizes, images of 224 pixels, batches of 64 per rank.
     "default": {"optim": {"dice_weight": 0.5}},
 }
 
@@ -34,17 +34,25 @@ _OWN: dict[str, Mapping[str, Settings]] = {}
 
 
 def register_presets(arch: str, presets: Mapping[str, Settings]) -> None:
-    """Gives an architecture presets of its own, which replace those of `GENERAL` by name."""
+    """Registers presets of an architecture. A preset replaces the one of that name in `GENERAL`.
+
+    Args:
+        arch: Name of the architecture.
+        presets: Settings by the preset's name.
+    """
     _OWN[arch] = {**GENERAL, **presets}
 
 
 def presets_of(arch: str) -> Mapping[str, Settings]:
-    """The settings of each preset that an architecture has, by the preset's name."""
+    """Returns the presets of an architecture: settings by the preset's name."""
     return _OWN.get(arch, GENERAL)
 
 
 def list_presets() -> dict[str, list[str]]:
-    """Every preset by name, with the architectures that have it; none for all architectures."""
+    """Returns the names of all presets, each with its architectures.
+
+    The list of architectures is empty if all have the preset.
+    """
     names = sorted({name for presets in (GENERAL, *_OWN.values()) for name in presets})
     return {
         name: [] if name in GENERAL else [arch for arch in sorted(_OWN) if name in _OWN[arch]]

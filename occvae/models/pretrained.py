@@ -1,4 +1,4 @@
-"""Models as folders: config.json (architecture and options) beside model.safetensors."""
+"""Exports: folders with config.json (architecture and options) and model.safetensors."""
 
 import json
 from pathlib import Path
@@ -10,24 +10,24 @@ from occvae.models.registry import create_model
 from occvae.system.atomic_write import write_whole, write_whole_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# Where a training run keeps its exports, in the order they are looked for.
+# Exports inside a run folder, in the order in which they are tried.
 RUN_EXPORTS = ("best", "last")
-# Options of exports up to f105938 and their names today.
+# Exports up to commit f105938 have the names on the left for these options.
 _RENAMED = {"backdrop": "background_gray", "normalisation": "normalization"}
 
 
 def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
-    """Writes a model so that `from_pretrained` and safetensors readers can load it.
+    """Writes an export, which `from_pretrained` loads. Other safetensors readers can read it too.
 
     Args:
-        model: from `create_model`.
-        folder: made if absent; an export in it is replaced.
-        **metadata: JSON values kept in config.json, e.g. the step, and the splits of the dataset.
+        model: A model from `create_model`.
+        folder: Created if it does not exist. An export in it is replaced.
+        **metadata: JSON values to store in config.json, for example the step of the training.
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    # Weights come from this export, not from the hub, when the model is made again.
+    # A model built from this export takes its weights from it, so it must not download others.
     options = {
         key: value
         for key, value in model.options.items()
@@ -41,13 +41,22 @@ def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
 
 
 def from_pretrained(path: str | Path) -> Model:
-    """Loads an exported model, in eval mode, on the CPU.
+    """Loads an export: the model in eval mode, on the CPU.
 
     Args:
-        path: an export folder, its model.safetensors, or a training run's folder (its best model).
+        path: An export folder, the model.safetensors in it, or a run folder. Of a run folder the
+            export `best` is loaded, or `last` if there is no `best`.
+
+    Returns:
+        The model. Its `options` are those of the export.
 
     Raises:
-        UserError: nothing there, or the weights do not fit the architecture.
+        UserError: There is no export, its config.json is damaged, or the weights do not fit the
+            architecture.
+
+    Example:
+        >>> import occvae
+        >>> model = occvae.from_pretrained("runs/vitocc")  # doctest: +SKIP
     """
     folder = find_export(path)
     try:
@@ -64,13 +73,14 @@ def from_pretrained(path: str | Path) -> Model:
 
 
 def load_weights(model: Model, path: str | Path) -> None:
-    """The weights of an export into a model from `create_model` of the same architecture.
+    """Loads the weights of an export into a model of the same architecture and options.
 
     Args:
-        path: as for `from_pretrained`.
+        model: A model from `create_model`; changed in place.
+        path: As for `from_pretrained`.
 
     Raises:
-        UserError: nothing there, or the weights do not fit the model.
+        UserError: There is no export, or the weights do not fit the model.
     """
     _load_state(model, model.arch, find_export(path))
 
@@ -91,7 +101,14 @@ def _load_state(model: Model, arch: str, folder: Path) -> None:
 
 
 def find_export(path: str | Path) -> Path:
-    """The folder that holds the config and the weights."""
+    """Returns the folder with config.json and model.safetensors.
+
+    Args:
+        path: As for `from_pretrained`.
+
+    Raises:
+        UserError: There is no such folder.
+    """
     path = Path(path)
     if path.is_file():
         path = path.parent

@@ -1,17 +1,17 @@
-"""The contract of a model: what the rest of the package needs of one, as types.
+"""Base classes of all models. They define what the rest of the package may call.
 
-Training, evaluation, reconstruction, conversion and export take a `Model`. What only some models
-can do is a subclass, which callers ask for with `isinstance`:
+Training, evaluation, reconstruction, conversion and export take a `Model`. A subclass adds an
+ability that only some models have, and callers test for it with `isinstance`::
 
-    Model                   images to occupancies at points, to grids and to meshes
-      ImplicitModel         learns logits at points
-      VoxelModel            learns a grid of probabilities
-        MultiViewModel      learns how to merge views, some of which may be missing
-        VariationalModel    knows a distribution over shapes
+    Model                   predicts occupancies at points, grids and meshes from images
+      ImplicitModel         is trained on logits at points
+      VoxelModel            is trained on a grid of probabilities
+        MultiViewModel      merges views, some of which may be missing
+        VariationalModel    has a distribution over shapes
 
-All models take several views of an item, because images are (B, V, 3, H, W). Coordinates are those
-of the unit cube [-0.5, 0.5]^3, padded to [-0.55, 0.55]^3 where a surface is looked for; grids are
-indexed [x, y, z].
+Images are (B, V, 3, H, W), so every model accepts several views per item. Points are in the unit
+cube [-0.5, 0.5]^3. Surfaces are extracted in the padded cube [-0.55, 0.55]^3. Grids are indexed
+[x, y, z].
 """
 
 from __future__ import annotations
@@ -35,33 +35,36 @@ if TYPE_CHECKING:
 
     from occvae.ops.field import Progress
 
-# The probabilities whose logits are finite in float32.
+# Probabilities are clamped to [1e-6, 1 - 1e-6] before `logit`, which is then finite in float32.
 _SURE = 1e-6
 
 
 class Model(nn.Module, ABC):
-    """What every architecture offers.
+    """The interface of every architecture.
 
-    What starts with `predict` and `reconstruct` runs in eval mode without gradients, and leaves
-    the model in the mode it had. `forward` is for training; the objective of the model's `target`
-    says what it takes and returns.
+    `reconstruct` and the methods whose names start with `predict` run in eval mode and without
+    gradients. They leave every submodule in its previous mode. `forward` is for training. Its
+    inputs and outputs are defined by the objective that belongs to the model's `target`.
 
     Args:
-        image_size: edge in pixels that images are resized to.
-        threshold: probability from which a point counts as occupied when none is given.
-        background_gray: gray level, 0 to 255, that transparent images are composited on.
+        image_size: Edge in pixels that images are resized to.
+        threshold: Probability from which a point counts as occupied when no other is given.
+        background_gray: Gray level, 0 to 255, on which transparent images are composited.
 
     Attributes:
-        arch: name of the architecture, from `create_model`; otherwise the name of the class.
-        options: JSON values that make the same model with `create_model(arch, **options)`.
-        precision: products of the predictions, "fp32", "fp16" or "bf16"; None for the default.
-            Only models with a fused decoder look at it.
+        arch: Name of the architecture, set by `create_model`; before that, the name of the class.
+        options: JSON values with which `create_model(arch, **options)` builds the same model.
+        precision: Precision of the products in predictions: "fp32", "fp16" or "bf16". None selects
+            the default. It has an effect only if `has_fused_decoder`.
+
+    Raises:
+        UserError: threshold is not a probability, or background_gray is out of range.
     """
 
     target: ClassVar[str]
-    """What of a shape the model learns: a name of `occvae.train.objectives.OBJECTIVES`."""
+    """What the model is trained on: a key of `occvae.train.objectives.OBJECTIVES`."""
     lr_scales: ClassVar[Mapping[str, float]] = {}
-    """Factors of the learning rate by the beginning of a parameter's name; otherwise 1."""
+    """Factors of the learning rate, by the prefix of the parameters' names; 1 for all others."""
 
     def __init__(self, *, image_size: int, threshold: float, background_gray: int = WHITE):
         super().__init__()
@@ -76,12 +79,12 @@ class Model(nn.Module, ABC):
 
     @property
     def has_fused_decoder(self) -> bool:
-        """Whether predictions run through fused kernels, which know `precision`."""
+        """Whether predictions use the fused kernels, to which `precision` applies."""
         return False
 
     @abstractmethod
     def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
-        """Logits (B, N) float32 at points (B, N, 3), from images (B, V, 3, H, W) in [0, 1]."""
+        """Logits (B, N) float32 at points (B, N, 3), from RGB images (B, V, 3, H, W) in [0, 1]."""
 
     @abstractmethod
     def predict_voxels(self, images: Tensor, resolution: int = 32) -> Tensor:
@@ -89,7 +92,7 @@ class Model(nn.Module, ABC):
 
         Args:
             images: (B, V, 3, H, W) RGB in [0, 1].
-            resolution: R, whatever grid the model itself may have.
+            resolution: R. It may differ from the resolution of the model's own grid.
         """
 
     @abstractmethod
@@ -103,52 +106,58 @@ class Model(nn.Module, ABC):
         refine_vertices: int = 0,
         normals: bool = False,
     ) -> list[trimesh.Trimesh]:
-        """One mesh for each item of the images.
+        """One watertight mesh per item of the images.
 
         Args:
             images: (B, V, 3, H, W) RGB in [0, 1].
-            resolution: cells along each axis of the padded cube.
-            threshold: probability of the surface; None takes the model's own.
-            progress: as in `occvae.mise`.
-            refine_vertices, normals: as in `occvae.extract_mesh`.
+            resolution: Cells along each axis of the padded cube.
+            threshold: Probability at the surface. None selects the model's own.
+            progress: As in `occvae.mise`.
+            refine_vertices: As in `occvae.extract_mesh`.
+            normals: As in `occvae.extract_mesh`.
+
+        Returns:
+            B meshes. A mesh without faces means that there is no surface at the threshold.
 
         Raises:
-            ValueError: no such resolution, or the field is not finite.
-            MemoryError, torch.OutOfMemoryError: the resolution is too high for the machine.
+            ValueError: The resolution is not possible, or the field is not finite.
+            MemoryError: The resolution needs more host memory than there is.
+            torch.OutOfMemoryError: The resolution needs more device memory than there is.
         """
 
 
 class ImplicitModel(Model):
-    """A model that learns occupancies at points.
+    """A model that is trained on occupancies at points.
 
-    A subclass has `forward(images, points)`: images (B, V, 3, H, W) in [0, 1] and points (B, N, 3)
-    to logits (B, N).
+    A subclass defines `forward(images, points)`, from images (B, V, 3, H, W) in [0, 1] and points
+    (B, N, 3) to logits (B, N).
     """
 
     target = "points"
 
 
 class VoxelOutput(NamedTuple):
-    """What a voxel model's `forward` returns, all of it float32 under autocast, too."""
+    """The output of a voxel model's `forward`. All tensors are float32, under autocast too."""
 
     merged: Tensor
     """(B, R, R, R) probabilities before the refiner."""
     refined: Tensor
-    """(B, R, R, R) probabilities; those before where there is no refiner."""
+    """(B, R, R, R) probabilities after the refiner; the same tensor as `merged` without one."""
     mean: Tensor | None = None
-    """(B, D) of the posterior of a variational model."""
+    """(B, D) mean of the posterior; None unless the model is variational."""
     log_variance: Tensor | None = None
-    """(B, D) likewise."""
+    """(B, D) log variance of the posterior; None unless the model is variational."""
 
 
 class VoxelModel(Model):
-    """A model that learns a grid of probabilities; points and meshes are interpolated from it.
+    """A model that is trained on a grid of probabilities.
 
-    A subclass has `forward(images)`: images (B, V, 3, H, W) in [0, 1] to `VoxelOutput`.
+    A subclass defines `forward(images)`, from images (B, V, 3, H, W) in [0, 1] to a `VoxelOutput`.
+    Points, other resolutions and meshes are predicted by trilinear interpolation of the grid.
 
     Args:
-        resolution: R of the grid.
-        **settings: see `Model`.
+        resolution: R, edge of the grid.
+        **settings: Arguments of `Model`.
     """
 
     target = "voxels"
@@ -159,19 +168,19 @@ class VoxelModel(Model):
 
     @torch.no_grad()
     def predict_voxels(self, images: Tensor, resolution: int | None = None, **views: Any) -> Tensor:
-        """Probabilities (B, R, R, R), in eval mode.
+        """Probabilities (B, R, R, R) at the cell centers, in eval mode and without gradients.
 
         Args:
             images: (B, V, 3, H, W) RGB in [0, 1].
-            resolution: of the grid; other than the model's own is interpolated.
-            **views: what `forward` takes besides, such as `view_mask` of a `MultiViewModel`.
+            resolution: R. None selects the model's own; any other is interpolated from it.
+            **views: Further arguments of `forward`, such as `view_mask` of a `MultiViewModel`.
         """
         with evaluation_mode(self):
             return resample(self(images, **views).refined, resolution)
 
     @torch.no_grad()
     def predict_points(self, images: Tensor, points: Tensor, **views: Any) -> Tensor:
-        """Logits (B, N) at points (B, N, 3), of the interpolated probabilities."""
+        """Logits (B, N) of the interpolated probabilities at points (B, N, 3)."""
         return sample_volume(self.predict_voxels(images, **views), points).logit(_SURE)
 
     @torch.no_grad()
@@ -187,17 +196,25 @@ class VoxelModel(Model):
         normals: bool = False,
         **views: Any,
     ) -> list[trimesh.Trimesh]:
-        """One mesh for each item of images (B, V, 3, H, W).
+        """One watertight mesh per item of the images.
 
         Args:
-            images: RGB in [0, 1].
-            resolution: cells along each axis of the padded cube; a power of two times 32.
-            threshold: probability of the surface; None takes the model's own.
-            blocks: a cube for each occupied voxel instead of a smooth surface, whatever the
-                `resolution`.
-            progress: as in `occvae.mise`.
-            refine_vertices, normals: as in `occvae.extract_mesh`; blocks have neither.
-            **views: as in `predict_voxels`.
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            resolution: Cells along each axis of the padded cube. Any number is possible. One that
+                can be halved down to about twice the model's grid needs the fewest field values.
+            threshold: Probability at the surface. None selects the model's own.
+            blocks: Whether to make one cube per occupied voxel instead of a smooth surface. Then
+                `resolution`, `refine_vertices` and `normals` have no effect.
+            progress: As in `occvae.mise`.
+            refine_vertices: As in `occvae.extract_mesh`.
+            normals: As in `occvae.extract_mesh`.
+            **views: As in `predict_voxels`.
+
+        Returns:
+            B meshes. A mesh without faces means that there is no surface at the threshold.
+
+        Raises:
+            UserError: threshold is not a probability.
         """
         return self.mesh(
             self.predict_voxels(images, **views),
@@ -218,7 +235,7 @@ class VoxelModel(Model):
         progress: Progress | None = None,
         **extraction: Any,
     ) -> list[trimesh.Trimesh]:
-        """Meshes of volumes (B, R, R, R) of probabilities, with the arguments of `reconstruct`."""
+        """Meshes of given volumes (B, R, R, R) of probabilities; arguments as in `reconstruct`."""
         threshold = self.threshold if threshold is None else threshold
         check_threshold(threshold)
         if blocks:
@@ -227,28 +244,29 @@ class VoxelModel(Model):
 
 
 class MultiViewModel(VoxelModel):
-    """A voxel model that learns how to merge views, some of which may be missing.
+    """A voxel model that merges views, some of which may be missing.
 
-    All that it predicts and reconstructs takes `view_mask`, too.
+    `reconstruct` and the methods whose names start with `predict` also take `view_mask`.
     """
 
     @abstractmethod
     def forward(self, images: Tensor, view_mask: Tensor | None = None) -> VoxelOutput:
-        """Images (B, V, 3, H, W) in [0, 1] to volumes.
+        """Predicts volumes for training.
 
         Args:
-            view_mask: (B, V) bool, which views are there; None for all. The images of others may
-                hold anything.
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            view_mask: (B, V) bool, True for the views that exist; None if all do. The pixels of
+                missing views are never used.
         """
 
 
 class VariationalModel(VoxelModel):
-    """A voxel model with a distribution over the shapes that images may show.
+    """A voxel model with a distribution over the shapes that the images may show.
 
-    Its `forward` also returns the posterior's mean and log variance.
+    Its `forward` also returns the mean and log variance of the posterior.
 
     Attributes:
-        sum_kl: whether the loss sums the KL term over the batch instead of averaging it.
+        sum_kl: Whether the loss sums the KL term over the batch instead of averaging it.
     """
 
     sum_kl: bool = False
@@ -257,11 +275,12 @@ class VariationalModel(VoxelModel):
     def sample(
         self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Shapes that no image shows: probabilities (count, R, R, R).
+        """Draws new shapes without an image: probabilities (count, R, R, R).
 
         Args:
-            resolution: R; None for the model's own.
-            generator: of the random numbers, on the model's device.
+            count: Number of shapes.
+            resolution: R. None selects the model's own.
+            generator: Random generator on the model's device.
         """
 
     @abstractmethod
@@ -273,17 +292,30 @@ class VariationalModel(VoxelModel):
         view_mask: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Hypotheses (B, num_samples, R, R, R) of what images (B, V, 3, H, W) show."""
+        """Draws hypotheses of the shape that the images show.
+
+        Args:
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            num_samples: Number of hypotheses per item.
+            view_mask: (B, V) bool, True for the views that exist; None if all do.
+            generator: Random generator on the model's device.
+
+        Returns:
+            Probabilities (B, num_samples, R, R, R).
+        """
 
     def predict_uncertainty(
         self, images: Tensor, num_samples: int = 16, **options: Any
     ) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over hypotheses, (B, R, R, R) each.
+        """Returns the mean and the standard deviation over hypotheses, (B, R, R, R) each.
 
         Args:
-            images: (B, V, 3, H, W).
-            num_samples: at least 2.
-            **options: see `predict_samples`.
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            num_samples: Number of hypotheses, at least 2.
+            **options: Further arguments of `predict_samples`.
+
+        Raises:
+            ValueError: num_samples is less than 2.
         """
         if num_samples < 2:
             raise ValueError(f"num_samples must be at least 2, got {num_samples}")
@@ -292,7 +324,10 @@ class VariationalModel(VoxelModel):
 
 
 def resample(volumes: Tensor, resolution: int | None) -> Tensor:
-    """(B, R, R, R) at the cell centers of another resolution, trilinear; None leaves it."""
+    """Interpolates volumes (B, R, R, R) at the cell centers of another resolution, trilinearly.
+
+    None and the volumes' own resolution return the volumes unchanged.
+    """
     if resolution is None or resolution == volumes.shape[-1]:
         return volumes
     check_count("resolution", resolution)

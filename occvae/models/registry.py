@@ -12,7 +12,14 @@ _ARCHITECTURES: dict[str, Callable[..., Model]] = {}
 
 
 def register_model(function: Callable[..., Model]) -> Callable[..., Model]:
-    """Decorator: the function's name, with hyphens for underscores, becomes an architecture."""
+    """Decorator that registers a builder function as an architecture.
+
+    The architecture has the function's name, with hyphens instead of underscores. Its options are
+    the function's keyword arguments.
+
+    Raises:
+        ValueError: The name is already registered.
+    """
     name = function.__name__.replace("_", "-")
     if name in _ARCHITECTURES:
         raise ValueError(f"architecture {name!r} is registered twice")
@@ -21,7 +28,7 @@ def register_model(function: Callable[..., Model]) -> Callable[..., Model]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the architectures that match a shell-style pattern.
+    """Returns the sorted names of the architectures that match a shell-style pattern.
 
     Example:
         >>> import occvae
@@ -32,24 +39,29 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def model_options(arch: str) -> dict[str, inspect.Parameter]:
-    """The options an architecture takes, with their types and defaults."""
+    """Returns the options of an architecture, with their types and defaults.
+
+    Raises:
+        UserError: The architecture is unknown.
+    """
     if arch not in _ARCHITECTURES:
         raise UserError(f"unknown arch {arch!r}; {suggest(arch, list_models())}")
     return dict(inspect.signature(_ARCHITECTURES[arch]).parameters)
 
 
 def create_model(arch: str, **options: Any) -> Model:
-    """Builds an architecture.
+    """Builds a model of an architecture.
 
     Args:
-        arch: one of `list_models()`.
-        **options: of that architecture; see its docstring, e.g. `occvae.models.occupancy.vitocc`.
+        arch: One of `list_models()`.
+        **options: Options of that architecture, as in the docstring of its builder, for example
+            `occvae.models.occupancy.vitocc`.
 
     Returns:
-        The model in training mode, with `arch` and `options` attributes that recreate it.
+        The model in training mode. Its attributes `arch` and `options` build the same model again.
 
     Raises:
-        UserError: unknown architecture or option, with the nearest names.
+        UserError: The architecture or an option is unknown. The message lists the nearest names.
 
     Example:
         >>> import occvae
@@ -63,6 +75,6 @@ def create_model(arch: str, **options: Any) -> Model:
             raise UserError(f"{arch} has no option {option!r}; {suggest(option, sorted(known))}")
     model = _ARCHITECTURES[arch](**options)
     model.arch = arch
-    # Defaults included: an export must not change when a default does.
+    # Includes the defaults, so that exports do not change when a default changes.
     model.options = {name: entry.default for name, entry in known.items()} | options
     return model

@@ -1,4 +1,4 @@
-"""Images to mesh files, each with a preview beside it."""
+"""Reconstructs image files as mesh files, with a preview image beside each mesh."""
 
 from occvae.reconstruction.paths import FORMATS, find_images, output_paths
 from occvae.reconstruction.pipeline import reconstruct_files

@@ -1,4 +1,4 @@
-"""The files of a reconstruction: meshes, previews and turntables, each whole or not at all."""
+"""Writes meshes, previews and turntables. A file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -21,33 +21,45 @@ _MOST_SEEN, _MOST_ROWS = 4, 8
 
 
 def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
-    """chair-1.glb, chair-2.glb, ... for hypotheses, the path itself where there are none."""
+    """Returns numbered paths for hypotheses (chair-1.glb, ...), or the path itself for None."""
     if count is None:
         return [output]
     return [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(count)]
 
 
 def write_mesh(path: Path, mesh: trimesh.Trimesh) -> None:
-    """In the format of the suffix."""
+    """Writes a mesh in the format that the suffix names."""
     write_whole(path, mesh.export)
 
 
 def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Path:
-    """A PNG of what the model saw and, a row for each mesh, four views around it.
+    """Writes a PNG with the images that the model saw and four views around each mesh.
 
     Args:
-        output: beside which it goes, named .preview.png.
-        pixels: (V, S, S, 3) uint8, the images as the model saw them; the first four are shown.
-        meshes: the first eight are shown.
+        output: Path of the mesh. The preview has the same name with the suffix .preview.png.
+        pixels: (V, S, S, 3) uint8, the images that the model saw. The first four are shown.
+        meshes: Meshes of the object, one row each. The first eight are shown.
+
+    Returns:
+        Path of the preview.
     """
-    # Not merely .png: that may be the very image.
+    # The suffix .png alone could overwrite the input image.
     path = output.with_suffix(".preview.png")
     write_whole(path, preview_image(pixels, meshes).save)
     return path
 
 
 def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str) -> list[Path]:
-    """One beside each mesh, a gif or png; see `occvae.visualize.turntable`."""
+    """Writes a turntable beside each mesh.
+
+    Args:
+        paths: Paths of the meshes.
+        meshes: The meshes.
+        kind: "gif" or "png", see `occvae.visualize.turntable`.
+
+    Returns:
+        Paths of the turntables.
+    """
     turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
     for turntable, mesh in zip(turntables, meshes, strict=True):
 
@@ -59,7 +71,7 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
 
 
 def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
-    """See `write_previews`."""
+    """Renders the preview that `write_previews` writes."""
     seen = [
         np.asarray(Image.fromarray(view).resize((_TILE, _TILE), Image.Resampling.BILINEAR))
         for view in pixels[:_MOST_SEEN]

@@ -1,4 +1,4 @@
-"""Which images are meant, and where their meshes go."""
+"""Paths of input images and of the meshes made from them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,22 +8,25 @@ from occvae.errors import UserError
 
 FORMATS = ("glb", "obj", "ply", "stl", "off")
 """Endings of the mesh files that can be written."""
-# Of what counts as an image in a folder; a file that is named may end in anything.
+# Suffixes of images in a folder. A file that is named itself may have any suffix.
 _IMAGE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()
 )
-# What reconstruct writes itself, maybe beside the images.
+# Images that `reconstruct_files` writes, possibly into the folder of the input images.
 _OWN_ENDINGS = (".preview.png", ".turntable.gif", ".turntable.png")
 
 
 def find_images(inputs: list[str | Path]) -> list[Path]:
-    """The files themselves, and the images directly in each folder, by name.
+    """Lists the given files and the images in the given folders.
 
-    A file that is named need not exist or be an image: that is found out when it is read. In
-    folders, hidden files, other kinds of files and what `reconstruct_files` wrote are left out.
+    Given files are not checked here. Of a folder, the images directly in it are listed by name.
+    Hidden files, other kinds of files and output of `reconstruct_files` are left out.
+
+    Args:
+        inputs: Files and folders.
 
     Raises:
-        UserError: a folder without images.
+        UserError: A folder contains no images.
     """
     images = []
     for path in map(Path, inputs):
@@ -40,21 +43,22 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
 def output_paths(
     images: Sequence[str | Path], output: str | Path, format: str | None = None
 ) -> list[Path]:
-    """Where the mesh of each object goes, each named by its (first) image.
+    """Chooses the path of each object's mesh, named after its first image.
 
-    Images of the same name get meshes of different names: that of their folder is put before it,
-    and where that is not enough, a number behind it.
+    If images have the same name, the name of their folder is put before it. If that is not enough,
+    a number is appended.
 
     Args:
-        images: the first image of each object.
-        output: the file itself for one object, a folder for one or several.
-        format: of `FORMATS`; by default that of the file, and glb in a folder.
+        images: The first image of each object.
+        output: A mesh file for one object, or a folder for any number of objects.
+        format: One of `FORMATS`. None selects the format of the file, or glb in a folder.
 
     Returns:
-        A Path for each object, no two alike.
+        One path per object, all different.
 
     Raises:
-        UserError: an unknown format, two formats, one file for several objects, or no name.
+        UserError: The format is unknown or differs from that of the file, a file is given for
+            several objects, or the name is empty.
     """
     if not str(output):
         raise UserError("the name of the output is empty; give a file or a folder")
@@ -64,7 +68,7 @@ def output_paths(
         raise UserError(f"unknown mesh format {format!r}; choose from {', '.join(FORMATS)}")
     if suffix in FORMATS and not path.is_dir():
         if format not in (None, suffix):
-            raise UserError(f"{output}: is no .{format} file; leave out one of the two formats")
+            raise UserError(f"{output}: is not a .{format} file; leave out one of the two formats")
         if len(images) > 1:
             raise UserError(
                 f"{output}: {len(images)} images make {len(images)} meshes; give a folder"
@@ -82,7 +86,7 @@ def _is_image(file: Path) -> bool:
 
 
 def _distinct_names(images: Sequence[str | Path]) -> list[str]:
-    """A stem for each image, distinct also where capitals make no difference."""
+    """A stem per image. All are different even if upper and lower case are the same."""
     paths = [Path(image) for image in images]
     counts = Counter(path.stem.lower() for path in paths)
     names, used = [], {stem for stem, count in counts.items() if count == 1}

@@ -1,4 +1,4 @@
-"""reconstruct_files(): images to mesh files, in batches, with a line for each object."""
+"""reconstruct_files(): images to mesh files, in batches, with one line of output per object."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
 
 
 class _Object(NamedTuple):
-    name: str  # its first image
+    name: str  # path of its first image
     pixels: np.ndarray  # (V, S, S, 3) uint8
     notes: list[str]
     output: Path
@@ -47,21 +47,22 @@ def reconstruct_files(
 ) -> None:
     """Reconstructs objects from their images, and writes meshes and previews.
 
-    A line on stdout says for each object what was written and whether it is watertight, or one on
-    stderr why nothing was; the others are done all the same. A batch that fails is done again
-    object by object.
+    For each object one line on stdout lists the files and whether the meshes are watertight. If an
+    object fails, a line on stderr gives the reason, and the other objects are still reconstructed.
+    If a batch fails, for example because memory is short, its objects are tried one by one.
 
     Args:
-        model: of `occvae.from_pretrained`.
-        images: image files of each object.
-        outputs: mesh file of each object, of the format its suffix says; previews and turntables
-            go beside it. With `num_samples` its hypotheses are numbered: chair-1.glb, ...
-        settings: None for the defaults.
-        device: to compute on.
+        model: A model, for example from `occvae.from_pretrained`. It is moved to `device`.
+        images: Image files of each object. Several files are views of one object.
+        outputs: Mesh file of each object. The suffix selects the format. Previews and turntables
+            are written beside it. With `num_samples` hypotheses are numbered: chair-1.glb, ...
+        settings: See `ReconstructionSettings`. None selects the defaults.
+        device: Device to compute on.
 
     Raises:
-        UserError: the settings do not suit the model or the format, a file cannot be written, or
-            at the end, one or several objects have no mesh.
+        UserError: The settings do not suit the model or the format, a file cannot be written, or,
+            after all objects were tried, at least one object has no mesh. With a single object the
+            error is the reason itself.
     """
     settings = ReconstructionSettings() if settings is None else settings
     for output in outputs:
@@ -69,7 +70,7 @@ def reconstruct_files(
         check_writable(output)
     run = _Run(model.to(device).eval(), settings, torch.device(device), total=len(images))
     pairs = list(zip(images, outputs, strict=True))
-    # The images of a batch are read when its turn comes: of thousands, few are in memory.
+    # Images are read batch by batch, so that thousands of images do not fill the memory.
     for _, group in itertools.groupby(pairs, key=lambda pair: len(pair[0])):
         alike = list(group)
         for start in range(0, len(alike), settings.batch_size):
@@ -86,7 +87,7 @@ class _Run:
         self.failed: list[str | Path] = []
 
     def reconstruct(self, batch: list[tuple[Sequence[str | Path], Path]]) -> None:
-        """A batch of (images, output), all with the same number of images."""
+        """Reconstructs a batch of (images, output), all with the same number of images."""
         objects = []
         for images, output in batch:
             try:
@@ -106,7 +107,7 @@ class _Run:
                 print(one_line(line), flush=True)
 
     def finish(self) -> None:
-        """Says how it went, where there were several objects."""
+        """Raises if objects failed; otherwise prints a summary if there were several objects."""
         if self.failed:
             names = ", ".join(str(name) for name in self.failed[:5])
             names += ", ..." * (len(self.failed) > 5)
@@ -115,7 +116,7 @@ class _Run:
             print(f"all {self.total} objects reconstructed")
 
     def _predict(self, objects: list[_Object]) -> Iterator[tuple[_Object, Prediction]]:
-        """Pairs of an object and its prediction, of those that have one."""
+        """Yields pairs of an object and its prediction, for all objects that have one."""
         error = None
         try:
             predictions = self._call(objects)
@@ -161,11 +162,11 @@ def _read(
 
 
 def _write(item: _Object, prediction: Prediction, settings: ReconstructionSettings) -> str:
-    """Writes what there is to write of an object, and describes it in a line."""
+    """Writes the files of an object, and returns the line that lists them."""
     paths = hypothesis_paths(item.output, settings.num_samples)
     pairs = [pair for pair in zip(paths, prediction.meshes, strict=True) if len(pair[1].faces)]
     if not pairs:
-        raise UserError(f"{item.name}: the model sees no surface here; try a lower --threshold")
+        raise UserError(f"{item.name}: the prediction has no surface; try a lower --threshold")
     for path, mesh in pairs:
         write_mesh(path, mesh)
     paths, meshes = [path for path, _ in pairs], [mesh for _, mesh in pairs]

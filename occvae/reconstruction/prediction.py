@@ -1,4 +1,4 @@
-"""From prepared images to meshes: what is asked of a model, object by object or together."""
+"""From prepared images to processed meshes, with hypotheses and uncertainty where asked for."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
     from occvae.ops.field import Progress
 
-# Hypotheses that an uncertainty is calculated from.
+# Number of hypotheses from which the uncertainty is computed.
 _UNCERTAINTY_SAMPLES = 16
-# Colors of standard stds of the occupancy. It lies in [0, 1], so they are at most 0.5.
+# Colors by standard deviation of the occupancy, which is at most 0.5 for values in [0, 1].
 _RAMP_AT = (0.0, 0.25, 0.5)
 _RAMP = np.array([[225, 225, 225], [245, 190, 60], [200, 30, 30]], np.float64)
 
 
 class Prediction(NamedTuple):
-    """What a model makes of one object."""
+    """The prediction for one object."""
 
     meshes: list[trimesh.Trimesh]
-    """One, or one for each hypothesis."""
+    """One mesh, or one per hypothesis."""
     std: float | None = None
-    """Standard deviation of the occupancy, mean over the vertices of all meshes, if asked for."""
+    """Standard deviation of the occupancy, averaged over all vertices; None unless requested."""
 
 
 @torch.no_grad()
@@ -42,18 +42,23 @@ def predict_meshes(
     settings: ReconstructionSettings,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """What a model makes of each object.
+    """Predicts and processes the meshes of each object.
 
-    Hypotheses depend on the seed and the object's own images, not on the others of the batch.
+    Hypotheses depend on the seed and on the object's own images, not on other objects of the batch.
 
     Args:
-        model: on the device of the images.
+        model: A model on the device of the images.
         images: (B, V, 3, H, W) RGB in [0, 1].
-        settings: what the model can do, see `ReconstructionSettings.check`.
-        progress: as in `occvae.mise`.
+        settings: Settings that suit the model, see `ReconstructionSettings.check`.
+        progress: As in `occvae.mise`.
+
+    Returns:
+        One prediction per object.
 
     Raises:
-        ValueError, MemoryError, torch.OutOfMemoryError: as `model.reconstruct`.
+        ValueError: As in `model.reconstruct`.
+        MemoryError: As in `model.reconstruct`.
+        torch.OutOfMemoryError: As in `model.reconstruct`.
     """
     found = _extract(model, images, settings, progress)
     processed = [[_process(mesh, settings) for mesh in meshes] for meshes in found]
@@ -69,7 +74,7 @@ def predict_meshes(
 def _extract(
     model: Model, images: Tensor, settings: ReconstructionSettings, progress: Progress | None
 ) -> list[list[trimesh.Trimesh]]:
-    """The meshes of each object as they come, one or one for each hypothesis."""
+    """The unprocessed meshes of each object: one, or one per hypothesis."""
     surface = (settings.resolution, settings.threshold)
     options: dict[str, Any] = {
         "progress": progress,
@@ -92,11 +97,11 @@ def _extract(
 
 
 def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:
-    """Colors vertices by how much hypotheses differ there: gray 0, orange 0.25, red 0.5.
+    """Colors vertices by the standard deviation there: gray for 0, orange for 0.25, red for 0.5.
 
     Args:
-        mesh: gets `visual.vertex_colors`.
-        stds: (R, R, R) standard stds over the unit cube, as of
+        mesh: Mesh in world units. Its `visual.vertex_colors` are set.
+        stds: (R, R, R) standard deviations of the occupancy over the unit cube, as from
             `VariationalModel.predict_uncertainty`.
 
     Returns:

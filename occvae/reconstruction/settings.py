@@ -1,4 +1,4 @@
-"""What is asked of a reconstruction, and whether the model and the format can give it."""
+"""Settings of a reconstruction, and checks that the model and the format support them."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from occvae.models.protocol import ImplicitModel, Model, VariationalModel, Voxel
 from occvae.ops.validation import suitable_coarse_resolution
 from occvae.visualize.turntable import KINDS
 
-# (least, most) of each whole number; what is beyond takes forever or means nothing.
+# Smallest and largest value of each integer setting. Others make no sense or never finish.
 _RANGES = {
     "resolution": (1, 1 << 24),
     "refine_vertices": (0, 64),
@@ -25,22 +25,40 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class ReconstructionSettings:
-    """How images become meshes; UserError where a value makes no sense."""
+    """Settings of `reconstruct_files` and `predict_meshes`.
 
-    resolution: int = 128  # cells along each axis
-    threshold: float | None = None  # probability of the surface; None takes the model's own
-    refine_vertices: int = 0  # see occvae.extract_mesh
-    normals: bool = False  # likewise
-    blocks: bool = False  # a cube for each voxel, of models that make voxels
-    num_samples: int | None = None  # hypotheses of a variational model; None for its mean
-    uncertainty: bool = False  # colors that say how much the hypotheses differ
-    seed: int = 0  # of hypotheses
-    largest: bool = False  # see occvae.geometry.mesh_processing, these three
+    Raises:
+        UserError: A value is out of range, or two settings exclude each other.
+    """
+
+    resolution: int = 128
+    """Cells along each axis of the padded cube."""
+    threshold: float | None = None
+    """Probability at the surface; None selects the model's own."""
+    refine_vertices: int = 0
+    """Steps of vertex refinement, see `occvae.extract_mesh`."""
+    normals: bool = False
+    """Whether to compute vertex normals from the field, see `occvae.extract_mesh`."""
+    blocks: bool = False
+    """Whether to make one cube per occupied voxel; voxel models only."""
+    num_samples: int | None = None
+    """Number of hypotheses, variational models only; None for the mesh of the posterior's mean."""
+    uncertainty: bool = False
+    """Whether to color vertices by the standard deviation over hypotheses."""
+    seed: int = 0
+    """Seed of the hypotheses."""
+    largest: bool = False
+    """Whether to keep the largest component only, see `occvae.geometry.mesh_processing`."""
     smooth: int = 0
+    """Rounds of smoothing, see `occvae.geometry.mesh_processing`."""
     decimate: int | None = None
-    background: str = "auto"  # see occvae.images.preprocess
-    turntable: str | None = None  # gif or png
-    batch_size: int = 8  # objects that the model gets together
+    """Number of faces to keep, see `occvae.geometry.mesh_processing`."""
+    background: str = "auto"
+    """How to cut out the object, see `occvae.images.preprocess.prepare_image`."""
+    turntable: str | None = None
+    """`gif` or `png` for a turntable beside each mesh."""
+    batch_size: int = 8
+    """Number of objects to reconstruct together."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -61,28 +79,35 @@ class ReconstructionSettings:
     def _check_combinations(self) -> None:
         if self.normals and (self.smooth or self.decimate is not None):
             raise UserError(
-                "normals are those of the surface as it was extracted: leave them out with smooth "
-                "and decimate, which change it"
+                "normals cannot be combined with smooth or decimate, which change the surface that "
+                "they belong to; leave one out"
             )
         if self.blocks and (self.normals or self.refine_vertices):
-            raise UserError("blocks have no field for normals or vertex refinement")
+            raise UserError(
+                "blocks cannot be combined with normals or refine_vertices; leave one out"
+            )
 
     def check(self, model: Model, format: str) -> None:
-        """UserError unless the model, the format and the installed libraries can give it."""
+        """Raises a UserError unless the model, the format and the installed libraries suffice.
+
+        Args:
+            model: The model to reconstruct with.
+            format: Format of the meshes, one of `occvae.reconstruction.FORMATS`.
+        """
         if self.background == "rembg":
             import_rembg()
         if self.decimate is not None:
             import_simplify()
         if self.blocks and not isinstance(model, VoxelModel):
-            raise UserError(f"{model.arch} makes no voxels, so it has no blocks")
+            raise UserError(f"{model.arch} does not predict voxels: blocks need a voxel model")
         if self.num_samples is not None and not isinstance(model, VariationalModel):
             raise UserError(
-                f"{model.arch} has one answer for an image: hypotheses (num_samples) need a "
+                f"{model.arch} has one prediction per image: hypotheses (num_samples) need a "
                 "variational model such as pix2vox-vae"
             )
         if self.uncertainty and not isinstance(model, VariationalModel):
             raise UserError(
-                f"{model.arch} does not know how sure it is: uncertainty needs a variational "
+                f"{model.arch} has one prediction per image: uncertainty needs a variational "
                 "model such as pix2vox-vae"
             )
         try:
@@ -91,6 +116,6 @@ class ReconstructionSettings:
         except ValueError as error:
             raise UserError(str(error)) from None
         if self.uncertainty and format not in ("glb", "ply"):
-            raise UserError(f".{format} files keep no colors of vertices: choose glb or ply")
+            raise UserError(f".{format} files have no vertex colors: choose glb or ply")
         if self.normals and format not in ("glb", "ply", "obj"):
-            raise UserError(f".{format} files keep no normals of vertices: choose glb, ply or obj")
+            raise UserError(f".{format} files have no vertex normals: choose glb, ply or obj")

@@ -1,1 +1,1 @@
-"""The machine: memory, devices, the terminal, locks, files that are written whole."""
+"""The machine: memory, devices, threads, the terminal, locks and atomic file writes."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever interrupts their writing."""
+"""Atomic file writes: a file is complete or absent, even after a crash."""
 
 import os
 from collections.abc import Callable
@@ -8,19 +8,22 @@ from occvae.errors import UserError
 
 
 class WriteError(UserError):
-    """The system refuses to write a file, for lack of space or permission, and maybe others."""
+    """A file cannot be written, e.g. because space or permission is missing.
+
+    Other files may be affected too.
+    """
 
 
 def write_whole(path: Path, save: Callable[[Path], object], advice: str = "") -> None:
-    """Saves a file under another name and renames it; its folder is made if absent.
+    """Writes a file under a temporary name, then renames it.
 
     Args:
-        path: of the file; one that is there is replaced.
-        save: writes to the path it is given, which has the same suffix.
-        advice: what to do where the file cannot be written.
+        path: file to write. Its folder is created if absent. An existing file is replaced.
+        save: writes the file to the path that it is given, which has the same suffix.
+        advice: what the user can do if the file cannot be written, for the error message.
 
     Raises:
-        WriteError: it cannot be written; nothing is left then.
+        WriteError: the file cannot be written. No partial file is left then.
     """
     try:
         _write_and_rename(path, save)
@@ -31,7 +34,7 @@ def write_whole(path: Path, save: Callable[[Path], object], advice: str = "") ->
 
 
 def write_whole_text(path: Path, text: str, advice: str = "") -> None:
-    """As `write_whole`, in UTF-8. Names of files that are not UTF-8 get backslashes."""
+    """Writes text in UTF-8 like `write_whole`. Characters that UTF-8 lacks become escapes."""
     content = text.encode("utf-8", "backslashreplace")
     write_whole(path, lambda file: file.write_bytes(content), advice)
 
@@ -49,7 +52,7 @@ def _write_and_rename(path: Path, save: Callable[[Path], object]) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, would survive a loss of power."""
+    """Waits until the content of a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -61,17 +64,21 @@ def _remove(temporary: Path) -> None:
     try:
         temporary.unlink(missing_ok=True)
     except OSError:
-        pass  # where its folder is a file, or cannot be written: then there is nothing to remove
+        pass  # its folder is a file or is not writable, so there is nothing to remove
 
 
 def check_writable(path: Path) -> None:
-    """UserError unless a file can be made there, as far as can be told without making one."""
+    """Checks that a file can be written, without creating it. A later write may still fail.
+
+    Raises:
+        UserError: `path` is a folder, or its folder cannot be written or created.
+    """
     if path.is_dir():
         raise UserError(f"{path}: is a folder")
     folder = path.absolute().parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise UserError(f"{path}: cannot be written, {folder} is no folder")
+        raise UserError(f"{path}: cannot be written, {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{path}: cannot be written, no permission to write in {folder}")

@@ -1,4 +1,4 @@
-"""The device of a process, its share of the cores, and how long it waits for others."""
+"""The device of a process, its share of the CPU cores, and timeouts of process groups."""
 
 import os
 import socket
@@ -12,15 +12,15 @@ from occvae.system.openmp import chosen_threads, usable_cores
 
 
 def set_time_limit(limit: timedelta, group: dist.ProcessGroup) -> None:
-    """How long this rank waits for the others of the group from here on."""
+    """Sets how long this rank waits for the other ranks of a group."""
     if hasattr(dist, "set_timeout"):
         dist.set_timeout(limit, group)
-    else:  # what it was called before
+    else:  # its name in older versions of torch
         dist.distributed_c10d._set_pg_timeout(limit, group)
 
 
 def local_device() -> torch.device:
-    """Of this rank on its node."""
+    """Returns the device of this rank: a GPU by LOCAL_RANK if there are GPUs, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device(
@@ -31,14 +31,15 @@ def local_device() -> torch.device:
 
 
 def share_cores(group: dist.ProcessGroup | None = None, busy: int = 0) -> None:
-    """Collective: divides the cores of each host among the ranks that may run on them.
+    """Sets the number of threads so that the ranks of a host share its cores. Collective.
 
-    Ranks that each take all cores wait for one another most of the time. Ranks that their launcher
-    has bound to cores of their own keep these. OMP_NUM_THREADS decides where the user has set it.
+    If every rank used all cores, ranks would mostly wait for each other. A rank that its launcher
+    has bound to cores of its own uses all of these. If the user has set OMP_NUM_THREADS, every rank
+    uses that number of threads.
 
     Args:
-        group: of the ranks, on the CPU; None is the default group.
-        busy: cores that other work keeps busy, which are left to it.
+        group: group of the ranks on CPU tensors; None is the default group.
+        busy: number of cores to leave to other programs.
     """
     cores = usable_cores()
     mine = (socket.gethostname(), cores)

@@ -1,18 +1,21 @@
-"""Locks on files and folders. They end with the process that holds them."""
+"""Locks on files and folders, which end with the process that holds them."""
 
 import fcntl
 import os
 from pathlib import Path
 
-_held: dict[Path, int] = {}  # the locks of this process and their descriptors
+_held: dict[Path, int] = {}  # file descriptors of the locks of this process
 
 
 def try_lock(path: Path) -> bool:
-    """Locks a file, made if absent, or a folder; False if this or another process holds it.
+    """Locks a file or a folder. Returns False if this or another process holds the lock.
 
-    The lock lasts until `unlock` or the end of this process. Processes that it forks, as loaders
-    are, do not inherit the lock: one that outlives a killed trainer does not hold up the next.
-    On a file system without locks this is always True.
+    The lock lasts until `unlock` or the end of this process. Forked processes do not inherit it, so
+    a loader process that outlives a killed trainer does not block the next one. A file system
+    without locks always gives True.
+
+    Args:
+        path: folder, or file that is created if absent.
     """
     flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
     descriptor = os.open(path, flags, 0o666)
@@ -28,19 +31,19 @@ def try_lock(path: Path) -> bool:
 
 
 def holds_lock(path: Path) -> bool:
-    """Whether this process holds the lock."""
+    """Returns whether this process holds the lock of a path."""
     return path.resolve() in _held
 
 
 def unlock(path: Path) -> None:
-    """Ends a lock of this process."""
+    """Releases a lock of this process. Does nothing if the process does not hold it."""
     descriptor = _held.pop(path.resolve(), None)
     if descriptor is not None:
         os.close(descriptor)
 
 
 def _close_in_child() -> None:
-    """Leaves the locks to the parent: a lock ends with the last copy of its descriptor."""
+    """Closes inherited descriptors, because a lock lasts until its last descriptor is closed."""
     for descriptor in _held.values():
         os.close(descriptor)
     _held.clear()

@@ -1,4 +1,4 @@
-"""Free memory, asked before it is used: a request that cannot fit is an error and not a crash."""
+"""Checks of free memory before it is allocated, so that too large requests do not crash."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def require_memory(needed: int, device: torch.device, purpose: str, advice: str) -> int | None:
-    """MemoryError "<purpose> needs ... GiB, ... GiB are free: <advice>" when it would not fit.
+    """Checks that a device has enough free memory.
 
     Args:
-        needed: bytes.
-        purpose, advice: what needs them, and what the user can do about it.
+        needed: bytes that will be allocated.
+        device: device to allocate them on.
+        purpose: what needs the memory, for the error message.
+        advice: what the user can do instead, for the error message.
 
     Returns:
-        available_memory(device).
+        The result of `available_memory`.
+
+    Raises:
+        MemoryError: the device has less free memory. The message is
+            "PURPOSE needs ... GiB, ... GiB are free on DEVICE: ADVICE".
     """
     free = available_memory(device)
     if free is not None and needed > free:
@@ -28,10 +34,13 @@ def require_memory(needed: int, device: torch.device, purpose: str, advice: str)
 
 
 class FreeMemory:
-    """require_memory() of one device for needs that grow, without asking it each time.
+    """Checks of repeated allocations on one device, which query the device only rarely.
 
-    The device is asked again only for more than a quarter of what it last had: the rest has room
-    for what was taken since, as long as that is no more than three times the need.
+    A request of up to a quarter of the last known free memory passes without a query. This is safe
+    if at most three times the request was allocated since the query.
+
+    Args:
+        device: device to allocate on.
     """
 
     def __init__(self, device: torch.device):
@@ -39,7 +48,17 @@ class FreeMemory:
         self._free: int | None = None
 
     def require(self, needed: int, purpose: str, advice: str, *, kept: int = 0) -> None:
-        """As require_memory(); `kept` of these bytes will be taken for good."""
+        """Checks a request like `require_memory`.
+
+        Args:
+            needed: bytes that will be allocated.
+            purpose: what needs the memory, for the error message.
+            advice: what the user can do instead, for the error message.
+            kept: how many of these bytes stay allocated.
+
+        Raises:
+            MemoryError: the device has less free memory.
+        """
         if self._free is None or 4 * needed > self._free:
             self._free = require_memory(needed, self._device, purpose, advice)
         if self._free is not None:
@@ -47,7 +66,7 @@ class FreeMemory:
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Free bytes of a device, or None where the system does not tell (for CPUs only Linux does)."""
+    """Returns the free bytes of a device, or None if unknown. CPU memory is known on Linux only."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -67,7 +86,10 @@ def _machine_memory() -> int | None:
 
 
 def _container_memory() -> int | None:
-    """What a container's limit leaves; memory that holds copies of files counts as free."""
+    """Returns the free bytes below the limit of a container, or None without one.
+
+    Inactive file cache counts as free.
+    """
     try:
         limit = (_CGROUP / "memory.max").read_text(encoding="ascii").strip()
         used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
@@ -79,5 +101,5 @@ def _container_memory() -> int | None:
 
 
 def _size(count: int) -> str:
-    """Bytes in GiB, or in MiB where that would be 0.0."""
+    """Formats bytes in GiB, or in MiB if they are less than 0.1 GiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.1f} MiB"

@@ -1,11 +1,11 @@
-"""How the OpenMP threads of a process wait, and how many threads there are."""
+"""OpenMP threads of a process: how long they spin while they wait, and how many there are."""
 
 import os
 import time
 from pathlib import Path
 
-# Rounds of the loop in which a thread of libgomp waits before it sleeps. The default of many
-# millions holds a core for milliseconds that another process or thread needs.
+# Iterations for which a waiting thread of libgomp spins before it sleeps. With libgomp's default, a
+# thread spins for milliseconds and blocks a core that another process or thread needs.
 _SPIN_COUNT = "1000"
 _SAMPLE_SECONDS = 0.25
 
@@ -13,16 +13,16 @@ _SAMPLE_SECONDS = 0.25
 def limit_spinning() -> None:
     """Makes waiting OpenMP threads sleep soon. Call it before torch is imported.
 
-    OMP_WAIT_POLICY and GOMP_SPINCOUNT of the user win.
+    It does nothing if the user has set OMP_WAIT_POLICY or GOMP_SPINCOUNT.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
 
 
 def chosen_threads() -> int | None:
-    """The number of threads in OMP_NUM_THREADS, or None where the user has not set it.
+    """Returns the number of threads in OMP_NUM_THREADS, or None if the user has not set it.
 
-    torchrun sets OMP_NUM_THREADS=1 for its ranks where the user has not, which does not count.
+    torchrun sets OMP_NUM_THREADS=1 for its ranks if the user has not. That value is ignored.
     """
     text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if not text.isdecimal() or int(text) == 0:
@@ -33,16 +33,16 @@ def chosen_threads() -> int | None:
 
 
 def usable_cores() -> frozenset[int]:
-    """The cores that this process may run on."""
+    """Returns the numbers of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
 
 
 def busy_cores(cores: frozenset[int]) -> float:
-    """How many of the cores other processes keep busy: a mean over a quarter of a second.
+    """Returns how many of the cores other processes keep busy, on average over 0.25 seconds.
 
-    The caller must have nothing else running then. 0 where the system does not tell.
+    The calling process must be idle meanwhile. The result is 0 if the system lacks /proc/stat.
     """
     before = _times(cores)
     time.sleep(_SAMPLE_SECONDS)
@@ -55,7 +55,7 @@ def busy_cores(cores: frozenset[int]) -> float:
 
 
 def _times(cores: frozenset[int]) -> dict[int, tuple[int, int]]:
-    """Ticks that each core was idle, and all its ticks, since the machine started."""
+    """Returns the idle and the total ticks of each core since the machine started."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:
@@ -67,7 +67,7 @@ def _times(cores: frozenset[int]) -> dict[int, tuple[int, int]]:
 
 
 def _parent_has(variable: str) -> bool:
-    """Whether the process that started this one was itself started with a variable."""
+    """Returns whether the parent process was started with an environment variable."""
     try:
         environment = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
     except OSError:

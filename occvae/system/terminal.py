@@ -3,20 +3,20 @@
 import sys
 import unicodedata
 
-# Controls, marks without width or for the direction of writing, halves of pairs (as Python decodes
-# bytes that are no text), separators of lines and of paragraphs.
+# Unicode categories to escape: control characters, format characters (zero width, text direction),
+# lone surrogates (Python decodes undecodable bytes to them), line and paragraph separators.
 _ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def escape_what_cannot_be_written() -> None:
-    """Characters that the encoding of stdout or stderr lacks are \\x.. there from now on."""
+    """Makes stdout and stderr escape characters that their encoding lacks, e.g. as \\xe4."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # those of notebooks write everything
+        if hasattr(stream, "reconfigure"):  # streams of notebooks lack it and write everything
             stream.reconfigure(errors="backslashreplace")
 
 
 def one_line(text: object) -> str:
-    """The text with \\n and the like for what would end the line or command the terminal."""
+    """Escapes characters that would end the line or control the terminal, e.g. as \\n."""
     return "".join(
         character.encode("unicode_escape").decode()
         if unicodedata.category(character) in _ESCAPED

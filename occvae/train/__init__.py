@@ -1,1 +1,1 @@
-"""Training: typed configuration, the DeepSpeed engine, the loop, checkpoints and logs."""
+"""Training: typed configuration, the DeepSpeed engine, the training loop, checkpoints and logs."""

@@ -1,7 +1,7 @@
-"""Activation checkpointing: blocks forget their activations and compute them again for backward.
+"""Activation checkpointing: blocks drop their activations and recompute them for backward.
 
-Chen et al. 2016, "Training deep nets with sublinear memory cost". A third more arithmetic for a
-fraction of the memory; losses and gradients are the same.
+Chen et al. 2016, "Training deep nets with sublinear memory cost". It costs about a third more
+arithmetic and needs a fraction of the memory. Losses and gradients stay the same.
 """
 
 import contextlib
@@ -17,11 +17,12 @@ Context = AbstractContextManager[None]
 
 
 def checkpoint_activations(model: nn.Module) -> int:
-    """Makes every block of a model do so; returns how many there are.
+    """Makes every block of a model recompute its activations. Returns the number of blocks.
 
-    Blocks are the elements of sequences that consist of composite modules only: of a transformer's
-    or a ResNet's blocks, of the decoders' and the mergers' layers. The plain layers of VGG are not
-    taken apart: each alone would keep its input and so save nothing.
+    A sequence (`nn.Sequential` or `nn.ModuleList`) is split into blocks if all its elements have
+    submodules. Its elements are then the blocks: those of a transformer or a ResNet, and the layers
+    of decoders and mergers. The plain layers of VGG are not split, because a single layer keeps its
+    input anyway and would save no memory.
     """
     blocks = list(_blocks(model))
     for block in blocks:
@@ -46,15 +47,17 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _contexts(norms: Sequence[nn.Module]) -> tuple[Context, Context]:
-    """Of the computation and of its repetition."""
+    """Returns the contexts for the first computation and for the recomputation."""
     return contextlib.nullcontext(), _with_copied_statistics(norms)
 
 
 @contextlib.contextmanager
 def _with_copied_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """A batch counts once in the running statistics, however often it is normalized.
+    """Lets the recomputation update copies of the running statistics.
 
-    Not by leaving them out: what is saved for backward must be the same as the first time.
+    A batch then counts once in the running statistics although it is normalized twice. The updates
+    cannot be switched off instead, because the recomputation must save the same tensors for the
+    backward pass as the first computation.
     """
     kept = [(norm, dict(norm.named_buffers(recurse=False))) for norm in norms]
     for norm, buffers in kept:

@@ -1,15 +1,18 @@
 """Run folders and resumable checkpoints.
 
-<run>/train_config.json           the resolved configuration
-<run>/metrics.jsonl, tensorboard/ what happened
-<run>/samples/                    contact sheets
-<run>/best/, <run>/last/          exports, see occvae.models.pretrained
-<run>/checkpoints/step-N/         state.safetensors: weights, and AdamW moments by parameter name;
-                                  state.json: what else a training remembers
+A run folder holds::
 
-Checkpoints are written by the first rank under another name and renamed when they are on the disk:
-one that has its name is whole, whenever a process or the machine died. They do not depend on the
-number of ranks or the ZeRO stage, and only the first rank needs to see them.
+    train_config.json           the resolved configuration
+    metrics.jsonl, tensorboard/ the metrics of each logged step
+    samples/                    contact sheets
+    best/, last/                exports, see occvae.models.pretrained
+    checkpoints/step-N/         state.safetensors: weights, and AdamW moments by parameter name;
+                                state.json: the other state of a training, see `Progress`
+
+Rank 0 writes a checkpoint under a temporary name and renames it once it is on the disk. A
+checkpoint with its final name is therefore complete, even if a process or the machine died.
+Checkpoints do not depend on the number of ranks or the ZeRO stage. Only rank 0 needs access to
+them.
 """
 
 import itertools
@@ -34,15 +37,17 @@ _TENSORS, _STATE = "state.safetensors", "state.json"
 
 @dataclass
 class Progress:
-    """What a checkpoint remembers beside tensors; all else follows from it and the configuration.
+    """The state of a training besides its tensors.
+
+    Together with the configuration it determines everything else, e.g. the next samples.
 
     Args:
-        arch: of the model.
-        step: optimizer steps done.
-        samples: taken so far, by all ranks together.
-        engine: see `Engine.state`; None before the first step.
-        best_iou: of the validations so far.
-        global_batch: shapes of a micro step, of all ranks together.
+        arch: name of the architecture.
+        step: number of finished optimizer steps.
+        samples: number of shapes used so far, over all ranks.
+        engine: see `Engine.state`; None before the first checkpoint.
+        best_iou: best IoU of the validations so far; -1 before the first one.
+        global_batch: shapes per micro step, over all ranks.
     """
 
     arch: str
@@ -54,10 +59,19 @@ class Progress:
 
 
 def choose_run_folder(out: str | None, arch: str, resume: bool) -> Path:
-    """The folder of a new run, or of the run to resume.
+    """Returns the folder of a new run, or of the run to resume.
 
-    Without `out`, new runs are runs/<arch>, runs/<arch>-2, ... and a resume takes the one that
-    saved last. A folder whose run failed before its first step may be used again.
+    Without `out`, a new run gets the first free folder of runs/ARCH, runs/ARCH-2, ... A folder is
+    free if it holds no checkpoint. A resume without `out` takes the run of this architecture in
+    runs/ that wrote a checkpoint last.
+
+    Args:
+        out: folder that the user chose, or None.
+        arch: name of the architecture.
+        resume: whether to continue a run.
+
+    Raises:
+        UserError: `out` already holds a run and is not to be resumed, or there is no run to resume.
     """
     if out is not None:
         folder = Path(out)
@@ -80,7 +94,7 @@ def choose_run_folder(out: str | None, arch: str, resume: bool) -> Path:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
+    """Returns the complete checkpoints of a run in the order of their steps."""
     found = [path for path in (run / _FOLDER).glob("step-*") if path.name[5:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[5:]))
 
@@ -88,13 +102,23 @@ def list_checkpoints(run: Path) -> list[Path]:
 def save_checkpoint(
     run: Path, progress: Progress, tensors: dict[str, torch.Tensor], keep: int
 ) -> None:
-    """Writes a checkpoint, whole or not at all, then removes all but the newest `keep`."""
+    """Writes a checkpoint, completely or not at all, then deletes all but the newest `keep`.
+
+    Args:
+        run: run folder.
+        progress: state besides the tensors.
+        tensors: weights and moments by name.
+        keep: number of checkpoints to keep.
+
+    Raises:
+        OSError: the checkpoint cannot be written. Nothing of it is left then.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = run / _FOLDER / f"step-{progress.step}"
     if folder.is_dir():
-        return  # of a run that was stopped here, resumed and stopped at once
+        return  # the run was stopped here, resumed, and stopped again before the next step
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -106,7 +130,7 @@ def save_checkpoint(
             to_disk(path)
         os.rename(partial, folder)
         to_disk(folder.parent)
-    except SafetensorError as error:  # which says in words of its own that the disk is full
+    except SafetensorError as error:  # raised e.g. when the disk is full
         raise OSError(f"{partial}: {error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -115,29 +139,33 @@ def save_checkpoint(
 
 
 def read_progress(run: Path, arch: str) -> Progress:
-    """Of the newest checkpoint of a run, checked to be of this architecture.
+    """Reads the progress in the newest checkpoint of a run.
 
     Raises:
-        UserError: there is none, or it is damaged, of another architecture or format.
+        UserError: there is no checkpoint, it is damaged, or it has another format or architecture.
     """
     folder = _newest(run)
     try:
         content = json.loads((folder / _STATE).read_text())
         version = content.pop("format_version")
         if version != FORMAT_VERSION:
-            raise UserError(f"{folder}: is of format {version}, this occvae reads {FORMAT_VERSION}")
+            raise UserError(f"{folder}: has format {version}, this occvae reads {FORMAT_VERSION}")
         progress = Progress(**content)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(run, error) from None
     if progress.arch != arch:
-        raise UserError(f"{run}: its checkpoint is of arch {progress.arch!r}, not {arch!r}")
+        raise UserError(f"{run}: its checkpoint has arch {progress.arch!r}, not {arch!r}")
     return progress
 
 
 def read_tensors(run: Path) -> dict[str, torch.Tensor]:
-    """Of the newest checkpoint of a run; raises `UserError` where it is damaged."""
+    """Reads the tensors in the newest checkpoint of a run.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -1,4 +1,7 @@
-"""The configuration of a run: typed, immutable, overridable as `section.name=value`."""
+"""The configuration of a run: typed, immutable, overridable as `section.name=value`.
+
+The string after each field says what the setting means, then its type, unit and default value.
+"""
 
 import dataclasses
 import json
@@ -13,7 +16,7 @@ from occvae.models.registry import model_options
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-# Numbers of a `TrainConfig` by their full names.
+# Settings that must be positive, and settings that must not be negative.
 _POSITIVE = (
     "data.num_points",
     "data.num_views",
@@ -45,85 +48,137 @@ _NOT_NEGATIVE = (
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
+    """The `data` section of a `TrainConfig`: which samples a step reads."""
+
     root: str = "data/procedural"
-    """Folder of the dataset; the embedded default is built when it is absent."""
+    """Dataset folder. The embedded dataset is built there if the default folder is absent. Type
+    str, a path, default data/procedural."""
     num_points: int = 2048
-    """Points of a shape in a step."""
+    """Query points per shape in a micro step, including the points near the surface. Voxel models
+    ignore it. Type int, unit points, default 2048."""
     num_near_points: int = 0
-    """How many of them lie near the surface, of datasets that have such points."""
+    """How many of the query points lie near the surface. The dataset must store that many. Type
+    int, unit points, default 0."""
     num_views: int = 1
-    """Images of a shape in a step."""
+    """Images per shape in a micro step, chosen at random from the stored views. Type int, unit
+    views, default 1."""
     min_views: int | None = None
-    """Draws from so many to num_views images, as many for all shapes of a step."""
+    """Smallest number of images per shape. If set, each micro step draws a number from min_views to
+    num_views, the same for all its shapes. Type int or null, unit views, default null (always
+    num_views)."""
     augment: bool = False
-    """Random backgrounds, colors and noise of the training images."""
+    """Whether training images get random backgrounds, colors and noise. Type bool, no unit, default
+    false."""
     num_workers: int = 4
-    """Loader processes of a rank."""
+    """Processes per rank that read samples ahead. 0 reads them in the training process. Type int,
+    unit processes, default 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
+    """The `optim` section of a `TrainConfig`: optimizer, schedule and loss."""
+
     steps: int = 100_000
+    """Length of the run. Type int, unit optimizer steps, default 100000."""
     batch_size: int = 64
-    """Shapes of a rank in a micro step."""
+    """Shapes per rank in a micro step. Type int, unit shapes, default 64."""
     accumulation_steps: int = 1
-    """Micro steps of an optimizer step."""
+    """Micro steps whose gradients are averaged in an optimizer step. Type int, unit micro steps,
+    default 1."""
     lr: float = 1e-4
-    """Peak of warm-up and cosine decay."""
+    """Peak learning rate of AdamW, reached after the warm-up. Type float, no unit, default
+    0.0001."""
     weight_decay: float = 0.05
-    """Of matrices; biases and norms have none."""
+    """Decoupled weight decay of AdamW. Only parameters with two or more dimensions decay, so biases
+    and norm scales do not. Type float, no unit, default 0.05."""
     warmup_steps: int = 500
+    """Steps over which the learning rate rises linearly to its peak. Type int, unit optimizer
+    steps, default 500."""
     clip_norm: float = 1.0
-    """Largest gradient norm; 0 for no clipping."""
+    """Gradients with a larger L2 norm are scaled down to it. 0 disables clipping. Type float, no
+    unit, default 1.0."""
     schedule: Literal["cosine", "halved"] = "cosine"
-    """After the warm-up: half a cosine to 0, or constant and halved for the last two fifths."""
+    """Learning rate after the warm-up. cosine: half a cosine down to 0. halved: constant for the
+    first three fifths of the run, then half of it. Type str, one of cosine and halved, no unit,
+    default cosine."""
     dice_weight: float = 0.0
-    """Of the soft Dice term beside cross-entropy."""
+    """Weight of the soft Dice term, which is added to the cross-entropy. Type float, no unit,
+    default 0.0."""
     kl_weight: float = 1e-3
-    """Of the KL term of a variational model, in nats, beside ten times the cross-entropy."""
+    """Weight of the KL term of a variational model. The KL is in nats and the reconstruction term
+    is ten times the mean cross-entropy. Type float, unit 1/nat, default 0.001."""
     kl_warmup_steps: int = 0
-    """Steps over which its weight rises from 0."""
+    """Steps over which the weight of the KL term rises linearly from 0 to kl_weight. Type int, unit
+    optimizer steps, default 0."""
     free_nats: float = 0.0
-    """Nats of each latent dimension that cost nothing."""
+    """KL per latent dimension below which the KL term has no gradient. Type float, unit nats,
+    default 0.0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
+    """All settings of a run."""
+
     arch: str = "vitocc"
+    """Name of the architecture, see `occvae.list_models`. Type str, no unit, default vitocc."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Options of the architecture, see `occvae.create_model`."""
+    """Options of the architecture, see `occvae.create_model`. Set them as model.NAME=value. Type
+    section, no unit, default empty."""
     initial_weights: str | None = None
-    """A run or an export of the same architecture to start from."""
+    """Run folder or export of the same architecture whose weights the run starts from. Type str or
+    null, a path, default null (random or pretrained weights)."""
     frozen: tuple[str, ...] = ()
-    """Parts of the model that stay as they are, e.g. encoder, decoder, encoder.backbone."""
+    """Names of submodules that are not trained, e.g. `["encoder","decoder"]`. Their batch norm
+    statistics do not change either. Type list of str, no unit, default []."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Which samples a step reads. Type section, no unit, default as in `DataConfig`."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer, schedule and loss. Type section, no unit, default as in `OptimConfig`."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """auto: bf16 autocast where the hardware multiplies bf16, otherwise fp32. fp16: on GPUs."""
+    """Data type of autocast. auto chooses bf16 if the hardware has bf16 arithmetic, otherwise fp32.
+    fp16 needs a GPU. Weights and checkpoints stay fp32. Type str, one of auto, fp32, fp16 and bf16,
+    no unit, default auto."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """What is shared out among ranks: nothing, optimizer states, gradients too, weights too."""
+    """What ZeRO partitions among the ranks. 0: nothing. 1: optimizer states. 2: also gradients. 3:
+    also weights. Type int from 0 to 3, no unit, default 1."""
     sync_batch_norm: bool = True
-    """Statistics of all ranks; otherwise each has its own, and those of the first are kept."""
+    """Whether batch norm uses statistics of all ranks. If false, each rank uses its own, and
+    checkpoints hold those of rank 0. Type bool, no unit, default true."""
     offload_optimizer: bool = False
-    """The optimizer's states in the CPU's memory, and its arithmetic there."""
+    """Whether optimizer states are kept in CPU memory and updated there. Needs zero_stage 1, 2 or
+    3. Type bool, no unit, default false."""
     activation_checkpointing: bool = False
-    """Blocks compute their activations again for the backward pass instead of keeping them."""
+    """Whether blocks recompute their activations in the backward pass instead of keeping them. Type
+    bool, no unit, default false."""
     deepspeed_config: dict[str, Any] | str | None = None
-    """A JSON file of further settings for DeepSpeed, and later its content."""
+    """JSON file with further settings of DeepSpeed. The run stores its content. Type str or null, a
+    path, default null."""
     seed: int = 0
+    """Seed of initial weights, sample order, views, points and augmentation. Type int, no unit,
+    default 0."""
     log_every: int = 10
+    """Interval between logged metrics. Type int, unit optimizer steps, default 10."""
     validate_every: int = 2000
+    """Interval between validations. The last step is always validated. Type int, unit optimizer
+    steps, default 2000."""
     validate_shapes: int = 256
-    """Shapes of the validation split looked at during training."""
+    """Largest number of shapes per validation, spread evenly over the val split. Type int, unit
+    shapes, default 256."""
     validate_points: int = 16_384
-    """Points of each, or as many as there are."""
+    """Largest number of query points per validation shape. Voxel models ignore it. Type int, unit
+    points, default 16384."""
     save_every: int = 2000
+    """Interval between checkpoints. The last step is always saved. Type int, unit optimizer steps,
+    default 2000."""
     keep_checkpoints: int = 2
-    """The newest ones; the exports best/ and last/ are kept beside them."""
+    """Number of newest checkpoints to keep. The exports best/ and last/ are kept besides. Type int,
+    unit checkpoints, default 2."""
     profile_steps: int = 0
-    """Steps of the first rank that go into a trace of torch.profiler in the run folder."""
+    """Steps of rank 0 to record with torch.profiler, from the fifth step of the process on. 0
+    records nothing. Type int, unit optimizer steps, default 0."""
     wandb_project: str | None = None
-    """Weights & Biases project that the metrics also go to."""
+    """Weights & Biases project that the metrics are also sent to. Type str or null, no unit,
+    default null."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -145,10 +200,11 @@ class TrainConfig:
 
 
 def from_dict(content: dict[str, Any]) -> TrainConfig:
-    """A config from nested plain values; strings are converted to the declared types.
+    """Creates a config from nested plain values. Strings are converted to the declared types.
 
     Raises:
-        UserError: unknown names, or values of the wrong type, each with its full name.
+        UserError: a name is unknown, or a value has the wrong type. The message lists each such
+            setting by its full name.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -161,10 +217,15 @@ def from_dict(content: dict[str, Any]) -> TrainConfig:
 
 
 def apply_overrides(config: TrainConfig, overrides: list[str]) -> TrainConfig:
-    """`["optim.lr=3e-4", "model.hidden_size=128"]` over a config.
+    """Returns a config with some settings replaced.
+
+    Args:
+        config: config to start from.
+        overrides: settings such as "optim.lr=3e-4" or "model.hidden_size=128". Values are JSON, or
+            text if they are not JSON.
 
     Raises:
-        UserError: an override is malformed, unknown or of the wrong type.
+        UserError: an override is malformed, its name is unknown, or its value has the wrong type.
     """
     content = config.to_dict()
     for override in overrides:
@@ -182,7 +243,7 @@ def apply_overrides(config: TrainConfig, overrides: list[str]) -> TrainConfig:
 
 
 def _parse_value(text: str) -> Any:
-    """JSON where it is JSON (numbers, true, null, lists), otherwise the text itself."""
+    """Parses JSON (numbers, true, null, lists). Returns other text as it is."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -202,7 +263,7 @@ def _refuse_unknown(content: dict[str, Any], schema: type, prefix: str) -> None:
 
 
 def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Model options converted to the types that the architecture declares."""
+    """Converts model options to the types that the architecture declares."""
     from pydantic import TypeAdapter, ValidationError
 
     known = model_options(arch)

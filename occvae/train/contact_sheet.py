@@ -1,4 +1,4 @@
-"""Contact sheets: what a model sees, the truth, and what it makes of it, side by side."""
+"""Contact sheets: input image, true shape and prediction side by side."""
 
 from pathlib import Path
 
@@ -19,14 +19,18 @@ HEADINGS = ("input", "truth", "prediction", "truth, behind", "prediction, behind
 def write_contact_sheet(
     path: Path, model: Model, dataset: ShapeDataset, device: torch.device, num_shapes: int = 6
 ) -> None:
-    """A PNG with one row a shape: input view, truth and prediction from its camera and from behind.
+    """Writes a PNG with one row per shape.
+
+    A row shows the input view, then the true shape and the prediction as that view's camera sees
+    them, then both from behind.
 
     Args:
-        path: of the PNG; its folder is made if absent.
-        model: on the device.
-        dataset: shapes are taken evenly spread over it, first view each.
-        device: of the model.
-        num_shapes: rows.
+        path: PNG to write. Its folder is created if absent.
+        model: model on `device`.
+        dataset: source of the shapes, which are spread evenly over it. The model sees the first
+            view of each.
+        device: device of the model.
+        num_shapes: number of rows, at most the number of shapes in the dataset.
     """
     indices = np.linspace(0, len(dataset) - 1, min(num_shapes, len(dataset))).astype(int)
     images = torch.stack([dataset[int(index)]["images"] for index in indices]).to(device) / 255.0
@@ -43,13 +47,13 @@ def write_contact_sheet(
 def write_prior_sheet(
     path: Path, model: VariationalModel, device: torch.device, num_shapes: int = 12
 ) -> None:
-    """A PNG with objects that a variational model invents, four in a row.
+    """Writes a PNG with shapes sampled from the prior of a variational model, four per row.
 
     Args:
-        path: of the PNG; its folder is made if absent.
-        model: on the device.
-        device: of the model.
-        num_shapes: a multiple of 4. Their latents are the same every time.
+        path: PNG to write. Its folder is created if absent.
+        model: model on `device`.
+        device: device of the model.
+        num_shapes: number of shapes, a multiple of 4. Every call samples the same latents.
     """
     generator = torch.Generator(device).manual_seed(0)
     volumes = model.sample(num_shapes, resolution=48, generator=generator).float().cpu().numpy()
@@ -65,7 +69,7 @@ def write_prior_sheet(
 def _row(
     dataset: ShapeDataset, index: int, prediction: np.ndarray, threshold: float
 ) -> list[np.ndarray]:
-    """Tiles in the order of HEADINGS."""
+    """Returns the tiles of one row in the order of HEADINGS."""
     shard, local = dataset.locate(index)
     cameras = np.concatenate(
         [shard.extrinsics(local, 0)[None], orbit_extrinsics([215.0], [30.0], [1.8])]

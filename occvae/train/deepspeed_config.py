@@ -1,8 +1,10 @@
-"""The configuration that DeepSpeed gets: ours, over a JSON of the user's that does not contradict.
+"""The configuration for DeepSpeed: the settings of a run, merged with a user's JSON file.
 
-The settings of a run have one place each. What a user's JSON says beside them (bucket sizes,
-overlap, profilers) is passed on; what it says about them must agree, and what would be ignored,
-or would change what a checkpoint holds, is refused by name.
+Each setting of a run has one place. A key of the JSON file falls into one of three groups:
+
+- It adds to the settings (bucket sizes, overlap, profilers). It is passed on.
+- It repeats a setting. It must have the same value.
+- It would be ignored, or would change what a checkpoint holds. It is refused by name.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from occvae.train.precision import autocast_dtype
 
 Config = dict[str, Any]
 
-# Blocks and values of DeepSpeed's that change nothing a checkpoint holds.
+# Keys of DeepSpeed's configuration that do not change what a checkpoint holds.
 _PASSED_ON = (
     "communication_data_type comms_logger dump_state flops_profiler gradient_predivide_factor "
     "memory_breakdown prescale_gradients steps_per_print timers wall_clock_breakdown "
@@ -48,10 +50,18 @@ _OFFLOAD_OPTIONS = {"device", "pin_memory"}
 
 
 def resolve_deepspeed(config: TrainConfig, world_size: int, device_type: str) -> TrainConfig:
-    """The config with the content of its `deepspeed_config` instead of the file's name.
+    """Returns the config with the content of its `deepspeed_config` in place of the file name.
+
+    Values that repeat a setting are left out of the content.
+
+    Args:
+        config: settings of the run.
+        world_size: number of ranks.
+        device_type: "cpu" or "cuda".
 
     Raises:
-        UserError: the device lacks the precision; or the file is none, or contradicts a setting.
+        UserError: the device lacks the precision, the file cannot be read, or one of its keys is
+            refused or contradicts a setting.
     """
     autocast_dtype(config.precision, device_type)
     own = config.deepspeed_config
@@ -65,7 +75,7 @@ def resolve_deepspeed(config: TrainConfig, world_size: int, device_type: str) ->
 
 
 def _beside_ours(own: Config) -> Config:
-    """Without what has been seen to agree: a resume may set it otherwise."""
+    """Drops the values that repeat a setting, because a resume may change the setting."""
     kept = {name: value for name, value in own.items() if name not in _BATCH}
     if "zero_optimization" in kept:
         zero = {k: v for k, v in kept["zero_optimization"].items() if k != "stage"}
@@ -74,12 +84,12 @@ def _beside_ours(own: Config) -> Config:
 
 
 def make_deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | None) -> Config:
-    """What `deepspeed.initialize` takes.
+    """Returns the configuration for `deepspeed.initialize`.
 
     Args:
-        config: as `resolve_deepspeed` gave it.
-        stage: of ZeRO, 0 where there is nothing to share out.
-        dtype: of autocast, or None.
+        config: config returned by `resolve_deepspeed`.
+        stage: ZeRO stage; 0 if nothing is partitioned.
+        dtype: dtype of autocast; None for fp32.
     """
     given = config.deepspeed_config or {}
     assert not isinstance(given, str)  # resolve_deepspeed has read the file
@@ -92,13 +102,13 @@ def make_deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | 
         **own,
         "train_micro_batch_size_per_gpu": config.optim.batch_size,
         "gradient_accumulation_steps": config.optim.accumulation_steps,
-        # Without ZeRO the engine clips: DeepSpeed fails where gradients are left out.
+        # Without ZeRO, `Engine` clips, because DeepSpeed fails on parameters without gradients.
         "gradient_clipping": config.optim.clip_norm if stage else 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # DeepSpeed's own optimizer for offloaded states would be compiled at run time.
+        # DeepSpeed's own CPU optimizer would be compiled at run time.
         "zero_force_ds_cpu_optimizer": False,
-        # Autocast rather than DeepSpeed's half modes: parameters and checkpoints stay fp32.
+        # Autocast instead of DeepSpeed's fp16 and bf16 modes keeps parameters and checkpoints fp32.
         "torch_autocast": {
             "enabled": dtype is not None,
             "dtype": str(dtype or torch.bfloat16).removeprefix("torch."),
@@ -114,12 +124,12 @@ def _read(file: str) -> Config:
     except ValueError as error:
         raise UserError(f"deepspeed_config: {file}: not JSON ({error})") from None
     if not isinstance(content, dict):
-        raise UserError(f"deepspeed_config: {file}: holds no JSON object")
+        raise UserError(f"deepspeed_config: {file}: must hold a JSON object")
     return content
 
 
 def _without_auto(content: Config) -> Config:
-    """Files written for other trainers say "auto" where the trainer is to fill in."""
+    """Drops values "auto", which mean that the trainer fills them in."""
     return {
         name: _without_auto(value) if isinstance(value, dict) else value
         for name, value in content.items()
@@ -140,7 +150,7 @@ def _check_batch(own: Config, config: TrainConfig, world_size: int) -> None:
         raise UserError(
             f"deepspeed_config: train_batch_size is {own['train_batch_size']}, but "
             f"optim.batch_size={optim.batch_size} x optim.accumulation_steps="
-            f"{optim.accumulation_steps} x {world_size} rank(s) is {whole}"
+            f"{optim.accumulation_steps} x {world_size} rank(s) is {whole}; change one of them"
         )
 
 
@@ -159,7 +169,7 @@ def _check_blocks(own: Config, device_type: str) -> None:
             if name == "fp16" and device_type == "cpu":
                 advice = "it needs a GPU"
         else:
-            advice = _ADVICE.get(name, f"what is passed on is {', '.join(_PASSED_ON)}")
+            advice = _ADVICE.get(name, f"only these are passed on: {', '.join(_PASSED_ON)}")
         raise UserError(f"deepspeed_config: leave out {name}: {advice}")
 
 
@@ -173,8 +183,8 @@ def _check_zero(zero: Config, config: TrainConfig, device_type: str) -> None:
     _check_equal(zero.get("stage", config.zero_stage), config.zero_stage, f"{name}.stage")
     for unsupported in {"offload_param", "cpu_offload", "cpu_offload_param", "zenflow"} & set(zero):
         raise UserError(
-            f"deepspeed_config: leave out {name}.{unsupported}: what can be offloaded are the "
-            "optimizer's states, by offload_optimizer=true"
+            f"deepspeed_config: leave out {name}.{unsupported}: only optimizer states can be "
+            "offloaded, with offload_optimizer=true"
         )
     for quantized in zero:
         if quantized.startswith("zero_quantized") and zero[quantized] and device_type == "cpu":

@@ -1,6 +1,6 @@
 """A model under DeepSpeed: mixed precision, ZeRO, gradient accumulation and clipping.
 
-Nothing is compiled at run time: the optimizer is torch's own AdamW handed over by us.
+The optimizer is torch's AdamW, so that DeepSpeed compiles nothing at run time.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,21 @@ from occvae.train.precision import GradScalerState, autocast_dtype
 
 
 class Engine:
-    """One model on this rank.
+    """Trains one model on this rank.
 
     Args:
-        model: with the weights to start from, the same on every rank.
-        config: of the run.
-        schedule: factor of the learning rate at a step.
-        device: of this rank.
-        step: that the weights are of.
-        moments: of the optimizer at that step, as `moments()` gives them; None on ranks other than
-            the first, which hands them out.
-        state: what else there was at that step, as `state()` gives it, on every rank.
+        model: model with the initial weights, which are the same on every rank.
+        config: settings of the run.
+        schedule: maps a step to a factor of the learning rate.
+        device: device of this rank.
+        step: number of optimizer steps that the weights have had.
+        moments: optimizer moments after that step, from `moments()`. Only rank 0 needs them.
+        state: other state after that step, from `state()`, on every rank.
 
     Attributes:
-        skipped: whether the last step left the weights alone, because gradients were not finite.
-        gradients_failed: whether they were so for another reason than the loss scale of fp16.
+        skipped: whether the last step left the weights unchanged because a gradient was not finite.
+        gradients_failed: whether gradients were not finite although the loss scale of fp16 was 1 or
+            absent.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Engine:
         self._stage = config.zero_stage if shares else 0
         self._clip_norm = config.optim.clip_norm
         self.skipped = self.gradients_failed = False
-        # Under ZeRO-3 a rank holds its share of the weights only; whole ones go into copies of it.
+        # Under ZeRO-3 a rank holds only a part of the weights. Full weights go into copies of this.
         self._empty_model = zero_state.empty_copy(model) if self._stage == 3 else None
         if world_size() > 1 and config.sync_batch_norm:
             synchronize_batch_norm(model)
@@ -73,7 +73,7 @@ class Engine:
     def _restore(
         self, step: int, moments: dict[str, torch.Tensor] | None, state: dict[str, Any]
     ) -> None:
-        """Goes on from a step, with the arguments of the constructor."""
+        """Restores the optimizer state, see the arguments of the constructor."""
         self._updates = state["updates"]
         self._scale = None
         if self.dtype == torch.float16:
@@ -83,9 +83,10 @@ class Engine:
             zero_state.set_moments(self._engine, moments or {})
 
     def _own_loss_scale(self, scale: GradScalerState) -> GradScalerState:
-        """In place of DeepSpeed's for autocast, which clips gradients that are still scaled.
+        """Replaces DeepSpeed's loss scaler for autocast.
 
-        Under ZeRO each rank would also decide alone whether its share has overflowed.
+        DeepSpeed's scaler clips gradients before it unscales them. Under ZeRO it also lets each
+        rank decide separately whether its part of the gradients has overflowed.
         """
         self._engine.torch_autocast_z0_gradscaler = None
         self._engine.optimizer.torch_autocast_gradscaler = None
@@ -94,20 +95,20 @@ class Engine:
         return scale
 
     def train_step(self, loss: torch.Tensor) -> None:
-        """Backward of a micro step; the optimizer moves when enough have been accumulated."""
+        """Runs `backward` and `step` for one micro step."""
         self.backward(loss)
         self.step()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds a micro step's gradients, of all ranks together when the optimizer is to move."""
+        """Adds the gradients of a micro step, reduced over ranks before an optimizer step."""
         if self._scale is not None and self._stage == 0:
             loss = loss * self._scale.value
         self._engine.backward(loss)
 
     def step(self) -> None:
-        """After `backward`: moves the optimizer when enough micro steps have been accumulated.
+        """Updates the weights once enough micro steps have been accumulated. Follows `backward`.
 
-        Weights stay as they are when the gradients are not finite; `skipped` tells.
+        If a gradient is not finite, the weights stay unchanged and `skipped` is True.
         """
         moves = self._engine.is_gradient_accumulation_boundary()
         if moves and self._stage == 0:
@@ -124,15 +125,15 @@ class Engine:
             self._scale.update(self.skipped)
             if self._stage:
                 self._engine.optimizer.override_loss_scale(self._scale.value)
-        # Here and not by DeepSpeed, which leaves it out where a step is skipped: the learning rate
-        # follows from the number of the step alone.
+        # DeepSpeed would not advance the schedule in skipped steps, but the learning rate must
+        # depend on the step number alone.
         self._scheduler.step()
 
     def _prepare_gradients(self) -> None:
-        """Norm, clipping, and whether they are fit to be used: what ZeRO does itself."""
+        """Unscales, checks and clips the gradients, as ZeRO does itself in stages 1 to 3."""
         trained = [p for p in self._engine.module.parameters() if p.requires_grad]
         for parameter in trained:
-            # What a batch does not use has gradient 0, as under ZeRO, and decays like the rest.
+            # An unused parameter gets gradient 0, as under ZeRO, so that it decays like the others.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             elif self._scale is not None:
@@ -141,7 +142,7 @@ class Engine:
         self.skipped = not self._grad_norm.isfinite()
         if self.skipped:
             for parameter in trained:
-                parameter.grad = None  # AdamW passes over it
+                parameter.grad = None  # AdamW skips it
         elif self._clip_norm:
             torch.nn.utils.clip_grads_with_norm_(trained, self._clip_norm, self._grad_norm)
 
@@ -160,16 +161,17 @@ class Engine:
         self._engine.eval()
 
     def grad_norm(self) -> float:
-        """Of the last step, before clipping."""
+        """Returns the L2 norm of the gradients of the last step, before clipping."""
         return float(self._grad_norm)
 
     def learning_rate(self) -> float:
+        """Returns the learning rate of the next step."""
         return float(self._engine.get_lr()[0])
 
     def whole_model(self) -> Model:
-        """Collective: the model with all its weights, to predict with and to export.
+        """Returns the model with all its weights, for predictions and exports. Collective.
 
-        Under ZeRO-3 a copy, which takes memory for as long as it is kept.
+        Under ZeRO-3 this is a copy, which takes memory as long as it is referenced.
         """
         module = self._engine.module
         if self._empty_model is None:
@@ -177,14 +179,14 @@ class Engine:
         return zero_state.gathered_copy(module, self._empty_model).train(module.training)
 
     def state(self) -> dict[str, Any]:
-        """JSON values: the steps in which weights moved, and of fp16 the loss scale."""
+        """Returns JSON values: the number of updates of the weights, and the loss scale of fp16."""
         scale = [] if self._scale is None else [self._scale.value, self._scale.steps]
         return {"updates": self._updates, "loss_scale": scale}
 
     def moments(self) -> dict[str, torch.Tensor]:
-        """Collective: the optimizer's moments by name of moment and parameter, on the CPU.
+        """Returns the optimizer's moments on the CPU, see `zero_state.get_moments`. Collective.
 
-        Empty on ranks other than the first.
+        Only rank 0 gets them. The others get an empty dict.
         """
         return zero_state.get_moments(self._engine)
 
@@ -192,7 +194,7 @@ class Engine:
 def _create_optimizer(model: Model, config: TrainConfig) -> torch.optim.AdamW:
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, config.optim.weight_decay, config.optim.lr),
-        # On CPUs the usual implementation reads and writes the states a dozen times a step.
+        # On CPUs the default implementation reads and writes the states a dozen times per step.
         fused=config.offload_optimizer,
     )
     for group in optimizer.param_groups:
@@ -201,9 +203,10 @@ def _create_optimizer(model: Model, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def _parameter_groups(model: Model, weight_decay: float, lr: float) -> list[dict[str, Any]]:
-    """Decay for matrices only: decayed biases and norm scales would fight the data.
+    """Returns parameter groups by learning rate and weight decay.
 
-    A model's `lr_scales` are factors of the learning rate by the beginning of a parameter's name.
+    Only parameters with two or more dimensions decay, because decay of biases and norm scales hurts
+    the fit. `Model.lr_scales` maps prefixes of parameter names to factors of the learning rate.
     """
     scales = model.lr_scales
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}

@@ -1,4 +1,4 @@
-"""How a run ends early: what is told, by which rank, and the exit status."""
+"""Failures of a run: which rank reports what, and the exit status."""
 
 import socket
 
@@ -8,11 +8,11 @@ from occvae.errors import UserError
 
 
 class MachineFailure(UserError):
-    """No mistake of the user: the same command with --resume may well succeed."""
+    """A failure that is not the user's mistake. The same command with --resume may succeed."""
 
 
 class ReportedByPeer(UserError):
-    """What another rank names, with the exit status that it has."""
+    """A failure that another rank reports. This rank exits silently with the same status."""
 
     def __init__(self, where: str, status: int = 2):
         super().__init__(where)
@@ -20,14 +20,14 @@ class ReportedByPeer(UserError):
 
 
 def exit_status(error: Exception) -> int:
-    """1: resume it as it is. 2: something must be corrected first."""
+    """Returns 1 if the run can be resumed as it is, and 2 if something must be corrected first."""
     if isinstance(error, ReportedByPeer):
         return error.status
     return 1 if isinstance(error, MachineFailure) else 2
 
 
 def last_line(error: Exception) -> str:
-    """A loader process wraps its traceback around the message; the last line is ours."""
+    """Returns the message of an error without the traceback that a loader process prepends."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[-1].removeprefix("occvae.errors.UserError: ")
 
@@ -37,11 +37,11 @@ def place(rank: int | str) -> str:
 
 
 def lost_contact(error: RuntimeError) -> MachineFailure | None:
-    """What a collective raises when other ranks died or do not answer; None of other errors."""
+    """Returns the failure if a collective raised `error` because ranks died or hang, else None."""
     message = str(error)
     if not isinstance(error, dist.DistError) and "/gloo/" not in message:
         return None
-    # Gloo puts its source file before the reason, and guesses after it.
+    # Gloo puts its source file before the reason, and guesses at causes after it.
     reason = message.splitlines()[0].rpartition("/gloo/")[2].partition("] ")[2] or message
     return MachineFailure(
         f"lost contact with other ranks ({reason.partition('. ')[0][:200]}); "
@@ -50,7 +50,7 @@ def lost_contact(error: RuntimeError) -> MachineFailure | None:
 
 
 def lost_loader(error: RuntimeError) -> MachineFailure | None:
-    """What a loader raises when one of its processes was killed; None of other errors."""
+    """Returns the failure if a loader raised `error` because its process was killed, else None."""
     if "DataLoader worker" not in str(error):
         return None
     return MachineFailure(

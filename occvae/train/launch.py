@@ -1,4 +1,4 @@
-"""What launchers and schedulers tell a rank in environment variables."""
+"""The environment variables by which launchers and schedulers describe the ranks."""
 
 import fcntl
 import re
@@ -13,15 +13,18 @@ Environment = MutableMapping[str, str]
 
 _RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _MPIRUN = [f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")]
-_SRUN_TASKS = "SLURM_STEP_NUM_TASKS"  # unlike SLURM_NTASKS absent where srun started nothing
+_SRUN_TASKS = "SLURM_STEP_NUM_TASKS"  # unlike SLURM_NTASKS, set by srun only
 _IFREQ_ADDRESS = 0x8915  # SIOCGIFADDR of Linux
 
 
 def complete_environment(env: Environment) -> None:
     """Adds RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
-    torchrun and deepspeed set them; those of mpirun and srun are derived; without any launcher it
-    is a run of one process.
+    torchrun and deepspeed set them. Under mpirun and srun they are derived from the variables of
+    Open MPI and Slurm. Without a launcher they describe a run of one process.
+
+    Args:
+        env: environment to complete in place.
 
     Raises:
         UserError: variables are missing or contradict each other.
@@ -49,8 +52,8 @@ def _named(env: Environment) -> dict[str, str]:
     single = env.get("WORLD_SIZE") == "1"
     for name in ("RANK", "WORLD_SIZE", *([] if single else ["LOCAL_RANK"])):
         if name not in env:
-            raise _incomplete(f"the launcher set no {name}", env.get("RANK", "0"))
-    # deepspeed has a name of its own for it.
+            raise _incomplete(f"the launcher did not set {name}", env.get("RANK", "0"))
+    # deepspeed calls it LOCAL_SIZE.
     local = env.get("LOCAL_WORLD_SIZE", env.get("LOCAL_SIZE", "1"))
     return {
         "RANK": env["RANK"],
@@ -64,7 +67,7 @@ def _of_mpirun(env: Environment) -> dict[str, str]:
     rank = env["OMPI_COMM_WORLD_RANK"]
     for name in _MPIRUN:
         if name not in env:
-            raise _incomplete(f"mpirun set no {name}", rank)
+            raise _incomplete(f"mpirun did not set {name}", rank)
     found = {name: env[theirs] for name, theirs in zip(_RANKS, _MPIRUN, strict=True)}
     if found["LOCAL_WORLD_SIZE"] == found["WORLD_SIZE"]:
         found["MASTER_ADDR"] = "127.0.0.1"
@@ -78,7 +81,7 @@ def _of_srun(env: Environment) -> dict[str, str]:
     names = ("PROCID", "LOCALID", "NODEID", "STEP_TASKS_PER_NODE", "STEP_NODELIST", "JOB_ID")
     for name in names:
         if f"SLURM_{name}" not in env:
-            raise _incomplete(f"srun set no SLURM_{name}", rank)
+            raise _incomplete(f"srun did not set SLURM_{name}", rank)
     job = env["SLURM_JOB_ID"] + env.get("SLURM_STEP_ID", "")
     return {
         "RANK": rank,
@@ -86,26 +89,28 @@ def _of_srun(env: Environment) -> dict[str, str]:
         "LOCAL_RANK": env["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": _tasks(env["SLURM_STEP_TASKS_PER_NODE"], int(env["SLURM_NODEID"])),
         "MASTER_ADDR": first_host(env["SLURM_STEP_NODELIST"]),
-        # Jobs may share a node.
+        # Jobs that share a node need different ports.
         "MASTER_PORT": str(20_000 + int(job) % 10_000),
     }
 
 
 def first_host(nodes: str) -> str:
-    """Of Slurm's notation: node[03-07,9],gpu1 begins with node03."""
+    """Returns the first host of a Slurm node list, e.g. node03 of node[03-07,9],gpu1."""
     match = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\])?", nodes)
     if match is None:
-        raise UserError(f"SLURM_STEP_NODELIST={nodes} names no host")
+        raise UserError(
+            f"SLURM_STEP_NODELIST={nodes}: expected a list of hosts such as node[03-07]"
+        )
     return match[1] + (match[2] or "")
 
 
 def _tasks(counts: str, node: int) -> str:
-    """Of a node in Slurm's notation: 2(x3),1 is 2, 2, 2, 1."""
+    """Returns the number of tasks on a node. Slurm writes the counts 2, 2, 2, 1 as 2(x3),1."""
     expanded = []
     for entry in counts.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry)
         if match is None:
-            raise UserError(f"SLURM_STEP_TASKS_PER_NODE={counts} names no numbers of tasks")
+            raise UserError(f"SLURM_STEP_TASKS_PER_NODE={counts}: expected counts such as 2(x3),1")
         expanded += [match[1]] * int(match[2] or 1)
     return expanded[node]
 
@@ -129,12 +134,16 @@ def _check(env: Environment) -> None:
 
 
 def _incomplete(message: str, rank: str) -> UserError:
-    """Every rank misses the same; the first one says so."""
+    """Returns the error for this rank. All ranks lack the same variable, and rank 0 reports it."""
     return UserError(message) if rank == "0" else ReportedByPeer(message)
 
 
 def check_address(env: Environment) -> None:
-    """Before ranks wait for each other in vain."""
+    """Checks that MASTER_ADDR is a known host, before the ranks wait for each other.
+
+    Raises:
+        UserError: the host is unknown.
+    """
     address = env.get("MASTER_ADDR", "127.0.0.1")
     try:
         socket.getaddrinfo(address, None)
@@ -145,15 +154,19 @@ def check_address(env: Environment) -> None:
 
 
 def choose_interface(env: Environment) -> None:
-    """Sets GLOO_SOCKET_IFNAME where gloo would hand out an address that other nodes cannot reach.
+    """Sets GLOO_SOCKET_IFNAME if gloo would announce an address that other nodes cannot reach.
 
-    It hands out what the host's name resolves to, which is a loopback address on many systems.
+    Gloo announces the address that the host's own name resolves to. On many systems this is a
+    loopback address.
+
+    Raises:
+        UserError: no network interface leads to MASTER_ADDR.
     """
     local = env["LOCAL_WORLD_SIZE"] == env["WORLD_SIZE"]
     if local or "GLOO_SOCKET_IFNAME" in env or not _is_loopback(socket.gethostname()):
         return
     if _is_loopback(env["MASTER_ADDR"]):
-        return  # several launchers on one host
+        return  # all launchers run on this host
     interface = _interface_towards(env["MASTER_ADDR"])
     if interface is None:
         raise UserError(
@@ -171,7 +184,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _interface_towards(host: str) -> str | None:
-    """The network interface whose address packets to a host carry."""
+    """Returns the network interface from which packets to a host are sent, or None."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((host, 9))  # sends nothing

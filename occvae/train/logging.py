@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, metrics.jsonl and TensorBoard, from the first rank only."""
+"""The log of a run: progress bar, metrics.jsonl and TensorBoard, written by rank 0 only."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ from occvae.system.atomic_write import write_whole_text
 
 
 class Mirror(Protocol):
-    """A second place that takes the metrics of a run."""
+    """An additional destination for the metrics of a run."""
 
     def write(self, step: int, metrics: dict[str, float]) -> None: ...
 
@@ -23,13 +23,17 @@ class Mirror(Protocol):
 
 
 class RunLogger:
-    """Progress and metrics of one run.
+    """Writes the progress and the metrics of one run.
 
     Args:
-        folder: of the run; None on ranks that stay silent.
-        first_step: metrics of this and later steps, left by an interrupted run, are dropped.
-        last_step: where the progress bar ends.
-        mirror: takes the metrics, too.
+        folder: run folder; None on ranks that log nothing.
+        first_step: step that the run continues from. Metrics of later steps, which an interrupted
+            run left, are deleted.
+        last_step: last step of the run, the end of the progress bar.
+        mirror: additional destination for the metrics, or None.
+
+    Raises:
+        OSError: the files cannot be written.
     """
 
     def __init__(
@@ -60,13 +64,17 @@ class RunLogger:
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def advance(self, **shown: float) -> None:
-        """One step further; `shown` replaces the figures on the bar when given."""
+        """Advances the progress bar by one step. `shown` replaces the values beside it if given."""
         if shown:
             self._bar.set_postfix({key: f"{value:.4g}" for key, value in shown.items()}, False)
         self._bar.update()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Appends metrics to the files; OSError where it cannot."""
+        """Appends the metrics of a step to the files.
+
+        Raises:
+            OSError: the files cannot be written.
+        """
         if self._folder is None:
             return
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
@@ -78,12 +86,12 @@ class RunLogger:
             self._mirror.write(step, metrics)
 
     def say(self, line: str) -> None:
-        """A line above the bar."""
+        """Prints a line above the progress bar."""
         if self._folder is not None:
             self._bar.write(line)
 
     def close(self) -> None:
-        """May be slow: TensorBoard and the mirror send what they still hold."""
+        """Closes the files. May be slow, because TensorBoard and the mirror flush their buffers."""
         self._bar.close()
         if self._folder is not None:
             with self._named_failures():
@@ -103,13 +111,17 @@ class RunLogger:
 def _unless_raised_again(
     tell: Callable[[threading.ExceptHookArgs], object], failure: threading.ExceptHookArgs
 ) -> None:
-    """TensorBoard's thread keeps what it met, a full disk say; the next write raises it."""
+    """Reports an uncaught exception of a thread, except those that TensorBoard keeps.
+
+    TensorBoard's writer thread stores its exception, e.g. of a full disk. The next write raises it
+    again.
+    """
     if getattr(failure.thread, "exception", None) is not failure.exc_value:
         tell(failure)
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """Lines of a file whose last one may have been cut by a crash."""
+    """Returns the lines of a file, without a last line that a crash left incomplete."""
     if not path.exists():
         return []
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]

@@ -1,21 +1,22 @@
-"""Training objectives."""
+"""Loss functions."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def occupancy_loss(logits: Tensor, occupancies: Tensor, dice_weight: float) -> Tensor:
-    """Binary cross-entropy, mean over points and shapes, plus a soft Dice term.
+    """Returns the mean binary cross-entropy over points and shapes, plus a soft Dice term.
 
-    Cross-entropy of thin shapes is dominated by empty space; Dice (Milletari et al. 2016) rewards
-    overlap itself, which is what IoU measures.
+    Empty space dominates the cross-entropy of thin shapes. The Dice term (Milletari et al. 2016)
+    rewards overlap, which is what IoU measures.
 
     Args:
-        logits: (B, N); occupancies: (B, N) 0 or 1, of any dtype.
-        dice_weight: of the Dice term; 0 for cross-entropy alone.
+        logits: (B, N) logits of occupancy, of any floating dtype.
+        occupancies: (B, N) occupancies 0 or 1, of any dtype.
+        dice_weight: weight of the Dice term; 0 for cross-entropy alone.
 
     Returns:
-        Scalar.
+        Scalar float32.
     """
     logits, occupancies = logits.float(), occupancies.float()
     loss = F.binary_cross_entropy_with_logits(logits, occupancies)
@@ -25,14 +26,17 @@ def occupancy_loss(logits: Tensor, occupancies: Tensor, dice_weight: float) -> T
 
 
 def voxel_loss(probabilities: Tensor, voxels: Tensor, dice_weight: float) -> Tensor:
-    """Ten times the binary cross-entropy (Xie et al. 2019) and Dice term of a volume.
+    """Returns ten times the sum of mean binary cross-entropy and soft Dice term of voxels.
+
+    The factor ten is that of Pix2Vox (Xie et al. 2019).
 
     Args:
-        probabilities: (B, R, R, R) float32; voxels: (B, R, R, R) 0 or 1, of any dtype.
-        dice_weight: of the Dice term beside the cross-entropy; 0 as published.
+        probabilities: (B, R, R, R) float32 probabilities.
+        voxels: (B, R, R, R) occupancies 0 or 1, of any dtype.
+        dice_weight: weight of the Dice term relative to the cross-entropy. Pix2Vox uses 0.
 
     Returns:
-        Scalar.
+        Scalar float32.
     """
     probabilities, voxels = probabilities.flatten(1), voxels.flatten(1).float()
     loss = F.binary_cross_entropy(probabilities, voxels)
@@ -44,20 +48,35 @@ def voxel_loss(probabilities: Tensor, voxels: Tensor, dice_weight: float) -> Ten
 def _soft_dice(probabilities: Tensor, occupancies: Tensor) -> Tensor:
     overlap = 2.0 * (probabilities * occupancies).sum(dim=1)
     mass = probabilities.sum(dim=1) + occupancies.sum(dim=1)
-    # A shape none of whose points is inside counts as matched by an empty prediction.
+    # The added ones make an empty prediction for an empty shape a perfect match.
     return (1.0 - (overlap + 1.0) / (mass + 1.0)).mean()
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, 1)) of each dimension: (B, D) twice to (B, D), in nats."""
+    """Returns KL(N(mean, variance) || N(0, 1)) per latent dimension, in nats.
+
+    Args:
+        mean: (B, D) mean of the posterior.
+        log_variance: (B, D) natural logarithm of its variance.
+
+    Returns:
+        (B, D) nats.
+    """
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
 
 
 def kl_loss(kl: Tensor, free_nats: float) -> Tensor:
-    """KL (B, D) of a batch as one term: the mean over the batch, the sum over the dimensions.
+    """Returns the KL term of a batch: the mean over the batch, summed over the dimensions.
 
-    A dimension whose mean is below `free_nats` nats costs that much and has no gradient, so that
-    the first ones are for free (Kingma et al. 2016). The mean is that of a rank's micro step, so
-    what is for free depends a little on how a batch is divided; without free nats nothing does.
+    A dimension whose mean KL is below `free_nats` contributes `free_nats` and has no gradient
+    (Kingma et al. 2016). The mean covers the micro step of one rank. With free nats the result
+    therefore depends slightly on how a batch is divided among ranks and micro steps.
+
+    Args:
+        kl: (B, D) nats, from `kl_divergence`.
+        free_nats: lower bound of the mean KL per dimension, in nats; 0 for none.
+
+    Returns:
+        Scalar, in nats.
     """
     return kl.mean(dim=0).clamp_min(free_nats).sum()

@@ -1,4 +1,4 @@
-"""`launchers/train.py`: from a command line to a finished run, on every rank alike."""
+"""The command `launchers/train.py`. Every rank of a run executes it."""
 
 import argparse
 import dataclasses
@@ -48,10 +48,15 @@ _FEW_SAMPLES = 16
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 only when the training reached its last step.
+    """Trains a model as the command line says.
 
-    1: the machinery failed, resume it; 2: something must be corrected; 128 + N: saved and stopped
-    by signal N.
+    Args:
+        arguments: arguments of the command; None takes those of the process.
+
+    Returns:
+        Exit status. 0: the training reached its last step. 1: a machine, process or network failed,
+        so the run can be resumed as it is. 2: something must be corrected first. 128 + N: signal N
+        stopped the run, which was saved.
     """
     options = _parse(arguments)
     try:
@@ -67,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         status = _fail(failure)
     if dist.is_initialized():
-        # Left without the others: gloo would abort while python cleans up.
+        # This rank leaves without the others, so gloo would abort during the cleanup of Python.
         _exit_at_once(status)
     return status
 
@@ -82,25 +87,25 @@ def _join_and_train(options: argparse.Namespace) -> int:
     complete_environment(os.environ)
     try:
         if options.arch is not None:
-            model_options(options.arch)  # an unknown arch is said before anything is loaded
+            model_options(options.arch)  # reports an unknown arch before slow imports
         if not options.resume:
-            _configure(options)  # and so is a wrong setting
-    except UserError as error:  # every rank fails alike
+            _configure(options)  # reports a wrong setting likewise
+    except UserError as error:  # every rank fails in the same way
         raise error if os.environ["RANK"] == "0" else ReportedByPeer("see rank 0") from None
     with parallel.distributed(options.timeout) as device:
         status = _train(options, device)
     if os.environ["WORLD_SIZE"] != "1":
-        # Threads of torch may abort while python cleans up, and the launcher would report that the
-        # run has failed.
+        # Threads of torch may abort during the cleanup of Python. The launcher would then report a
+        # failed run.
         _exit_at_once(status)
     return status
 
 
 def _fail(error: Exception) -> int:
-    """Tells an error in one line, unless another rank does; returns the exit status."""
+    """Prints an error in one line, unless another rank does. Returns the exit status."""
     if not isinstance(error, ReportedByPeer):
         rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-        # What goes wrong on the first rank is mostly wrong everywhere.
+        # A mistake of the user found by rank 0 mostly concerns all ranks, so no rank is named.
         where = ""
         if rank != "0" or (size != "1" and isinstance(error, MachineFailure)):
             where = f"{place(rank)}: "
@@ -129,12 +134,12 @@ def _train(options: argparse.Namespace, device: torch.device) -> int:
 def _beginning(trainer: "Trainer") -> str:
     step, last = trainer.progress.step, trainer.config.optim.steps
     if step >= last:
-        return f", already at step {step}; a larger optim.steps goes on"
+        return f", already at step {step}; set a larger optim.steps to continue"
     return f", from step {step}" if step else ""
 
 
 def _prepare(options: argparse.Namespace, device: torch.device) -> tuple[TrainConfig, Path]:
-    """On the first rank alone: the configuration, its run folder, and the data."""
+    """Returns the configuration and the run folder, and builds the data. Runs on rank 0 only."""
     run = choose_run_folder(options.out, options.arch or TrainConfig().arch, options.resume)
     config = _resumed_config(options, run) if options.resume else _configure(options)
     config = resolve_deepspeed(config, parallel.world_size(), device.type)
@@ -154,8 +159,8 @@ def _warn(config: TrainConfig) -> None:
     few = parallel.world_size() > 1 and config.optim.batch_size < _FEW_SAMPLES
     if few and not config.sync_batch_norm:
         print(
-            f"warning: sync_batch_norm=false with {config.optim.batch_size} shapes a rank: "
-            "statistics of so few are poor, and differ from rank to rank",
+            f"warning: sync_batch_norm=false with {config.optim.batch_size} shapes per rank: batch "
+            f"norm is unreliable with fewer than {_FEW_SAMPLES}; set sync_batch_norm=true",
             file=sys.stderr,
         )
 
@@ -168,26 +173,26 @@ def _configure(options: argparse.Namespace) -> TrainConfig:
 def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
     path = run / TRAIN_CONFIG
     if options.preset is not None:
-        raise UserError("--preset is that of the run to resume; leave it out")
+        raise UserError("--preset cannot be combined with --resume; the run keeps its settings")
     if not path.is_file():
         raise UserError(f"{run}: no run to resume ({TRAIN_CONFIG} is missing)")
     lock_run(run)
     try:
         config = from_dict(json.loads(path.read_text()))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not readable ({error!r})") from None
+        raise UserError(f"{path}: cannot be read ({error!r})") from None
     if options.arch not in (None, config.arch):
-        raise UserError(f"{run}: is a run of arch {config.arch!r}, not {options.arch!r}")
+        raise UserError(f"{run}: has arch {config.arch!r}, not {options.arch!r}; leave out --arch")
     return _override(_share_batch(config, read_progress(run, config.arch)), options)
 
 
 def _share_batch(config: TrainConfig, progress: Progress) -> TrainConfig:
-    """The same global batch on as many ranks as there are now."""
+    """Divides the global batch of the run among the present number of ranks."""
     share, rest = divmod(progress.global_batch, parallel.world_size())
     if rest:
         raise UserError(
-            f"the run's batch of {progress.global_batch} shapes cannot be shared out evenly among "
-            f"{parallel.world_size()} ranks; resume on another number, or set optim.batch_size"
+            f"the run's batch of {progress.global_batch} shapes cannot be divided evenly among "
+            f"{parallel.world_size()} ranks; resume on another number of ranks"
         )
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=share))
 
@@ -200,10 +205,10 @@ def _override(config: TrainConfig, options: argparse.Namespace) -> TrainConfig:
 
 
 def _ensure_data(root: str) -> None:
-    """Builds the embedded default when it is asked for and absent; checks any other is there."""
+    """Builds the embedded dataset if it is asked for and absent. Checks any other dataset."""
     if root != DataConfig().root:
         if not Manifest.load(root).complete:
-            raise UserError(f"{root}: is half built; run the same `occvae data` command again")
+            raise UserError(f"{root}: is incomplete; run the same `occvae data` command again")
     elif not (Path(root) / MANIFEST).is_file() or not Manifest.load(root).complete:
         from occvae.data.build import build_default
 
@@ -218,18 +223,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--arch", help=f"architecture: {', '.join(list_models())}; default vitocc")
     parser.add_argument(
-        "--preset", help=f"{', '.join(list_presets())}; default chooses by whether there is a GPU"
+        "--preset",
+        help=f"{', '.join(list_presets())}; default: default with a GPU, cpu-small without",
     )
     parser.add_argument("--data", help="dataset folder; short for data.root=FOLDER")
     parser.add_argument("--out", help="run folder; default the next free runs/ARCH")
-    parser.add_argument("--resume", action="store_true", help="continue the run, bit for bit")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run from its newest checkpoint"
+    )
     parser.add_argument(
         "--timeout",
         type=_seconds,
         default=60.0,
-        help="seconds after which ranks that do not answer are given up; default 60",
+        help="seconds to wait for a rank that does not answer; default 60",
     )
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # deepspeed passes it
     parser.add_argument("overrides", nargs="*", metavar="section.name=value")
     return parser.parse_intermixed_args(arguments)
 

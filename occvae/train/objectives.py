@@ -1,6 +1,7 @@
-"""What a kind of model is trained on: its data, the tensors it takes, its loss, and its IoU.
+"""Training objectives: for each kind of model its data, inputs, loss and IoU.
 
-A further training target is an objective, a line of `OBJECTIVES`, and models with that `target`.
+To add a training target, write an objective class, add it to `OBJECTIVES`, and give models the same
+`target`.
 """
 
 from typing import Any, Protocol, Self
@@ -14,39 +15,45 @@ from occvae.models.protocol import Model, VariationalModel, VoxelModel, VoxelOut
 from occvae.train.config import OptimConfig
 from occvae.train.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
 
-# Variance of a latent's mean among images from which it counts as used (Burda et al. 2016).
+# A latent dimension is active if its posterior mean varies more than this over images
+# (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
 
 
 class Objective(Protocol):
-    """One for each `target` of the models; batches are on the device, images in [0, 1]."""
+    """How models with one `target` are trained and validated.
+
+    Batches are on the device of the model, with images in [0, 1].
+    """
 
     @classmethod
     def create(cls, model: Model, optim: OptimConfig) -> Self:
-        """The objective of a model whose `target` this is."""
+        """Creates the objective of a model with this `target`."""
 
     def data_target(self, model: Model, num_points: int, num_near_points: int) -> Target:
-        """What the dataset reads of each shape.
+        """Returns the target that the dataset reads for each shape.
 
         Args:
-            num_points, num_near_points: of the configuration, for targets that are points.
+            model: model to train.
+            num_points: query points per shape. Only targets with points use it.
+            num_near_points: how many of them lie near the surface.
         """
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """What the model's `forward` takes."""
+        """Returns the arguments of the model's `forward`."""
 
     def loss(self, output: Any, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimize at a step, and figures for the log."""
+        """Returns the scalar to minimize at a step, and scalars for the log by name."""
 
     def predict(self, model: Model, batch: Batch) -> Any:
-        """The output in eval mode, as `occvae evaluate` computes it."""
+        """Returns the output in eval mode, computed as in `occvae evaluate`."""
 
     def iou_inputs(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Probabilities (B, ...) and the truth of the same shape, for IoU."""
+        """Returns probabilities (B, ...) and true occupancies (B, ...), the inputs of IoU."""
 
 
 class PointObjective:
-    """Implicit models: occupancies at points."""
+    """The objective of implicit models: cross-entropy of occupancies at points."""
 
     def __init__(self, optim: OptimConfig):
         self.dice_weight = optim.dice_weight
@@ -72,10 +79,15 @@ class PointObjective:
 
 
 class VoxelObjective:
-    """Voxel models: the volumes before and after the refiner, and the KL term of variational ones.
+    """The objective of voxel models, with the KL term of variational models.
 
-    The gradients of both volumes are those of one sum: the original runs two backward passes that
-    add up to the same.
+    The loss sums the terms of the volumes before and after the refiner. The published code runs two
+    backward passes instead, whose gradients add up to the same.
+
+    Args:
+        optim: weights of the terms.
+        sum_kl: whether to sum the KL over the batch instead of averaging it, as the published code
+            of Pix2Vox-VAE does.
     """
 
     def __init__(self, optim: OptimConfig, sum_kl: bool = False):
@@ -101,15 +113,15 @@ class VoxelObjective:
         if output.mean is None or output.log_variance is None:
             return loss, {}
         kl = kl_divergence(output.mean, output.log_variance)
-        # The seed's sum over the batch makes the weight depend on how many shapes are in it.
+        # A sum over the batch makes the effective weight depend on the batch size.
         term = kl.sum() if self.sum_kl else kl_loss(kl, self.optim.free_nats)
-        warmth = min(1.0, (step + 1) / max(1, self.optim.kl_warmup_steps))
+        kl_scale = min(1.0, (step + 1) / max(1, self.optim.kl_warmup_steps))
         spread = output.mean.detach().float().var(dim=0, correction=0)
         figures = {
             "kl": kl.detach().mean(dim=0).sum(),
             "active_units": (spread > ACTIVE_VARIANCE).sum(),
         }
-        return loss + warmth * self.optim.kl_weight * term, figures
+        return loss + kl_scale * self.optim.kl_weight * term, figures
 
     def predict(self, model: Model, batch: Batch) -> VoxelOutput:
         return model(*self.inputs(batch))
@@ -119,15 +131,16 @@ class VoxelObjective:
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"points": PointObjective, "voxels": VoxelObjective}
-"""By `Model.target`."""
+"""Objectives by `Model.target`."""
 
 
 def create_objective(model: Model, optim: OptimConfig) -> Objective:
+    """Creates the objective that belongs to the `target` of a model."""
     return OBJECTIVES[model.target].create(model, optim)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Tensors on the device, images as floats in [0, 1]."""
+    """Moves a batch to a device and converts its images from uint8 to float32 in [0, 1]."""
     moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
     moved["images"] = moved["images"].float() / 255.0
     return moved

@@ -1,4 +1,4 @@
-"""Processes: how ranks find each other, agree, and fail together."""
+"""Ranks: how they meet, communicate, and stop together on a failure."""
 
 import os
 import re
@@ -23,14 +23,14 @@ from occvae.train.watch import watch_launchers
 
 _Result = TypeVar("_Result")
 
-# Seconds between the first rank's heartbeats while it writes, reads or builds alone.
+# Seconds between heartbeats of rank 0 while it writes, reads or builds alone.
 _HEARTBEAT_SECONDS = 1.0
-# Nodes do not start at the same time: how much longer ranks wait for each other then.
-_STARTING = 10
+# Nodes do not start at the same time, so ranks wait this many times longer for each other then.
+_START_FACTOR = 10
 
 
 class _Waiting:
-    """How long the ranks wait for each other, and where they hear from the first one."""
+    """How long ranks wait for each other, and the group for messages from rank 0."""
 
     step = timedelta(seconds=60)
     first_rank: dist.ProcessGroup | None = None
@@ -38,23 +38,27 @@ class _Waiting:
 
 @contextmanager
 def distributed(timeout: float) -> Iterator[torch.device]:
-    """Joins the process group that the launcher announced, or one of a single process.
+    """Joins the process group that the launcher announced, or a group of a single process.
 
-    Yields this rank's device. Leaves through a barrier when all went well: a gloo process that
-    exits while others still talk aborts, and its launcher reports a failed run.
+    After success the ranks leave together through a barrier. A gloo process that exits while others
+    still communicate would abort, and its launcher would report a failed run.
 
     Args:
-        timeout: seconds after which ranks that do not answer are given up, see
-            `begin_time_limits`; ten times as long in the beginning.
+        timeout: seconds to wait for ranks that do not answer, see `begin_time_limits`. Until then
+            ranks wait ten times as long.
+
+    Yields:
+        The device of this rank.
 
     Raises:
         MachineFailure: the ranks do not meet.
+        UserError: the port is in use, or MASTER_ADDR is unknown.
     """
     watch_launchers()
     env = os.environ
     if env["WORLD_SIZE"] == "1" and "TORCHELASTIC_RUN_ID" not in env:
-        # Nobody else must find it, and the launchers' usual port may be another run's. torchrun,
-        # though, serves the port itself.
+        # Another run may use the launchers' default port. A single process can take any free port,
+        # except under torchrun, which serves the port itself.
         env["MASTER_PORT"] = str(_free_port())
     check_address(env)
     device = local_device()
@@ -63,9 +67,10 @@ def distributed(timeout: float) -> Iterator[torch.device]:
     choose_interface(env)
     _Waiting.step = timedelta(seconds=timeout)
     try:
-        starting = _STARTING * _Waiting.step
+        starting = _START_FACTOR * _Waiting.step
         deepspeed.init_distributed(dist_backend=backend, timeout=starting, verbose=False)
-        # Of gloo on GPUs, too: who waits for the first rank must hear signals, and not spin.
+        # This group uses gloo also on GPUs, because a rank that waits for rank 0 must handle
+        # signals and must not spin.
         group = dist.new_group(timeout=starting, backend="gloo")
         assert isinstance(group, dist.ProcessGroup)  # every rank is a member
         _Waiting.first_rank = group
@@ -78,18 +83,18 @@ def distributed(timeout: float) -> Iterator[torch.device]:
 
 
 def _choose_threads() -> None:
-    """Collective: gives this rank its share of the cores that other work leaves free.
+    """Gives this rank its share of the cores that other programs leave free. Collective.
 
-    A thread that shares its core with other work keeps the others waiting in every parallel region.
+    A thread that shares its core with another program delays all threads in every parallel region.
     """
-    dist.barrier(_Waiting.first_rank)  # no rank works while the others measure
+    dist.barrier(_Waiting.first_rank)  # no rank computes while the others measure
     cores = usable_cores()
     busy = 0.0 if chosen_threads() else busy_cores(cores)
     share_cores(_Waiting.first_rank, round(busy))
     if rank() == 0 and round(busy):
         print(
-            f"warning: other work keeps {busy:.1f} of {len(cores)} cores busy, so this training "
-            f"uses {torch.get_num_threads()} thread(s) a rank; set OMP_NUM_THREADS for another "
+            f"warning: other programs keep {busy:.1f} of {len(cores)} cores busy, so this training "
+            f"uses {torch.get_num_threads()} thread(s) per rank; set OMP_NUM_THREADS for another "
             "number",
             file=sys.stderr,
         )
@@ -111,30 +116,32 @@ def _not_met(error: RuntimeError, waited: timedelta) -> UserError:
 
 
 def begin_time_limits() -> None:
-    """From here on a rank that keeps the others waiting is given up.
+    """Starts to apply the timeout: from here on, waiting longer for a rank ends the run.
 
-    For all groups, those that DeepSpeed has made for gradients included: they would wait for half
-    an hour.
+    It applies to all process groups. Those that DeepSpeed created would otherwise wait for half an
+    hour.
     """
     for group in list(dist.distributed_c10d._world.pg_map):
         set_time_limit(_Waiting.step, group)
 
 
 def rank() -> int:
+    """Returns the number of this rank."""
     return dist.get_rank()
 
 
 def world_size() -> int:
+    """Returns the number of ranks."""
     return dist.get_world_size()
 
 
 def all_reduce_max(number: int | torch.Tensor, device: torch.device) -> int:
-    """Of the ranks' numbers: ranks must take branches together."""
+    """Returns the largest of the ranks' numbers, so that all ranks take the same branch."""
     return int(max_over_ranks(torch.as_tensor(number, device=device)).item())
 
 
 def all_numbers(mine: list[int], device: torch.device) -> list[int]:
-    """Those of all ranks, each of which has as many."""
+    """Returns the numbers of all ranks in rank order. Every rank must give equally many."""
     numbers = torch.tensor(mine, dtype=torch.int64, device=device)
     gathered = [torch.empty_like(numbers) for _ in range(world_size())]
     dist.all_gather(gathered, numbers)
@@ -142,19 +149,21 @@ def all_numbers(mine: list[int], device: torch.device) -> list[int]:
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Sums a tensor over the ranks in place and returns it. Collective."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Takes the elementwise maximum over the ranks in place and returns it. Collective."""
     if world_size() > 1:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return tensor
 
 
 def broadcast_model(model: torch.nn.Module, device: torch.device) -> None:
-    """Moves a model to the device, with the weights and buffers of the first rank."""
+    """Moves a model to a device and gives it the weights and buffers of rank 0."""
     model.to(device)
     if world_size() > 1:
         for tensor in model.state_dict().values():
@@ -162,10 +171,13 @@ def broadcast_model(model: torch.nn.Module, device: torch.device) -> None:
 
 
 def from_first_rank(function: Callable[[], _Result]) -> _Result:
-    """The result of a function that only rank 0 runs.
+    """Runs a function on rank 0 only. Every rank gets its result.
 
-    Its mistakes of the user end every rank: as `UserError` on rank 0, which tells them, and as
-    `ReportedByPeer` on the others, which wait for it for as long as it gives heartbeats.
+    The other ranks wait as long as rank 0 sends heartbeats.
+
+    Raises:
+        UserError: the function raised it on rank 0. The other ranks raise `ReportedByPeer`.
+        OSError: likewise.
     """
     outcome: list[Any] = [None, 0]  # a result, or the exit status
     failure: Exception | None = None
@@ -186,7 +198,7 @@ def from_first_rank(function: Callable[[], _Result]) -> _Result:
 
 @contextmanager
 def _heartbeat() -> Iterator[None]:
-    """Of the first rank, for `_wait_for_first_rank` of the others."""
+    """Sends heartbeats from rank 0 while the context lasts, see `_wait_for_first_rank`."""
     if world_size() == 1:
         yield
         return
@@ -220,9 +232,15 @@ def _wait_for_first_rank() -> None:
 
 
 def on_every_rank(function: Callable[[], _Result], device: torch.device) -> _Result:
-    """The result of a function that may fail on some ranks: then it ends the others, too.
+    """Runs a function on every rank. If it fails on some ranks, all ranks stop.
 
-    The first rank it fails on tells why, and all have its exit status.
+    Returns:
+        The result of this rank.
+
+    Raises:
+        UserError: the function raised it on this rank, which is the lowest rank with a failure. The
+            other ranks raise `ReportedByPeer` with the same exit status.
+        OSError: likewise.
     """
     result: Any = None
     failure: Exception | None = None

@@ -1,4 +1,4 @@
-"""Presets of the architectures as configurations of a run."""
+"""Run configurations from the presets of the architectures."""
 
 import torch
 
@@ -9,12 +9,16 @@ from occvae.train.config import TrainConfig, from_dict
 
 
 def make_preset(name: str | None, arch: str) -> TrainConfig:
-    """A preset by name; None chooses by whether there is a GPU.
+    """Returns the configuration of a preset.
+
+    Args:
+        name: name of the preset. None takes "default" if there is a GPU, otherwise "cpu-small".
+        arch: name of the architecture.
 
     Raises:
-        UserError: no such architecture or preset, or the preset is not for the architecture.
+        UserError: the architecture or the preset is unknown, or the architecture lacks the preset.
     """
-    model_options(arch)  # an unknown architecture is refused, whatever the preset
+    model_options(arch)  # raises for an unknown architecture
     if name is None:
         name = "default" if torch.cuda.is_available() else "cpu-small"
     known = list_presets()

@@ -1,4 +1,4 @@
-"""What a training takes of its machine: peak memory, and a trace of some of its steps."""
+"""Peak memory of a training, and a profiler trace of some of its steps."""
 
 import resource
 import sys
@@ -8,12 +8,16 @@ import torch
 
 from occvae.train import parallel
 
-# Steps that a profiler lets pass: the first ones allocate, tune and compile.
+# The profiler skips the first steps, which allocate memory and tune kernels.
 _SKIPPED_STEPS, _WARMUP_STEPS = 3, 1
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Collective: GiB at the highest, of the rank that took the most, by the name of the metric."""
+    """Returns the peak memory of the rank that used the most. Collective.
+
+    Returns:
+        GiB by the name of the metric: `memory/peak_rss_gib`, and on GPUs `memory/peak_gpu_gib`.
+    """
     unit = 1 if sys.platform == "darwin" else 1024
     peaks = {"memory/peak_rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if device.type == "cuda":
@@ -23,10 +27,16 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 def create_profiler(run: Path, num_steps: int, device: torch.device) -> torch.profiler.profile:
-    """Of `num_steps` steps; a context, to be told by `step()` of the end of each.
+    """Creates a profiler for `num_steps` steps after the first four.
 
-    Writes <run>/profile/steps-A-to-B.json, counted from where this process began, for
-    chrome://tracing or ui.perfetto.dev.
+    The profiler is a context manager. Call its `step()` after each training step. It writes
+    RUN/profile/steps-A-to-B.json for chrome://tracing or ui.perfetto.dev. A and B count the steps
+    of this process, which differ from the steps of the run after a resume.
+
+    Args:
+        run: run folder.
+        num_steps: number of steps to record.
+        device: device of the model. On a GPU its kernels are recorded too.
     """
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":

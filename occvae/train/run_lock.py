@@ -1,4 +1,4 @@
-"""One training at a time in a run folder."""
+"""A lock that lets only one training at a time use a run folder."""
 
 import os
 import socket
@@ -11,14 +11,17 @@ _NAME = ".lock"
 
 
 def lock_run(run: Path) -> None:
-    """Keeps other trainings out of a run folder for as long as this process lives.
+    """Locks a run folder until this process ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
     """
     lock = run / _NAME
     if holds_lock(lock):
         return
     if not try_lock(lock):
-        raise UserError(f"{run}: is being trained by {lock.read_text().strip()}")
+        raise UserError(
+            f"{run}: is being trained by {lock.read_text().strip()}; "
+            "stop it or choose another --out"
+        )
     lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -1,19 +1,25 @@
-"""Learning rate schedules, as factors of the peak."""
+"""Learning rate schedules: functions from a step to a factor of the peak learning rate."""
 
 import math
 from collections.abc import Callable
 
 
 def create_schedule(name: str, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """`cosine` or `halved`."""
+    """Returns the schedule of a name.
+
+    Args:
+        name: "cosine" or "halved", see `warmup_cosine` and `warmup_halved`.
+        warmup_steps: length of the linear warm-up, in steps.
+        total_steps: length of the run, in steps.
+    """
     makers = {"cosine": warmup_cosine, "halved": warmup_halved}
     return makers[name](warmup_steps, total_steps)
 
 
 def warmup_halved(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """Linear over the warm-up, then constant, half of it from three fifths on.
+    """Rises linearly over the warm-up, stays 1 until three fifths of the run, then is 0.5.
 
-    As Pix2Vox is trained: halved after 150 of 250 epochs (Xie et al. 2019).
+    Pix2Vox halves its learning rate after 150 of 250 epochs (Xie et al. 2019).
     """
 
     def factor(step: int) -> float:
@@ -25,7 +31,10 @@ def warmup_halved(warmup_steps: int, total_steps: int) -> Callable[[int], float]
 
 
 def warmup_cosine(warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """Linear over the warm-up, then half a cosine down to 0 at the last step."""
+    """Rises linearly over the warm-up, then falls to 0 along half a cosine.
+
+    The warm-up takes at most half of the run.
+    """
     warmup_steps = min(warmup_steps, total_steps // 2)
 
     def factor(step: int) -> float:

@@ -33,7 +33,7 @@ from occvae.train.schedule import create_schedule
 from occvae.train.wandb_mirror import open_wandb
 from occvae.train.zero_state import moment_names
 
-# Before the names of weights in a checkpoint.
+# Prefix of the names of weights in a checkpoint.
 _MODEL = "model."
 # Ranks agree on the largest code. Failure codes, to which the exit status is added, rank above
 # signal numbers.
@@ -41,13 +41,22 @@ _FAILED, _NOT_FINITE = 1000, 1010
 
 
 class Trainer:
-    """One run of one model on this rank.
+    """Runs one training on this rank. `fit` and `save` are collective.
 
     Args:
-        config: of the run.
-        run: its folder, the same on every rank.
-        device: of this rank.
-        resume: from the newest checkpoint in the folder.
+        config: settings of the run.
+        run: run folder, the same path on every rank.
+        device: device of this rank.
+        resume: whether to continue from the newest checkpoint in the run folder.
+
+    Attributes:
+        model: the model in training.
+        engine: the engine that trains it.
+        progress: step, samples and best IoU so far.
+        stop_signal: number of the first signal that asked this rank to stop, or None.
+
+    Raises:
+        UserError: a setting, the dataset or the checkpoint does not fit.
     """
 
     def __init__(self, config: TrainConfig, run: Path, device: torch.device, resume: bool = False):
@@ -71,24 +80,24 @@ class Trainer:
             self.model, config, schedule, device, progress.step, moments, progress.engine
         )
         self._failure: Exception | None = None
-        # Of the last step, on this rank.
+        # Loss and sample indices of the last step on this rank.
         self._loss: torch.Tensor | None = None
         self._indices: list[int] = []
 
     def _create_model(self) -> tuple[Model, list[torch.nn.Module]]:
-        """And its frozen parts."""
+        """Creates the model. Returns it with its frozen parts."""
         model = create_model(self.config.arch, **self.config.model)
         return model, _freeze(model, self.config.frozen)
 
     def _start(self) -> Progress:
-        """On the first rank: the weights to start from, if any are given."""
+        """Starts a new run and loads its initial weights, if any are given. Runs on rank 0 only."""
         if self.config.initial_weights is not None:
             load_weights(self.model, self.config.initial_weights)
         batch = self._global_batch()
         return Progress(self.config.arch, 0, 0, engine=None, best_iou=-1.0, global_batch=batch)
 
     def _restore(self, moments: dict[str, torch.Tensor]) -> Progress:
-        """On the first rank: weights into the model, the rest into `moments`."""
+        """Loads weights into the model and the rest into `moments`. Runs on rank 0 only."""
         progress = read_progress(self.run, self.config.arch)
         tensors = read_tensors(self.run)
         weights = {
@@ -100,20 +109,25 @@ class Trainer:
             self.model.load_state_dict(weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.run}: its checkpoint does not fit: {reason}") from None
+            raise UserError(
+                f"{self.run}: its checkpoint does not fit the model: {reason}"
+            ) from None
         if tensors.keys() != moment_names(self.model):
-            raise UserError(f"{self.run}: its checkpoint was saved with other parts frozen")
+            raise UserError(
+                f"{self.run}: its checkpoint was saved with other parts frozen; "
+                "set frozen as in that run"
+            )
         moments.update(tensors)
         progress.global_batch = self._global_batch()
         return progress
 
     def fit(self) -> bool:
-        """Trains to the last step; False when a signal ended it early, after saving."""
+        """Trains to the last step. Returns False if a signal stopped the run after saving it."""
         first, last = self.progress.step, self.config.optim.steps
         parallel.begin_time_limits()
         if not 0 < first < last:
-            # From here on the run can be resumed, and there is room for what it will save. One that
-            # was killed after its last checkpoint may lack the export.
+            # A checkpoint before the first step makes the run resumable and shows that the disk has
+            # room. A finished run may lack its export if it was killed after its last checkpoint.
             self.save()
         logger = parallel.on_every_rank(lambda: self._open_logger(first, last), self.device)
         handlers = {
@@ -122,14 +136,14 @@ class Trainer:
         }
         try:
             batches = self._train_batches(first, last)
-            # Otherwise torch raises wherever the trainer is when a loader process dies; that no
-            # more batches come is noticed between steps, where the ranks can agree on it.
+            # Torch's handler would raise anywhere in the trainer when a loader process dies.
+            # Without it, the failure shows up in `_fetch`, where the ranks can agree to stop.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             complete = self._run(batches, last, logger)
-            parallel.from_first_rank(logger.close)  # which may take a while
+            parallel.from_first_rank(logger.close)  # may take long
             return complete
         except BaseException:
-            # A failed rank leaves without Python's exit; its loader processes would notice late.
+            # A failed rank skips the exit handlers of Python, so it ends its loader processes here.
             for process in multiprocessing.active_children():
                 process.kill()
             logger.close()
@@ -139,7 +153,7 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _open_logger(self, first: int, last: int) -> RunLogger:
-        """Silent but on the first rank."""
+        """Opens the logger. It writes on rank 0 only."""
         mirror = open_wandb(self.config, self.run)
         return RunLogger(None if parallel.rank() else self.run, first, last, mirror)
 
@@ -150,7 +164,7 @@ class Trainer:
             return self._run_to(last, batches, logger, profiler)
 
     def _profiler(self) -> contextlib.AbstractContextManager[torch.profiler.profile | None]:
-        """Of the first rank, where it is asked for; otherwise a stand-in."""
+        """Returns a profiler on rank 0 if the config asks for one, otherwise a null context."""
         num_steps = self.config.profile_steps
         if parallel.rank() or not num_steps:
             return contextlib.nullcontext()
@@ -176,7 +190,7 @@ class Trainer:
                 profiler.step()
             if step % self.config.validate_every == 0 or step == last:
                 if self._agree() and step < last:
-                    continue  # a signal: time may be short
+                    continue  # stop without a validation, because little time may be left
                 self._validate(logger)
             if step % self.config.save_every == 0 or step == last:
                 self._agree()
@@ -184,7 +198,7 @@ class Trainer:
         return True
 
     def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The micro batches of a step; what prevents it is kept for `_agree`."""
+        """Returns the micro batches of a step. An error is stored for `_agree`."""
         try:
             return [next(batches) for _ in range(self.config.optim.accumulation_steps)]
         except (UserError, OSError) as error:
@@ -196,9 +210,10 @@ class Trainer:
         return []
 
     def _agree(self) -> int:
-        """Collective: the signal by which to stop, 0 of none.
+        """Returns the signal to stop by, or 0, the same on every rank. Collective.
 
-        Raises on every rank when one has failed, after saving where the weights are sound.
+        If a rank has failed, every rank raises. The run is saved before, unless a loss or gradient
+        is not finite.
         """
         own: int | torch.Tensor = self.stop_signal or 0
         if self._failure is not None:
@@ -215,7 +230,10 @@ class Trainer:
         return verdict
 
     def _not_finite(self) -> Exception:
-        """Each rank tells of its own loss; of gradients, which are of all ranks, the first."""
+        """Returns the error for a loss or gradient that is not finite.
+
+        Each rank reports its own loss. Gradients are summed over ranks, so rank 0 reports them.
+        """
         what, indices = "loss", self._indices
         told_here = self._loss is not None and not bool(self._loss.isfinite())
         if (
@@ -228,12 +246,17 @@ class Trainer:
             return ReportedByPeer("see the other ranks")
         names = ", ".join(self.train_set.ids[index] for index in indices)
         return UserError(
-            f"the {what} of step {self.progress.step} is not finite, of the shapes {names}; "
+            f"the {what} of step {self.progress.step} is not finite for the shapes {names}; "
             "continue from the last checkpoint with --resume and a lower optim.lr"
         )
 
     def save(self) -> None:
-        """Collective: a resumable checkpoint, and the export of the last weights."""
+        """Writes a checkpoint and exports the weights to last/.
+
+        Raises:
+            UserError: a weight is not finite. No checkpoint is written then.
+            OSError: the checkpoint cannot be written.
+        """
         model, moments = self.engine.whole_model(), self.engine.moments()
         self.progress.engine = self.engine.state()
 
@@ -241,7 +264,10 @@ class Trainer:
             state = model.state_dict()
             for name, value in state.items():
                 if not value.isfinite().all():
-                    raise UserError(f"{name} is not finite any more; the last checkpoint is kept")
+                    raise UserError(
+                        f"{name} is not finite at step {self.progress.step}; continue from the "
+                        "last checkpoint with --resume and a lower optim.lr"
+                    )
             weights = {_MODEL + name: value for name, value in state.items()}
             keep = self.config.keep_checkpoints
             save_checkpoint(self.run, self.progress, {**weights, **moments}, keep)
@@ -258,8 +284,8 @@ class Trainer:
         self._loss, self._indices = torch.zeros((), device=self.device), []
         for micro, stored in enumerate(micro_batches):
             batch = to_device(stored, self.device)
-            # Dropout and the like draw from a stream that follows from the step, so that a resume
-            # needs no generator states.
+            # A seed per micro step and rank makes dropout and latents reproducible after a resume
+            # without stored generator states.
             micro_step = self.progress.step * len(micro_batches) + micro
             torch.manual_seed(_stream(self.config.seed, micro_step, parallel.rank()))
             output = self.engine(*self.objective.inputs(batch))
@@ -278,11 +304,11 @@ class Trainer:
 
     @torch.no_grad()
     def _iou(self, output: Any, batch: Batch) -> torch.Tensor:
-        """(B, 1) at the model's threshold."""
+        """Returns IoU (B, 1) at the model's threshold."""
         return voxel_iou(*self.objective.iou_inputs(output, batch), (self.model.threshold,))
 
     def _log(self, logger: RunLogger, figures: dict[str, torch.Tensor]) -> None:
-        """Means over the ranks, to the bar and the files."""
+        """Logs the means of scalars over the ranks."""
         values = torch.stack([value.double().to(self.device) for value in figures.values()])
         means = (parallel.sum_over_ranks(values) / parallel.world_size()).tolist()
         now, step = time.perf_counter(), self.progress.step
@@ -301,10 +327,10 @@ class Trainer:
             self._failure = error
 
     def _validate(self, logger: RunLogger) -> None:
-        """IoU on points or voxels of the validation shapes, shared out among the ranks."""
+        """Computes the mean IoU over shapes of the val split, which the ranks share."""
         count = min(len(self.validation_set), self.config.validate_shapes)
         mine = range(parallel.rank(), count, parallel.world_size())
-        # Every k-th shape, so that all categories are seen.
+        # Evenly spread shapes cover all categories.
         stride = len(self.validation_set) / count
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.engine.eval()
@@ -321,13 +347,13 @@ class Trainer:
 
     @torch.no_grad()
     def _validate_shape(self, model: Model, number: int) -> torch.Tensor:
-        """Sum and count of IoUs; without autocast, by the numbers that `occvae evaluate` prints."""
+        """Returns the sum and count of IoUs. It skips autocast to match `occvae evaluate`."""
         batch = to_device(default_collate([self.validation_set[0, number]]), self.device)
         iou = self._iou(self.objective.predict(model, batch), batch)
         return torch.tensor([iou.sum(), iou.numel()], device=self.device)
 
     def _train_mode(self) -> None:
-        """Batch norm statistics of what is frozen stay as they are, too."""
+        """Sets training mode, except in frozen parts, whose batch norm statistics stay fixed."""
         self.engine.train()
         for part in self.frozen:
             part.eval()
@@ -355,8 +381,8 @@ class Trainer:
         manifest = self.train_set.manifest
         if manifest.digest() != digest:
             raise UserError(
-                f"{self.config.data.root}: is not the dataset of the first rank; "
-                "every node needs the same one under this path"
+                f"{self.config.data.root}: is not the dataset of rank 0; "
+                "copy the same dataset to this path on every node"
             )
 
     def _datasets(self) -> tuple[ShapeDataset, ShapeDataset]:
@@ -412,7 +438,7 @@ class Trainer:
 
 
 def _freeze(model: torch.nn.Module, names: tuple[str, ...]) -> list[torch.nn.Module]:
-    """The named parts of a model, which are not trained any more."""
+    """Excludes submodules from training. Returns them."""
     parts = dict(model.named_modules())
     for name in names:
         if name not in parts:
@@ -420,10 +446,10 @@ def _freeze(model: torch.nn.Module, names: tuple[str, ...]) -> list[torch.nn.Mod
             raise UserError(f"frozen: the model has no part {name!r}; its parts are {known}")
         parts[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError("frozen: leaves no part of the model to be trained")
+        raise UserError("frozen: leaves no part of the model to train; list fewer parts")
     return [parts[name] for name in names]
 
 
 def _stream(seed: int, step: int, rank: int) -> int:
-    """A seed for each step and rank; distinct for less than 2^20 ranks."""
+    """Returns a seed that differs for every step and rank, for up to 2^20 ranks."""
     return (seed * 1_000_003 + step << 20 | rank) % 2**63

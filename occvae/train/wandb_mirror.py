@@ -1,4 +1,4 @@
-"""Metrics to Weights & Biases as well, where a run asks for it; from the first rank only."""
+"""Sends the metrics of a run to Weights & Biases as well, from rank 0."""
 
 import secrets
 from pathlib import Path
@@ -9,8 +9,17 @@ from occvae.train.config import TrainConfig
 
 
 class WandbMirror:
-    """A run of the project `wandb_project`; what it is called and where it goes, wandb's own
-    environment variables decide (WANDB_MODE=offline, WANDB_ENTITY, ...)."""
+    """A run in the Weights & Biases project `wandb_project`.
+
+    wandb's environment variables (WANDB_MODE=offline, WANDB_ENTITY, ...) apply.
+
+    Args:
+        config: settings of the run.
+        run: run folder. wandb_id.txt in it makes a resume continue the same Weights & Biases run.
+
+    Raises:
+        UserError: wandb is not installed, or it cannot start a run.
+    """
 
     def __init__(self, config: TrainConfig, run: Path):
         try:
@@ -19,7 +28,6 @@ class WandbMirror:
             raise UserError(
                 "wandb_project: wandb is not installed; pip install wandb, or leave it out"
             ) from None
-        # The same run again after a resume.
         identity = run / "wandb_id.txt"
         if not identity.exists():
             identity.write_text(secrets.token_hex(4) + "\n")
@@ -32,9 +40,9 @@ class WandbMirror:
                 dir=str(run),
                 config=config.to_dict(),
             )
-        except Exception as error:  # no login, no network, a wrong name: all of wandb's own types
+        except Exception as error:  # wandb has many types for failed logins and networks
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"wandb_project: {reason}; WANDB_MODE=offline needs none") from None
+            raise UserError(f"wandb_project: {reason}; WANDB_MODE=offline needs no login") from None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         self._run.log(metrics, step=step)
@@ -44,10 +52,10 @@ class WandbMirror:
 
 
 def open_wandb(config: TrainConfig, run: Path) -> WandbMirror | None:
-    """Collective: on the first rank, where the config names a project; otherwise None.
+    """Opens the mirror on rank 0 if the config names a project, otherwise returns None. Collective.
 
     Raises:
-        UserError: on every rank, when wandb is missing or refuses.
+        UserError: wandb is not installed or cannot start a run. Every rank raises.
     """
     opened: list[WandbMirror] = []
     if config.wandb_project is not None:

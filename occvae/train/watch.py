@@ -1,4 +1,4 @@
-"""Ranks whose launcher has died save and stop, rather than train on unseen."""
+"""Stops a rank when its launcher has died, so that no training continues unnoticed."""
 
 import os
 import signal
@@ -12,10 +12,13 @@ _PARENT, _START = 1, 19
 
 
 def watch_launchers(interval: float = 1.0) -> None:
-    """Sends this process SIGTERM when deepspeed or torchrun above it are gone.
+    """Sends SIGTERM to this process when a deepspeed or torchrun process above it has ended.
 
-    The front process of deepspeed dies of a SIGTERM without passing it on; the process between it
-    and the ranks lives on.
+    A SIGTERM ends the front process of deepspeed, which does not pass it on. The process between
+    it and the ranks continues, so watching only the parent is not enough.
+
+    Args:
+        interval: seconds between checks.
     """
     launchers = _launchers_above()
     if launchers:
@@ -29,7 +32,7 @@ def _watch(launchers: dict[int, str], interval: float) -> None:
 
 
 def _launchers_above() -> dict[int, str]:
-    """Process numbers and times of start."""
+    """Returns the start times of the launchers above this process by process number."""
     found: dict[int, str] = {}
     pid = os.getppid()
     while _is_launcher(pid) and (stat := _stat(pid)):
@@ -47,13 +50,13 @@ def _is_launcher(pid: int) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, as the kernel writes it; None of a dead one."""
+    """Returns the start time of a process as the kernel writes it, or None if it has ended."""
     stat = _stat(pid)
     return None if not stat or stat[0] in "ZX" else stat[_START]
 
 
 def _stat(pid: int) -> list[str]:
-    """From the state on; the name before it may contain anything."""
+    """Returns the fields of /proc/PID/stat after the name, which may contain spaces."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,8 +1,8 @@
-"""Whole tensors of a DeepSpeed engine, however ZeRO has shared them out among the ranks.
+"""Full tensors of a DeepSpeed engine, whichever way ZeRO partitions them among the ranks.
 
 A checkpoint holds weights and AdamW moments by the parameter's name, so it does not depend on the
-number of ranks or the ZeRO stage. Weights are loaded into the model before DeepSpeed sees it; the
-moments exist inside its optimizer only.
+number of ranks or the ZeRO stage. Weights are loaded into the model before DeepSpeed wraps it. The
+moments exist only inside DeepSpeed's optimizer.
 """
 
 import copy
@@ -18,15 +18,19 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def moment_names(module: nn.Module) -> set[str]:
-    """What `get_moments` gives of a model."""
+    """Returns the keys that `get_moments` returns for a model."""
     return {f"{moment}.{name}" for name, _ in _trained(module) for moment in _MOMENTS}
 
 
 def create_moments(engine: Any, step: int) -> None:
-    """Zeros, which AdamW would make in its first step, as if it had done a number of steps.
+    """Creates moments of zeros in the optimizer, as AdamW does in its first step.
 
-    Also for a fresh start: DeepSpeed links parameters to their parts of the flat moments after the
-    step of the first parameter group, when those of the others are not there yet.
+    New runs need this too. Otherwise DeepSpeed would link parameters to their parts of the flat
+    moments after the step of the first parameter group, before the other groups have moments.
+
+    Args:
+        engine: DeepSpeed engine.
+        step: number of optimizer steps to record with the moments.
     """
     zero, stage = engine.optimizer, engine.zero_optimization_stage()
     optimizer = zero.optimizer if stage else zero
@@ -41,7 +45,10 @@ def create_moments(engine: Any, step: int) -> None:
 
 
 def get_moments(engine: Any) -> dict[str, torch.Tensor]:
-    """Collective: "exp_avg.NAME" and "exp_avg_sq.NAME" on the CPU; empty but on the first rank."""
+    """Returns the full moments "exp_avg.NAME" and "exp_avg_sq.NAME" on the CPU. Collective.
+
+    Only rank 0 gets them. The others get an empty dict.
+    """
     from deepspeed.utils import safe_get_full_optimizer_state
 
     stage, first = engine.zero_optimization_stage(), dist.get_rank() == 0
@@ -58,11 +65,12 @@ def get_moments(engine: Any) -> dict[str, torch.Tensor]:
 
 
 def set_moments(engine: Any, moments: dict[str, torch.Tensor]) -> None:
-    """Collective: gives an optimizer moments it had before.
+    """Restores the moments of an optimizer. Collective.
 
     Args:
-        engine: after `create_moments`.
-        moments: as from `get_moments`; looked at on the first rank, which sends them to the others.
+        engine: DeepSpeed engine, after `create_moments`.
+        moments: moments from `get_moments`. Only those of rank 0 are read. It sends them to the
+            others.
     """
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
@@ -92,7 +100,12 @@ def empty_copy(module: _Module) -> _Module:
 
 @torch.no_grad()
 def gathered_copy(module: nn.Module, empty: _Module) -> _Module:
-    """Collective: a model under ZeRO-3 with all its weights, on its device."""
+    """Returns a copy of a model under ZeRO-3 with all its weights, on its device. Collective.
+
+    Args:
+        module: model that ZeRO-3 partitions.
+        empty: result of `empty_copy` for the same model.
+    """
     import deepspeed
 
     whole = copy.deepcopy(empty)
@@ -113,9 +126,9 @@ def _whole_shape(parameter: nn.Parameter) -> torch.Size:
 
 
 def _own_share(whole: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
-    """This rank's part under ZeRO-3, which fills the last one up with zeros.
+    """Returns this rank's part of a tensor under ZeRO-3, which pads the last part with zeros.
 
-    DeepSpeed's own function for it fails where the ranks do not divide the size.
+    DeepSpeed's own function fails if the size is not divisible by the number of ranks.
     """
     size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]  # ZeRO-3 adds it
     flat = torch.zeros(size * dist.get_world_size(), device=whole.device)

@@ -131,7 +131,7 @@ def test_images_of_ids_that_make_one_name_or_a_long_one(here, capsys):
 def test_too_few_voxels_to_hold_some_out(here, capsys):
     np.savez("few.npz", voxels=np.ones((3, 4, 4, 4), bool))
     assert run("data", "import", "voxels", "few.npz", "set", *SMALL) == 0
-    message = "warning: no val shapes: there are too few to hold some out; `occvae data split`"
+    message = "warning: no val shapes: there are too few shapes; `occvae data split`"
     assert message in capsys.readouterr().out
 
 
@@ -168,7 +168,7 @@ def test_build_procedural(here, capsys):
     [
         (
             ["build", "procedural", "set", "--shapes-per-category", 0],
-            "shapes_per_category must be positive",
+            "shapes_per_category must be at least 1",
         ),
         (
             ["build", "procedural", "set", "--points", 100],
@@ -177,7 +177,7 @@ def test_build_procedural(here, capsys):
         (["build", "procedural", "set", "--views", 0], "num_views must be at least 1"),
         (["build", "procedural", "set", "--image-size", -1], "image_size must be at least 1"),
         (["build", "procedural", "set", "--seed", -1], "seed must be at least 0"),
-        (["build", "procedural", "set", "--workers", 0], "workers must be positive, got 0"),
+        (["build", "procedural", "set", "--workers", 0], "workers must be at least 1, got 0"),
         (["build", "procedural", "photo.png"], "File exists"),
         (["import", "voxels", "missing.npz", "set"], "missing.npz: no such file"),
         (["import", "voxels", "photo.png", "set"], "photo.png: not a readable .npz archive"),
@@ -287,7 +287,7 @@ def test_wrong_arguments_of_reconstruct_are_errors(here, capsys, model, argument
 
 def test_an_empty_field_is_an_error(here, capsys, blind):
     arguments = ["reconstruct", "photo.png", "-o", "out.glb", "--model", blind, "--resolution", 32]
-    message = "photo.png: the model sees no surface here; try a lower --threshold"
+    message = "photo.png: the prediction has no surface; try a lower --threshold"
     assert_refused(capsys, *arguments, message=message)
 
 

@@ -1,7 +1,7 @@
-"""The published models as random tensors under their names, and their forward passes over those.
+"""Published models as random tensors under their published names, and their forward passes.
 
-Written from descriptions of the layers: nothing here is a module, so that no loading is shared
-with what is tested.
+This code is written from descriptions of the layers and has no modules. It therefore shares no
+loading code with what it tests.
 """
 
 import torch
@@ -13,7 +13,7 @@ class Weights(dict):
     """A state dict that grows by random layers, scaled so that activations keep their size.
 
     Args:
-        names_only: tensors have shapes and no values.
+        names_only: Whether tensors have shapes only, without values.
     """
 
     def __init__(self, seed: int = 0, names_only: bool = False):
@@ -70,7 +70,7 @@ def conv2d(state: dict, name: str, x: Tensor, stride: int = 1, padding: int = 0)
 def residual_stages(
     weights: Weights, names: list[str], blocks: list[int], bottleneck: bool
 ) -> None:
-    """Stages of a ResNet whose names are given, from the stem of 64 channels on."""
+    """Adds the named stages of a ResNet after its stem of 64 channels."""
     into = 64
     for number, (stage, count) in enumerate(zip(names, blocks, strict=True)):
         width = 64 << number
@@ -84,7 +84,7 @@ def residual_stages(
                     f"{block}.conv{k + 1}", sizes[k + 1], sizes[k], kernel, kernel, bias=False
                 )
                 weights.norm(f"{block}.bn{k + 1}", sizes[k + 1])
-            weights[f"{block}.bn{len(kernels)}.weight"] *= 0.3  # sums keep their size too
+            weights[f"{block}.bn{len(kernels)}.weight"] *= 0.3  # so that sums keep their size too
             if index == 0 and (number or bottleneck):
                 weights.conv(f"{block}.downsample.0", out, into, 1, 1, bias=False)
                 weights.norm(f"{block}.downsample.1", out)

@@ -17,7 +17,7 @@ STAGES = [f"encoder.features.layer{k}" for k in (1, 2, 3, 4)]
 
 
 def onet_state(legacy: bool, blocks=(2, 2, 2, 2), bottleneck=False, width=256) -> dict[str, Tensor]:
-    """All tensors of encoder and decoder; `width` is of points and of the conditioning."""
+    """All tensors of encoder and decoder. `width` is that of points and of the conditioning."""
     weights = Weights()
     weights.conv("encoder.features.conv1", 64, 3, 7, 7, bias=False)
     weights.norm("encoder.features.bn1", 64)

@@ -18,8 +18,11 @@ from tests.convert.published import (
 
 
 class Spec(NamedTuple):
-    """What differs between the four: (channels, kernel, padding, pooling) of the three layers
-    after the backbone, and the channels of the decoder from its start on."""
+    """What differs between the four models.
+
+    `layers` has (channels, kernel, padding, pooling) of the three layers after the backbone.
+    `decoder` has the decoder's channels, from its first cube on.
+    """
 
     resnet: list[int] | None
     bottleneck: bool
@@ -46,14 +49,14 @@ SPECS = {
         [2, 2], False, ((128, 3, 1, 1), (64, 3, 1, 2), (64, 3, 1, 2)), (392, 128, 64, 32, 8), False
     ),
 }
-# The convolutions of the VGG, by their place in it, with their channels; places of the pooling.
+# Channels of the VGG's convolutions by their index, and the indices of its poolings.
 VGG = {0: 64, 3: 64, 7: 128, 10: 128, 14: 256, 17: 256, 20: 256, 24: 512}
 VGG_POOLS = (6, 13, 23)
 MERGER = (9, 16, 8, 4, 2, 1)
 
 
 def pix2vox_states(arch: str, names_only: bool = False) -> dict[str, dict[str, Tensor]]:
-    """Tensors of encoder, decoder, merger and, if there is one, refiner."""
+    """State dicts of encoder, decoder, merger and, if the model has one, refiner."""
     spec = SPECS[arch]
     states = {
         "encoder": _encoder(spec, Weights(1, names_only)),
@@ -113,7 +116,7 @@ def _refiner(weights: Weights) -> Weights:
 
 
 def pix2vox_image(rendering: np.ndarray) -> Tensor:
-    """A rendering (137, 137, 4) uint8 RGBA to what is tested, (3, 224, 224) RGB in [0, 1]."""
+    """Prepares a rendering (137, 137, 4) uint8 RGBA as published: (3, 224, 224) RGB in [0, 1]."""
     middle = torch.from_numpy(rendering[4:132, 4:132]).permute(2, 0, 1)[None] / 255
     [image] = F.interpolate(middle, (224, 224), mode="bilinear")
     return torch.where(image[3] == 0, 240 / 255, image[:3])

@@ -1,4 +1,4 @@
-"""Checkpoints of occupancy_networks give the published forward pass; others are refused."""
+"""Converted checkpoints of occupancy_networks compute the published outputs; others are refused."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def assert_same_logits(model, state: dict, inputs) -> None:
     state = {name: tensor.double() for name, tensor in state.items()}
     expected = onet_logits(state, images, points)
     assert expected.std() > 0.1  # a field worth comparing
-    assert (expected[0] - expected[1]).abs().max() > 0.01  # that looks at the image
+    assert (expected[0] - expected[1]).abs().max() > 0.01  # that depends on the image
     with torch.no_grad():
         logits = model.double()(images[:, None], points)
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
@@ -57,7 +57,7 @@ def assert_same_logits(model, state: dict, inputs) -> None:
         pytest.param("module.", False, marks=pytest.mark.slow),
     ],
 )
-def test_published_model(tmp_path, capsys, inputs, legacy, prefix):
+def test_a_converted_model_computes_the_published_logits(tmp_path, capsys, inputs, legacy, prefix):
     state = onet_state(legacy)
     source = save(tmp_path / "onet.pt", state, prefix)
     assert main(["convert", str(source), "-o", str(tmp_path / "model")]) == 0
@@ -81,7 +81,7 @@ def test_published_model(tmp_path, capsys, inputs, legacy, prefix):
         pytest.param("resnet50", (3, 4, 6, 3), True, marks=pytest.mark.slow),
     ],
 )
-def test_other_encoders(tmp_path, inputs, encoder, blocks, bottleneck):
+def test_other_resnets_are_converted(tmp_path, inputs, encoder, blocks, bottleneck):
     state = onet_state(False, blocks, bottleneck, width=16)
     model = convert_checkpoint(save(tmp_path / "a.pt", state)).model
     assert model.options["encoder"] == encoder and not model.training
@@ -89,7 +89,7 @@ def test_other_encoders(tmp_path, inputs, encoder, blocks, bottleneck):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_bare_state_dict(tmp_path, prefix):
+def test_a_bare_state_dict_is_converted(tmp_path, prefix):
     state = onet_state(True, **SMALL)
     conversion = convert_checkpoint(save(tmp_path / "a.pt", state, prefix, wrapped=False))
     assert conversion.ignored == []
@@ -98,7 +98,7 @@ def test_a_bare_state_dict(tmp_path, prefix):
 
 
 def test_every_tensor_has_its_own_place(tmp_path):
-    """Values that are all different come out as the same values, each once."""
+    """Tensors with distinct values all appear in the model, each once."""
     state = onet_state(False, **SMALL)
     for number, (name, tensor) in enumerate(state.items()):
         state[name] = torch.full_like(tensor, number)
@@ -107,8 +107,8 @@ def test_every_tensor_has_its_own_place(tmp_path):
     assert found == list(range(len(state)))
 
 
-def test_files_of_old_torch(tmp_path):
-    """Before zip files, before counters, and with scalars under numpy 1's module name."""
+def test_files_of_old_torch_are_converted(tmp_path):
+    """Without zip format, without counters, and with scalars under numpy 1's module name."""
     state = onet_state(True, **SMALL)
     state = {name: value for name, value in state.items() if "num_batches" not in name}
     path = save(tmp_path / "a.pt", state, _use_new_zipfile_serialization=False)
@@ -136,7 +136,7 @@ def put(name, tensor):
 
 
 BIAS = "decoder.fc_out.bias"
-NOT_DENSE = f"holds other things than dense tensors: {BIAS}"
+NOT_DENSE = f"contains entries that are not dense tensors: {BIAS}"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ NOT_DENSE = f"holds other things than dense tensors: {BIAS}"
         (put(BIAS, "bias"), NOT_DENSE),
     ],
 )
-def test_what_does_not_fit_is_listed(tmp_path, capsys, change, message):
+def test_tensors_that_do_not_fit_are_listed(tmp_path, capsys, change, message):
     source = save(tmp_path / "a.pt", changed(change))
     assert main(["convert", str(source), "-o", str(tmp_path / "model")]) == 2
     [line] = capsys.readouterr().err.splitlines()
@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_listed(tmp_path, capsys, change, message):
     assert not (tmp_path / "model").exists()
 
 
-def test_long_lists_are_cut(tmp_path):
+def test_long_lists_are_shortened(tmp_path):
     def without_blocks(state):
         drop(*[name for name in state if name.startswith("decoder.block3.")])(state)
 
@@ -196,7 +196,7 @@ def test_hostile_files_are_refused(tmp_path, capsys, zipped):
     torch.save(content, source, _use_new_zipfile_serialization=zipped)
     assert main(["convert", str(source), "-o", str(tmp_path / "model")]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "refused, for it holds posix.mkdir, which is neither a tensor nor a number" in line
+    assert "not loaded, because it contains posix.mkdir, not only tensors and numbers" in line
     assert not target.exists()
 
 
@@ -218,14 +218,17 @@ def self_containing() -> list:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list instead of named weights"),
-        ({}, "neither a checkpoint of occupancy_networks nor of Pix2Vox; its keys begin with none"),
-        ({"state_dict": {"a": torch.ones(1)}}, "its keys begin with state_dict"),
-        ({"model": 3}, "neither a checkpoint of occupancy_networks nor of Pix2Vox"),
+        ([1, 2], "contains a list instead of named weights"),
+        (
+            {},
+            "not a checkpoint of occupancy_networks, Pix2Vox or Pix2Vox++; its first keys are none",
+        ),
+        ({"state_dict": {"a": torch.ones(1)}}, "its first keys are state_dict"),
+        ({"model": 3}, "not a checkpoint of occupancy_networks, Pix2Vox or Pix2Vox++"),
         ({"model": {"decoder.fc_p.weight": torch.ones(4, 3)}}, "without image encoder"),
         (
             {"model": onet_state(False, (2, 2, 2, 1), width=16)},
-            "its image encoder, with (2, 2, 2, 1) residual blocks, is none of resnet18, resnet34",
+            "its image encoder has (2, 2, 2, 1) residual blocks; only resnet18, resnet34",
         ),
         (
             {
@@ -247,9 +250,9 @@ def test_other_files_are_refused(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        ("", "the name of the model's folder is empty"),
-        ("file", "file/config.json: cannot be written, {here}/file is no folder"),
-        ("file/model", "file/model/config.json: cannot be written, {here}/file is no folder"),
+        ("", "the name of the output folder is empty; give a folder"),
+        ("file", "file/config.json: cannot be written, {here}/file is not a folder"),
+        ("file/model", "file/model/config.json: cannot be written, {here}/file is not a folder"),
     ],
 )
 def test_folders_are_refused_before_anything_is_converted(
@@ -262,6 +265,6 @@ def test_folders_are_refused_before_anything_is_converted(
     assert capsys.readouterr().err == f"error: {message.format(here=tmp_path)}\n"
 
 
-def test_missing_file(capsys):
+def test_a_missing_file_is_refused(capsys):
     assert main(["convert", "nowhere.pt", "-o", "model"]) == 2
     assert capsys.readouterr().err == "error: nowhere.pt: no such file\n"

@@ -1,4 +1,4 @@
-"""Checkpoints of Pix2Vox and Pix2Vox++ give the published forward pass."""
+"""Converted checkpoints of Pix2Vox and Pix2Vox++ compute the published outputs."""
 
 import json
 
@@ -36,7 +36,7 @@ SMALLEST = "pix2voxpp-f"
 
 
 def checkpoint(states: dict, prefix: str = "module.") -> dict:
-    """As the published training script saves it."""
+    """A checkpoint as the published training script saves it."""
     entries = {"epoch_idx": 250, "best_iou": 0.66, "best_epoch": 240}
     for part, state in states.items():
         named = {prefix + name: tensor for name, tensor in state.items()}
@@ -71,7 +71,7 @@ def test_every_name_has_a_place_of_its_own(arch):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_places_are_those_of_our_models(arch):
+def test_places_and_shapes_are_those_of_our_models(arch):
     states = pix2vox_states(arch, names_only=True)
     state = {f"{part}.{name}": t for part, tensors in states.items() for name, t in tensors.items()}
     placed, _ = places(state, pix2vox.RULES[arch])
@@ -81,9 +81,9 @@ def test_places_are_those_of_our_models(arch):
     assert shapes == {name: tensor.shape for name, tensor in ours.items()}
 
 
-# Pix2Vox-A, the largest, has no part that the others do not have.
+# Pix2Vox-A, the largest, is left out: the others have all its parts.
 @pytest.mark.parametrize("arch", ARCHITECTURES[1:])
-def test_published_models(arch, images):
+def test_converted_models_compute_the_published_volumes(arch, images):
     states = pix2vox_states(arch)
     model, origin = pix2vox.convert(checkpoint(states))
     assert model.arch == origin == arch
@@ -92,7 +92,7 @@ def test_published_models(arch, images):
 
 @needs_model(SMALLEST)
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_as_a_file(tmp_path, capsys, images, prefix):
+def test_the_command_converts_a_file(tmp_path, capsys, images, prefix):
     states = pix2vox_states(SMALLEST)
     torch.save(checkpoint(states, prefix), tmp_path / "a.pth")
     assert main(["convert", str(tmp_path / "a.pth"), "-o", str(tmp_path / "model")]) == 0
@@ -109,8 +109,8 @@ def test_as_a_file(tmp_path, capsys, images, prefix):
 
 
 @needs_model(SMALLEST)
-def test_renderings_are_seen_as_published(tiny_dataset, monkeypatch):
-    """The middle on gray; what lies outside it, here red, is not seen."""
+def test_renderings_are_prepared_as_published(tiny_dataset, monkeypatch):
+    """The model sees the middle on gray, and nothing of the margin, which is red here."""
     rendering = np.full((137, 137, 4), (255, 0, 0, 255), np.uint8)
     rendering[4:-4, 4:-4] = 0
     rendering[40:90, 30:100] = (20, 200, 90, 255)
@@ -129,7 +129,7 @@ def test_renderings_are_seen_as_published(tiny_dataset, monkeypatch):
 
 
 @needs_model(SMALLEST)
-def test_what_does_not_fit_is_listed(tmp_path):
+def test_tensors_that_do_not_fit_are_listed(tmp_path):
     def refusal(change) -> str:
         states = pix2vox_states(SMALLEST)
         change(states)

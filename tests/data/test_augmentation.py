@@ -1,4 +1,4 @@
-"""Augmentations change colors, the same way in all views, and never what is where."""
+"""Augmentations change colors in the same way in all views, and never move a pixel."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from occvae.data.augmentation import (
 
 
 def make_images(views: int = 3, size: int = 16) -> torch.Tensor:
-    """(V, 3, S, S): the same colored square on white in every view."""
+    """Images (V, 3, S, S) of the same colored square on white."""
     image = torch.full((3, size, size), 255, dtype=torch.uint8)
     image[:, 4:12, 6:10] = torch.tensor([200, 120, 40], dtype=torch.uint8).view(3, 1, 1)
     return image.repeat(views, 1, 1, 1)
@@ -24,7 +24,7 @@ def augmented(seed: int, images: torch.Tensor | None = None) -> torch.Tensor:
     )
 
 
-def test_a_function_of_the_seed_that_leaves_other_random_numbers_alone():
+def test_augmentation_depends_on_the_seed_and_restores_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -34,13 +34,13 @@ def test_a_function_of_the_seed_that_leaves_other_random_numbers_alone():
     assert first.dtype == torch.uint8 and first.shape == make_images().shape
 
 
-def test_views_of_a_sample_are_changed_alike():
+def test_all_views_of_a_sample_get_the_same_change():
     for seed in range(5):
         found = augmented(seed)
         assert torch.equal(found, found[:1].expand_as(found))
 
 
-def test_nothing_moves():
+def test_augmentation_moves_no_pixel():
     original = make_images(1)[0]
     for seed in range(20):
         found = augmented(seed, make_images(1))[0]

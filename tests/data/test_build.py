@@ -1,4 +1,4 @@
-"""Builds are deterministic, continue where they stopped, and name what they leave out."""
+"""Builds are deterministic, continue where they stopped, and list the shapes that they skip."""
 
 import errno
 import json
@@ -107,7 +107,7 @@ def test_an_interrupted_build_continues(source, straight, tmp_path, monkeypatch,
     assert not set(rebuilt) & set(finished)
 
 
-def test_deleted_shards_are_made_again_in_their_places(source, straight, tmp_path, monkeypatch):
+def test_deleted_shards_are_rebuilt_in_their_places(source, straight, tmp_path, monkeypatch):
     def fail_on_validation(path, samples, write=build.write_shard):
         if path.name.startswith("val"):
             raise OSError("disk full")
@@ -132,7 +132,7 @@ def test_a_finished_build_does_nothing(source, straight, monkeypatch):
     assert files(straight) == before
 
 
-def test_truncated_shards_are_made_again(source, straight, tmp_path):
+def test_truncated_shards_are_rebuilt(source, straight, tmp_path):
     make(source, tmp_path)
     path = tmp_path / "train-00001.h5"
     path.write_bytes(path.read_bytes()[:-1])
@@ -172,9 +172,9 @@ def test_unusable_shapes_are_skipped_counted_and_named(tmp_path):
     assert shard.ids == ["mixed-00000", "mixed-00002"]
 
 
-def test_nothing_usable_is_an_error(tmp_path):
+def test_a_source_without_usable_shapes_is_an_error(tmp_path):
     np.savez(tmp_path / "void.npz", voxels=np.zeros((2, 4, 4, 4)))
-    with pytest.raises(UserError, match="no shape is usable; void-00000: .*empty"):
+    with pytest.raises(UserError, match="no shape is usable; the first one is void-00000: .*empty"):
         make(boxes(tmp_path / "void.npz"), tmp_path / "data")
 
 
@@ -184,25 +184,25 @@ def test_nothing_usable_is_an_error(tmp_path):
         ({"num_points": 100}, "num_points must be a multiple of 8, got 100"),
         ({"num_points": 0}, "num_points must be at least 8, got 0"),
         ({"num_near_points": 12}, "num_near_points must be a multiple of 8, got 12"),
-        ({"voxel_resolutions": ()}, r"voxel_resolutions must be positive and different, got \(\)"),
-        ({"voxel_resolutions": (8, 8)}, "voxel_resolutions must be positive and different"),
+        ({"voxel_resolutions": ()}, r"voxel_resolutions must be positive and distinct, got \(\)"),
+        ({"voxel_resolutions": (8, 8)}, "voxel_resolutions must be positive and distinct"),
         ({"num_views": -1}, "num_views must be at least 1, got -1"),
         ({"image_size": 0}, "image_size must be at least 1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
-def test_wrong_settings(changes, message):
+def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         replace(SETTINGS, **changes)
 
 
 @pytest.mark.parametrize("workers", [0, -2])
-def test_wrong_worker_counts(source, tmp_path, workers):
-    with pytest.raises(UserError, match=f"workers must be positive, got {workers}"):
+def test_wrong_worker_counts_are_refused(source, tmp_path, workers):
+    with pytest.raises(UserError, match=f"workers must be at least 1, got {workers}"):
         make(source, tmp_path, workers)
 
 
-def test_a_sample_says_the_same_in_points_voxels_and_images():
+def test_points_voxels_and_images_of_a_sample_agree():
     grid = np.zeros((8, 8, 8), bool)
     grid[:4] = True
     sample = make_sample("half", "box", "train", VoxelShape(grid), SETTINGS)
@@ -227,7 +227,7 @@ def test_settings_are_recorded(straight):
     assert settings["archives"][0][0] == "boxes.npz"
 
 
-def test_points_near_and_on_the_surface():
+def test_points_near_and_on_the_surface_are_close_to_it():
     grid = np.zeros((8, 8, 8), bool)
     grid[2:6, 2:6, 2:6] = True
     settings = replace(SETTINGS, num_near_points=800, num_surface_points=80)
@@ -237,7 +237,7 @@ def test_points_near_and_on_the_surface():
     assert training.surface_points is None  # training does not read them
     assert held_out.surface_points.shape == held_out.surface_normals.shape == (80, 3)
     on = dequantize_points(held_out.surface_points)
-    np.testing.assert_allclose(np.abs(on).max(1), 0.25, atol=0.04)  # corners are cut off
+    np.testing.assert_allclose(np.abs(on).max(1), 0.25, atol=0.04)  # edges are bevelled
     assert ((on * held_out.surface_normals).sum(1) > 0).all()
     near = dequantize_points(training.near_points)
     assert 0.3 < training.near_occupancies.mean() < 0.7
@@ -247,7 +247,7 @@ def test_points_near_and_on_the_surface():
 
 
 class ListSource:
-    """Samples made beforehand; strings are raised."""
+    """Yields prepared samples. A string is raised as an error."""
 
     name, splits, settings = "list", "own", {"which": 1}
 
@@ -271,14 +271,17 @@ def small_sample() -> Sample:
     ("changes", "reason"),
     [
         ({"images": []}, "has no images"),
-        ({"images": [b"\x89PNG cut", b""]}, "image 0 cannot be read"),
-        ({"occupancies": np.ones(63, bool)}, "64 points, but not as many occupancies"),
+        ({"images": [b"\x89PNG cut", b""]}, "view 0 cannot be decoded"),
+        ({"occupancies": np.ones(63, bool)}, "64 points have another number of occupancies"),
         ({"points": np.zeros((64, 3))}, "points must be uint16 or float16"),
         ({"points": np.full((64, 3), np.nan, np.float16)}, "points are not all finite"),
         ({"near_points": np.zeros((7, 3), np.float16)}, "near_points must be a positive multiple"),
-        ({"surface_normals": None}, "16 surface_points, but not as many normals"),
+        ({"surface_normals": None}, "16 surface_points have another number of normals"),
         ({"surface_normals": np.full((16, 3), np.inf, np.float16)}, "normals are not all finite"),
-        ({"extrinsics": np.zeros((1, 3, 4))}, r"extrinsics must be finite \(2, 3, 4\)"),
+        (
+            {"extrinsics": np.zeros((1, 3, 4))},
+            r"extrinsics must be finite and of shape \(2, 3, 4\)",
+        ),
         ({"voxels": {8: np.zeros((8, 8, 8), bool)}}, "shape is empty"),
         ({"voxels": {}, "points": None}, "has neither points nor voxels"),
         ({"voxels": {4: np.ones((8, 8, 8), bool)}}, r"voxels of 4\^3 are bool \(8, 8, 8\)"),
@@ -286,7 +289,7 @@ def small_sample() -> Sample:
         ({"near_points": None}, r"near_points None where most shapes of the split have"),
     ],
 )
-def test_samples_that_cannot_be_used_are_skipped_by_name(tmp_path, changes, reason):
+def test_unusable_samples_are_skipped_with_a_reason(tmp_path, changes, reason):
     good = small_sample()
     manifest = make(ListSource([good, replace(good, **changes), "no mesh", good]), tmp_path)
     assert set(manifest.skipped) == {"s1", "s2"}
@@ -309,7 +312,7 @@ def test_ids_must_differ(tmp_path):
 
 
 class Killing(ListSource):
-    """Samples of this text kill their process."""
+    """Kills its process at the sample "huge"."""
 
     def sample(self, index: int) -> Sample:
         if self.samples[index] == "huge":
@@ -318,22 +321,22 @@ class Killing(ListSource):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_shape_that_kills_its_process_is_skipped_by_name(tmp_path, workers):
+def test_a_shape_that_kills_its_process_is_skipped(tmp_path, workers):
     good = small_sample()
     source = Killing([good, good, good, good, "huge", good, good])
     manifest = make(source, tmp_path, workers)
-    assert manifest.skipped == {"s4": "killed, perhaps for want of memory"}
+    assert manifest.skipped == {"s4": "killed, perhaps because memory ran out"}
     assert manifest.complete and manifest.count_shapes() == {"train": 6}
 
 
-def test_where_all_processes_are_killed_nothing_is_skipped(tmp_path):
-    with pytest.raises(UserError, match="build processes are all killed, .*; run the same command"):
+def test_if_all_processes_are_killed_no_shape_is_skipped(tmp_path):
+    with pytest.raises(UserError, match="build processes were killed, .* run the same command"):
         make(Killing(["huge", "huge"]), tmp_path)
     assert not (tmp_path / "dataset.json").exists()
 
 
 class Failing(ListSource):
-    """Raises the errors among its samples as readers of files do."""
+    """Raises the errors among its samples, like readers of files."""
 
     def sample(self, index: int) -> Sample:
         try:
@@ -353,18 +356,20 @@ class Failing(ListSource):
         (MemoryError("Unable to allocate 9 TiB"), "out of memory"),
     ],
 )
-def test_failures_of_the_machine_end_the_build_and_leave_no_shape_out(tmp_path, error, reason):
+def test_failures_of_the_machine_end_the_build_and_skip_no_shape(tmp_path, error, reason):
     good = small_sample()
-    with pytest.raises(UserError, match=f"^s2: {reason}; run the same command again") as caught:
+    with pytest.raises(
+        UserError, match=f"^s2: {reason}; fix that and run the same command again"
+    ) as caught:
         make(Failing([good, good, error, good]), tmp_path, shapes_per_shard=2)
     assert "\n" not in str(caught.value)
     manifest = Manifest.load(tmp_path)
     assert manifest.skipped == {} and not manifest.complete
-    mended = make(Failing([good] * 4), tmp_path, shapes_per_shard=2)
-    assert mended.count_shapes() == {"train": 4} and mended.skipped == {}
+    fixed = make(Failing([good] * 4), tmp_path, shapes_per_shard=2)
+    assert fixed.count_shapes() == {"train": 4} and fixed.skipped == {}
 
 
-def test_files_that_are_missing_are_skipped(tmp_path):
+def test_missing_files_skip_their_shape(tmp_path):
     missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
     manifest = make(Failing([small_sample(), missing]), tmp_path)
     assert manifest.skipped == {
@@ -372,7 +377,7 @@ def test_files_that_are_missing_are_skipped(tmp_path):
     }
 
 
-def test_the_first_shape_does_not_decide_for_all(tmp_path):
+def test_the_first_shape_does_not_define_the_layout(tmp_path):
     good = small_sample()
     odd = replace(good, near_points=None, near_occupancies=None)
     manifest = make(ListSource([odd, good, good, good]), tmp_path)
@@ -380,12 +385,12 @@ def test_the_first_shape_does_not_decide_for_all(tmp_path):
     assert manifest.layouts["train"]["near_points"] == [8, "uint16"]
 
 
-def test_many_shapes_unlike_the_others_are_an_error(tmp_path):
+def test_many_shapes_with_another_layout_are_an_error(tmp_path):
     good = small_sample()
     odd = replace(good, near_points=None, near_occupancies=None)
     source = ListSource([good, good, odd, odd, good])
     for _ in range(2):
-        with pytest.raises(UserError, match=r"2 of 5 train shapes are left out.*\(s2: near_points"):
+        with pytest.raises(UserError, match=r"2 of 5 train shapes were skipped.*\(s2: near_points"):
             make(source, tmp_path)
     assert Manifest.load(tmp_path).complete
     assert Manifest.load(tmp_path).count_shapes() == {"train": 3}
@@ -395,11 +400,11 @@ def test_verify_refuses_an_interrupted_build(source, tmp_path, monkeypatch):
     make(source, tmp_path)
     manifest = Manifest.load(tmp_path)
     replace(manifest, complete=False).save(tmp_path)
-    with pytest.raises(UserError, match="its build was interrupted; run the same"):
+    with pytest.raises(UserError, match="its build was interrupted; run the command"):
         verify_dataset(tmp_path)
 
 
-def test_two_builds_into_one_folder(source, tmp_path):
+def test_two_builds_into_one_folder_are_refused(source, tmp_path):
     with sole_writer(tmp_path):
         with pytest.raises(UserError, match="another command is writing to it"):
             make(source, tmp_path)
@@ -407,15 +412,15 @@ def test_two_builds_into_one_folder(source, tmp_path):
     assert make(source, tmp_path).complete
 
 
-def test_a_shape_that_is_mended_is_no_longer_said_to_be_skipped(tmp_path):
+def test_a_fixed_shape_is_no_longer_listed_as_skipped(tmp_path):
     good = small_sample()
     broken = ListSource([good, "locked", good, good])
     assert make(broken, tmp_path, shapes_per_shard=1).skipped == {"s1": "locked"}
-    mended = make(ListSource([good] * 4), tmp_path, shapes_per_shard=1)
-    assert mended.skipped == {} and mended.count_shapes() == {"train": 4}
+    fixed = make(ListSource([good] * 4), tmp_path, shapes_per_shard=1)
+    assert fixed.skipped == {} and fixed.count_shapes() == {"train": 4}
 
 
-def test_no_more_workers_than_work(tmp_path, monkeypatch):
+def test_a_build_starts_no_more_workers_than_shapes(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(
         build,
@@ -427,7 +432,7 @@ def test_no_more_workers_than_work(tmp_path, monkeypatch):
 
 
 class Noted(list):
-    """Item numbers that say when they are handed out."""
+    """Item numbers that log when they are iterated over."""
 
     def __init__(self, log: list, indices: list[int]):
         super().__init__(indices)
@@ -438,8 +443,8 @@ class Noted(list):
         return super().__iter__()
 
 
-def test_a_shard_is_begun_before_the_last_one_is_written(tmp_path, monkeypatch):
-    """Nor is more than one, which would fill the memory."""
+def test_one_shard_is_built_ahead_while_another_is_written(tmp_path, monkeypatch):
+    """Building more than one ahead would fill the memory."""
     begun, ahead = [], []
     monkeypatch.setattr(
         build,

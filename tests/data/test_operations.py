@@ -1,4 +1,4 @@
-"""Datasets are described, divided anew, merged and inspected; never with a silent hole."""
+"""Datasets are summarized, split, merged and inspected, and no shape is lost silently."""
 
 import json
 import os
@@ -34,7 +34,7 @@ VIEWS = 3
 
 
 class Listed:
-    """Random samples with readable images; every fourth is a validation shape."""
+    """Random samples with readable images. Every fourth is a validation shape."""
 
     name, splits, settings = "listed", "own", {"which": 1}
 
@@ -82,7 +82,7 @@ def second(tmp_path_factory) -> Path:
 
 
 def shapes(root: Path) -> dict[str, tuple[str, Sample]]:
-    """All that a dataset holds, by id."""
+    """All samples of a dataset with their splits, by id."""
     found = {}
     for entry in Manifest.load(root).shards:
         shard = Shard(root, entry)
@@ -125,7 +125,7 @@ def test_a_sample_reads_back_as_it_was_written(first):
 
 
 @pytest.mark.parametrize("by_category", [False, True])
-def test_split_moves_shapes_and_changes_nothing_else(first, tmp_path, by_category):
+def test_split_moves_shapes_and_keeps_their_content(first, tmp_path, by_category):
     manifest = divide(first, tmp_path / "new", by_category=by_category)
     assert manifest.count_shapes() == (
         {"train": 4, "val": 4, "test": 4} if by_category else {"train": 6, "val": 3, "test": 3}
@@ -142,11 +142,11 @@ def test_split_follows_from_the_seed_and_the_ids(first, tmp_path):
     divide(first, tmp_path / "new")
     divide(first, tmp_path / "other", seed=4)
     assert where(tmp_path / "new") != where(tmp_path / "other")
-    divide(tmp_path / "other", tmp_path / "back")  # whatever the shards are
+    divide(tmp_path / "other", tmp_path / "back")  # independent of the shards
     assert where(tmp_path / "back") == where(tmp_path / "new")
 
 
-def test_split_leaves_out_what_only_some_shapes_have(tmp_path):
+def test_split_drops_parts_that_only_some_shapes_have(tmp_path):
     root = make(tmp_path, "a", surface="val")
     source = SplitSource(root, val=0.5, test=0, seed=0, by_category=False)
     assert source.dropped == ["surface_points"]
@@ -155,13 +155,13 @@ def test_split_leaves_out_what_only_some_shapes_have(tmp_path):
     assert all(sample.surface_points is None for _, sample in shapes(tmp_path / "new").values())
 
 
-def test_split_refuses_what_makes_no_sense(first, tmp_path):
+def test_split_refuses_invalid_arguments_and_published_splits(first, tmp_path):
     options = {"val": 0.1, "test": 0.2, "seed": 0, "by_category": False}
     for changes, message in (
-        ({"val": -0.1}, "must be shares"),
-        ({"val": 0.8}, "must be shares"),
+        ({"val": -0.1}, "at least 0, and together below 1"),
+        ({"val": 0.8}, "at least 0, and together below 1"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"val": 0.99, "test": 0}, "nothing of its 12 shapes is left to train on"),
+        ({"val": 0.99, "test": 0}, "none of its 12 shapes is left to train on"),
     ):
         with pytest.raises(UserError, match=message):
             SplitSource(first, **{**options, **changes})
@@ -183,26 +183,24 @@ def test_merge_keeps_every_shape(first, second, tmp_path):
     assert files == [f"train-0000{n}.h5" for n in range(4)] + ["val-00000.h5", "val-00001.h5"]
 
 
-def test_merge_refuses_what_does_not_fit(first, second, tmp_path):
+def test_merge_refuses_datasets_that_do_not_fit_together(first, second, tmp_path):
     destination = tmp_path / "all"
     with pytest.raises(UserError, match=r"same id: a0 \(.*\), a1 .* and 7 more"):
         merge_datasets([first, second, first], destination)
-    with pytest.raises(UserError, match="splits 'onet', .* has 'own'"):
+    with pytest.raises(UserError, match="splits 'onet', but .* has 'own'"):
         merge_datasets([first, make(tmp_path, "c", splits="onet")], destination)
-    with pytest.raises(UserError, match="splits 'pix2vox', .* has 'onet'"):
+    with pytest.raises(UserError, match="splits 'pix2vox', but .* has 'onet'"):
         merge_datasets([tmp_path / "c", make(tmp_path, "p", splits="pix2vox")], destination)
-    with pytest.raises(UserError, match="its train shapes have surface_points None, those of"):
+    with pytest.raises(UserError, match="its train shapes have surface_points None, but those of"):
         merge_datasets([first, make(tmp_path, "d", surface="val")], destination)
-    with pytest.raises(UserError, match="needs two datasets or more"):
+    with pytest.raises(UserError, match="give at least two datasets"):
         merge_datasets([first], destination)
     assert not destination.exists()
     with pytest.raises(UserError, match=r"from other files \(which, .*merged\); choose another"):
         merge_datasets([first, second], tmp_path / "c")
 
 
-def test_a_full_disk_leaves_a_merge_that_says_so_and_continues(
-    first, second, tmp_path, monkeypatch
-):
+def test_a_merge_on_a_full_disk_is_reported_and_can_continue(first, second, tmp_path, monkeypatch):
     copied = []
 
     def copy(source, target, really=shutil.copyfile):
@@ -239,7 +237,7 @@ def test_a_damaged_source_stops_a_merge(first, second, tmp_path):
 
 
 def run_until_killed(command: list[str], module, folder: str) -> None:
-    """Runs a command that is killed between the second shard in `folder` and its manifest."""
+    """Runs a command that is killed after the second shard in `folder`, before the manifest."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
@@ -258,13 +256,15 @@ def run_until_killed(command: list[str], module, folder: str) -> None:
             os._exit(1)
     os.close(writing)
     assert os.waitpid(process, 0)[1] == signal.SIGKILL
-    # Its workers have the pipe, too, and do not outlive it.
+    # Its workers inherit the pipe, so its end means that they ended too.
     assert select.select([reading], [], [], 30)[0] and os.read(reading, 1) == b""
     os.close(reading)
 
 
 @pytest.mark.parametrize("operation", ["split", "merge"])
-def test_a_kill_leaves_a_dataset_that_says_so_and_continues(first, second, tmp_path, operation):
+def test_a_killed_command_leaves_an_incomplete_dataset_and_can_continue(
+    first, second, tmp_path, operation
+):
     new = str(tmp_path / "new")
     command, module = {
         "split": (["data", "split", str(first), new, "--workers", "1"], build),
@@ -279,7 +279,7 @@ def test_a_kill_leaves_a_dataset_that_says_so_and_continues(first, second, tmp_p
     assert shapes(Path(new)).keys() == expected.keys()
 
 
-def test_info_counts(first, capsys):
+def test_info_counts_shapes_and_bytes(first, capsys):
     summary = summarize_dataset(first)
     assert summary["shapes"] == {"train": 9, "val": 3} and summary["complete"]
     assert summary["bytes"] == sum(path.stat().st_size for path in first.glob("*.h5"))
@@ -298,14 +298,14 @@ def test_info_counts(first, capsys):
         assert part in text
 
 
-def test_info_says_that_a_build_was_interrupted(first, tmp_path, capsys):
+def test_info_reports_an_interrupted_build(first, tmp_path, capsys):
     root = Path(shutil.copytree(first, tmp_path / "copy"))
     replace(Manifest.load(root), complete=False).save(root)
     main(["data", "info", str(root)])
     assert "INCOMPLETE" in capsys.readouterr().out
 
 
-def test_the_sheet_shows_what_is_stored(tiny_dataset, tmp_path):
+def test_the_sheet_shows_the_stored_shapes(tiny_dataset, tmp_path):
     write_sample_sheet(tmp_path / "new" / "sheet.png", tiny_dataset, num_shapes=3, seed=1)
     with Image.open(tmp_path / "new" / "sheet.png") as sheet:
         pixels = np.asarray(sheet).astype(int)
@@ -320,18 +320,18 @@ def test_the_sheet_shows_what_is_stored(tiny_dataset, tmp_path):
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "new/sheet.png").read_bytes()
 
 
-def test_a_sheet_is_of_the_kind_its_name_says(first, tmp_path, capsys):
+def test_a_sheet_has_the_file_format_of_its_ending(first, tmp_path, capsys):
     for name, kind in (("a.jpg", "JPEG"), ("b.PNG", "PNG"), ("c.webp", "WEBP")):
         write_sample_sheet(tmp_path / name, first, num_shapes=1)
         with Image.open(tmp_path / name) as sheet:
             assert sheet.format == kind
     for name in ("d.off", "e"):
-        with pytest.raises(UserError, match=f"{name}: its ending must be one of .png .jpg"):
+        with pytest.raises(UserError, match=f"{name}: the file must end in one of .png .jpg"):
             write_sample_sheet(tmp_path / name, first)
         assert not (tmp_path / name).exists()
 
 
-def test_info_tells_some_reasons_of_many(first, tmp_path, capsys):
+def test_info_prints_at_most_twenty_reasons(first, tmp_path, capsys):
     root = Path(shutil.copytree(first, tmp_path / "copy"))
     skipped = {f"s{number}": f"file {number} is\nlost" for number in range(100)}
     replace(Manifest.load(root), skipped=skipped).save(root)
@@ -339,11 +339,11 @@ def test_info_tells_some_reasons_of_many(first, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [
         r"1 skipped: file 19 is\nlost",
-        "and 80 more reasons, all in dataset.json",
+        "and 80 more reasons; dataset.json lists all of them",
     ]
 
 
-def test_shards_of_skipped_shapes_are_named_where_mended_files_continue_them(tmp_path):
+def test_shards_to_try_again_are_listed_for_published_splits_only(tmp_path):
     class Gappy(Listed):
         def sample(self, index: int) -> Sample:
             if index == 9:
@@ -362,11 +362,11 @@ def test_shards_of_skipped_shapes_are_named_where_mended_files_continue_them(tmp
     [
         ("occupancies", 0, "all points are outside"),
         ("near_occupancies", 255, "all near_points are inside"),
-        ("image_bytes", 0, "image 0 cannot be read"),
+        ("image_bytes", 0, "view 0 cannot be decoded"),
         ("voxels_3", None, None),
     ],
 )
-def test_deep_verification_names_shapes_that_teach_nothing(
+def test_deep_verification_lists_shapes_with_bad_images_or_points(
     first, tmp_path, capsys, array, value, problem
 ):
     root = Path(shutil.copytree(first, tmp_path / "copy"))
@@ -388,35 +388,35 @@ def test_deep_verification_names_shapes_that_teach_nothing(
     assert all(problem in text for text in found.values())
     assert main(["data", "verify", str(root), "--deep"]) == (2 if problem else 0)
     if problem:
-        assert f"{len(ids)} shapes are not fit to learn from" in capsys.readouterr().err
+        assert f"{len(ids)} shapes have bad images or points" in capsys.readouterr().err
 
 
-def test_verify_finds_a_shape_that_is_there_twice(first, tmp_path):
+def test_verify_finds_a_repeated_shape(first, tmp_path):
     root = Path(shutil.copytree(first, tmp_path / "copy"))
     manifest = Manifest.load(root)
     again = replace(manifest.shards[0], file="train-00009.h5")
     os.link(root / manifest.shards[0].file, root / again.file)
     replace(manifest, shards=[*manifest.shards, again]).save(root)
-    with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' is there twice"):
+    with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' is there a second time"):
         verify_dataset(root)
 
 
 @pytest.mark.parametrize("option", ["--count=0", "--count=-1", "--seed=-1", "--count=many"])
-def test_info_refuses_numbers_that_make_no_sense(first, tmp_path, capsys, option):
+def test_info_refuses_invalid_numbers(first, tmp_path, capsys, option):
     with pytest.raises(SystemExit):
         main(["data", "info", str(first), "--sheet", str(tmp_path / "x.png"), option])
-    assert "must be a number of at least" in capsys.readouterr().err
+    assert "must be an integer of at least" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["data", "images", str(first), str(tmp_path), "--count=-1"])
 
 
-def test_there_is_nothing_to_draw_of_an_empty_dataset(tmp_path):
+def test_an_empty_dataset_has_no_sheet(tmp_path):
     Manifest("list", "own", {}, []).save(tmp_path)
     with pytest.raises(UserError, match="has no shapes to draw"):
         write_sample_sheet(tmp_path / "x.png", tmp_path)
 
 
-def test_merge_keeps_what_both_say_of_files_of_one_name(tmp_path):
+def test_merge_joins_reasons_with_the_same_key(tmp_path):
     for number, reason in enumerate(("3 files", "5 files")):
         source = Listed([f"s{number}{index}" for index in range(4)])
         source.skipped = {"*.fbx": reason}
@@ -428,13 +428,13 @@ def test_merge_keeps_what_both_say_of_files_of_one_name(tmp_path):
 def test_training_and_evaluation_refuse_an_interrupted_dataset(first, tmp_path, capsys):
     root = Path(shutil.copytree(first, tmp_path / "copy"))
     replace(Manifest.load(root), complete=False).save(root)
-    with pytest.raises(UserError, match="its build was interrupted; run the same"):
+    with pytest.raises(UserError, match="its build was interrupted; run the command"):
         ShapeDataset(root, "val", image_size=8)
     assert main(["data", "info", str(root)]) == 0
-    assert "INCOMPLETE: run the same command again" in capsys.readouterr().out
+    assert "INCOMPLETE: run the command that builds it again" in capsys.readouterr().out
 
 
-def test_dividing_leaves_no_shape_out(first, tmp_path, monkeypatch):
+def test_split_stops_at_a_damaged_shard_and_skips_no_shape(first, tmp_path, monkeypatch):
     def fail(self, index):
         raise UserError("train-00000.h5: damaged")
 
@@ -446,7 +446,7 @@ def test_dividing_leaves_no_shape_out(first, tmp_path, monkeypatch):
     assert build_dataset(source, tmp_path, num_workers=1).skipped == {"lost": "is empty"}
 
 
-def test_more_shards_than_open_files_are_divided(tmp_path):
+def test_split_reads_more_shards_than_open_files_are_allowed(tmp_path):
     source = Listed([f"s{index}" for index in range(140)])
     build_dataset(source, tmp_path / "in", shapes_per_shard=1, num_workers=1)
     command = [sys.executable, "-m", "occvae", "data", "split", tmp_path / "in"]
@@ -458,14 +458,14 @@ def test_more_shards_than_open_files_are_divided(tmp_path):
 
 
 @pytest.mark.parametrize("shares", [(np.nan, 0.1), (0.1, np.nan), (-0.1, 0.2), (0.6, 0.4)])
-def test_shares_that_make_no_sense(first, shares):
+def test_split_refuses_invalid_shares(first, shares):
     val, test = shares
-    with pytest.raises(UserError, match="must be shares that leave some"):
+    with pytest.raises(UserError, match="at least 0, and together below 1"):
         SplitSource(first, val=val, test=test, seed=0, by_category=False)
 
 
-def test_a_damaged_source_is_not_divided(first, tmp_path):
-    """Its shapes would come with checksums that agree with the damage."""
+def test_split_refuses_a_damaged_dataset(first, tmp_path):
+    """Damaged shapes would otherwise get new, valid checksums."""
     root = Path(shutil.copytree(first, tmp_path / "copy"))
     path = root / Manifest.load(root).shards[0].file
     content = bytearray(path.read_bytes())

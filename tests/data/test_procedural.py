@@ -1,4 +1,4 @@
-"""Every shape program gives clean, normalized solids whose mesh and inside test agree."""
+"""Every shape program makes clean, normalized solids whose mesh and inside test agree."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cell_centers(cells: int) -> np.ndarray:
 
 
 def winding_numbers(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """How often the surface winds around each point: 1 inside, 0 outside."""
+    """Winding number of the surface around each point: 1 inside, 0 outside."""
     corners = vertices[faces][None] - points[:, None, None, :]
     a, b, c = corners[:, :, 0], corners[:, :, 1], corners[:, :, 2]
     la, lb, lc = (np.linalg.norm(v, axis=-1) for v in (a, b, c))
@@ -89,7 +89,7 @@ def test_volume_of_contains_is_the_volume_of_the_mesh(category):
         assert abs(share - volume) < 5.0 * np.sqrt(volume / count)
 
 
-def test_same_seed_same_shape_and_other_seed_another():
+def test_a_seed_determines_the_shape():
     for category in CATEGORIES:
         first, again = make_shape(category, 3).mesh(), make_shape(category, 3).mesh()
         other = make_shape(category, 4).mesh()
@@ -99,7 +99,7 @@ def test_same_seed_same_shape_and_other_seed_another():
 
 
 @pytest.mark.parametrize("category", ["mug", "vase"])
-def test_vessels_are_hollow_and_open_above(category):
+def test_vessels_are_hollow_and_open_at_the_top(category):
     cells = 40
     for seed in SEEDS:
         solid = shape(category, seed).contains(cell_centers(cells)).reshape(cells, cells, cells)
@@ -116,7 +116,7 @@ def test_vessels_are_hollow_and_open_above(category):
         assert depth > 0.3 * height
 
 
-def test_no_single_shape_fits_all():
+def test_no_single_shape_is_close_to_all_of_a_category():
     solids = [shape(category, seed) for category in CATEGORIES for seed in SEEDS[:4]]
     points = cell_centers(24)
     inside = np.stack([solid.contains(points) for solid in solids])
@@ -128,7 +128,7 @@ def test_no_single_shape_fits_all():
     assert best < 0.3
 
 
-def test_unknown_category_names_the_near_ones():
+def test_an_unknown_category_gets_a_suggestion():
     with pytest.raises(ValueError, match="unknown shape category 'chiar'.*chair"):
         make_shape("chiar", 0)
     with pytest.raises(ValueError, match="choose from .*airplane"):
@@ -141,7 +141,7 @@ def test_constructors_have_the_volumes_of_their_formulas():
 
     assert volume(box((0, 0, 0), (1, 2, 3))) == pytest.approx(6.0)
     assert volume(bevelled_box((0, 0, 0), (1, 1, 1), 0.1)) == pytest.approx(0.94533, abs=1e-4)
-    base = 2.0  # a square by its corners at distance 1
+    base = 2.0  # a square with its corners at distance 1
     cone = base * (1.0 + 0.5 + 0.25) / 3.0
     assert volume(frustum((1, 1, 1), (1, 2, 1), 1.0, 0.5, 4)) == pytest.approx(cone)
     assert volume(*revolve(np.array([[1.0, 0.0], [0.5, 1.0]]), 4)) == pytest.approx(cone)
@@ -151,7 +151,7 @@ def test_constructors_have_the_volumes_of_their_formulas():
     assert volume(*pipe) == pytest.approx(2.0 * base)
 
 
-def test_a_cut_leaves_other_bodies_whole():
+def test_a_cut_does_not_affect_other_bodies():
     cube = box((-1, -1, -1), (1, 1, 1))
     bar = box((-0.2, -0.2, -0.2), (0.2, 0.2, 2.0))
     hole = box((-0.5, -0.5, -3), (0.5, 0.5, 3))

@@ -1,4 +1,4 @@
-"""Shards give back what was written, in any process, and damaged ones are refused by name."""
+"""Shards return what was written, in any process, and damaged shards are reported by name."""
 
 import errno
 import gc
@@ -32,7 +32,7 @@ from tests.small_disk import mounted
 
 POINTS, NEAR, VIEWS = 64, 24, 3
 SHARD = vars(ShardEntry("train-00000.h5", "train", 3, 10, "ab"))
-RESOLUTIONS = (3, 6)  # 3^3 bits fill no whole bytes, 6^3 do
+RESOLUTIONS = (3, 6)  # 6^3 bits fill whole bytes, 3^3 bits do not
 
 
 def random_sample(seed: int) -> Sample:
@@ -73,11 +73,11 @@ def path(samples, tmp_path) -> Path:
 
 @pytest.fixture
 def copy(tiny_dataset, tmp_path) -> Path:
-    """A dataset that a test may damage."""
+    """A copy of the dataset that a test may damage."""
     return Path(shutil.copytree(tiny_dataset, tmp_path / "copy"))
 
 
-def test_every_field_comes_back(samples, path):
+def test_every_field_is_read_as_written(samples, path):
     shard = Shard(path.parent, entry_of(path))
     assert (len(shard), shard.num_points, shard.num_views) == (4, POINTS, VIEWS)
     assert (shard.num_near_points, shard.num_surface_points) == (NEAR, 5)
@@ -102,7 +102,9 @@ def test_every_field_comes_back(samples, path):
             np.testing.assert_array_equal(shard.packed_voxels(index, edge), np.packbits(grid))
         location, scale = shard.original_frame(index)
         np.testing.assert_array_equal([*location, scale], [*sample.location, sample.scale])
-        for view in range(VIEWS):  # the first of the first and the last of the last included
+        for view in range(
+            VIEWS
+        ):  # includes the first view of the first shape and the last view of the last
             assert shard.image(index, view) == sample.images[view]
             for name in ("extrinsics", "intrinsics"):
                 expected = getattr(sample, name)[view].astype(np.float32)
@@ -111,7 +113,7 @@ def test_every_field_comes_back(samples, path):
 
 
 @pytest.mark.parametrize(("start", "count"), [(0, 8), (8, 16), (56, 8), (16, 13), (40, 24), (8, 1)])
-def test_slices_of_points_and_bits_stay_together(samples, path, start, count):
+def test_slices_of_points_and_occupancies_match(samples, path, start, count):
     points, occupancies = Shard(path.parent, entry_of(path)).points(2, start, count)
     assert points.dtype == np.float32 and occupancies.dtype == bool
     chosen = slice(start, start + count)
@@ -119,7 +121,7 @@ def test_slices_of_points_and_bits_stay_together(samples, path, start, count):
     np.testing.assert_array_equal(occupancies, samples[2].occupancies[chosen])
 
 
-def test_what_a_source_does_not_have_is_absent(tmp_path):
+def test_fields_that_a_source_lacks_are_absent(tmp_path):
     bare = [Sample(id="a", category="b", images=[b"x"], voxels={3: np.ones((3, 3, 3), bool)})]
     write_shard(tmp_path / "train-00000.h5", bare)
     shard = Shard(tmp_path, entry_of(tmp_path / "train-00000.h5"))
@@ -133,7 +135,7 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(samples, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards.os, "replace", full)
-    with pytest.raises(UserError, match="cannot be written .No space left on device.; run"):
+    with pytest.raises(UserError, match="cannot be written .No space left on device.; fix that"):
         write_shard(tmp_path / "train-00000.h5", samples)
     assert not list(tmp_path.iterdir())
 
@@ -148,7 +150,7 @@ def test_quantization_error_is_at_most_half_a_step():
     assert np.abs(found).max() < HALF_EXTENT
 
 
-def test_quantization_keeps_all_codes_apart_and_is_symmetric():
+def test_quantization_is_injective_and_symmetric():
     codes = np.arange(65536).astype(np.uint16)
     values = dequantize_points(codes)
     assert len(np.unique(values)) == 65536
@@ -170,11 +172,11 @@ def read_all(dataset: ShapeDataset, workers: int, start: str | None = None) -> l
 @pytest.mark.parametrize(
     ("workers", "start"), [(2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)]
 )
-def test_workers_read_the_same(tiny_dataset, workers, start):
+def test_worker_processes_read_the_same_data(tiny_dataset, workers, start):
     dataset = ShapeDataset(
         tiny_dataset, "train", image_size=16, target=PointTarget(64), num_views=2, train=True
     )
-    expected = read_all(dataset, 0)  # leaves files open that a fork shares
+    expected = read_all(dataset, 0)  # opens files, which a fork then shares
     for want, got in zip(expected, read_all(dataset, workers, start), strict=True):
         for key in want:
             assert torch.equal(want[key], got[key]), key
@@ -189,7 +191,7 @@ def test_a_sample_reads_no_more_than_it_needs(samples, path, monkeypatch):
     assert sizes == [16 * 3 * 2, 2, len(samples[2].images[1])]
 
 
-def test_a_shard_cut_while_it_is_in_use_is_named(path):
+def test_a_shard_truncated_while_in_use_is_reported(path):
     shard = Shard(path.parent, entry_of(path))
     os.truncate(path, 3000)
     with pytest.raises(UserError, match=r"train-00000\.h5: damaged or not a shard \(.* bytes\)"):
@@ -199,24 +201,24 @@ def test_a_shard_cut_while_it_is_in_use_is_named(path):
         pickle.loads(pickle.dumps(shard)).surface(3)
 
 
-def test_shards_outlive_the_garbage_collector(path, samples):
+def test_shards_survive_garbage_collection(path, samples):
     shard = Shard(path.parent, entry_of(path))
     shard.voxels(0)
     gc.collect()
     np.testing.assert_array_equal(shard.voxels(1), samples[1].voxels[3])
 
 
-def test_truncated_and_missing_shards_are_named(path):
+def test_truncated_and_missing_shards_are_reported(path):
     entry = entry_of(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"train-00000\.h5: \d+ bytes where .* \(truncated"):
+    with pytest.raises(UserError, match=r"train-00000\.h5: \d+ bytes where .* truncated"):
         Shard(path.parent, entry)
     path.unlink()
-    with pytest.raises(UserError, match=r"train-00000\.h5: missing shard"):
+    with pytest.raises(UserError, match=r"train-00000\.h5: the shard is missing"):
         Shard(path.parent, entry)
 
 
-def test_other_files_are_no_shards(path):
+def test_other_files_are_refused(path):
     path.write_bytes(b"no HDF5 at all")
     with pytest.raises(UserError, match=r"train-00000\.h5: damaged or not a shard"):
         Shard(path.parent, entry_of(path))
@@ -226,7 +228,7 @@ def test_other_files_are_no_shards(path):
         Shard(path.parent, entry_of(path))
 
 
-def test_damaged_structures_raise_nothing_else(path):
+def test_damaged_structures_raise_only_user_errors(path):
     whole, entry = path.read_bytes(), entry_of(path)
     rng = np.random.default_rng(0)
     refused = 0
@@ -249,7 +251,7 @@ def test_other_format_versions_are_refused(path, copy):
         Shard(path.parent, entry_of(path))
     content = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps({**content, "format_version": 1}))
-    with pytest.raises(UserError, match=r"dataset\.json: written as format version 1"):
+    with pytest.raises(UserError, match=r"dataset\.json: has format version 1"):
         Manifest.load(copy)
 
 
@@ -279,10 +281,10 @@ def test_manifest_round_trip(tmp_path):
         (b"{}", "not a dataset manifest"),
         (b'{"format_version": 2, "shards": [{"file": "x"}]}', "not a dataset manifest"),
         (b'{"format_version": 2, "shards": []}', "not a dataset manifest"),
-        (None, "no dataset here; make one with `occvae data build` or `import`"),
+        (None, "no dataset here; make it with `occvae data build` or `occvae data import`"),
     ],
 )
-def test_corrupt_manifests_are_named(tmp_path, content, message):
+def test_corrupt_manifests_are_reported(tmp_path, content, message):
     if content is not None:
         (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(UserError, match=rf"dataset\.json: {message}") as caught:
@@ -307,7 +309,7 @@ def test_corrupt_manifests_are_named(tmp_path, content, message):
         {"settings": "x"},
     ],
 )
-def test_manifests_of_other_types_are_named(tmp_path, change):
+def test_manifests_with_wrong_types_are_reported(tmp_path, change):
     layouts = {"train": {"voxels": [32]}}
     manifest = Manifest("voxels", "own", {}, ["a"], layouts, [ShardEntry(**SHARD)], complete=True)
     manifest.save(tmp_path)
@@ -335,13 +337,13 @@ def test_verify_finds_one_flipped_bit(copy, where):
         verify_dataset(copy)
 
 
-def test_verify_names_lost_and_truncated_shards(copy):
+def test_verify_reports_lost_and_truncated_shards(copy):
     path = copy / "val-00000.h5"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"val-00000\.h5"):
         verify_dataset(copy)
     path.unlink()
-    with pytest.raises(UserError, match=r"val-00000\.h5: missing shard"):
+    with pytest.raises(UserError, match=r"val-00000\.h5: the shard is missing"):
         verify_dataset(copy)
 
 
@@ -351,8 +353,8 @@ def small_disk(tmp_path):
         yield folder
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):
-    """In a process of its own, which HDF5 may end."""
+def test_a_full_disk_gives_a_one_line_error_and_leaves_no_file(small_disk):
+    """Runs in a separate process, because HDF5 might abort it."""
     path = small_disk / "train-00000.h5"
     program = (
         "from pathlib import Path\n"
@@ -360,21 +362,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):
         f"write_shard(Path({str(path)!r}), [random_sample(seed) for seed in range(99)])"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    line = f"WriteError: {path}: cannot be written (No space left on device); run the same"
+    line = f"WriteError: {path}: cannot be written (No space left on device); fix that"
     assert ended.returncode == 1 and line in ended.stderr.splitlines()[-1]
     assert list(small_disk.iterdir()) == []
 
 
-def test_more_shards_than_a_process_may_have_open(path, samples):
-    """None is called damaged, whatever is read, and those read no more are closed."""
-    many = [Shard(path.parent, entry_of(path)) for _ in range(2 * shards._MOST_OPEN)]
+def test_more_shards_than_open_files_can_be_read(path, samples):
+    """No shard is reported as damaged, and files that are no longer read are closed."""
+    many = [Shard(path.parent, entry_of(path)) for _ in range(2 * shards._MAX_OPEN)]
     for _ in range(2):
         for shard in many:
             np.testing.assert_array_equal(shard.voxels(1), samples[1].voxels[3])
-    assert sum(shard._file is not None for shard in many) <= shards._MOST_OPEN
+    assert sum(shard._file is not None for shard in many) <= shards._MAX_OPEN
 
 
-def test_failures_of_the_machine_are_no_damage(path, monkeypatch):
+def test_failures_of_the_machine_are_not_reported_as_damage(path, monkeypatch):
     entry = entry_of(path)
     shard = Shard(path.parent, entry)
     opened = [os.open(path, os.O_RDONLY)]
@@ -394,7 +396,7 @@ def test_failures_of_the_machine_are_no_damage(path, monkeypatch):
             os.close(file)
 
 
-def test_a_manifest_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch):
+def test_a_manifest_that_cannot_be_written_leaves_no_partial_file(tmp_path, monkeypatch):
     def replace(*paths):
         raise OSError(errno.ENOSPC, "No space left on device")
 

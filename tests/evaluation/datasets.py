@@ -1,4 +1,4 @@
-"""Datasets of what tests ask for, made from the validation shapes of another."""
+"""Test datasets with changed content, made from the validation shapes of another dataset."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,17 @@ from occvae.data.shards import Shard, file_sha256, write_shard
 def copy_shapes(
     root: Path, destination: Path, count: int, *, splits: str = "own", **changed
 ) -> Path:
-    """The first shapes as a test split.
+    """Copies the first validation shapes into a new dataset as its test split.
 
     Args:
-        splits: of the new dataset.
-        **changed: fields of `Sample`, for all shapes alike.
+        root: dataset folder to copy from.
+        destination: folder of the new dataset.
+        count: number of shapes.
+        splits: `Manifest.splits` of the new dataset.
+        **changed: fields of `Sample` that replace those of every shape.
+
+    Returns:
+        `destination`.
     """
     manifest = Manifest.load(root)
     shard = Shard(root, next(entry for entry in manifest.shards if entry.split == "val"))

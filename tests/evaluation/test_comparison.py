@@ -1,4 +1,4 @@
-"""Which published figures stand beside ours, and why others do not."""
+"""Published figures are shown only beside comparable scores."""
 
 import pytest
 
@@ -14,7 +14,10 @@ METRICS = (
 
 
 def make_report(splits: str, split: str = "test", names=SHAPENET, **data) -> dict:
-    """Of two shapes of the first category and one of each other, all scores 0.5 but the first."""
+    """Makes a report of two shapes of the first category and one of each other.
+
+    All scores are 0.5, except for the first shape with 0.
+    """
     categories = [names[0], *names]
     summary = summarize([0.0] + [0.5] * len(names), categories, num_resamples=10)
     return {
@@ -45,7 +48,7 @@ def row(tables: dict, metric: str, method: str) -> dict:
     return found
 
 
-def test_occupancy_networks():
+def test_tables_of_occupancy_networks_are_shown_for_its_splits():
     published = published_beside(make_report("onet"))
     tables = published["tables"]
     assert published["note"] == ""
@@ -56,12 +59,12 @@ def test_occupancy_networks():
     assert row(tables, "chamfer_l1_tenth_edge", "AtlasNet")["mean"] == 0.175
     ours = tables["iou_mesh"][0]
     assert (ours["method"], ours["airplane"], ours["lamp"]) == ("this model", 0.25, 0.5)
-    assert ours["mean"] == pytest.approx((0.25 + 12 * 0.5) / 13)  # of the categories
+    assert ours["mean"] == pytest.approx((0.25 + 12 * 0.5) / 13)  # mean over categories
     assert "mean" not in row(tables, "iou_voxels", "ONet (released model, run by a user)")
     assert "mean" not in tables["iou_voxels"][0]
 
 
-def test_figures_by_views_stand_beside_the_same_data_only():
+def test_figures_by_views_are_comparable_on_the_same_data_only():
     assert comparable_by_views(make_report("pix2vox"))
     for other in (
         make_report("onet"),
@@ -74,7 +77,7 @@ def test_figures_by_views_stand_beside_the_same_data_only():
         assert not comparable_by_views(other)
 
 
-def test_pix2vox():
+def test_tables_of_pix2vox_are_shown_for_its_splits():
     published = published_beside(make_report("pix2vox"))
     tables = published["tables"]
     assert row(tables, "iou_voxels", "Pix2Vox++/A, 1 view")["mean"] == 0.670
@@ -82,7 +85,7 @@ def test_pix2vox():
     assert not any("2 views" in row["method"] for row in tables["iou_voxels"])
     rerun = row(tables, "iou_voxels_0.4", "Pix2Vox-A (released model, run by a user), 1 view")
     assert rerun["chair"] == 0.563 and "vessel" not in rerun
-    assert tables["iou_voxels"][0]["mean"] == pytest.approx(13 * 0.5 / 14)  # of the shapes
+    assert tables["iou_voxels"][0]["mean"] == pytest.approx(13 * 0.5 / 14)  # mean over shapes
     assert "iou_mesh" not in tables
 
 
@@ -91,7 +94,7 @@ def test_means_of_other_categories_are_left_out():
     released = row(tables, "iou_mesh", "ONet (released model)")
     assert released["watercraft"] == 0.547 and "mean" not in released
     methods = {row["method"] for row in tables["iou_mesh"]}
-    assert "Pixel2Mesh" not in methods  # of which nothing but the mean is known
+    assert "Pixel2Mesh" not in methods  # only its mean is known
     vehicles = ("airplane", "car", "vessel")
     report = make_report("pix2vox", "val", names=vehicles)
     method = "Pix2Vox-VAE, model of vehicles only, 1 view"
@@ -107,14 +110,14 @@ def test_means_of_other_categories_are_left_out():
         (make_report("onet", "val"), "none for split 'val'"),
     ],
 )
-def test_why_not_comparable(report, reason):
+def test_the_note_says_why_nothing_is_comparable(report, reason):
     published = published_beside(report)
     assert published["tables"] == {} and reason in published["note"]
     report["published"] = published
     assert f"not comparable with published tables: {reason}" in format_table(report)
 
 
-def test_what_is_measured_otherwise_is_not_compared():
+def test_metrics_measured_differently_are_not_compared():
     report = make_report("onet", voxel_resolution=64, num_surface_points=1000)
     published = published_beside(report)
     assert list(published["tables"]) == ["iou_mesh", "iou_points"]
@@ -126,7 +129,7 @@ def test_what_is_measured_otherwise_is_not_compared():
     assert published_beside(report)["tables"] == {}
 
 
-def test_the_table_shows_them_with_their_protocol():
+def test_the_table_shows_published_figures_with_their_protocol():
     report = make_report("onet")
     report["published"] = published_beside(report)
     lines = format_table(report).splitlines()

@@ -1,4 +1,4 @@
-"""The report recomputed with numpy, for predictors whose answers are known."""
+"""Reports of predictors with known answers, recomputed with NumPy."""
 
 import functools
 import json
@@ -19,12 +19,12 @@ from tests.fakes import LookUp, VoxelLookUp
 from tests.tiny import RESOLUTION, SETTINGS
 
 POINTS = SETTINGS.num_points
-# Tables of answers have no meshes.
+# Predictors that look up their answers cannot make meshes.
 score = functools.partial(evaluate, mesh_resolution=None)
 
 
 class Truth:
-    """What is stored of one split."""
+    """The stored truth of one split."""
 
     def __init__(self, root: Path, split: str = "val"):
         self.dataset = ShapeDataset(root, split, image_size=40, target=PointTarget(POINTS))
@@ -35,11 +35,11 @@ class Truth:
         self.categories = np.array(self.dataset.categories)
 
     def predictor(self, occupancies: np.ndarray, voxels: np.ndarray) -> LookUp:
-        """Answers with these probabilities."""
+        """Returns a model that predicts these probabilities."""
         return LookUp(*self._answers(occupancies, voxels))
 
     def voxel_predictor(self, occupancies: np.ndarray, voxels: np.ndarray) -> VoxelLookUp:
-        """The same, as a voxel model."""
+        """Returns a voxel model that predicts these probabilities."""
         return VoxelLookUp(*self._answers(occupancies, voxels), resolution=voxels.shape[-1])
 
     def _answers(self, occupancies: np.ndarray, voxels: np.ndarray) -> tuple:
@@ -58,7 +58,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def noisy(truth, tiny_dataset) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Predicted probabilities that are often wrong, and the report on them."""
+    """Returns noisy predicted probabilities, and the report on them."""
     rng = np.random.default_rng(0)
     occupancies, voxels = (
         (0.5 * true + 0.6 * rng.random(true.shape)).clip(0, 1)
@@ -112,7 +112,7 @@ def test_examples_are_the_best_the_median_and_the_worst(noisy, truth):
     assert len({id for ids in examples.values() for id in ids}) == 12
 
 
-def test_some_shapes_spread_over_the_split(noisy, truth, tiny_dataset):
+def test_a_number_of_shapes_is_spread_over_the_split(noisy, truth, tiny_dataset):
     predictor = truth.predictor(*noisy[:2])
     report = score(predictor, tiny_dataset, num_shapes=5)
     assert [row["number"] for row in report["shapes"]] == [0, 8, 16, 23, 31]
@@ -141,7 +141,7 @@ def test_the_threshold_is_chosen_on_validation_shapes(noisy, truth, tiny_dataset
     assert found == pytest.approx(max(means), abs=1e-4)
 
 
-def test_a_perfect_oracle_is_bad_with_the_images_of_others(truth, tiny_dataset):
+def test_an_oracle_scores_1_and_less_with_shuffled_images(truth, tiny_dataset):
     oracle = truth.predictor(truth.occupancies, truth.voxels)
     report = score(oracle, tiny_dataset, num_points=512)
     assert report["options"]["num_points"] == 512
@@ -149,7 +149,7 @@ def test_a_perfect_oracle_is_bad_with_the_images_of_others(truth, tiny_dataset):
     assert report["metrics"]["iou_voxels"]["micro"]["mean"] == 1.0
     assert report["metrics"]["voxel_f_score_1_percent"]["micro"]["mean"] == 1.0
     shuffled = report["controls"]["shuffled_images"]["micro"]["mean"]
-    # No shape is ever compared with itself.
+    # No shape is compared with itself.
     pairs = [[iou(a, b) for b in truth.voxels] for a in truth.voxels]
     others = np.array(pairs)[~np.eye(len(pairs), dtype=bool)]
     assert others.min() <= shuffled <= others.max()
@@ -184,7 +184,7 @@ def test_mean_shapes_are_recomputed(noisy, truth, tiny_dataset, key, by_category
     assert found["micro"]["mean"] == pytest.approx(best, abs=1e-6)
 
 
-def test_categories_without_training_shapes_fall_back_on_the_mean_of_all(tmp_path):
+def test_categories_without_training_shapes_use_the_mean_of_all(tmp_path):
     from occvae.data.build import build_dataset
     from occvae.data.formats.voxels import VoxelArchiveSource
 
@@ -203,10 +203,12 @@ def test_categories_without_training_shapes_fall_back_on_the_mean_of_all(tmp_pat
     known = Truth(tmp_path / "data")
     report = score(known.predictor(known.occupancies, known.voxels), tmp_path / "data")
     controls = report["controls"]
-    assert controls["category_mean_shape"] == controls["mean_shape"]  # one category was trained on
+    assert (
+        controls["category_mean_shape"] == controls["mean_shape"]
+    )  # only one category has training shapes
 
 
-def test_table_names_every_number(noisy, truth):
+def test_the_table_shows_all_means(noisy, truth):
     report = noisy[2]
     text = format_table(report)
     lines = text.splitlines()
@@ -227,7 +229,7 @@ def test_table_names_every_number(noisy, truth):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_predictions_that_are_no_numbers_are_no_zeros(noisy, truth, tiny_dataset, which):
+def test_nan_predictions_are_refused(noisy, truth, tiny_dataset, which):
     answers = [noisy[0].copy(), noisy[1].copy()]
     answers[which][3].flat[:7] = np.nan
     model = truth.predictor(*answers)
@@ -240,13 +242,13 @@ def test_predictions_that_are_no_numbers_are_no_zeros(noisy, truth, tiny_dataset
         choose_threshold(make(*answers), tiny_dataset, device="cpu")
 
 
-def test_unknown_split(truth, tiny_dataset):
+def test_an_unknown_split_is_refused(truth, tiny_dataset):
     model = truth.predictor(truth.occupancies, truth.voxels)
     with pytest.raises(UserError, match="has no shapes in split 'test'"):
         score(model, tiny_dataset, split="test")
 
 
-def test_wrong_threshold(truth, tiny_dataset):
+def test_an_invalid_threshold_is_refused(truth, tiny_dataset):
     model = truth.predictor(truth.occupancies, truth.voxels)
     with pytest.raises(UserError, match="threshold must be a probability"):
         score(model, tiny_dataset, threshold=30.0)

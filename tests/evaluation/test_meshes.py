@@ -1,4 +1,4 @@
-"""Scores of meshes, for a model whose surface is an octahedron whatever it sees."""
+"""Scores of meshes, for a model that always predicts the same octahedron."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def shapes(model, tiny_dataset) -> StoredShapes:
 
 
 def octahedron(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points on its surface and their outward normals, both (N, 3) float64."""
+    """Returns points on the surface and their outward normals, both (N, 3) float64."""
     rng = np.random.default_rng(0)
     signs = rng.choice([-1.0, 1.0], (count, 3))
     points = TRUE_RADIUS * signs * rng.dirichlet([1.0, 1.0, 1.0], count) + CENTER
@@ -70,7 +70,7 @@ def test_distances_are_those_of_the_stored_surface(report, shapes):
         assert metrics["empty_mesh"] == 0.0
 
 
-def test_few_points_on_surfaces_are_noted(report):
+def test_the_table_notes_few_points_on_surfaces(report):
     note = f"the dataset has {SETTINGS.num_surface_points} points on each surface: fewer than the "
     assert note in format_table(report)
     dense = report | {"data": report["data"] | {"num_surface_points": 100_000}}
@@ -83,7 +83,7 @@ def test_two_runs_agree_to_the_last_digit(model, report, tiny_dataset):
     again = evaluate(model, tiny_dataset, mesh_resolution=64, num_shapes=3)
     assert again == report
     [middle] = evaluate(model, tiny_dataset, mesh_resolution=64, num_shapes=1)["shapes"]
-    assert middle == report["shapes"][0]  # whatever else is evaluated
+    assert middle == report["shapes"][0]  # it does not depend on the other shapes
     other = evaluate(model, tiny_dataset, mesh_resolution=64, num_shapes=3, seed=1)
     for name in ("chamfer_l1_edge", "f_score_1_percent"):
         first, second = report["metrics"][name]["micro"], other["metrics"][name]["micro"]
@@ -91,7 +91,7 @@ def test_two_runs_agree_to_the_last_digit(model, report, tiny_dataset):
         assert first["mean"] == pytest.approx(second["mean"], rel=0.2)
 
 
-def test_empty_meshes_are_counted_and_named(tiny_dataset):
+def test_empty_meshes_count_and_are_noted(tiny_dataset):
     blind = octahedron_model()
     blind.decoder.linear_out.bias.data.fill_(-50.0)
     report = evaluate(blind, tiny_dataset, mesh_resolution=32, num_shapes=2)
@@ -103,8 +103,8 @@ def test_empty_meshes_are_counted_and_named(tiny_dataset):
     assert "2 of 2 meshes are empty; they count with distance 1.732" in format_table(report)
 
 
-def test_a_dataset_without_surface_points(model, tiny_dataset):
-    """Training shapes have none."""
+def test_surface_metrics_are_left_out_without_surface_points(model, tiny_dataset):
+    """The training split stores none."""
     report = evaluate(model, tiny_dataset, split="train", mesh_resolution=32, num_shapes=2)
     assert report["data"]["num_surface_points"] == 0
     assert "iou_mesh" in report["metrics"] and "chamfer_l1_edge" not in report["metrics"]
@@ -127,14 +127,14 @@ def test_one_shape_has_no_shuffled_control_and_no_intervals(model, tiny_dataset)
     report = evaluate(model, tiny_dataset, mesh_resolution=None, num_shapes=1)
     assert list(report["controls"]) == ["mean_shape", "category_mean_shape"]
     text = format_table(report)
-    assert "no shuffled images among the controls" in text
+    assert "no control with shuffled images" in text
     (names,) = [line for line in text.splitlines() if "category mean" in line]
     assert "shuffled" not in names
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
 @pytest.mark.parametrize("absent", ["points", "voxels"])
-def test_whatever_the_dataset_has_is_measured(model, tiny_dataset, tmp_path, absent):
+def test_metrics_are_measured_if_the_dataset_has_the_truth(model, tiny_dataset, tmp_path, absent):
     nothing = {"voxels": {}} if absent == "voxels" else {"points": None, "occupancies": None}
     root = copy_shapes(tiny_dataset, tmp_path / "data", 2, **nothing)
     report = evaluate(model, root, split="test", mesh_resolution=32)
@@ -143,13 +143,13 @@ def test_whatever_the_dataset_has_is_measured(model, tiny_dataset, tmp_path, abs
     assert ("iou_mesh" in report["metrics"]) == (absent != "points")
     assert ("iou_voxels" in report["metrics"]) == (absent != "voxels")
     assert report["data"]["voxel_resolution"] == (None if absent == "voxels" else RESOLUTION)
-    # There are no training shapes, and without grids no controls at all.
+    # Without training shapes there are no mean shapes, and without grids no controls.
     assert list(report["controls"]) == ([] if absent == "voxels" else ["shuffled_images"])
     assert format_table(report)
 
 
-def test_the_grids_of_the_protocols_are_compared(tiny_dataset, tmp_path):
-    """Voxel models by their own resolution, others by 32^3, where there are such."""
+def test_grids_are_compared_at_the_resolution_of_the_model_or_the_protocols(tiny_dataset, tmp_path):
+    """Voxel models at their own resolution, other models at 32^3, if the dataset stores it."""
     edges = (8, 16, 32, 64)
     grids = {edge: np.ones((edge,) * 3, bool) for edge in edges}
     root = copy_shapes(tiny_dataset, tmp_path / "data", 1, voxels=grids)

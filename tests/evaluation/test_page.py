@@ -1,4 +1,4 @@
-"""The page of an evaluation, from the command to the browser with nothing replaced."""
+"""The HTML page of an evaluation, made by the command and read by a real browser."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ ROWS = "[...document.querySelectorAll('#tables table')[0].rows].map(r => r.inner
 
 @pytest.fixture(scope="module")
 def folder(tiny_dataset, tmp_path_factory) -> Path:
-    """A model beside what `occvae evaluate` wrote of it."""
+    """A folder with a model and the files that `occvae evaluate` wrote about it."""
     folder = tmp_path_factory.mktemp("evaluated")
     save_pretrained(octahedron_model(), folder)
     arguments = ["--model", str(folder), "--data", str(tiny_dataset), "--shapes", "6"]
@@ -46,7 +46,7 @@ def test_every_shape_is_drawn_beside_its_truth(folder, browser):
         assert CanvasImage(browser, index).share > 0.02, index
 
 
-def test_figures_are_those_of_the_report(folder, browser):
+def test_the_page_shows_the_means_of_the_report(folder, browser):
     metrics = json.loads((folder / "evaluation.json").read_text())["metrics"]
     rows = {cells[0].strip(): cells[1:] for cells in browser.evaluate(ROWS)[1:]}
     assert rows.keys() == {label(name) for name in metrics}
@@ -58,7 +58,7 @@ def test_figures_are_those_of_the_report(folder, browser):
         assert categories == list(map(decimal, means)), name
 
 
-def test_nothing_is_wrong_and_no_request_leaves_the_page(folder, browser):
+def test_the_page_loads_nothing_and_logs_no_problem(folder, browser):
     others = [url for url in browser.requests if not url.startswith("data:image/png;base64,")]
     assert others == [(folder / "page.html").as_uri()]
     assert browser.problems == []

@@ -1,4 +1,4 @@
-"""Models of one published division are kept from the shapes of another."""
+"""A model trained on one published split is not evaluated on another."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def export(folder: Path, **config: str) -> Path:
     return folder
 
 
-def test_published_divisions_do_not_meet(tmp_path):
+def test_models_are_not_evaluated_on_another_published_split(tmp_path):
     onet, pix2vox = (dataset(tmp_path / name, name) for name in ("onet", "pix2vox"))
     own = dataset(tmp_path / "own", "own")
     model = export(tmp_path / "model", splits="onet")
@@ -38,5 +38,5 @@ def test_published_divisions_do_not_meet(tmp_path):
     check_splits(export(tmp_path / "mine", splits="own"), pix2vox)
 
 
-def test_what_is_not_known_is_not_refused(tmp_path):
+def test_a_model_with_unknown_splits_is_not_refused(tmp_path):
     check_splits(export(tmp_path / "model"), dataset(tmp_path / "onet", "onet"))

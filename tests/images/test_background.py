@@ -1,4 +1,4 @@
-"""Plain backgrounds go and objects stay, to the pixel; other backgrounds are refused."""
+"""Plain backgrounds are removed with pixel accuracy; other backgrounds are refused."""
 
 import io
 import sys
@@ -38,29 +38,29 @@ GRAY = dict(color=(110, 112, 115), surroundings=((205, 203, 198), (165, 160, 155
         dict(surroundings=((255, 255, 255), (235, 235, 238)), color=(60, 70, 110), shadow=0.25),
     ],
 )
-def test_the_object_is_what_remains(scene):
+def test_only_the_object_remains(scene):
     assert mask_iou(remove_background(photograph(OBJECT, **scene)), OBJECT) > 0.95
 
 
-def test_the_noise_of_jpeg_does_no_harm():
+def test_jpeg_noise_does_not_matter():
     buffer = io.BytesIO()
     photograph(OBJECT, shadow=0.5).save(buffer, "JPEG", quality=60)
     assert mask_iou(remove_background(Image.open(buffer)), OBJECT) > 0.95
 
 
-def test_what_shows_through_a_hole_is_background():
+def test_background_inside_a_hole_is_removed():
     ring = OBJECT & ~ellipse(SIZE, (0.5, 0.45), (0.15, 0.1))
     assert mask_iou(remove_background(photograph(ring)), ring) > 0.95
 
 
-def test_thin_legs_of_small_images_stay():
+def test_thin_legs_in_small_images_remain():
     table = ellipse(160, (0.4, 0.5), (0.1, 0.3))
     table[64:120, 50:52] = table[64:120, 108:110] = True
     assert mask_iou(remove_background(photograph(table)), table) > 0.99
     assert mask_iou(remove_background(photograph(table, shadow=0.5)), table) > 0.9
 
 
-def test_dust_is_no_object():
+def test_dust_is_removed():
     dusty = OBJECT | ellipse(SIZE, (0.1, 0.9), (0.008, 0.008))
     assert mask_iou(remove_background(photograph(dusty)), OBJECT) > 0.95
 
@@ -70,7 +70,7 @@ def test_an_object_may_touch_the_border():
     assert mask_iou(remove_background(photograph(low)), low) > 0.95
 
 
-def test_large_images_are_worked_on_smaller():
+def test_large_images_are_reduced_first():
     mask = ellipse(500, (0.5, 0.5), (0.3, 0.2))[:400]
     cut_out = remove_background(photograph(mask, shadow=0.5).resize((2500, 2000)))
     assert cut_out.size == (1024, 819)
@@ -119,7 +119,7 @@ def test_other_borders_are_refused(pixels):
     ],
     ids=["white", "one pixel", "thread", "background_gray"],
 )
-def test_background_alone_is_no_object(image):
+def test_background_alone_is_refused(image):
     with pytest.raises(UserError, match="shows nothing but its background"):
         remove_background(image)
 
@@ -131,7 +131,7 @@ def no_session():
     background._rembg_session.cache_clear()
 
 
-def test_rembg_is_used_where_it_is_installed(monkeypatch, no_session):
+def test_rembg_is_used_if_installed(monkeypatch, no_session):
     sessions, used = [], []
 
     def new_session():
@@ -149,10 +149,10 @@ def test_rembg_is_used_where_it_is_installed(monkeypatch, no_session):
     for _ in range(2):
         cut_out = remove_with_rembg(Image.new("RGB", (5, 4)))
         assert cut_out.mode == "RGBA" and cut_out.getpixel((0, 0))[3] == 7
-    assert sessions == ["net"] and used == ["net", "net"]  # its network is loaded once
+    assert sessions == ["net"] and used == ["net", "net"]  # the network is loaded once
 
 
-def test_failures_of_rembg_are_one_line(monkeypatch, no_session):
+def test_failures_of_rembg_give_one_line(monkeypatch, no_session):
     def new_session():
         raise ConnectionError("no network")
 

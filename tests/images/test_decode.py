@@ -1,4 +1,4 @@
-"""Stored images decode to what `load_image`, the slow and careful way, makes of them."""
+"""`decode_image` gives what `load_image`, the slow reference, gives."""
 
 import io
 
@@ -52,14 +52,14 @@ def test_ordinary_images_are_within_one_gray_level(mode, format, options, size, 
     content = encode(mode, format, **options)
     assert difference(content, size) <= 1
     assert difference(content, size, mirrored=True) <= 1
-    monkeypatch.setattr(decoding, "load_image", None)  # and took the fast way
+    monkeypatch.setattr(decoding, "load_image", None)  # shows that the fast path was used
     decode_image(content, size)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 @pytest.mark.parametrize("size", [96, 61, 24])
 @pytest.mark.parametrize("background_gray", [255, 240])
-def test_transparency_is_laid_on_the_background(format, size, background_gray):
+def test_transparency_is_composited_on_the_background(format, size, background_gray):
     content = encode("RGBA", format, **({"lossless": True} if format == "WEBP" else {}))
     assert difference(content, size, background_gray=background_gray) <= 1
     assert difference(content, size, mirrored=True, background_gray=background_gray) <= 1
@@ -82,7 +82,7 @@ def test_transparency_is_laid_on_the_background(format, size, background_gray):
         ("RGB", "TIFF", {}),
     ],
 )
-def test_special_images_are_those_of_load_image(mode, format, options):
+def test_special_images_equal_those_of_load_image(mode, format, options):
     content = encode(mode, format, **options)
     assert difference(content, 40) == 0
     assert difference(content, 40, mirrored=True) == 0
@@ -90,7 +90,7 @@ def test_special_images_are_those_of_load_image(mode, format, options):
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_notes_of_the_camera_are_honoured(format, orientation):
+def test_exif_orientation_is_applied(format, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert difference(encode("RGB", format, (40, 25), exif=exif), 30) <= 1
@@ -103,7 +103,7 @@ def test_oblong_images_are_padded_with_the_background(size):
     assert difference(content, 48, mirrored=True, background_gray=240) <= 1
 
 
-def test_what_is_no_image_is_said():
+def test_bytes_that_are_not_an_image_are_refused():
     for content in (b"", b"no image", encode("RGB", "PNG")[:200]):
         with pytest.raises(UserError, match="image: "):
             decode_image(content, 8)

@@ -1,4 +1,4 @@
-"""Whatever image a person has becomes a square RGB image on white, or one clear line."""
+"""Images of any kind become square RGB images on white; errors are one line."""
 
 import io
 
@@ -72,7 +72,7 @@ def test_opened_images_keep_their_size_and_transparency():
     assert open_image(encode(gray16(9))).mode == "RGB"
 
 
-def test_palette_with_transparency():
+def test_palettes_with_transparency_are_read():
     loaded = load_image(encode(palette_image(), transparency=0), 8)
     np.testing.assert_array_equal(loaded[0, 0], WHITE)
     np.testing.assert_array_equal(loaded[7, 7], [200, 100, 50])
@@ -88,7 +88,7 @@ def test_the_shorter_edge_is_padded_with_white(size):
     )
 
 
-def test_any_gray_may_be_behind_a_image():
+def test_transparency_is_composited_on_any_gray():
     half = Image.new("RGBA", (20, 10), (0, 0, 0, 0))
     half.paste((9, 8, 7, 255), (10, 0, 20, 10))
     loaded = load_image(encode(half), 20, background_gray=240)
@@ -103,10 +103,12 @@ def test_a_long_panorama_needs_little_memory():
 
 
 @pytest.mark.filterwarnings("error")
-def test_images_of_the_largest_cameras(tmp_path):
+def test_images_of_the_largest_cameras_are_read(tmp_path):
     """Pillow itself would warn from 89 million pixels on."""
     path = tmp_path / "large.pbm"
-    path.write_bytes(b"P4 10000 10000\n" + bytes(10_000 // 8 * 10_000))  # a bit a pixel, all white
+    path.write_bytes(
+        b"P4 10000 10000\n" + bytes(10_000 // 8 * 10_000)
+    )  # one bit per pixel, all white
     loaded = load_image(path, 8)
     assert (loaded == 255).all()
     for height in (15_001, 100_000):
@@ -123,13 +125,13 @@ def test_resizing_is_antialiased():
     np.testing.assert_allclose(loaded, 127.5, atol=3)
 
 
-# Where the red corner of the stored image is to be seen: (row, column) of each orientation.
+# (row, column) of the stored image's red corner in the result, for each orientation.
 @pytest.mark.parametrize(
     ("orientation", "corner"),
     [(1, (0, 0)), (2, (0, -1)), (3, (-1, -1)), (4, (-1, 0))]
     + [(5, (0, 0)), (6, (0, -1)), (7, (-1, -1)), (8, (-1, 0))],
 )
-def test_phone_images_are_turned_upright(orientation, corner):
+def test_exif_orientation_is_applied(orientation, corner):
     image = Image.new("RGB", (8, 8))
     image.putpixel((0, 0), (255, 0, 0))
     exif = Image.Exif()
@@ -139,7 +141,7 @@ def test_phone_images_are_turned_upright(orientation, corner):
     assert (loaded[..., 0] == 255).sum() == 1
 
 
-def test_broken_files_are_named(tmp_path):
+def test_errors_name_broken_files(tmp_path):
     whole = encode(
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     )
@@ -159,7 +161,7 @@ def test_broken_files_are_named(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Pillow on odd TIFF tags
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP"])
-def test_random_damage_raises_nothing_else(format):
+def test_random_damage_raises_only_user_errors(format):
     rng = np.random.default_rng(1)
     whole = encode(Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)), format)
     for _ in range(30):

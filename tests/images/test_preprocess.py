@@ -1,4 +1,4 @@
-"""Images become what models were trained on: an object on white, as large as in their views."""
+"""Images are prepared like training views: an object on white, of the usual size."""
 
 import io
 
@@ -36,7 +36,7 @@ def cut_out(mask: np.ndarray, color: tuple[int, int, int] = (200, 60, 40)) -> Im
 
 
 def object_box(pixels: np.ndarray) -> np.ndarray:
-    """(top, bottom, left, right) of what is not white, in shares of the frame."""
+    """(top, bottom, left, right) of all pixels that are not white, as shares of the frame."""
     seen = (pixels < 250).any(axis=-1)
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     return np.array([rows[0], rows[-1] + 1, columns[0], columns[-1] + 1]) / len(pixels)
@@ -52,10 +52,10 @@ def test_objects_are_framed_as_in_training(center, radii):
     assert seen_ratio == pytest.approx(radii[0] / radii[1], rel=0.1) or center[0] > 0.8
     assert top + bottom == pytest.approx(1, abs=2 / EDGE)
     assert left + right == pytest.approx(1, abs=2 / EDGE)
-    assert prepared.note == "framed anew"
+    assert prepared.note == "scaled and centered"
 
 
-def test_objects_that_stand_as_in_training_stay_where_they_are():
+def test_objects_framed_as_in_training_are_not_moved():
     image = cut_out(ellipse(300, (0.53, 0.47), (0.33, 0.2)))
     prepared = prepare_image(encode(image), EDGE)
     np.testing.assert_array_equal(prepared.pixels, load_image(encode(image), EDGE))
@@ -65,7 +65,7 @@ def test_objects_that_stand_as_in_training_stay_where_they_are():
         assert moved, (center, radius)
 
 
-def test_the_frame_is_that_of_our_own_training_views():
+def test_the_constants_describe_our_training_views():
     rng = np.random.default_rng(0)
     shares, offsets = [], []
     for category in list(CATEGORIES)[:6]:
@@ -81,10 +81,10 @@ def test_the_frame_is_that_of_our_own_training_views():
     assert np.mean(np.array(offsets) <= USUAL_OFFSET) > 0.9
 
 
-def test_photographs_lose_their_background_and_are_framed():
+def test_photographs_are_cut_out_and_framed():
     mask = ellipse(500, (0.4, 0.6), (0.15, 0.1))
     prepared = prepare_image(encode(photograph(mask, shadow=0.5), "JPEG", quality=85), EDGE)
-    assert prepared.note == "background removed, framed anew"
+    assert prepared.note == "background removed, scaled and centered"
     expected, _ = frame_object(cut_out(mask), EDGE)
     found, truth = (prepared.pixels < 250).any(-1), (np.asarray(expected) < 250).any(-1)
     assert (found & truth).sum() / (found | truth).sum() > 0.93
@@ -99,14 +99,14 @@ def test_a_phone_image_of_4000_pixels_is_turned_upright():
     stored = upright.transpose(Image.Transpose.ROTATE_90)
     found = prepare_image(encode(stored, "JPEG", exif=exif, quality=90), EDGE)
     expected = prepare_image(encode(upright, "BMP"), EDGE)
-    assert found.note == expected.note == "background removed, framed anew"
+    assert found.note == expected.note == "background removed, scaled and centered"
     top, bottom, left, right = object_box(found.pixels)
     assert bottom - top == pytest.approx(2 * (right - left), rel=0.1)
     assert np.abs(found.pixels.astype(int) - expected.pixels).mean() < 2
 
 
 def rounded(height: int, width: int, radius: int) -> np.ndarray:
-    """Alpha of a screenshot of a window with rounded corners."""
+    """Alpha of a screenshot that shows a window with rounded corners."""
     y, x = np.ogrid[:height, :width]
     beyond = [
         np.maximum(radius - place, place - (size - 1 - radius)).clip(min=0)
@@ -126,7 +126,7 @@ def one_corner(height: int, width: int) -> np.ndarray:
     [one_corner(400, 500), np.full((400, 500), 254, np.uint8), rounded(400, 500, 20)],
     ids=["one corner", "hardly", "rounded"],
 )
-def test_a_little_transparency_is_no_cut_out(alpha):
+def test_little_transparency_does_not_count_as_cut_out(alpha):
     """Otherwise the whole rectangle would be framed as the object."""
     mask = ellipse(500, (0.45, 0.6), (0.15, 0.1))[:400]
     opaque = photograph(mask)
@@ -134,14 +134,14 @@ def test_a_little_transparency_is_no_cut_out(alpha):
     transparent.putalpha(Image.fromarray(alpha))
     prepared = prepare_image(encode(transparent), EDGE)
     expected = prepare_image(encode(opaque), EDGE)
-    assert prepared.note == expected.note == "background removed, framed anew"
+    assert prepared.note == expected.note == "background removed, scaled and centered"
     assert np.abs(prepared.pixels.astype(int) - expected.pixels).mean() < 1
 
 
 @pytest.mark.parametrize("radius", [0.1, 0.33])
 @pytest.mark.parametrize("background", ["auto", "keep"])
-def test_cut_outs_are_laid_on_the_gray_of_the_model(radius, background):
-    """Framed anew, standing as usual, or left as they are."""
+def test_cut_outs_are_composited_on_the_models_gray(radius, background):
+    """Whether framed, not moved, or kept."""
     image = encode(cut_out(ellipse(300, (0.5, 0.5), (radius, radius))))
     on_white = prepare_image(image, EDGE, background).pixels
     on_gray = prepare_image(image, EDGE, background, 240).pixels
@@ -151,7 +151,7 @@ def test_cut_outs_are_laid_on_the_gray_of_the_model(radius, background):
     assert inside.any() and np.array_equal(on_gray[inside], on_white[inside])
 
 
-def test_transparency_that_is_no_cut_out_becomes_white():
+def test_transparency_without_cut_out_becomes_white():
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     image.putalpha(Image.fromarray(rounded(90, 120, 8)))
@@ -160,7 +160,7 @@ def test_transparency_that_is_no_cut_out_becomes_white():
     assert prepared.note.startswith("background not removed")
 
 
-def test_backgrounds_that_are_not_plain():
+def test_backgrounds_that_are_not_plain_are_kept_or_refused():
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     image = encode(Image.fromarray(noise))
     prepared = prepare_image(image, EDGE)
@@ -171,14 +171,14 @@ def test_backgrounds_that_are_not_plain():
         prepare_image(image, EDGE, "remove")
 
 
-def test_keep_leaves_everything_as_it_is():
+def test_keep_changes_nothing():
     for image in (photograph(ellipse(200, (0.3, 0.3), (0.1, 0.1))), Image.new("L", (5, 5), 9)):
         prepared = prepare_image(encode(image), EDGE, "keep")
         np.testing.assert_array_equal(prepared.pixels, load_image(encode(image), EDGE))
         assert prepared.note == ""
 
 
-def test_rembg_by_name(monkeypatch):
+def test_rembg_cuts_out(monkeypatch):
     mask = ellipse(200, (0.3, 0.3), (0.1, 0.1))
     monkeypatch.setattr(preparation, "remove_with_rembg", lambda image: cut_out(mask))
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
@@ -196,7 +196,7 @@ def test_rembg_by_name(monkeypatch):
         (Image.new("L", (1, 1)), "shows nothing but its background"),
     ],
 )
-def test_images_of_nothing_are_named(tmp_path, image, message):
+def test_errors_name_images_without_object(tmp_path, image, message):
     path = tmp_path / "nothing.png"
     image.save(path)
     with pytest.raises(UserError) as caught:
@@ -204,6 +204,6 @@ def test_images_of_nothing_are_named(tmp_path, image, message):
     assert str(caught.value) == f"{path}: {message}"
 
 
-def test_unknown_ways():
+def test_unknown_backgrounds_are_refused():
     with pytest.raises(UserError, match="unknown background 'magic'; choose from auto, keep"):
         prepare_image(b"", EDGE, "magic")

@@ -1,4 +1,4 @@
-"""A still from a camera that is not there: OpenCV is played by a fake."""
+"""Stills from a fake camera behind a fake OpenCV."""
 
 import sys
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from occvae.images.webcam import capture_still
 
 
 class Camera:
-    """Gets brighter frame by frame; of its colors blue comes first."""
+    """Returns BGR frames that become brighter."""
 
     def __init__(self, opened: bool = True, frames: int = 100):
         self.opened, self.frames, self.taken, self.released = opened, frames, 0, False
@@ -49,17 +49,17 @@ def test_a_still_is_rgb_and_well_exposed(monkeypatch):
     ("camera", "message"),
     [
         (Camera(opened=False), "camera 0 cannot be opened"),
-        (Camera(frames=3), "camera 0 gives no image"),
+        (Camera(frames=3), "camera 0 returned no image"),
     ],
 )
-def test_no_image_is_one_line(monkeypatch, camera, message):
+def test_cameras_without_image_give_one_line(monkeypatch, camera, message):
     install(monkeypatch, camera)
     with pytest.raises(UserError, match=message):
         capture_still()
     assert camera.released
 
 
-def test_without_opencv(monkeypatch):
+def test_without_opencv_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match="pip install opencv-python-headless"):
         capture_still()

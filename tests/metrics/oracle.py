@@ -1,4 +1,4 @@
-"""Surface metrics as their definitions read, one point at a time, and meshes to try them on."""
+"""Surface metrics computed point by point from their definitions, and meshes to test them on."""
 
 import math
 
@@ -12,7 +12,7 @@ def nearest(point, others) -> tuple[float, int]:
 
 
 def compare(points, normals, true_points, true_normals) -> dict[str, float]:
-    """Means, mean squares and mean |cosines|, from `points` to `true_points` and back."""
+    """Returns mean distances, mean squares and mean absolute cosines in both directions."""
 
     def one_way(queries, query_normals, others, other_normals):
         distances, cosines = [], []
@@ -51,7 +51,7 @@ def square(height: float = 0.0, shift: float = 0.0) -> tuple[np.ndarray, np.ndar
 
 
 def fan(count: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The same square cut into a fan around a point near a corner, with slivers and empty faces."""
+    """The same square as a fan around a point near a corner, with slivers and empty faces."""
     rng = np.random.default_rng(seed)
     along = np.sort(rng.random(count)) ** 3
     zero, one = np.zeros(count), np.ones(count)

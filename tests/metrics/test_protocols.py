@@ -1,4 +1,4 @@
-"""Protocols: units, failures, IoU, and voxel F-scores."""
+"""Protocols: units, failures, IoU and voxel F-scores."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def mesh_at(height: float) -> trimesh.Trimesh:
 
 
 @pytest.mark.parametrize("protocol", SURFACE_PROTOCOLS)
-def test_metrics_of_a_moved_plane_in_their_units(truth, protocol):
+def test_metrics_of_a_moved_plane_have_their_units(truth, protocol):
     result = measure_mesh(mesh_at(0.0125), truth, protocol, seed=0)
     surface = sample_surface(*oracle.square(0.0125), 5000, 0)
     expected = compare_surfaces(surface, truth)
@@ -71,7 +71,7 @@ def test_metrics_of_a_moved_plane_in_their_units(truth, protocol):
 
 @pytest.mark.parametrize("mesh", [None, trimesh.Trimesh()], ids=["missing", "empty"])
 @pytest.mark.parametrize("protocol", SURFACE_PROTOCOLS)
-def test_failures_count(truth, protocol, mesh):
+def test_empty_and_missing_meshes_count(truth, protocol, mesh):
     occupied = np.array([True, False])
     result = measure_mesh(mesh, truth, protocol, seed=0, occupancies=occupied)
     diagonal = 3**0.5
@@ -102,7 +102,7 @@ def test_two_runs_agree_to_the_last_digit(truth):
     assert first != measure_mesh(mesh_at(0.1), truth, "conv_onet", seed=[4, 3])
 
 
-def test_iou_of_two_balls():
+def test_iou_of_two_balls_is_that_of_their_volumes():
     """Concentric, and at half a diameter's distance, where they share 5 / 11 of the union."""
     points = np.random.default_rng(0).uniform(-0.55, 0.55, (100_000, 3))
 
@@ -114,11 +114,11 @@ def test_iou_of_two_balls():
     # Two caps of height r / 2: 5 pi r^3 / 12 of 4 pi r^3 / 3 each.
     assert occupancy_iou(ball(0.3, -0.15), ball(0.3, 0.15)) == pytest.approx(5 / 27, abs=0.01)
     assert occupancy_iou(np.zeros((2, 2), bool), np.zeros((2, 2), bool)) == 1.0
-    with pytest.raises(ValueError, match="two bool arrays of one shape, got float64"):
+    with pytest.raises(ValueError, match="two bool arrays of the same shape, got float64"):
         occupancy_iou(np.zeros(3), np.zeros(3, bool))
 
 
-def test_wrong_questions(truth):
+def test_wrong_arguments_are_refused(truth):
     with pytest.raises(ValueError, match="one of onet, conv_onet, vecset, got 'pix2vox'"):
         measure_mesh(mesh_at(0), truth, "pix2vox", seed=0)
     occupied = np.ones(2, bool)
@@ -128,7 +128,7 @@ def test_wrong_questions(truth):
         measure_mesh(mesh_at(0), truth, "onet", seed=0, inside=occupied)
 
 
-def test_best_threshold():
+def test_the_best_threshold_has_the_highest_mean_iou():
     iou = np.array([[0.1, 0.9, 0.3], [0.2, 0.5, 1.0]])
     assert best_threshold(iou, (0.2, 0.3, 0.4)) == (0.3, 0.7)
     with pytest.raises(ValueError, match=r"iou must be \(S, 2\)"):
@@ -141,18 +141,18 @@ def box(*sizes: int, resolution: int = 32) -> np.ndarray:
     return grid
 
 
-def test_what3d():
+def test_what3d_scores_of_cubes_are_as_computed():
     cube = box(16, 16, 16)
     assert what3d_f_score(cube, cube.copy(), seed=0) == 1.0
-    # Not so of almost equal grids, for their 8,192 points differ: of area A, a point finds none
+    # The points of nearly equal grids differ. On a surface of area A, a point has no other point
     # within t with probability exp(-8192 pi t^2 / A).
     hollow = cube.copy()
-    hollow[10, 10, 10] = False  # a hole within, of hardly any area
+    hollow[10, 10, 10] = False  # a hole inside, with hardly any area
     same = what3d_f_score(cube, hollow, seed=0)
     area = 6 * (16 / 33) ** 2
     assert same == pytest.approx(1 - np.exp(-8192 * np.pi * 0.01**2 / area), abs=0.02)
     assert same == what3d_f_score(cube, hollow, seed=0) != what3d_f_score(cube, hollow, seed=1)
-    # A cell is 3 % of the edge: of six faces, one that moved by it is out of reach.
+    # A cell is 3 % of the edge, so the one moved face of six is beyond 1 %.
     longer = what3d_f_score(cube, box(16, 16, 17), seed=0)
     assert longer == pytest.approx(same * 5 / 6, abs=0.03)
     assert what3d_f_score(box(4, 4, 4), box(8, 8, 8)[::-1, ::-1, ::-1], seed=0) == 0.0
@@ -168,10 +168,10 @@ def test_what3d_surfaces_are_the_faces_of_the_padded_grid():
     np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [low, high], atol=1e-6)
 
 
-def test_what3d_of_nothing():
+def test_what3d_of_an_empty_grid_is_0():
     full, empty = box(4, 4, 4), box(0, 0, 0)
     assert what3d_f_score(empty, full, seed=0) == 0.0 == what3d_f_score(full, empty, seed=0)
     with pytest.raises(ValueError, match="expected a bool grid"):
         what3d_f_score(full.astype(float), full, seed=0)
-    with pytest.raises(ValueError, match=r"one size, got \(32, 32, 32\) and \(16, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"the same size, got \(32, 32, 32\) and \(16, 16, 16\)"):
         what3d_f_score(full, box(4, 4, 4, resolution=16), seed=0)

@@ -1,4 +1,4 @@
-"""Published figures: consistent with themselves and with the protocols' names."""
+"""Published figures are consistent with their means and with the names of protocols."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from occvae.metrics.published import SHAPENET
 
 
 def published_tables(protocol, metric=None):
-    """The tables of a protocol, or those of them that have a metric."""
+    """Returns the tables of a protocol, or only those with a metric."""
     tables = [table for table in TABLES if table.protocol == protocol]
     return [table for table in tables if metric is None or metric in table.metrics]
 
@@ -24,7 +24,7 @@ def test_entries_are_complete():
 
 
 def test_macro_means_are_those_of_their_rows():
-    """A slip in a row would show in its mean."""
+    """A typing error in a row would change its mean."""
     checked = 0
     for table in published_tables("onet"):
         for values in table.metrics.values():
@@ -35,7 +35,7 @@ def test_macro_means_are_those_of_their_rows():
     assert checked == 7
 
 
-def test_selection():
+def test_tables_are_found_by_protocol_and_metric():
     chamfer = published_tables("onet", "chamfer_l1_tenth_edge")
     [released] = [table for table in chamfer if table.method == "ONet (released model)"]
     assert released.metrics["chamfer_l1_tenth_edge"]["lamp"] == 0.368
@@ -48,7 +48,7 @@ def test_selection():
     assert published_tables("vecset") == []
 
 
-def test_names_of_categories():
+def test_category_names_are_translated():
     assert [shapenet_category(name) for name in ("vessel", "watercraft", "04530566")] == [
         "vessel"
     ] * 3

@@ -6,7 +6,7 @@ import pytest
 from occvae.metrics import summarize
 
 
-def test_means_by_category_macro_and_micro():
+def test_means_are_by_category_over_categories_and_over_shapes():
     report = summarize([1.0, 2.0, 3.0, 10.0], ["a", "a", "a", "b"])
     assert report["count"] == 4
     assert report["macro"]["mean"] == 6.0 and report["micro"]["mean"] == 4.0
@@ -22,7 +22,7 @@ def test_means_by_category_macro_and_micro():
     assert low < 2.0 and high > 7.0  # b may be drawn never or often
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say():
+def test_intervals_cover_the_truth_as_often_as_their_confidence():
     rng = np.random.default_rng(0)
     names = np.array(["a", "b"] * 40)
     centers = np.where(names == "a", 0.2, 0.6)
@@ -39,13 +39,13 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert covered["micro"] >= 190
 
 
-def test_width_is_that_of_the_normal_distribution():
+def test_the_width_is_that_of_a_normal_distribution():
     values = np.random.default_rng(1).normal(0, 1, 2500)
     low, high = summarize(values, ["a"] * 2500)["micro"]["interval"]
     assert high - low == pytest.approx(2 * 1.96 / 50, rel=0.1)
 
 
-def test_same_seed_same_digits():
+def test_the_same_seed_gives_the_same_intervals():
     values, names = np.random.default_rng(2).random(30), ["a"] * 10 + ["b"] * 20
     assert summarize(values, names) == summarize(values, names)
     assert summarize(values, names) != summarize(values, names, seed=1)
@@ -59,7 +59,7 @@ def test_same_seed_same_digits():
         ([1.0, np.nan], ["a", "a"], "must be finite, got nan at 1"),
     ],
 )
-def test_nothing_is_dropped(values, names, message):
+def test_invalid_values_are_refused(values, names, message):
     with pytest.raises(ValueError, match=message):
         summarize(values, names)
     with pytest.raises(ValueError, match="confidence must be between"):

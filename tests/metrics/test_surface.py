@@ -1,4 +1,4 @@
-"""Sampling and comparison against a point-by-point oracle and analytic shapes."""
+"""Sampling and comparison, against point-by-point definitions and analytic shapes."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def random_surface(count: int, seed: int) -> Surface:
 
 
 def sphere(radius: float, center: float = 0.0, count: int = 20_000, seed: int = 0) -> Surface:
-    """Samples of the mathematical sphere."""
+    """Returns samples of an exact sphere."""
     directions = np.random.default_rng(seed).normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return Surface(radius * directions + [center, 0, 0], directions)
@@ -34,7 +34,7 @@ def test_comparison_agrees_with_the_definitions(sizes, device):
         assert comparison.f_score(threshold) == pytest.approx(score, rel=1e-12)
 
 
-def test_directions_are_not_exchanged():
+def test_accuracy_and_completeness_are_not_exchanged():
     """One true point among many predicted ones: complete, but not accurate."""
     prediction = random_surface(500, 0)
     truth = Surface(prediction.points[:1], prediction.normals[:1])
@@ -42,9 +42,12 @@ def test_directions_are_not_exchanged():
     assert comparison.completeness == 0.0 < 0.1 < comparison.accuracy
 
 
-def test_concentric_spheres():
-    """Chamfer is the difference of the radii. Distances are to samples, which are s apart with
-    s^2 = area / (pi n) < 2e-5, so that they exceed it by s^2 / (2 * 0.1) at most."""
+def test_concentric_spheres_differ_by_their_radii():
+    """The Chamfer distance is the difference of the radii.
+
+    Distances are measured to samples. These are s apart with s^2 = area / (pi n) < 2e-5, so they
+    exceed the difference by at most s^2 / (2 * 0.1).
+    """
     comparison = compare_surfaces(sphere(0.4), sphere(0.3, seed=1))
     assert 0.1 - 1e-12 <= comparison.accuracy < 0.1 + 3e-4
     assert 0.1 - 1e-12 <= comparison.completeness < 0.1 + 3e-4
@@ -53,8 +56,8 @@ def test_concentric_spheres():
     assert (comparison.f_score(0.0999), comparison.f_score(0.103)) == (0.0, 1.0)
 
 
-def test_spheres_apart():
-    """From a point, the mean distance of a sphere around a center c away is c + r^2 / (3 c)."""
+def test_distances_of_separate_spheres_are_as_computed():
+    """The mean distance of a point from a sphere whose center is c away is c + r^2 / (3 c)."""
     radius, apart = 0.2, 0.5
     comparison = compare_surfaces(sphere(radius), sphere(radius, apart, seed=1))
     expected = apart + radius**2 / (3 * apart) - radius
@@ -69,7 +72,7 @@ def test_flipped_normals_count_as_equal():
     assert compare_surfaces(flipped, truth).normal_consistency == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_plane_moved_along_its_normal():
+def test_distance_of_a_plane_moved_along_its_normal():
     surfaces = [
         sample_surface(*oracle.square(height), 5000, seed) for seed, height in enumerate((0, 0.05))
     ]
@@ -80,8 +83,8 @@ def test_a_plane_moved_along_its_normal():
     assert comparison.f_score(0.0499) == 0.0
 
 
-def test_a_plane_moved_in_itself():
-    """What is further than the threshold beyond the other's border is wrong: 0.1 - 0.02 of it."""
+def test_f_score_of_a_plane_moved_within_itself():
+    """Points more than the threshold beyond the other's border are wrong: 0.1 - 0.02 of all."""
     surfaces = [
         sample_surface(*oracle.square(shift=shift), 50_000, seed)
         for seed, shift in enumerate((0, 0.1))
@@ -90,7 +93,7 @@ def test_a_plane_moved_in_itself():
 
 
 @pytest.mark.parametrize("mesh", [oracle.square, oracle.fan])
-def test_samples_are_uniform_however_the_square_is_cut(mesh):
+def test_samples_are_uniform_for_any_triangulation(mesh):
     surface = sample_surface(*mesh(), 64_000, seed=3)
     assert len(surface) == 64_000
     assert np.all(surface.points[:, 2] == 0.0) and np.all(np.abs(surface.normals[:, 2]) == 1.0)
@@ -115,7 +118,7 @@ def test_metrics_do_not_depend_on_the_order_of_vertices_and_faces():
     assert first.normal_consistency == pytest.approx(second.normal_consistency, abs=1e-4)
 
 
-def test_seeds():
+def test_samples_depend_on_the_seed():
     mesh = oracle.fan()
     again = [sample_surface(*mesh, 100, [7, 1]) for _ in range(2)]
     assert np.array_equal(again[0].points, again[1].points)
@@ -145,12 +148,12 @@ def test_a_mesh_without_area_has_no_samples(vertices, faces):
         ([[0, 0], [1, 0], [0, 1]], [[0, 1, 2]], r"vertices must be \(V, 3\)"),
     ],
 )
-def test_wrong_meshes(vertices, faces, message):
+def test_invalid_meshes_are_refused(vertices, faces, message):
     with pytest.raises(ValueError, match=message):
         sample_surface(np.array(vertices, float), np.array(faces), 10, 0)
 
 
-def test_wrong_surfaces():
+def test_invalid_surfaces_are_refused():
     with pytest.raises(ValueError, match=r"must be \(N, 3\); got \(2, 3\) and \(3, 3\)"):
         Surface(np.zeros((2, 3)), np.zeros((3, 3)))
     with pytest.raises(ValueError, match="must be finite"):

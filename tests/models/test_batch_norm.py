@@ -1,4 +1,4 @@
-"""N ranks of batch B are one rank of batch N B: outputs, gradients and running statistics."""
+"""N ranks with batch B equal one rank with batch N * B."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from occvae.models.batch_norm import (
     synchronize_batch_norm,
 )
 
-# Rows of each rank: an unequal share shows a mean of means.
+# Rows per rank. Unequal shares reveal a mean of means.
 SHARES = (3, 5)
 
 
 def make_case(name: str) -> tuple[nn.Module, list[Tensor], Tensor]:
-    """Module, inputs with all ranks' rows, and the gradient of the loss by the output."""
+    """Module, inputs with the rows of all ranks, and the gradient at the output."""
     generator = torch.Generator().manual_seed(0)
     rows = sum(SHARES)
 
@@ -30,7 +30,7 @@ def make_case(name: str) -> tuple[nn.Module, list[Tensor], Tensor]:
     elif name == "images":
         module, arguments = SyncBatchNorm(6), [normal(rows, 6, 3, 2) * 2 + 1]
     elif name == "far":
-        # E[x^2] - E[x]^2 in float32 would be wrong by six times this variance.
+        # The error of E[x^2] - E[x]^2 in float32 would be six times this variance.
         module, arguments = SyncBatchNorm(6), [normal(rows * 20, 6) * 0.01 + 100]
     else:
         module, arguments = SyncBatchNorm(6, affine=False), [normal(rows, 6)]
@@ -48,7 +48,7 @@ def share_of(rank: int, tensor: Tensor) -> Tensor:
 
 
 def run_case(module: nn.Module, arguments: list[Tensor], cotangent: Tensor) -> dict[str, Tensor]:
-    """Two steps: the second sees running statistics of the first."""
+    """Runs two steps, so that running statistics are not the initial ones."""
     arguments = [argument.clone().requires_grad_() for argument in arguments]
     for _ in range(2):
         output = module(*arguments)
@@ -81,7 +81,7 @@ def of_two_ranks(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_equal_one(of_two_ranks, name):
     module, arguments, cotangent = make_case(name)
-    if name == "far":  # torch's own float32 loses digits here
+    if name == "far":  # torch's float32 loses digits here
         module, arguments, cotangent = module.double(), [arguments[0].double()], cotangent.double()
     expected = run_case(module, arguments, cotangent)
     ranks = [torch.load(of_two_ranks / f"{name}-{rank}.pt") for rank in range(len(SHARES))]
@@ -95,7 +95,7 @@ def test_two_ranks_equal_one(of_two_ranks, name):
             torch.testing.assert_close(ranks[0][key], ranks[1][key], rtol=0, atol=0)
             found = ranks[0][key]
         if name == "far" and key.startswith("input_"):
-            continue  # a difference of nearly equal numbers in either
+            continue  # differences of nearly equal numbers, on both sides
         found = found.to(value.dtype)
         torch.testing.assert_close(found, value, msg=lambda m, k=key: f"{k}: {m}", **tolerance)
 
@@ -110,7 +110,7 @@ def test_a_small_variance_far_from_zero_is_kept(of_two_ranks):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_one_process_equals_torch(training):
+def test_one_process_equals_torch_batch_norm(training):
     x = torch.randn(6, 5, 4, 4)
     theirs = nn.BatchNorm2d(5).train(training)
     ours = SyncBatchNorm(5).train(training)
@@ -135,7 +135,7 @@ def nested() -> nn.Module:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_synchronizing_changes_nothing_else(training):
+def test_synchronizing_keeps_state_and_outputs(training):
     torch.manual_seed(0)
     model, x = nested(), torch.randn(8, 3, 2, 2)
     model(x)  # statistics other than the initial ones

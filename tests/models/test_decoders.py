@@ -1,4 +1,4 @@
-"""Decoders against their formulas, recomputed in float64 numpy."""
+"""Decoders against their formulas in float64 NumPy, and packing."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ DECODERS = [CbnDecoder(16, 24, 2), CnnDecoder(16)]
 
 
 def randomized(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Nothing at its initial value: running statistics neither, and no zero weight hides a path."""
+    """Randomizes parameters and running statistics, so that no zero weight hides a path."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
         if value.is_floating_point():
@@ -33,13 +33,13 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_published_sizes():
+def test_decoders_have_the_published_sizes():
     assert parameters(CbnDecoder()) == 2_106_625
     assert parameters(CnnDecoder()) == 176_929
 
 
 @pytest.mark.parametrize("decoder", DECODERS, ids=["cbn", "cnn"])
-def test_a_point_does_not_see_the_others(decoder):
+def test_a_points_logit_does_not_depend_on_other_points(decoder):
     decoder = randomized(decoder).eval()
     points, conditioning = inputs()
     with torch.no_grad():
@@ -83,9 +83,9 @@ def test_cbn_decoder_is_the_published_formula():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_conditional_batch_norm_gradients(training):
+def test_conditional_batch_norm_has_correct_gradients(training):
     norm = randomized(ConditionalBatchNorm(3, 2)).double().train(training)
-    # Running statistics move with each call; they do not enter the output of a training step.
+    # Running statistics change with each call, but do not affect outputs in training mode.
     features = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     conditioning = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(norm, (features, conditioning))
@@ -97,10 +97,10 @@ def test_blocks_start_as_identities(training):
     features = torch.randn(2, 5, 8)
     kept = features.clone()
     torch.testing.assert_close(block(features, torch.randn(2, 4)), kept, rtol=0, atol=0)
-    torch.testing.assert_close(features, kept, rtol=0, atol=0)  # nothing was done in place
+    torch.testing.assert_close(features, kept, rtol=0, atol=0)  # features were not changed in place
 
 
-def test_conditional_batch_norm_starts_plain():
+def test_conditional_batch_norm_starts_as_plain_batch_norm():
     features = torch.randn(2, 30, 6) * 3 + 1
     found = ConditionalBatchNorm(6, 4)(features, torch.randn(2, 4))
     expected = nn.BatchNorm1d(6, affine=False)(features.flatten(0, 1)).view_as(features)
@@ -114,7 +114,7 @@ def test_every_parameter_gets_a_gradient(decoder):
     decoder.zero_grad()
     decoder(points, conditioning.requires_grad_()).square().mean().backward()
     without = [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()]
-    # A bias straight before a batch norm is the exception: the norm subtracts it again.
+    # Except for biases directly before a batch norm, which subtracts them again.
     assert all(name.endswith("bias") for name in without), without
     assert conditioning.grad.any()
 
@@ -128,7 +128,7 @@ def test_packing_folds_every_norm_and_bias(backend, blocks):
     with torch.no_grad():
         expected = decoder(points, conditioning)
         torch.testing.assert_close(query_occupancy(points, packed), expected, rtol=1e-5, atol=1e-5)
-        for name, value in decoder.named_parameters():  # each of them counts
+        for name, value in decoder.named_parameters():  # each has an effect
             before = value.clone()
             value.add_(0.5)
             changed = query_occupancy(points, decoder.pack(conditioning, backend=backend))
@@ -137,8 +137,8 @@ def test_packing_folds_every_norm_and_bias(backend, blocks):
             value.copy_(before)
 
 
-def test_packing_is_float64_throughout():
-    """Folding loses digits where statistics are far from zero; float32 would lose four here."""
+def test_packing_computes_in_float64():
+    """Folding loses digits if statistics are far from zero. float32 would lose four here."""
     decoder = random_decoder(32, 1)
     norm = decoder.blocks[0].norm_1.norm
     decoder.blocks[0].linear_0.bias.data += 5000.0

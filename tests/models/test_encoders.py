@@ -1,4 +1,4 @@
-"""Any torchvision ResNet and any timm model become encoders; weights come from files."""
+"""Encoders from torchvision ResNets and timm models, with weights from files."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -29,7 +29,7 @@ def save(state, path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def vit_state() -> dict[str, Tensor]:
-    """Of a classifier with its own 1000 classes, as timm publishes them."""
+    """Weights of a classifier with 1000 classes, as timm publishes them."""
     torch.manual_seed(0)
     return timm.create_model(VIT, img_size=32, **OPTIONS).state_dict()
 
@@ -45,7 +45,7 @@ def resnet_state() -> dict[str, Tensor]:
         lambda: vit(),
         lambda: vit(48),
         lambda: vit(global_pool="avg"),
-        # Not a transformer, and one that takes any image size.
+        # Not a transformer, and accepts any image size.
         lambda: timm_encoder("mobilenetv3_small_050", 16, 40, False, None, {}),
         lambda: resnet_encoder("resnet18", 16, False, None),
     ],
@@ -61,7 +61,7 @@ def test_images_become_embeddings(encoder):
     assert not torch.allclose(black, white)
 
 
-def test_images_are_normalized_and_the_statistics_are_no_weights():
+def test_images_are_normalized_and_the_state_dict_has_no_statistics():
     encoder = ImageEncoder(nn.Identity(), IMAGENET_MEAN, (0.5, 0.25, 0.2))
     found = encoder(torch.full((1, 3, 1, 1), 0.5)).flatten()
     expected = [(0.5 - 0.485) / 0.5, (0.5 - 0.456) / 0.25, (0.5 - 0.406) / 0.2]
@@ -74,16 +74,16 @@ def test_images_are_normalized_and_the_statistics_are_no_weights():
     [
         (lambda: vit(name="vit_tinny_patch16_224"), "near names: .*vit_tiny_patch16_224"),
         (lambda: vit(name="zzz"), "unknown timm model 'zzz'; near names: vit_small"),
-        (lambda: vit(name=f"{VIT}.no_such_tag"), "cannot be made: .*no_such_tag"),
-        (lambda: vit(depht=3), "refuses encoder_options .*unexpected keyword argument 'depht'"),
-        (lambda: vit(num_heads=5), "refuses encoder_options .*divisible"),
-        (lambda: vit(num_classes=5), "must leave out num_classes; set .*embedding_size"),
-        (lambda: vit(img_size=64), "must leave out img_size; set image_size"),
+        (lambda: vit(name=f"{VIT}.no_such_tag"), "cannot be built: .*no_such_tag"),
+        (lambda: vit(depht=3), "rejects encoder_options .*unexpected keyword argument 'depht'"),
+        (lambda: vit(num_heads=5), "rejects encoder_options .*divisible"),
+        (lambda: vit(num_classes=5), "must not contain num_classes; set .*embedding_size"),
+        (lambda: vit(img_size=64), "must not contain img_size; set image_size"),
         (lambda: resnet_encoder("resnet-18", 16, False, None), "unknown ResNet .*resnet18"),
         (lambda: resnet_encoder("vgg16", 16, False, None), "unknown ResNet 'vgg16'"),
     ],
 )
-def test_mistakes_are_one_line(make, message):
+def test_mistakes_give_one_line(make, message):
     with pytest.raises(UserError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
@@ -91,11 +91,11 @@ def test_mistakes_are_one_line(make, message):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("image_size", [32, 48])
-def test_timm_weights_of_a_file(vit_state, tmp_path, suffix, image_size):
+def test_timm_weights_are_loaded_from_a_file(vit_state, tmp_path, suffix, image_size):
     encoder = vit(image_size, weights=save(vit_state, tmp_path / f"vit{suffix}"))
     found = encoder.backbone.state_dict()
     assert found["head.weight"].shape == (16, 24)
-    # The head is the embedding's; positions are interpolated to another image size.
+    # The head is new, and positions are interpolated to another image size.
     own = {"head.weight", "head.bias"} | ({"pos_embed"} if image_size != 32 else set())
     for name in found.keys() - own:
         assert torch.equal(found[name], vit_state[name]), name
@@ -104,7 +104,7 @@ def test_timm_weights_of_a_file(vit_state, tmp_path, suffix, image_size):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_resnet_weights_of_a_file(resnet_state, tmp_path, suffix):
+def test_resnet_weights_are_loaded_from_a_file(resnet_state, tmp_path, suffix):
     path = save(resnet_state, tmp_path / f"resnet{suffix}")
     found = resnet_encoder("resnet18", 16, False, path).backbone.state_dict()
     assert found["fc.weight"].shape == (16, 512)
@@ -124,9 +124,9 @@ BROKEN = {
     "garbage.pth": (b"garbage" * 9, "not a readable weights file"),
     "garbage.safetensors": (b"garbage" * 9, "not a readable weights file"),
     "empty.pth": (b"", "not a readable weights file"),
-    "tensor.pth": (torch.zeros(3), "holds a Tensor instead of named weights"),
-    "list.pth": ([1, 2], "holds a list instead of named weights"),
-    # timm would load nothing of it and say nothing.
+    "tensor.pth": (torch.zeros(3), "contains a Tensor instead of named weights"),
+    "list.pth": ([1, 2], "contains a list instead of named weights"),
+    # timm would load nothing and report nothing.
     "other.pth": ({"a": torch.zeros(3)}, "not the weights of"),
     "none.pth": ({}, "not the weights of"),
     "pickle.pth": ({"net": nn.Linear(1, 1)}, "not a readable weights file"),
@@ -135,7 +135,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("family", ["timm", "resnet"])
-def test_broken_weights_are_named(tmp_path, name, family):
+def test_errors_name_broken_weights(tmp_path, name, family):
     content, message = BROKEN[name]
     path = tmp_path / name
     if isinstance(content, bytes):
@@ -161,8 +161,8 @@ def test_weights_of_another_architecture_are_refused(vit_state, resnet_state, tm
         resnet_encoder("resnet50", 16, False, small)
 
 
-def test_pretrained_timm_weights_offline(tmp_path):
-    # In a process of its own: the hub's client reads its settings once.
+def test_pretrained_timm_weights_fail_offline_with_advice(tmp_path):
+    # A separate process, because the hub's client reads its settings only once.
     code = (
         "import warnings\n"
         "warnings.simplefilter('ignore')\n"
@@ -173,15 +173,17 @@ def test_pretrained_timm_weights_offline(tmp_path):
     )
     settings = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)}
     [line] = run_fresh(code, **settings).splitlines()
-    assert line.startswith(f"pretrained weights of {VIT} cannot be had (")
+    assert line.startswith(f"pretrained weights of {VIT} are not available (")
     assert "pass a local file with encoder_weights=PATH" in line
 
 
-def test_pretrained_resnet_weights_offline(monkeypatch):
+def test_pretrained_resnet_weights_fail_offline_with_advice(monkeypatch):
     def unreachable(*arguments, **options):
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
-    with pytest.raises(UserError, match="pretrained weights of resnet18 cannot be had .*no route"):
+    with pytest.raises(
+        UserError, match="pretrained weights of resnet18 are not available .*no route"
+    ):
         resnet_encoder("resnet18", 16, True, None)

@@ -1,6 +1,7 @@
-"""A new architecture is one definition and one registration, and so is a new training target.
+"""A new architecture needs one definition and one registration, and so does a new training target.
 
-Nothing else changes: training, export, evaluation and reconstruction take them as they are.
+Training, export, evaluation and reconstruction then work without other changes.
+docs/contributing/add_an_architecture.md explains the steps.
 """
 
 import json
@@ -28,7 +29,7 @@ SETTINGS += ["validate_every=4", "validate_shapes=4", "validate_points=64", "log
 
 
 class MeanColor(nn.Module):
-    """Images (B, 3, S, S) to embeddings (B, E) of their mean color."""
+    """Encodes images (B, 3, S, S) by their mean color, to embeddings (B, E)."""
 
     def __init__(self, embedding_size: int):
         super().__init__()
@@ -39,13 +40,13 @@ class MeanColor(nn.Module):
 
 
 def color_field(*, embedding_size: int = 8, threshold: float = 0.3) -> OccupancyModel:
-    """An implicit architecture made of an encoder and a decoder."""
+    """An implicit architecture: an encoder and a decoder."""
     decoder = CbnDecoder(embedding_size, hidden_size=16, num_blocks=1)
     return OccupancyModel(MeanColor(embedding_size), decoder, image_size=8, threshold=threshold)
 
 
 class ColorGrid(VoxelModel):
-    """A voxel model is its `forward`."""
+    """A voxel model defines only `forward`."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -62,7 +63,7 @@ def color_grid(*, resolution: int = RESOLUTION, threshold: float = 0.3) -> Color
 
 
 class ColorShare(ColorGrid):
-    """The same probability everywhere; it learns how much of the cube is occupied, no more."""
+    """Predicts one probability for all voxels, and learns the occupied share of the cube."""
 
     target = "share"
 
@@ -81,7 +82,7 @@ def color_share(*, resolution: int = RESOLUTION, threshold: float = 0.3) -> Colo
 
 
 class ShareTarget(VoxelTarget):
-    """share (1,) float32: the occupied share of the voxels."""
+    """Reads share (1,) float32, the occupied share of the voxels."""
 
     def layout(self, shard):
         return {"share": ((1,), torch.float32)}
@@ -91,7 +92,7 @@ class ShareTarget(VoxelTarget):
 
 
 class ShareObjective(objectives.VoxelObjective):
-    """What `target = "share"` means, from the stored shape to the loss."""
+    """Defines `target = "share"`, from the stored shape to the loss."""
 
     def data_target(self, model, num_points, num_near_points):
         return ShareTarget(model.resolution)
@@ -107,7 +108,7 @@ ARCHITECTURES = {"color-field": color_field, "color-grid": color_grid, "color-sh
 
 
 def register() -> None:
-    """All that has to be done: a line for each architecture, and one for the target."""
+    """Registers the architectures and the target, one line each."""
     for build in ARCHITECTURES.values():
         register_model(build)
     objectives.OBJECTIVES["share"] = ShareObjective
@@ -121,13 +122,13 @@ def registered(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_it_trains_exports_evaluates_and_reconstructs(arch, tiny_dataset, tmp_path):
+def test_an_architecture_trains_exports_evaluates_and_reconstructs(arch, tiny_dataset, tmp_path):
     run, report, image = (tmp_path / name for name in ("run", "report.json", "red.png"))
     arguments = ["--arch", arch, "--preset", "cpu-small", "--data", tiny_dataset, "--out", run]
     [rank] = start(tmp_path, [*arguments, *SETTINGS], prepare=register)
     assert rank.status() == 0, rank.text()
 
-    torch.manual_seed(0)  # that of the run
+    torch.manual_seed(0)  # the seed of the run
     trained, fresh = from_pretrained(run), create_model(arch)
     assert (trained.arch, trained.options) == (arch, fresh.options)
     assert not torch.equal(trained.encoder.linear.weight, fresh.encoder.linear.weight)

@@ -1,4 +1,4 @@
-"""OccupancyModel around parts whose answers are known."""
+"""OccupancyModel with encoders and decoders whose outputs are known."""
 
 import math
 
@@ -28,7 +28,7 @@ def make_images(batch: int = 2, views: int = 1, size: int = 8) -> torch.Tensor:
 
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("size", [32, 50])
-def test_shapes(views, size):
+def test_outputs_have_the_documented_shapes(views, size):
     model = tiny_model().eval()
     images, points = make_images(2, views, size), torch.rand(2, 7, 3) - 0.5
     conditioning = model.encode(images)
@@ -54,7 +54,7 @@ def test_images_of_other_sizes_are_resized():
     )
     expected = pooled.mean(dim=(2, 3)).view(2, 2, 3).mean(dim=1)
     torch.testing.assert_close(model.encode(images), expected)
-    flat = torch.full((1, 1, 3, 5, 9), 0.25)  # enlarged, and not square
+    flat = torch.full((1, 1, 3, 5, 9), 0.25)  # not square
     torch.testing.assert_close(model.encode(flat), torch.full((1, 3), 0.25))
 
 
@@ -114,7 +114,7 @@ def test_voxels_and_points_differ_from_image_to_image():
     torch.testing.assert_close(model.predict_points(images, points), model(images, points))
 
 
-def test_chunks_do_not_show(monkeypatch):
+def test_results_do_not_depend_on_the_chunk_size(monkeypatch):
     model = tiny_model().eval()
     points = torch.rand(2, 100, 3) - 0.5
     conditioning = model.encode(make_images(2, 1, 32))
@@ -149,7 +149,7 @@ def test_the_threshold_moves_the_surface(threshold):
     assert found.mean() == pytest.approx(expected, abs=0.006)
 
 
-def test_a_whole_network_is_reconstructed():
+def test_the_surface_of_a_whole_network_is_extracted():
     [mesh] = octahedron_model().reconstruct(make_images(1, 1, 32), 64, threshold=0.5)
     assert mesh.is_watertight
     assert np.abs(mesh.vertices - CENTER).sum(axis=1) == pytest.approx(RADIUS, abs=0.02)
@@ -168,7 +168,9 @@ def test_resolutions_are_checked(resolution, message):
 @pytest.mark.parametrize(
     ("resolution", "coarse_resolution"), [(8, 8), (16, 16), (100, 25), (128, 32), (192, 24)]
 )
-def test_the_first_lattice_suits_the_resolution(resolution, coarse_resolution, monkeypatch):
+def test_the_coarse_resolution_follows_from_the_resolution(
+    resolution, coarse_resolution, monkeypatch
+):
     monkeypatch.setattr(
         "occvae.geometry.extract_mesh.extract_mesh", lambda field, **options: options
     )
@@ -187,7 +189,7 @@ def test_the_first_lattice_suits_the_resolution(resolution, coarse_resolution, m
     ],
     ids=["voxels", "points", "mesh", "error"],
 )
-def test_predicting_leaves_training_as_it_was(use):
+def test_predicting_restores_the_training_mode(use):
     class Watchful(Ball):
         def forward(self, points, conditioning):
             assert not self.training and not torch.is_grad_enabled()
@@ -204,7 +206,7 @@ def test_predicting_leaves_training_as_it_was(use):
 
 
 def fused_model() -> OccupancyModel:
-    """A network whose decoder has nothing at its initial value."""
+    """A network whose decoder has random parameters and statistics."""
     model = tiny_model().eval()
     model.decoder = random_decoder(40, 2, embedding_size=256)
     return model
@@ -219,7 +221,7 @@ def test_predictions_through_the_kernels_equal_pytorch(monkeypatch):
     monkeypatch.setattr(model, "_decode_chunked", None)  # would fail
     found = model.predict_points(images, points)
     grid = model.predict_voxels(images, 8)
-    assert packs == [3, 3]  # once a call, all shapes together
+    assert packs == [3, 3]  # one packing per call, for all shapes
     with torch.no_grad():
         conditioning = model.encode(images)
         expected = model.decode(points, conditioning)
@@ -231,7 +233,7 @@ def test_predictions_through_the_kernels_equal_pytorch(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_predictions_have_the_precision_that_is_set(monkeypatch, precision):
+def test_predictions_use_the_precision_that_is_set(monkeypatch, precision):
     model, images = fused_model(), make_images(1, 1, 32)
     points, found = torch.rand(1, 50, 3) - 0.5, []
     query = occupancy.query_occupancy
@@ -252,7 +254,7 @@ def test_predictions_have_the_precision_that_is_set(monkeypatch, precision):
 
 def test_meshes_through_the_kernels_equal_those_of_pytorch(monkeypatch):
     model, images = fused_model(), make_images(2, 1, 32)
-    with torch.no_grad():  # so that the surface passes through the cube
+    with torch.no_grad():  # moves the surface into the cube
         logits = model.predict_points(images, torch.rand(2, 1000, 3) - 0.5)
         model.decoder.linear_out.bias -= logits.median()
     fused = model.reconstruct(images, 64, threshold=0.5)
@@ -264,18 +266,18 @@ def test_meshes_through_the_kernels_equal_those_of_pytorch(monkeypatch):
         assert found.area == pytest.approx(expected.area, rel=1e-3)
 
 
-def test_a_decoder_without_kernels_is_announced_once(monkeypatch, recwarn):
+def test_a_decoder_without_kernels_warns_once(monkeypatch, recwarn):
     monkeypatch.setattr(occupancy, "_warned", set())
     model = ball_model()
     for _ in range(2):
         model.predict_voxels(make_images(), 2)
     model.reconstruct(make_images(), 32)
     assert [str(w.message) for w in recwarn if "fused" in str(w.message)] == [
-        "Ball has no fused kernels: it is evaluated in PyTorch, slower"
+        "Ball has no fused kernels: it runs in PyTorch, which is slower"
     ]
 
 
-def test_gradients_and_training_stay_in_pytorch():
+def test_training_gives_every_decoder_parameter_a_gradient():
     model, points = fused_model().train(), torch.rand(2, 20, 3) - 0.5
     model(make_images(2, 1, 32), points).square().mean().backward()
     assert all(p.grad is not None for p in model.decoder.parameters())

@@ -1,4 +1,4 @@
-"""Exports come back as the same model; broken ones are named."""
+"""Exports load as the same model, and errors name broken files."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_round_trip_gives_equal_outputs(tmp_path):
     assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {CONFIG, WEIGHTS}
 
 
-def test_metadata_is_kept_and_where_weights_came_from_is_not(tmp_path):
+def test_metadata_is_kept_and_sources_of_weights_are_not(tmp_path):
     model = tiny_model()
     model.options = {**model.options, "pretrained": True, "encoder_weights": "/gone.pth"}
     save_pretrained(model, tmp_path, step=7, metrics={"iou": 0.5})
@@ -40,24 +40,24 @@ def test_metadata_is_kept_and_where_weights_came_from_is_not(tmp_path):
     from_pretrained(tmp_path)
 
 
-def test_an_export_is_replaced(export):
+def test_saving_replaces_an_export(export):
     other = tiny_model(num_blocks=2)
     save_pretrained(other, export)
     assert from_pretrained(export).state_dict().keys() == other.state_dict().keys()
 
 
-def test_a_run_folder_gives_its_best_and_then_its_last(tmp_path):
+def test_a_run_folder_gives_best_or_else_last(tmp_path):
     for name, threshold in (("last", 0.2), ("best", 0.4)):
         save_pretrained(tiny_model(threshold=threshold), tmp_path / name)
         assert from_pretrained(tmp_path).threshold == threshold
     assert find_export(tmp_path) == tmp_path / "best"
     assert find_export(tmp_path / "last" / WEIGHTS) == tmp_path / "last"
-    (tmp_path / "best" / WEIGHTS).unlink()  # an export cut short does not count
+    (tmp_path / "best" / WEIGHTS).unlink()  # an incomplete export is skipped
     assert find_export(tmp_path) == tmp_path / "last"
 
 
 @pytest.mark.parametrize("gone", [CONFIG, WEIGHTS])
-def test_missing_files(export, gone):
+def test_missing_files_are_refused(export, gone):
     (export / gone).unlink()
     with pytest.raises(UserError, match=f"export: holds no {CONFIG} with {WEIGHTS}; give an"):
         from_pretrained(export)
@@ -81,14 +81,14 @@ def test_missing_files(export, gone):
         (b'{"arch": "onet", "options": {"depth": 3}}', "onet has no option 'depth'"),
     ],
 )
-def test_broken_configs(export, content, message):
+def test_broken_configs_are_refused(export, content, message):
     (export / CONFIG).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
         from_pretrained(export)
     assert "\n" not in str(caught.value)
 
 
-def test_options_of_earlier_exports_have_other_names(tmp_path):
+def test_exports_with_earlier_option_names_load(tmp_path):
     model = tiny_voxel_model(background_gray=240, normalization="symmetric")
     save_pretrained(model, tmp_path)
     config = json.loads((tmp_path / CONFIG).read_text())
@@ -101,7 +101,7 @@ def test_options_of_earlier_exports_have_other_names(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -10])
-def test_truncated_weights(export, keep):
+def test_truncated_weights_are_refused(export, keep):
     path = export / WEIGHTS
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UserError, match=rf"{WEIGHTS}: not readable .*; export it again") as caught:
@@ -110,7 +110,7 @@ def test_truncated_weights(export, keep):
 
 
 @pytest.mark.parametrize("change", [{"hidden_size": 16}, {"num_blocks": 2}, {"decoder": "cnn"}])
-def test_weights_of_another_architecture(export, change):
+def test_weights_of_another_architecture_are_refused(export, change):
     config = json.loads((export / CONFIG).read_text())
     config["options"] |= change
     (export / CONFIG).write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""The contract that every registered architecture keeps, whichever they are."""
+"""Every registered architecture fulfills the interface of `Model`."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.fakes import ball_model, tiny_model, tiny_voxel_model
 
 
 @pytest.mark.parametrize("arch", list_models())
-def test_every_architecture_keeps_the_contract(arch):
+def test_every_architecture_fulfills_the_interface(arch):
     with torch.device("meta"):
         model = create_model(arch)
     assert isinstance(model, Model) and model.training
@@ -21,7 +21,7 @@ def test_every_architecture_keeps_the_contract(arch):
     assert json.loads(json.dumps(model.options)) == model.options
 
 
-def test_a_model_that_lacks_a_part_of_the_contract_is_not_made():
+def test_a_model_without_an_abstract_method_cannot_be_built():
     class Blind(ImplicitModel):
         def predict_points(self, images, points):
             return points[..., 0]
@@ -30,7 +30,7 @@ def test_a_model_that_lacks_a_part_of_the_contract_is_not_made():
         Blind(image_size=8, threshold=0.5)
 
 
-def test_only_fused_decoders_know_a_precision():
+def test_only_cbn_decoders_are_fused():
     assert tiny_model().has_fused_decoder
     assert not tiny_model(decoder="cnn").has_fused_decoder
     assert not ball_model().has_fused_decoder

@@ -1,4 +1,4 @@
-"""Architectures by name, and the nearest names for a wrong one."""
+"""The registry of architectures, and suggestions for unknown names."""
 
 import pytest
 
@@ -28,13 +28,13 @@ def test_list_models_filters_by_pattern():
         ("onet", {"threshold": float("nan")}, "threshold must be a probability"),
     ],
 )
-def test_mistakes_are_one_line_with_near_names(arch, options, message):
+def test_mistakes_give_one_line_with_near_names(arch, options, message):
     with pytest.raises(UserError, match=message) as caught:
         create_model(arch, **options)
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_knows_how_to_make_it_again():
+def test_a_models_options_build_it_again():
     model = create_model("vitocc", **tiny_options())
     assert model.training
     assert (model.arch, model.options) == ("vitocc", model.options | tiny_options())
@@ -42,11 +42,11 @@ def test_a_model_knows_how_to_make_it_again():
     assert model_options("vitocc").keys() >= tiny_options().keys()
 
 
-def test_registering(monkeypatch):
+def test_registering_adds_a_name_once(monkeypatch):
     monkeypatch.setattr(registry, "_ARCHITECTURES", {})
 
     def some_net():
-        """Never called."""
+        """A builder that is never called."""
 
     assert register_model(some_net) is some_net
     assert list_models() == ["some-net"]

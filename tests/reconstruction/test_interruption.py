@@ -1,4 +1,4 @@
-"""What `occvae reconstruct` shows while it works, and what it leaves when it is interrupted."""
+"""Progress of `occvae reconstruct`, and the files left after an interruption or a full disk."""
 
 import errno
 import io
@@ -33,7 +33,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch) -> list[str]:
-    """Of a reconstruction, in a directory with an image, a model and a folder for the mesh."""
+    """Arguments of a reconstruction, in a directory with an image, a model and an output folder."""
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
     Image.fromarray(noise).save("photo.png")
@@ -60,7 +60,7 @@ INTERRUPTED = {
 
 
 @pytest.mark.parametrize("when", INTERRUPTED)
-def test_an_interruption_is_one_line_and_leaves_no_part_of_a_file(
+def test_an_interruption_prints_one_line_and_leaves_no_partial_file(
     arguments, monkeypatch, capsys, when
 ):
     owner, name, replacement, expected = INTERRUPTED[when]
@@ -71,7 +71,9 @@ def test_an_interruption_is_one_line_and_leaves_no_part_of_a_file(
 
 
 @pytest.mark.parametrize("content", ["the export", "the preview", "the turntable"])
-def test_a_full_disk_is_one_line_and_leaves_what_was_there(arguments, monkeypatch, capsys, content):
+def test_a_full_disk_prints_one_line_and_keeps_existing_files(
+    arguments, monkeypatch, capsys, content
+):
     owner, name, file = {
         "the export": (trimesh.Trimesh, "export", "photo.glb"),
         "the preview": (Image.Image, "save", "photo.preview.png"),
@@ -91,7 +93,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(arguments, monkeypatc
     assert not [path for path in Path("out").iterdir() if "partial" in path.name]
 
 
-def test_no_memory_on_the_device_is_one_line(arguments, monkeypatch, capsys):
+def test_out_of_memory_prints_one_line(arguments, monkeypatch, capsys):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB.")
 
@@ -101,7 +103,7 @@ def test_no_memory_on_the_device_is_one_line(arguments, monkeypatch, capsys):
     assert capsys.readouterr().err == expected
 
 
-def test_resolutions_without_a_first_lattice_are_one_line(arguments, capsys):
+def test_invalid_resolutions_print_one_line(arguments, capsys):
     assert main([*arguments[:-1], "101"]) == 2
     error = capsys.readouterr().err
     assert error.endswith("got 101: nearest valid are 100 and 102\n") and error.count("\n") == 1
@@ -112,17 +114,17 @@ def test_without_a_terminal_there_is_no_bar(arguments, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_bar_of_an_extraction(monkeypatch):
+def test_the_bar_shows_rounds_of_an_extraction(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     ticks = iter(range(10**6))
-    monkeypatch.setattr("tqdm.std.time", lambda: next(ticks))  # a second later each time
+    monkeypatch.setattr("tqdm.std.time", lambda: next(ticks))  # each call is a second later
     field = sphere()
     extract_mesh(field, resolution=64, max_points_per_call=5000, progress=ProgressBar("ball"))
     shown = terminal.getvalue().split("\r")
     assert any(line.startswith("ball, round 1: ") for line in shown)
     assert any(line.startswith("ball, round 2: ") and "k points" in line for line in shown)
-    assert "\n" not in terminal.getvalue() and shown[-1] == ""  # every bar is wiped away
+    assert "\n" not in terminal.getvalue() and shown[-1] == ""  # every bar is erased
 
 
 def test_a_short_extraction_shows_no_bar(monkeypatch):
@@ -132,7 +134,7 @@ def test_a_short_extraction_shows_no_bar(monkeypatch):
     assert "round" not in terminal.getvalue()
 
 
-# The command as it is, with a field that takes seconds on any machine.
+# The real command, with a field that takes seconds on any machine.
 SLOW_COMMAND = """
 import sys, time
 from occvae.cli.main import main
@@ -150,8 +152,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_ctrl_c_in_a_terminal(arguments):
-    """A process with a terminal gets the real signal once its bar shows that it is at work."""
+def test_ctrl_c_in_a_terminal_prints_one_line(arguments):
+    """Sends the real signal to a process with a terminal, once its progress bar appears."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -163,7 +165,7 @@ def test_ctrl_c_in_a_terminal(arguments):
         stderr=theirs,
         stdout=subprocess.PIPE,
         env=environment,
-        # What a shell starts in the background ignores the signal, and so would its children.
+        # Background jobs of a shell ignore the signal, and child processes inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
@@ -175,7 +177,7 @@ def test_ctrl_c_in_a_terminal(arguments):
     os.close(ours)
     assert process.returncode == 130, (shown, rest)
     assert out == b""
-    # One line, from which the bar is wiped before it says so.
+    # One line: the bar is erased before the message is printed.
     *_, wiped, message, end = (shown + rest).split(b"\r")
     assert (wiped.strip(), message, end) == (b"", b"interrupted", b"\n"), (shown, rest)
     assert (shown + rest).count(b"\n") == 1
@@ -183,12 +185,12 @@ def test_ctrl_c_in_a_terminal(arguments):
 
 
 def read_until(descriptor: int, wanted: bytes | None) -> bytes:
-    """What comes up to and with `wanted`, or to the end."""
+    """Reads up to and including `wanted`, or to the end."""
     data = b""
     while wanted is None or wanted not in data:
         try:
             part = os.read(descriptor, 4096)
-        except OSError:  # on Linux the end of a pseudo-terminal
+        except OSError:  # Linux reports the end of a pseudo-terminal like this
             break
         if not part:
             break

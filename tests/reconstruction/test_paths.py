@@ -1,4 +1,4 @@
-"""Which files are images, and mesh files that never overwrite one another."""
+"""Which files are images, and distinct paths for meshes."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_folders_give_their_own_images_by_name(folder):
+def test_folders_give_the_images_directly_in_them(folder):
     assert find_images(["."]) == [Path("a.png"), Path("b.JPG")]
     found = find_images(["missing.png", folder / "deeper", "notes.txt"])
     assert found == [Path("missing.png"), folder / "deeper" / "c.webp", Path("notes.txt")]
@@ -30,11 +30,11 @@ def test_folders_give_their_own_images_by_name(folder):
         find_images(["a.png", "album.jpg"])
 
 
-def test_formats_by_name():
+def test_formats_follow_from_names():
     assert output_paths(["a/b.jpg"], "out", "stl") == [Path("out/b.stl")]
     assert output_paths(["a/b.jpg"], "out.v2", "ply") == [Path("out.v2/b.ply")]
     assert output_paths(["a/b.jpg"], "out.ply", "ply") == [Path("out.ply")]
-    with pytest.raises(UserError, match="out.glb: is no .ply file"):
+    with pytest.raises(UserError, match="out.glb: is not a .ply file"):
         output_paths(["a.jpg"], "out.glb", "ply")
     with pytest.raises(UserError, match="unknown mesh format 'fbx'; choose from glb, obj"):
         output_paths(["a.jpg"], "out", "fbx")
@@ -45,7 +45,7 @@ def test_formats_by_name():
     [
         (["x/a.jpg", "y/a.png", "y/b.png"], ["x-a", "y-a", "b"]),
         (["x/a.jpg", "x/a.png"], ["x-a", "x-a-2"]),
-        (["x/a.jpg", "x/A.png"], ["x-a", "x-A-2"]),  # one file on many systems
+        (["x/a.jpg", "x/A.png"], ["x-a", "x-A-2"]),  # the same file on many systems
         (["1/x/a.jpg", "2/x/a.jpg", "x-a.jpg"], ["x-a-2", "x-a-3", "x-a"]),
         (["x/a.jpg", "x/a.jpg"], ["x-a", "x-a-2"]),
         (["a.b.jpg", "a.c.jpg"], ["a.b", "a.c"]),
@@ -55,10 +55,10 @@ def test_names_are_distinct(images, names):
     assert output_paths(images, "out") == [Path(f"out/{name}.glb") for name in names]
 
 
-def test_where_files_can_be_written(folder, monkeypatch):
+def test_paths_that_cannot_be_written_are_refused(folder, monkeypatch):
     check_writable(folder / "new" / "deep" / "a.glb")
     assert not (folder / "new").exists()
-    with pytest.raises(UserError, match=r"a.glb: cannot be written, .*notes.txt is no folder"):
+    with pytest.raises(UserError, match=r"a.glb: cannot be written, .*notes.txt is not a folder"):
         check_writable(folder / "notes.txt" / "a.glb")
     with pytest.raises(UserError, match="deeper: is a folder"):
         check_writable(folder / "deeper")

@@ -1,4 +1,4 @@
-"""Many images in, a mesh or one clear line for each, in batches; and a summary."""
+"""Reconstruction in batches: a mesh or one error line per image, and a summary."""
 
 import errno
 from pathlib import Path
@@ -21,7 +21,7 @@ SETTINGS = ReconstructionSettings(resolution=32, background="keep")
 
 
 class Watched:
-    """A ball whose radius is 0.2 plus the red of the images; notes the sizes of its batches."""
+    """A ball with radius 0.2 plus the red of the images. Records the sizes of its batches."""
 
     def __init__(self, most: int = 99):
         self.model, self.batches, self.most = ball_model(), [], most
@@ -29,7 +29,9 @@ class Watched:
 
     def reconstruct(self, images, *arguments, **options):
         self.batches.append(tuple(images.shape[:2]))
-        if len(images) > self.most or images[:, :, 2].max() > 0.5:  # blue ones need more memory
+        if (
+            len(images) > self.most or images[:, :, 2].max() > 0.5
+        ):  # blue images always run out of memory
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB.")
         return self.inner(images, *arguments, **options)
 
@@ -63,7 +65,7 @@ def written() -> set[str]:
     return {path.name for path in Path("out").glob("*")}
 
 
-def test_a_batch_is_one_call_and_every_mesh_is_that_of_its_image(here, capsys):
+def test_a_batch_is_one_call_and_every_image_gets_its_mesh(here, capsys):
     watched = Watched()
     names = [f"{number}.png" for number in (3, 0, 4, 1, 2)]
     small = ReconstructionSettings(resolution=32, background="keep", batch_size=2)
@@ -78,7 +80,7 @@ def test_a_batch_is_one_call_and_every_mesh_is_that_of_its_image(here, capsys):
     assert last == "all 5 objects reconstructed"
 
 
-def test_images_that_cannot_be_read_are_named_and_the_rest_is_done(here, capsys):
+def test_unreadable_images_are_named_and_the_others_done(here, capsys):
     Path("1.png").write_bytes(Path("1.png").read_bytes()[:-20])
     Path("3.png").write_bytes(b"text")
     names = [f"{number}.png" for number in range(5)] + ["missing.png"]
@@ -95,7 +97,7 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_is_done(here, capsys)
     assert {name for name in written() if name.endswith(".ply")} == {"0.ply", "2.ply", "4.ply"}
 
 
-def test_a_batch_without_memory_is_done_one_by_one(here, capsys):
+def test_a_batch_that_runs_out_of_memory_is_done_one_by_one(here, capsys):
     save("blue.png", 9, blue=200)
     watched = Watched(most=1)
     with pytest.raises(UserError, match="1 of 3 objects have no mesh: blue.png"):
@@ -116,16 +118,16 @@ def test_views_of_an_object_stay_together(here):
     assert np.asarray(Image.open("out/a.preview.png")).shape[1] == 6 * 224
 
 
-def test_nothing_to_see_is_a_line_of_that_object(here, capsys):
+def test_an_object_without_surface_gets_one_error_line(here, capsys):
     save("bright.png", 100)
     model = ball_model(radius=-0.2)
     with pytest.raises(UserError, match="1 of 2 objects have no mesh: 0.png"):
         reconstruct(model, ["0.png", "bright.png"])
-    message = "error: 0.png: the model sees no surface here; try a lower --threshold\n"
+    message = "error: 0.png: the prediction has no surface; try a lower --threshold\n"
     assert capsys.readouterr().err == message
 
 
-def test_a_full_disk_ends_the_run_and_says_how_far_it_came(here, monkeypatch, capsys):
+def test_a_full_disk_ends_the_run_and_reports_progress(here, monkeypatch, capsys):
     export = trimesh.Trimesh.export
 
     def fail(mesh, path, **options):
@@ -140,9 +142,9 @@ def test_a_full_disk_ends_the_run_and_says_how_far_it_came(here, monkeypatch, ca
     assert written() == {"0.ply", "0.preview.png", "1.ply", "1.preview.png"}
 
 
-def test_what_cannot_be_written_is_said_before_anything_is_computed(here):
+def test_unwritable_paths_are_refused_before_computing(here):
     watched = Watched()
-    with pytest.raises(UserError, match="0.png is no folder"):
+    with pytest.raises(UserError, match="0.png is not a folder"):
         reconstruct_files(watched.model, [["1.png"]], [Path("0.png/a.ply")], SETTINGS)
     assert not watched.batches
 
@@ -165,7 +167,7 @@ def test_the_preview_shows_what_the_model_saw(here):
     assert (seen[0] == 255).all() and not (seen[..., 2] > seen[..., 0] + 50).any()
 
 
-def test_transparent_images_are_laid_on_the_gray_of_the_model(here):
+def test_transparent_images_are_composited_on_the_models_gray(here):
     Image.new("RGBA", (12, 12)).save("clear.png")
     model = ball_model(radius=-0.7)
     model.background_gray = 240

@@ -1,4 +1,4 @@
-"""What comes out of a model is what was asked of it, whatever else is in the batch."""
+"""Meshes, hypotheses and uncertainty of predictions, independent of the batch."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def make_images(*reds: float, views: int = 1, size: int = 8) -> torch.Tensor:
 
 
 def variational_model():
-    """With latents that matter, and a surface for most of them."""
+    """A model whose latents affect the volumes, with a surface for most of them."""
     model = tiny_voxel_model("pix2vox-vae").eval()
     with torch.no_grad():
         model.from_latent.weight.mul_(20.0)
@@ -59,7 +59,7 @@ def test_refined_vertices_are_on_the_surface():
     assert errors[1] < 1e-4 < 0.1 * errors[0]
 
 
-def test_normals_of_the_field():
+def test_normals_are_those_of_the_field():
     settings = ReconstructionSettings(resolution=16, normals=True)
     [[mesh], _] = predict_meshes(ball_model(), make_images(0.1), settings)[0]
     outward = mesh.vertices - CENTER
@@ -67,7 +67,7 @@ def test_normals_of_the_field():
     np.testing.assert_allclose(mesh.vertex_normals, outward, atol=1e-3)
 
 
-def test_hypotheses_are_their_own_and_the_same_in_any_batch():
+def test_hypotheses_differ_and_do_not_depend_on_the_batch():
     model, images = variational_model(), views()
     settings = ReconstructionSettings(resolution=32, num_samples=3, seed=5)
     together = predict_meshes(model, images, settings)
@@ -75,7 +75,7 @@ def test_hypotheses_are_their_own_and_the_same_in_any_batch():
     first, second, _ = together[1].meshes
     assert not same(first, second)
     [alone] = predict_meshes(model, images[1:], settings)
-    torch.manual_seed(99)  # whose random numbers are not used
+    torch.manual_seed(99)  # must have no effect
     for a, b in zip(together[1].meshes, alone.meshes, strict=True):
         np.testing.assert_allclose(len(a.vertices), len(b.vertices), rtol=0.02)
         np.testing.assert_allclose(a.bounds, b.bounds, atol=0.01)
@@ -100,7 +100,7 @@ def test_uncertainty_is_painted_and_averaged():
     np.testing.assert_array_equal(mesh.visual.vertex_colors, plain.meshes[0].visual.vertex_colors)
 
 
-def test_colors_are_those_of_the_deviation_at_the_vertex():
+def test_colors_follow_the_deviation_at_each_vertex():
     size = 8
     stds = torch.rand(size, size, size, generator=torch.Generator().manual_seed(1)) / 2
     mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.4)
@@ -118,7 +118,7 @@ def test_colors_are_those_of_the_deviation_at_the_vertex():
 
 
 @pytest.mark.parametrize("options", [{"blocks": True}, {"num_samples": 2, "blocks": True}, {}])
-def test_predictions_that_are_no_numbers_are_refused(options):
+def test_predictions_with_nan_are_refused(options):
     model = variational_model()
     model.refiner.to_volume.weight.data.fill_(torch.nan)
     settings = ReconstructionSettings(resolution=32, **options)
@@ -126,7 +126,7 @@ def test_predictions_that_are_no_numbers_are_refused(options):
         predict_meshes(model, views(), settings)
 
 
-def test_meshes_are_processed():
+def test_meshes_are_processed_as_the_settings_say():
     settings = ReconstructionSettings(resolution=32, largest=True, smooth=3)
     [[mesh], _] = predict_meshes(ball_model(), make_images(0.1), settings)[0]
     [[rough], _] = predict_meshes(

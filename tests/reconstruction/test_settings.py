@@ -1,4 +1,4 @@
-"""Wishes that make no sense, or that a model or a format cannot fulfil, are one line each."""
+"""Settings out of range, or not supported by a model or format, give one line each."""
 
 import math
 import sys
@@ -27,13 +27,13 @@ from tests.fakes import tiny_model, tiny_voxel_model
         (dict(batch_size=0), "batch_size must be from 1"),
         (dict(background="magic"), "unknown background 'magic'; choose from auto, keep"),
         (dict(turntable="mp4"), "unknown turntable 'mp4'; choose from gif, png"),
-        (dict(normals=True, smooth=1), "leave them out with smooth and decimate"),
-        (dict(normals=True, decimate=100), "leave them out with smooth and decimate"),
-        (dict(blocks=True, normals=True), "blocks have no field"),
-        (dict(blocks=True, refine_vertices=2), "blocks have no field"),
+        (dict(normals=True, smooth=1), "cannot be combined with smooth or decimate"),
+        (dict(normals=True, decimate=100), "cannot be combined with smooth or decimate"),
+        (dict(blocks=True, normals=True), "blocks cannot be combined"),
+        (dict(blocks=True, refine_vertices=2), "blocks cannot be combined"),
     ],
 )
-def test_values_without_sense(wish, message):
+def test_values_out_of_range_are_refused(wish, message):
     with pytest.raises(UserError) as caught:
         ReconstructionSettings(**wish)
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -42,16 +42,16 @@ def test_values_without_sense(wish, message):
 @pytest.mark.parametrize(
     ("wish", "format", "message"),
     [
-        (dict(blocks=True), "glb", "vitocc makes no voxels"),
-        (dict(num_samples=2), "glb", "vitocc has one answer for an image"),
-        (dict(uncertainty=True), "glb", "vitocc does not know how sure it is"),
+        (dict(blocks=True), "glb", "vitocc does not predict voxels"),
+        (dict(num_samples=2), "glb", "vitocc has one prediction per image: hypotheses"),
+        (dict(uncertainty=True), "glb", "vitocc has one prediction per image: uncertainty"),
         (dict(resolution=101), "glb", "nearest valid are 100 and 102"),
-        (dict(normals=True), "stl", ".stl files keep no normals"),
+        (dict(normals=True), "stl", ".stl files have no vertex normals"),
         (dict(background="rembg"), "glb", "pip install 'rembg"),
         (dict(decimate=100), "glb", "pip install fast-simplification"),
     ],
 )
-def test_what_a_point_model_has_not(monkeypatch, wish, format, message):
+def test_settings_that_implicit_models_lack_are_refused(monkeypatch, wish, format, message):
     for library in ("rembg", "fast_simplification"):
         monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UserError) as caught:
@@ -59,12 +59,12 @@ def test_what_a_point_model_has_not(monkeypatch, wish, format, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_voxel_models_have():
+def test_voxel_models_support_their_settings():
     variational, plain = tiny_voxel_model("pix2vox-vae"), tiny_voxel_model("pix2vox-a")
     everything = dict(num_samples=2, uncertainty=True, blocks=True)
     ReconstructionSettings(**everything).check(variational, "ply")
     ReconstructionSettings(blocks=True, resolution=101).check(plain, "stl")
-    with pytest.raises(UserError, match="pix2vox-a has one answer"):
+    with pytest.raises(UserError, match="pix2vox-a has one prediction per image"):
         ReconstructionSettings(num_samples=2).check(plain, "glb")
-    with pytest.raises(UserError, match=".obj files keep no colors"):
+    with pytest.raises(UserError, match=".obj files have no vertex colors"):
         ReconstructionSettings(uncertainty=True).check(variational, "obj")

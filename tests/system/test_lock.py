@@ -1,4 +1,4 @@
-"""Locks: for one process, until its end, whatever it has forked."""
+"""A lock belongs to one process and ends with it, not with processes that it forked."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ time.sleep(600)
 
 
 def start_holder(path) -> tuple[subprocess.Popen, int]:
-    """The process that holds the lock, and the number of the one that it has forked."""
+    """Starts a process that holds the lock. Returns it and the number of its forked child."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", HOLDER, str(path)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -35,14 +35,14 @@ def start_holder(path) -> tuple[subprocess.Popen, int]:
 
 
 @pytest.mark.parametrize("name", [".", "file"])
-def test_a_lock_is_for_one_process_and_not_inherited(tmp_path, name):
+def test_a_lock_is_exclusive_and_not_inherited(tmp_path, name):
     path = tmp_path / name
     process, child = start_holder(path)
     try:
         assert not try_lock(path) and not holds_lock(path)
         process.kill()
         process.wait()
-        os.kill(child, 0)  # it lives on
+        os.kill(child, 0)  # the child is still alive
         assert try_lock(path) and holds_lock(path)
         unlock(path)
     finally:
@@ -51,7 +51,7 @@ def test_a_lock_is_for_one_process_and_not_inherited(tmp_path, name):
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_lock_is_taken_once_in_a_process(tmp_path):
+def test_a_process_takes_a_lock_once(tmp_path):
     assert try_lock(tmp_path) and not try_lock(tmp_path)
     assert holds_lock(tmp_path) and list(tmp_path.iterdir()) == []
     unlock(tmp_path)

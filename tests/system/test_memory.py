@@ -1,4 +1,4 @@
-"""What an extraction takes against what it says that it needs, and the refusals."""
+"""Extractions use no more memory than they ask for, and refuse what does not fit."""
 
 import json
 from functools import cache
@@ -19,11 +19,11 @@ from tests.conftest import BACKENDS, needs_kernels
 from tests.fields import gyroid, sphere, torus
 from tests.fresh_process import run_fresh
 
-_SLACK = 8 * 2**20  # of the allocator, and of what libraries load when they are first used
+_SLACK = 8 * 2**20  # for the allocator, and for libraries that are loaded on first use
 
 
 def full(points, shape_index):
-    """Inside everywhere: the whole mesh is caps."""
+    """A field that is inside everywhere, so that the whole mesh is caps."""
     return torch.ones(len(points))
 
 
@@ -32,7 +32,7 @@ def half(points, shape_index):
 
 
 def estimate(monkeypatch, grid, backend: str, refined_vertices: int = 0) -> int:
-    """The bytes that marching_cubes asks for once caps are counted, and those of refinement."""
+    """Returns the bytes that marching_cubes asks for, with caps and refined vertices."""
     asked = []
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -44,7 +44,7 @@ def estimate(monkeypatch, grid, backend: str, refined_vertices: int = 0) -> int:
 
 
 def specks(points, shape_index):
-    """Tiny balls around every fourth point of the lattice of 32: deep refinement far apart."""
+    """Tiny balls around every fourth lattice point of resolution 32: deep but sparse refinement."""
     spacing = 1.1 / 8
     offsets = torch.remainder(points + 0.55 + spacing / 2, spacing) - spacing / 2
     return 2e-4 - offsets.norm(dim=1)
@@ -61,7 +61,7 @@ def grid_of(name: str, resolution: int) -> SparseGrid:
 
 
 def in_a_process(call: str) -> object:
-    """What a function below returns in a fresh process; others find room that tests left them."""
+    """Calls a function below in a fresh process, without memory that earlier tests have freed."""
     code = f"import json; from {__name__} import *; print(json.dumps({call}))"
     return json.loads(run_fresh(code).splitlines()[-1])
 
@@ -70,13 +70,13 @@ def growths_of_marching_cubes(backend: str) -> list[int | None]:
     growths = []
     for name, resolution in CASES if backend == "native" else DENSE_CASES:
         grid = mise(FIELDS[name], resolution=resolution)
-        marching_cubes(mise(FIELDS[name], resolution=64), backend=backend)  # loads what it needs
+        marching_cubes(mise(FIELDS[name], resolution=64), backend=backend)  # loads libraries
         growths.append(growth_at_peak(lambda grid=grid: marching_cubes(grid, backend=backend)))
     return growths
 
 
 def growth_of_refinement(name: str, backend: str) -> tuple[int | None, int]:
-    """Bytes, and vertices."""
+    """Returns bytes and number of vertices."""
     grid = mise(FIELDS[name], resolution=256)
     meshes = []
 
@@ -98,21 +98,21 @@ def growths(request: pytest.FixtureRequest) -> tuple[str, list[int | None]]:
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{n}-{r}" for n, r in CASES])
-def test_marching_cubes_takes_what_it_says(growths, number, monkeypatch):
+def test_marching_cubes_uses_no_more_memory_than_it_asks_for(growths, number, monkeypatch):
     backend, found = growths
     if number >= len(found):
-        pytest.skip("takes gigabytes on a dense grid")
+        pytest.skip("needs gigabytes on a dense grid")
     growth = found[number]
     if growth is None:
         pytest.skip("only Linux tells the peak")
     name, resolution = CASES[number]
     needed = estimate(monkeypatch, grid_of(name, resolution), backend)
     assert growth <= needed + _SLACK
-    assert needed <= 5 * growth + _SLACK  # nor does it refuse what fits easily
+    assert needed <= 5 * growth + _SLACK  # and it does not ask for far too much
 
 
 @pytest.mark.parametrize("name", ["full", "half", "sphere"])
-def test_refinement_takes_what_it_says(name, backend, monkeypatch):
+def test_refinement_uses_no_more_memory_than_it_asks_for(name, backend, monkeypatch):
     growth, vertices = in_a_process(f"growth_of_refinement({name!r}, {backend!r})")
     if growth is None:
         pytest.skip("only Linux tells the peak")
@@ -122,8 +122,8 @@ def test_refinement_takes_what_it_says(name, backend, monkeypatch):
 
 @pytest.mark.parametrize("coarse_resolution", [4, 8, 32])
 @pytest.mark.parametrize("field", [full, half, gyroid, sphere()])
-def test_cap_points_are_counted(field, coarse_resolution):
-    """Against the dense lattice, where each inside point of a face is known."""
+def test_cap_points_are_counted_or_overestimated(field, coarse_resolution):
+    """Counts equal those of a dense lattice, which knows every inside point of a face."""
     grid = mise(field, resolution=32, coarse_resolution=coarse_resolution)
     dense = mise(field, resolution=32, coarse_resolution=32)
     values = dense.values.new_empty([33] * 3)
@@ -137,7 +137,7 @@ def test_cap_points_are_counted(field, coarse_resolution):
 
 @needs_kernels
 def test_caps_that_do_not_fit_are_refused(monkeypatch):
-    """25 million points on the domain's faces, of which mise() knows 6,000."""
+    """The caps have 25 million points, of which mise() knows 6,000."""
     grid = mise(full, resolution=2048)
     monkeypatch.setattr(memory, "available_memory", lambda device: 2 * 2**30)
     message = r"marching cubes at resolution 2048 needs 2\.\d GiB, 2.0 GiB are free on cpu: choose"
@@ -146,9 +146,9 @@ def test_caps_that_do_not_fit_are_refused(monkeypatch):
 
 
 @needs_kernels
-def test_a_surface_without_caps_is_not_refused_for_those_it_might_have(monkeypatch):
+def test_a_surface_without_caps_is_not_refused_for_possible_caps(monkeypatch):
     grid = mise(sphere(), resolution=512)
-    free = 200 * 2**20  # caps over all of the bounds would take 140 MB more
+    free = 200 * 2**20  # caps on all faces of the bounds would need 140 MB more
     monkeypatch.setattr(memory, "available_memory", lambda device: free)
     marching_cubes(grid, backend="native")
 
@@ -159,13 +159,13 @@ def test_a_surface_without_caps_is_not_refused_for_those_it_might_have(monkeypat
 )
 @pytest.mark.parametrize("field", [specks, torus(), sphere()])
 def test_bricks_are_counted(field, resolution, coarse_resolution):
-    """Point (x, y, z) is in the brick that begins at 8 floor((x + 1) / 8) - 1 and so on."""
+    """Along each axis, the brick of a point at x starts at 8 floor((x + 1) / 8) - 1."""
     grid = mise(field, resolution=resolution, coarse_resolution=coarse_resolution)
     assert count_bricks(grid) == len(((grid.points + 1) // 8).unique(dim=0))
 
 
-def test_the_reference_asks_for_memory_before_each_round(monkeypatch):
-    """At first there is enough; the next rounds of a gyroid are dense."""
+def test_the_reference_implementation_asks_for_memory_before_each_round(monkeypatch):
+    """The first rounds fit. Later rounds of a gyroid are dense and do not."""
     calls = []
 
     def field(points, shape_index):
@@ -178,7 +178,7 @@ def test_the_reference_asks_for_memory_before_each_round(monkeypatch):
     assert calls == [35937, 199950]
 
 
-def test_free_memory_is_asked_again_only_for_large_needs(monkeypatch):
+def test_free_memory_is_queried_again_only_for_large_requests(monkeypatch):
     asked = []
     monkeypatch.setattr(memory, "available_memory", lambda device: asked.append(0) or 1000)
     free = memory.FreeMemory(torch.device("cpu"))
@@ -189,12 +189,12 @@ def test_free_memory_is_asked_again_only_for_large_needs(monkeypatch):
         free.require(1001, "it", "take less")
     free.require(900, "it", "take less", kept=900)
     count = len(asked)
-    free.require(50, "it", "take less")  # a quarter of the 100 that are left is less
+    free.require(50, "it", "take less")  # more than a quarter of the 100 that are left
     assert len(asked) == count + 1
 
 
 @needs_kernels
-def test_small_extractions_ask_for_free_memory_once(monkeypatch):
+def test_small_extractions_query_free_memory_once(monkeypatch):
     asked = []
     monkeypatch.setattr(memory, "available_memory", lambda device: asked.append(0) or 2**40)
     assert len(mise(sphere(), resolution=256, backend="native").rounds) == 4
@@ -202,7 +202,7 @@ def test_small_extractions_ask_for_free_memory_once(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["gyroid", "sphere"])
-def test_the_reference_takes_what_it_says(name, monkeypatch):
+def test_the_reference_implementation_uses_no_more_memory_than_it_asks_for(name, monkeypatch):
     growth = in_a_process(f"growth_of_reference({name!r})")
     if growth is None:
         pytest.skip("only Linux tells the peak")
@@ -214,7 +214,7 @@ def test_the_reference_takes_what_it_says(name, monkeypatch):
     assert growth <= max(asked[1:]) + asked[0] + _SLACK
 
 
-def test_what_cannot_fit_is_refused_before_the_field_is_called(monkeypatch, backend):
+def test_an_extraction_that_cannot_fit_is_refused_before_the_field_is_called(monkeypatch, backend):
     def field(points, shape_index):
         raise AssertionError("the field must not be called")
 

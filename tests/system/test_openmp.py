@@ -1,4 +1,4 @@
-"""OpenMP threads sleep while they wait, and leave cores to other work."""
+"""OpenMP threads sleep while they wait, and leave cores to other programs."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 def no_openmp_variables(monkeypatch):
     for name in (*OPENMP, "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    # What the code under test sets is removed afterwards.
+    # The copy discards changes that the tested code makes.
     monkeypatch.setattr(os, "environ", os.environ.copy())
 
 
@@ -37,7 +37,7 @@ def test_waiting_threads_spin_for_a_bounded_time():
 
 
 @pytest.mark.parametrize("own", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
-def test_the_value_of_the_user_wins(own):
+def test_values_of_the_user_are_kept(own):
     os.environ.update(own)
     limit_spinning()
     assert {name: os.environ[name] for name in OPENMP if name in os.environ} == own
@@ -79,7 +79,7 @@ def test_torch_is_loaded_after_spinning_is_limited(command, request):
 @pytest.mark.parametrize(
     "text, expected", [(None, None), ("3", 3), ("3,2", 3), ("0", None), ("many", None), ("", None)]
 )
-def test_threads_that_the_user_chose(text, expected):
+def test_chosen_threads_reads_omp_num_threads(text, expected):
     if text is not None:
         os.environ["OMP_NUM_THREADS"] = text
     assert chosen_threads() == expected
@@ -87,8 +87,8 @@ def test_threads_that_the_user_chose(text, expected):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="needs /proc")
 @pytest.mark.parametrize("by_user, expected", [(False, "None"), (True, "1")])
-def test_the_one_thread_of_torchrun_is_no_choice(by_user, expected):
-    """torchrun puts OMP_NUM_THREADS=1 into the environment of its ranks, not into its own."""
+def test_the_single_thread_set_by_torchrun_is_ignored(by_user, expected):
+    """torchrun sets OMP_NUM_THREADS=1 in the environment of its ranks, not in its own."""
     child = "from occvae.system.openmp import chosen_threads; print(chosen_threads())"
     launcher = (
         "import os, subprocess, sys\n"
@@ -104,7 +104,7 @@ def test_the_one_thread_of_torchrun_is_no_choice(by_user, expected):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="needs /proc")
-def test_a_busy_core_is_seen():
+def test_busy_cores_counts_a_busy_core():
     core = min(usable_cores())
     code = f"import os; os.sched_setaffinity(0, {{{core}}}); print(flush=True)\nwhile True: pass"
     loop = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -118,7 +118,7 @@ def test_a_busy_core_is_seen():
     assert busy_cores(frozenset()) == 0.0
 
 
-def test_cores_without_other_work_are_used(process_group):
+def test_all_cores_but_the_busy_ones_are_used(process_group):
     cores = len(usable_cores())
     share_cores()
     assert torch.get_num_threads() == cores
@@ -126,7 +126,7 @@ def test_cores_without_other_work_are_used(process_group):
     assert torch.get_num_threads() == max(1, cores - 1)
 
 
-def test_the_affinity_mask_bounds_the_threads(process_group):
+def test_the_affinity_mask_limits_the_threads(process_group):
     before = usable_cores()
     os.sched_setaffinity(0, {min(before)})
     try:
@@ -136,7 +136,7 @@ def test_the_affinity_mask_bounds_the_threads(process_group):
         os.sched_setaffinity(0, before)
 
 
-def test_ranks_with_cores_of_their_own_keep_them(process_group, monkeypatch):
+def test_ranks_bound_to_their_own_cores_use_all_of_them(process_group, monkeypatch):
     cores = usable_cores()
     mine = (socket.gethostname(), cores)
     others = {"same": mine, "other host": ("elsewhere", cores), "bound": (mine[0], frozenset([-1]))}
@@ -154,14 +154,14 @@ def test_ranks_with_cores_of_their_own_keep_them(process_group, monkeypatch):
     assert threads(others["other host"]) == threads(others["bound"]) == len(cores)
 
 
-def test_omp_num_threads_decides(process_group):
+def test_omp_num_threads_overrides_the_shared_cores(process_group):
     os.environ["OMP_NUM_THREADS"] = "3"
     share_cores(busy=1)
     assert torch.get_num_threads() == 3
 
 
-def test_systems_without_affinity_masks_or_proc(monkeypatch):
-    """All cores are used then, none counts as busy, and OMP_NUM_THREADS is the user's."""
+def test_systems_without_affinity_masks_and_proc_use_all_cores(monkeypatch):
+    """No core counts as busy, and OMP_NUM_THREADS counts as set by the user."""
     monkeypatch.delattr(os, "sched_getaffinity")
     assert usable_cores() == frozenset(range(os.cpu_count()))
 

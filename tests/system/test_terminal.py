@@ -1,4 +1,4 @@
-"""What commands print is one line of text, whatever names and files say."""
+"""Commands print printable single lines, whatever characters names and files contain."""
 
 import io
 import os
@@ -37,12 +37,12 @@ NO_TEXT = os.fsdecode(b"a\xffb")
         (NO_TEXT, r"a\udcffb"),
     ],
 )
-def test_one_line(text, printed):
+def test_one_line_escapes_control_characters(text, printed):
     assert one_line(text) == printed
 
 
 def run(monkeypatch, *arguments: str | Path, encoding: str) -> tuple[int, bytes, bytes]:
-    """Status and output of the command, with streams as a process has them."""
+    """Runs the command with encoded streams. Returns its status and output."""
     streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
     with monkeypatch.context() as patch:
         for name, stream in streams.items():
@@ -62,7 +62,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def arguments(model, tmp_path) -> list[str | Path]:
-    """Of a reconstruction of an image whose name is no text, into the folder `out`."""
+    """Arguments that reconstruct an image with an undecodable name into the folder `out`."""
     image = tmp_path / f"{NO_TEXT}.png"
     photograph(ellipse(90, (0.5, 0.5), (0.2, 0.2))).save(image)
     common = ["--model", model, "--resolution", 32, "-o", tmp_path / "out"]
@@ -70,14 +70,16 @@ def arguments(model, tmp_path) -> list[str | Path]:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_images_whose_names_are_no_text(arguments, tmp_path, monkeypatch, encoding):
+def test_images_with_undecodable_names_are_reconstructed(
+    arguments, tmp_path, monkeypatch, encoding
+):
     status, out, err = run(monkeypatch, *arguments, encoding=encoding)
     assert (status, err) == (0, b"")
     assert rb"a\udcffb.png -> " in out
     assert (tmp_path / "out" / f"{NO_TEXT}.glb").is_file()
 
 
-def test_names_that_a_terminal_cannot_write(arguments, tmp_path, monkeypatch):
+def test_characters_that_a_terminal_lacks_are_escaped(arguments, tmp_path, monkeypatch):
     command, *rest = arguments
     status, _, err = run(monkeypatch, command, tmp_path / "ä.png", *rest, encoding="ascii")
     assert status == 2
@@ -85,7 +87,7 @@ def test_names_that_a_terminal_cannot_write(arguments, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_names_that_are_no_text_given_to_a_process(arguments, tmp_path):
+def test_a_process_accepts_undecodable_names(arguments, tmp_path):
     finished = subprocess.run(
         [sys.executable, "-m", "occvae", *map(str, arguments)],
         capture_output=True,
@@ -96,7 +98,7 @@ def test_names_that_are_no_text_given_to_a_process(arguments, tmp_path):
     assert (tmp_path / "out" / f"{NO_TEXT}.glb").is_file()
 
 
-def test_meshes_and_reports_whose_names_are_no_text(tmp_path):
+def test_meshes_and_reports_with_undecodable_names_are_served(tmp_path):
     mesh, report = (tmp_path / f"{NO_TEXT}.{kind}" for kind in ("ply", "html"))
     trimesh.creation.box().export(mesh)
     write_report(report, evaluation({NO_TEXT: 0.5}), [case(NO_TEXT, 0.5, sphere())])
@@ -111,7 +113,7 @@ def test_meshes_and_reports_whose_names_are_no_text(tmp_path):
         server.server_close()
 
 
-def test_keys_of_checkpoints_command_no_terminal(tmp_path, capsys):
+def test_keys_of_checkpoints_are_printed_escaped(tmp_path, capsys):
     state = onet_state(False, blocks=(2, 2, 2, 2), width=16)
     torch.save(state | {"decoder.evil\n\x1b[31mkey": torch.ones(2)}, tmp_path / "a.pt")
     assert main(["convert", str(tmp_path / "a.pt"), "-o", str(tmp_path / "model")]) == 2
@@ -124,7 +126,7 @@ def test_keys_of_checkpoints_command_no_terminal(tmp_path, capsys):
     assert second == r"left out because only training needs it: best\x1b[31m"
 
 
-def test_names_of_images_command_no_terminal(model, tmp_path, capsys):
+def test_names_of_images_are_printed_escaped(model, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
     photograph(ellipse(90, (0.5, 0.5), (0.2, 0.2))).save(folder / "good\x1b[31m.png")

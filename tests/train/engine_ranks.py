@@ -1,7 +1,8 @@
-"""One rank of engines trained one after the other on the same batches; see test_engine.py.
+"""One rank that trains several engines, one after the other, on the same batches.
 
-Settings come as JSON: a list of {"overrides": [...], "from": None or the number of an earlier one
-whose weights and moments at half time it starts from}. Rank 0 writes the losses of each.
+The cases are a JSON list of {"name": name of the case, "overrides": [...], "from": None or the name
+of an earlier case}. A case with "from" starts from weights and moments of the earlier case after
+half of its steps. Rank 0 writes the losses of each case. See test_engine.py.
 """
 
 import json
@@ -45,7 +46,7 @@ def make_schedule(config: TrainConfig):
 
 
 def batch(step: int, micro: int) -> tuple[torch.Tensor, ...]:
-    """Images, points and occupancies of all ranks' shares of a micro step."""
+    """Returns images, points and occupancies of a micro step for all ranks."""
     generator = torch.Generator().manual_seed(1000 * step + micro)
     size = GLOBAL_BATCH // MICRO_STEPS
     images = torch.rand(size, 1, 3, 32, 32, generator=generator)
@@ -76,7 +77,7 @@ def train(engine: engines.Engine, steps: range) -> list[float]:
 
 
 def run(case: dict, kept: dict) -> dict:
-    """The losses of a case; what a resume takes goes into `kept` at half time."""
+    """Trains a case. Stores its state after half of the steps in `kept`."""
     batch_size = GLOBAL_BATCH // MICRO_STEPS // parallel.world_size()
     config = make_config([*case["overrides"], f"optim.batch_size={batch_size}"])
     model = make_model(config)
@@ -99,13 +100,13 @@ def run(case: dict, kept: dict) -> dict:
 
 
 def main(files: list[str]) -> int:
-    """Trains the cases of the first file; the second is for their results."""
+    """Trains the cases in the first file and writes the results to the second file."""
     cases, results = map(Path, files)
     with parallel.distributed(timeout=60):
         kept: dict = {}
         found = {}
         for case in json.loads(cases.read_text()):
-            # CPUs have no fp16 training; what is ours of it is the same everywhere.
+            # CPUs have no fp16 training, but the tested parts of it do not depend on the device.
             dtype = torch.float16 if case.get("fp16") else None
             with mock.patch.object(engines, "autocast_dtype", lambda *_, dtype=dtype: dtype):
                 found[case["name"]] = run(case, kept)

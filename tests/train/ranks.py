@@ -1,4 +1,4 @@
-"""Ranks of the launchers without their start-up time: forked where everything is imported."""
+"""Ranks without the start-up time of launchers: forked from a server that has imported all."""
 
 import ctypes
 import functools
@@ -25,7 +25,7 @@ _started: list["Rank"] = []
 
 @dataclass
 class Rank:
-    """One process of a training, and the file of what it says."""
+    """One process of a training, and the log file of its output."""
 
     process: multiprocessing.Process
     log: Path
@@ -35,7 +35,7 @@ class Rank:
         return self.process.pid
 
     def status(self, timeout: float = 240) -> int:
-        """The exit status, as a shell has it."""
+        """Returns the exit status as a shell reports it."""
         self.process.join(timeout)
         code = self.process.exitcode
         if code is None:
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], object], rank: Rank | None = None, timeout=240.0) -> None:
-    """Until it holds, while a rank lives."""
+    """Waits until a condition holds. Fails if the rank ends before."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert rank is None or rank.process.is_alive(), rank.text()
@@ -79,14 +79,14 @@ def start(
     """Starts the ranks of one training on this host.
 
     Args:
-        folder: of the logs.
-        arguments: of train.py.
-        ranks: how many.
-        namespace: of the network, by the name `ip netns` knows it by.
-        prepare: called in each rank before it trains.
+        folder: folder of the logs.
+        arguments: arguments of train.py.
+        ranks: number of ranks.
+        namespace: network namespace, by its name in `ip netns`.
+        prepare: function that each rank calls before it trains.
         sheets: whether contact sheets are drawn, which takes a second each.
-        entry: what a rank calls with the arguments, in place of the main function of train.py.
-        **environment: what else to set.
+        entry: function that each rank calls with the arguments instead of train.py's main function.
+        **environment: additional environment variables.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
@@ -95,7 +95,7 @@ def start(
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",  # small models gain nothing from more, and other tests run beside
+        "OMP_NUM_THREADS": "1",  # small models need no more, and other tests run at the same time
         **environment,
     }
     started = []
@@ -113,7 +113,7 @@ def start(
 
 @pytest.fixture
 def no_rank_left() -> Iterator[None]:
-    """Ends what a failed test leaves behind."""
+    """Ends ranks that a failed test left running."""
     yield
     for rank in _started:
         rank.process.kill()
@@ -135,7 +135,9 @@ def _run(
     for name in filter(_LAUNCHED.fullmatch, list(os.environ)):
         del os.environ[name]
     os.environ.update(environment)
-    multiprocessing.current_process()._config["daemon"] = False  # it has loader processes
+    multiprocessing.current_process()._config["daemon"] = (
+        False  # daemons may not start loader processes
+    )
     sys.exit(call())
 
 

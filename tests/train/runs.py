@@ -1,4 +1,4 @@
-"""Runs of launchers/train.py: as a user starts them, and in ranks that are forked warm."""
+"""Runs of launchers/train.py, started by a real launcher or in forked ranks."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def arguments_of(data: Path, out: Path, *arguments: str) -> list[str]:
 
 
 def command(launcher: list[str], data: Path, out: Path, *arguments: str) -> list[str]:
-    """The command line of a user; `launcher` comes before the file."""
+    """Returns the command line of a user: `launcher`, train.py and its arguments."""
     return [*map(str, launcher), str(TRAIN), *arguments_of(data, out, *arguments)]
 
 
@@ -36,7 +36,7 @@ def succeed_as_user(launcher: list[str], data: Path, out: Path, *arguments: str)
 
 
 def run(data: Path, out: Path, *arguments: str, **options) -> list[Rank]:
-    """The ended ranks of a training; options are those of `start`."""
+    """Runs a training to its end and returns its ranks. Options are those of `start`."""
     ranks = start(out.parent, arguments_of(data, out, *arguments), **options)
     for rank in ranks:
         rank.status()
@@ -49,7 +49,7 @@ def succeed(data: Path, out: Path, *arguments: str, **options) -> None:
 
 
 def assert_refused(ranks: list[Rank], message: str) -> None:
-    """All with status 2, one of them with one line."""
+    """Asserts that all ranks ended with status 2 and one of them printed one error."""
     assert [rank.status() for rank in ranks] == [2] * len(ranks), ranks[0].text()
     [line] = [line for rank in ranks for line in rank.errors()]
     assert message in line

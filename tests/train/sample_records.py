@@ -1,4 +1,4 @@
-"""Notes which samples each step of a training takes: a line a micro step, a file a process."""
+"""Records the samples of each step: one file per process, one line per micro step."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def record(folder: Path) -> None:
-    """Makes the trainer of this process append to a file in the folder."""
+    """Makes the trainer of this process record its samples in a file in the folder."""
     from occvae.train import trainer
 
     folder.mkdir(parents=True, exist_ok=True)

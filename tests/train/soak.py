@@ -1,8 +1,8 @@
-"""Kills and resumes a small training at random, and compares it with one left alone.
+"""Kills and resumes a small training at random times, and compares it with an undisturbed one.
 
-Each life of the run has one or two ranks and some ZeRO stage, and dies by SIGKILL at a random
-moment: while it starts, trains, validates or saves. In the end the loss of every step must be that
-of the undisturbed run, and every step must have taken the same samples.
+Each life of the run has one or two ranks and a random ZeRO stage. It ends by SIGKILL at a random
+time: while it starts, trains, validates or saves. In the end, every step must have the loss and the
+samples of the undisturbed run.
 
     python -m tests.train.soak --cycles 200
 """
@@ -23,15 +23,15 @@ from tests.train.ranks import Rank, start
 from tests.train.sample_records import record
 
 GLOBAL_BATCH = 4
-# Full precision and small steps: another number of ranks rounds otherwise, and training amplifies
-# that: at a learning rate of 2e-3 the losses of 120 steps differ by up to 2e-2.
+# Another number of ranks rounds differently, and training amplifies rounding: at a learning rate of
+# 2e-3, losses differ by up to 2e-2 after 120 steps. Hence fp32 and a small learning rate.
 SETTINGS = ["precision=fp32", "log_every=1", "save_every=3", "optim.warmup_steps=5"]
 SETTINGS += ["optim.lr=2e-5"]
 
 
 @dataclass
 class Outcome:
-    """Of a soak: the largest difference of losses, and the steps whose samples differ."""
+    """The result of a soak: largest difference of losses, and steps with different samples."""
 
     lives: int
     steps: int
@@ -42,7 +42,7 @@ class Outcome:
 def soak(
     folder: Path, data: Path, settings: list[str], cycles: int, steps: int, seed: int
 ) -> Outcome:
-    """Runs both trainings in a folder."""
+    """Runs both trainings in a folder and compares them."""
     first = ["--preset", "cpu-small", "--data", str(data), *settings, *SETTINGS]
     first += [f"optim.steps={steps}", f"validate_every={steps // 3}"]
     finish(launch(folder, "straight", 0, 1, [*first, f"optim.batch_size={GLOBAL_BATCH}"]))
@@ -60,7 +60,7 @@ def soak(
 
 
 def launch(folder: Path, name: str, life: int, ranks: int, arguments: list[str]) -> list[Rank]:
-    """The ranks of one life."""
+    """Starts the ranks of one life."""
     records = folder / f"{name}-samples" / f"{life:04d}"
     logs = folder / f"{name}-logs" / f"{life:04d}"
     logs.mkdir(parents=True)
@@ -77,10 +77,10 @@ def finish(ranks: list[Rank]) -> None:
 def kill_after_some_steps(
     run: Path, ranks: list[Rank], steps: int, lives_left: int, rng: random.Random
 ) -> None:
-    """SIGKILL at a random moment, on average early enough for all lives to see some training.
+    """Kills the ranks at a random time, on average early enough for all lives to train a little.
 
-    Mostly after a random number of steps and a random fraction of one; now and then while it
-    starts.
+    Most lives end after a random number of steps and a random part of the next one. One in ten ends
+    up to ten seconds after its start.
     """
     before = last_step(run)
     target = before + rng.uniform(0, 2 * max(1, steps - before) / lives_left)
@@ -91,7 +91,7 @@ def kill_after_some_steps(
             time.sleep(rng.uniform(0, 0.1))
             break
         time.sleep(0.01)
-    ended = [rank.process.exitcode for rank in ranks]  # before the others notice a death
+    ended = [rank.process.exitcode for rank in ranks]  # before a rank notices that another has died
     for rank in ranks:
         rank.process.kill()
         rank.process.join()
@@ -115,7 +115,7 @@ def finished(run: Path, steps: int) -> bool:
 
 
 def samples(folder: Path) -> dict[int, list[int]]:
-    """What the ranks of the last life that took a step took in it, sorted."""
+    """Returns the sorted samples of each step, from the last life that took the step."""
     latest: dict[int, list[int]] = {}
     for life in sorted(folder.iterdir()):
         taken: dict[int, list[int]] = {}

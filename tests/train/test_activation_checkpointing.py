@@ -1,4 +1,4 @@
-"""Activations that are computed again change neither losses, gradients nor running statistics."""
+"""Recomputed activations change neither losses nor gradients nor running statistics."""
 
 import copy
 
@@ -22,7 +22,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("arch", CASES)
-def test_the_same_step_from_fewer_activations(arch):
+def test_checkpointing_gives_the_same_step_with_fewer_activations(arch):
     torch.manual_seed(0)
     model = create_model(arch, **CASES[arch])
     other = copy.deepcopy(model)
@@ -36,7 +36,7 @@ def test_the_same_step_from_fewer_activations(arch):
     }
     first, second = (step(candidate, batch) for candidate in (model, other))
     assert first[0] == second[0]
-    assert first[2] > 1.2 * second[2]  # bytes that are kept for the backward pass
+    assert first[2] > 1.2 * second[2]  # bytes kept for the backward pass
     for (name, expected), found in zip(first[1].items(), second[1].values(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7, msg=name)
     for (name, expected), found in zip(model.named_buffers(), other.buffers(), strict=True):
@@ -44,7 +44,7 @@ def test_the_same_step_from_fewer_activations(arch):
 
 
 def step(model, batch) -> tuple[float, dict[str, torch.Tensor], int]:
-    """The loss, the gradients by name, and the bytes of saved activations."""
+    """Returns the loss, the gradients by name, and the bytes of saved activations."""
     objective = create_objective(model, OptimConfig())
     own = {parameter.data_ptr() for parameter in model.parameters()}
     sizes: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, and what is wrong with one is said in one line."""
+"""Checkpoints are complete or absent, and errors about them are one line."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def names(run: Path) -> list[str]:
     return [path.name for path in list_checkpoints(run)]
 
 
-def test_round_trip(tmp_path):
+def test_a_checkpoint_round_trips(tmp_path):
     save(tmp_path, 7)
     assert read_progress(tmp_path, "onet") == Progress("onet", 7, 80, None, 0.25, 8)
     found = read_tensors(tmp_path)
@@ -38,7 +38,7 @@ def test_round_trip(tmp_path):
     assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
 
 
-def test_the_newest_are_kept(tmp_path):
+def test_the_newest_checkpoints_are_kept(tmp_path):
     for step in (8, 9, 10, 100):  # by number, not by name
         save(tmp_path, step)
     assert names(tmp_path) == ["step-10", "step-100"]
@@ -47,7 +47,7 @@ def test_the_newest_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["save_file", "to_disk", "os.rename"])
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch, call):
+def test_a_failed_write_keeps_the_previous_checkpoint(tmp_path, monkeypatch, call):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
@@ -68,8 +68,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
     assert names(tmp_path) == ["step-1", "step-2"]
 
 
-def test_a_process_killed_while_it_writes_leaves_the_one_before(tmp_path, monkeypatch):
-    """At every call that touches the disk, in a child process that dies there."""
+def test_a_process_killed_while_writing_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+    """A child process is killed at each call that touches the disk."""
     save(tmp_path, 1)
     for call in ("save_file", "to_disk", "os.rename", "shutil.rmtree"):
         child = os.fork()
@@ -88,7 +88,7 @@ def test_a_process_killed_while_it_writes_leaves_the_one_before(tmp_path, monkey
     assert names(tmp_path) == ["step-1", "step-2"]
 
 
-def test_damage_is_named_with_the_checkpoint_before(tmp_path):
+def test_a_damaged_checkpoint_is_reported_with_the_previous_one(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 2)
     newest = tmp_path / "checkpoints" / "step-2"
@@ -103,25 +103,25 @@ def test_damage_is_named_with_the_checkpoint_before(tmp_path):
     assert read_progress(tmp_path, "onet").step == 1
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_a_missing_or_unsuitable_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint to resume"):
         read_progress(tmp_path, "onet")
     save(tmp_path, 3)
-    with pytest.raises(UserError, match="is of arch 'onet', not 'vitocc'"):
+    with pytest.raises(UserError, match="has arch 'onet', not 'vitocc'"):
         read_progress(tmp_path, "vitocc")
     path = tmp_path / "checkpoints" / "step-3" / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 9}))
-    with pytest.raises(UserError, match="step-3: is of format 9, this occvae reads 3$"):
+    with pytest.raises(UserError, match="step-3: has format 9, this occvae reads 3$"):
         read_progress(tmp_path, "onet")
 
 
-def test_run_folders(tmp_path, monkeypatch):
+def test_run_folders_are_chosen_by_their_checkpoints(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert choose_run_folder(None, "onet", resume=False) == Path("runs/onet")
     with pytest.raises(UserError, match="runs/onet: no run to resume"):
         choose_run_folder(None, "onet", resume=True)
     save(Path("runs/onet"), 1)
-    save(Path("runs/onet-x"), 1)  # of somebody else
+    save(Path("runs/onet-x"), 1)  # not named by the trainer
     assert choose_run_folder(None, "onet", resume=False) == Path("runs/onet-2")
     save(Path("runs/onet-2"), 1)
     os.utime(Path("runs/onet/checkpoints/step-1"), (2e9, 2e9))
@@ -130,7 +130,7 @@ def test_run_folders(tmp_path, monkeypatch):
         choose_run_folder("runs/onet", "onet", resume=False)
 
 
-def test_other_files_are_no_checkpoints(tmp_path):
+def test_other_folders_are_not_checkpoints(tmp_path):
     save(tmp_path, 1)
     for name in ("step-x", ".step-9.partial", "step-"):
         (tmp_path / "checkpoints" / name).mkdir()
@@ -138,8 +138,8 @@ def test_other_files_are_no_checkpoints(tmp_path):
     assert checkpoint.read_progress(tmp_path, "onet").step == 1
 
 
-def test_clocks_decide_nothing_about_checkpoints(tmp_path):
-    """Nodes disagree on the time, and a run may go on on another: the highest step counts."""
+def test_the_highest_step_is_newest_whatever_its_time(tmp_path):
+    """A run may continue on a node whose clock differs."""
     for step in (1, 2, 3):
         save(tmp_path, step, keep=3)
         folder = tmp_path / "checkpoints" / f"step-{step}"

@@ -1,11 +1,20 @@
-"""Overrides are typed, and every mistake is named."""
+"""Overrides are typed, every mistake names its setting, and every setting is documented."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from occvae.errors import UserError
 from occvae.models import list_models
 from occvae.models.presets import presets_of
-from occvae.train.config import apply_overrides, from_dict
+from occvae.train import config as config_module
+from occvae.train.config import DataConfig, OptimConfig, TrainConfig, apply_overrides, from_dict
 from occvae.train.presets import make_preset
 from occvae.train.schedule import warmup_cosine, warmup_halved
 
@@ -57,7 +66,7 @@ def test_presets_survive_their_own_serialization(preset, arch):
     assert from_dict(config.to_dict()) == config
 
 
-def test_the_second_stage_trains_the_fusion_of_views():
+def test_fusion_presets_train_on_several_views():
     config = make_preset("default-fusion", "pix2vox-a")
     assert config.frozen == ("encoder", "decoder")
     assert (config.data.num_views, config.data.min_views) == (5, 1)
@@ -66,7 +75,7 @@ def test_the_second_stage_trains_the_fusion_of_views():
 
 
 @pytest.mark.parametrize("arch", ["vitocc", "onet", "pix2vox-vae"])
-def test_the_second_stage_is_for_models_with_a_merger(arch):
+def test_fusion_presets_are_refused_for_models_without_a_merger(arch):
     message = (
         f"preset 'cpu-small-fusion' is not for {arch}, but for pix2vox-a, pix2vox-f, pix2voxpp-a"
     )
@@ -74,12 +83,12 @@ def test_the_second_stage_is_for_models_with_a_merger(arch):
         make_preset("cpu-small-fusion", arch)
 
 
-def test_unknown_preset():
+def test_an_unknown_preset_is_refused():
     with pytest.raises(UserError, match="unknown preset 'gpu'"):
         make_preset("gpu", "vitocc")
 
 
-def test_schedule_rises_and_falls():
+def test_the_cosine_schedule_rises_and_falls():
     factor = warmup_cosine(10, 110)
     assert factor(0) == pytest.approx(0.1)
     assert factor(10) == pytest.approx(1.0)
@@ -87,6 +96,56 @@ def test_schedule_rises_and_falls():
     assert factor(110) == pytest.approx(0.0)
 
 
-def test_schedule_of_pix2vox():
+def test_the_halved_schedule_rises_and_halves():
     factor = warmup_halved(10, 100)
     assert [factor(step) for step in (0, 9, 10, 59, 60, 99)] == [0.1, 1.0, 1.0, 1.0, 0.5, 0.5]
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "training.md"
+SECTIONS = {TrainConfig: "", DataConfig: "data.", OptimConfig: "optim."}
+DOCUMENTATION = re.compile(
+    r"(?P<meaning>.+) Type (?P<type>.+?), (no unit|unit (?P<unit>.+?)|a (?P<path>path)), "
+    r"default (?P<default>.+)\."
+)
+
+
+def documented_settings() -> Iterator[tuple[str, object, re.Match]]:
+    """Yields full name, default value and parsed documentation of each setting."""
+    classes = {c.name: c for c in ast.parse(inspect.getsource(config_module)).body if is_class(c)}
+    for section, prefix in SECTIONS.items():
+        body, defaults = classes[section.__name__].body, section().__dict__
+        texts = {
+            statement.target.id: ast.get_docstring(ast.Module([following], []))
+            for statement, following in zip(body, body[1:], strict=False)
+            if isinstance(statement, ast.AnnAssign)
+        }
+        for field in dataclasses.fields(section):
+            match = DOCUMENTATION.fullmatch(" ".join((texts[field.name] or "").split()))
+            assert match, f"{prefix}{field.name} lacks meaning, type, unit or default"
+            yield prefix + field.name, defaults[field.name], match
+
+
+def is_class(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ClassDef)
+
+
+def test_documented_defaults_are_the_defaults():
+    for name, default, documentation in documented_settings():
+        if documentation["type"] == "section":
+            continue
+        text = documentation["default"].partition(" (")[0]
+        found = default if text == str(default) else json.loads(text)
+        assert found == (list(default) if isinstance(default, tuple) else default), name
+
+
+def test_the_guide_lists_every_setting_as_documented():
+    lines = GUIDE.read_text().splitlines()
+    for name, _, documentation in documented_settings():
+        unit = documentation["unit"] or documentation["path"] or ""
+        cells = [
+            f"`{name}`",
+            documentation["type"],
+            unit,
+            *documentation.group("default", "meaning"),
+        ]
+        assert f"| {' | '.join(cells)} |" in lines

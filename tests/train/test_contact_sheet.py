@@ -1,4 +1,4 @@
-"""Contact sheets: rows of input, truth and prediction that can be compared by eye."""
+"""Contact sheets show input, truth and prediction in rows."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.fakes import ball_model
 
 
 def tiles(path) -> np.ndarray:
-    """(rows, columns, TILE, TILE, 3), without the headings on top."""
+    """Returns the tiles (rows, columns, TILE, TILE, 3) of a sheet, without its headings."""
     sheet = np.asarray(Image.open(path))
     rows, columns = sheet.shape[0] // TILE, sheet.shape[1] // TILE
     return sheet[-rows * TILE :].reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
@@ -24,7 +24,7 @@ def dataset(tiny_dataset) -> ShapeDataset:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_one_row_a_shape(dataset, tmp_path, rows):
+def test_a_sheet_has_one_row_per_shape(dataset, tmp_path, rows):
     path = tmp_path / "deep" / "sheet.png"
     write_contact_sheet(path, ball_model(), dataset, torch.device("cpu"), rows)
     found = tiles(path)
@@ -34,7 +34,7 @@ def test_one_row_a_shape(dataset, tmp_path, rows):
     np.testing.assert_array_equal(found[0, 0], load_image(shard.image(local, 0), TILE))
 
 
-def test_truth_is_where_the_input_shows_it(dataset, tmp_path):
+def test_the_true_shape_covers_the_same_pixels_as_the_input(dataset, tmp_path):
     path = tmp_path / "sheet.png"
     write_contact_sheet(path, ball_model(), dataset, torch.device("cpu"), 4)
     for row in tiles(path):

@@ -1,4 +1,4 @@
-"""A user's DeepSpeed JSON is merged where it adds something and refused where it contradicts."""
+"""A user's DeepSpeed JSON is merged if it adds to the settings and refused if it contradicts."""
 
 import json
 
@@ -19,7 +19,7 @@ def config_with(content, tmp_path, *overrides):
     return apply_overrides(make_preset("cpu-small", "vitocc"), settings)
 
 
-def test_it_is_merged_and_goes_into_the_run(tmp_path):
+def test_additional_keys_are_merged_and_stored_in_the_run(tmp_path):
     own = {
         "train_batch_size": 32,
         "train_micro_batch_size_per_gpu": "auto",
@@ -43,14 +43,14 @@ def test_it_is_merged_and_goes_into_the_run(tmp_path):
     assert not {"train_batch_size", "optimizer", "fp16"} & made.keys()
 
 
-def test_a_resume_may_share_the_batch_otherwise(tmp_path):
+def test_a_resume_may_change_settings_that_the_file_repeated(tmp_path):
     own = {"train_micro_batch_size_per_gpu": 8, "zero_optimization": {"stage": 1}}
     config = resolve_deepspeed(config_with(own, tmp_path), world_size=1, device_type="cpu")
     resumed = apply_overrides(config, ["optim.batch_size=4", "zero_stage=2"])
     assert resolve_deepspeed(resumed, 2, "cpu").deepspeed_config == {"zero_optimization": {}}
 
 
-def test_offloading(tmp_path):
+def test_offload_options_are_merged(tmp_path):
     own = {"zero_optimization": {"offload_optimizer": {"device": "cpu", "pin_memory": False}}}
     config = config_with(own, tmp_path, "offload_optimizer=true")
     made = make_deepspeed_config(resolve_deepspeed(config, 1, "cpu"), stage=1, dtype=None)
@@ -83,18 +83,18 @@ def test_offloading(tmp_path):
         ({"fp16": {"enabled": True}}, "leave out fp16: it needs a GPU"),
         ({"bf16": {"enabled": True}}, "leave out bf16: set precision=bf16"),
         ({"elasticity": {"enabled": True}}, "leave out elasticity: .* any number of ranks"),
-        ({"zero_optimizer": {}}, "leave out zero_optimizer: what is passed on is"),
+        ({"zero_optimizer": {}}, "leave out zero_optimizer: only these are passed on"),
         ("{", "ds.json: not JSON"),
-        ("[]", "ds.json: holds no JSON object"),
+        ("[]", "ds.json: must hold a JSON object"),
     ],
 )
-def test_contradictions_are_one_line_that_names_both(own, message, tmp_path):
+def test_a_contradiction_is_one_line_that_names_both_settings(own, message, tmp_path):
     with pytest.raises(UserError, match=f"^deepspeed_config: .*{message}") as caught:
         resolve_deepspeed(config_with(own, tmp_path), world_size=2, device_type="cpu")
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there():
+def test_a_missing_file_is_refused():
     config = apply_overrides(make_preset("cpu-small", "onet"), ["deepspeed_config=nowhere.json"])
     with pytest.raises(UserError, match="nowhere.json: No such file"):
         resolve_deepspeed(config, 1, "cpu")

@@ -1,6 +1,6 @@
-"""Two ranks, whatever they share and wherever it lies, train as one process does in plain PyTorch.
+"""Two ranks under every ZeRO stage and offloading train like one process in plain PyTorch.
 
-All cases run one after the other in the same two ranks, because some start from earlier ones.
+All cases run one after the other in the same two ranks, because some start from earlier cases.
 """
 
 import json
@@ -29,7 +29,7 @@ CHECKPOINTED = [
     }
     for stage in (0, 3)
 ]
-# Last, because what DeepSpeed remembers of autocast outlives an engine.
+# These cases come last, because the autocast state of DeepSpeed outlives an engine.
 FP16 = [
     {"name": f"fp16 {stage}", "overrides": [f"zero_stage={stage}"], "fp16": True}
     for stage in (0, 2)
@@ -40,7 +40,7 @@ RESUMED_FP16 = [
 
 
 def plain_pytorch() -> tuple[list[float], float]:
-    """Losses, and the norm of the last gradient before clipping, of one process."""
+    """Returns the losses of one process, and the norm of its last gradient before clipping."""
     config = engine_ranks.make_config([])
     model, optim = engine_ranks.make_model(config), config.optim
     matrices = [p for p in model.parameters() if p.dim() >= 2]
@@ -79,7 +79,7 @@ def found(tmp_path_factory) -> dict:
     return json.loads((folder / "found.json").read_text())
 
 
-def test_every_way_of_sharing_gives_the_losses_of_one_process(found):
+def test_every_zero_stage_gives_the_losses_of_one_process(found):
     losses, norm = plain_pytorch()
     assert losses[-1] < 0.6 * losses[0]
     for case in PLAIN + OFFLOADED + FROM_OFFLOADED + CHECKPOINTED:
@@ -96,8 +96,8 @@ def test_running_statistics_count_a_batch_once(found):
         assert counts and set(counts) == {micro_steps}, case["name"]
 
 
-def test_fp16_learns_with_scaled_losses(found):
-    """Steps whose gradients overflow are left out on both ranks, so the start may lag."""
+def test_fp16_trains_with_scaled_losses(found):
+    """Both ranks skip steps whose gradients overflow, so the loss may fall later."""
     expected = found["zero 0"]
     for case in FP16:
         mine = found[case["name"]]
@@ -106,8 +106,8 @@ def test_fp16_learns_with_scaled_losses(found):
         assert 0.2 < mine["grad_norm"] / expected["grad_norm"] < 5  # unscaled
 
 
-def test_a_resume_in_fp16_goes_on_with_its_loss_scale(found):
-    """From the first one, gradients would overflow again and steps be lost."""
+def test_a_resume_in_fp16_continues_with_its_loss_scale(found):
+    """With the initial scale, gradients would overflow again and steps would be skipped."""
     [case] = RESUMED_FP16
     mine, expected = found[case["name"]]["losses"], found[case["from"]]["losses"]
     assert len(mine) == engine_ranks.STEPS // 2

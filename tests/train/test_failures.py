@@ -1,4 +1,4 @@
-"""What launchers/README.md says of failures: who tells what, the exit status, and what is left."""
+"""Failures end a run as docs/guides/multi_node.md says: message, exit status, checkpoints."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ FRESH = ["--preset", "cpu-small", *TINY_RUN, *ENDLESS]
 
 
 def lives(run: Path, rank: Rank, steps: int = 3) -> None:
-    """Waits for some steps more than are there."""
+    """Waits until the run has logged some more steps."""
     records = run / "metrics.jsonl"
     before = len(records.read_text().splitlines()) if records.exists() else 0
     wait_until(
@@ -36,7 +36,7 @@ def lives(run: Path, rank: Rank, steps: int = 3) -> None:
 
 
 def look_after_loaders_often() -> None:
-    """Every fraction of a second, in place of every five, torch asks whether its loaders live."""
+    """Makes torch check its loader processes every 0.2 seconds instead of every five."""
     from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
     assert _MultiProcessingDataLoaderIter._try_get_data.__defaults__ == (5.0,)
@@ -45,7 +45,7 @@ def look_after_loaders_often() -> None:
 
 @pytest.mark.slow
 def test_two_ranks_stop_together(tiny_dataset, tmp_path):
-    """A signal to one saves and stops both; a death or a standstill of one ends the other."""
+    """A signal to one rank saves and stops both. If one rank dies or hangs, the other ends."""
     run = tmp_path / "run"
     out = ["--out", run, "--timeout", "5"]
     fresh = [*out, "--data", tiny_dataset, *FRESH, "optim.batch_size=2"]
@@ -92,12 +92,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_dataset, tmp_path):
     [rank] = start(tmp_path, ["--out", run, "--data", tiny_dataset, *FRESH, *mad])
     assert rank.status() == 2
     [line] = rank.errors()
-    assert "the loss of step 2 is not finite, of the shapes boxes-" in line
+    assert "the loss of step 2 is not finite for the shapes boxes-" in line
     assert [folder.name for folder in list_checkpoints(run)] == ["step-0", "step-1"]
 
 
-def test_data_that_cannot_be_read_any_more(tiny_dataset, tmp_path):
-    """A loader killed for want of memory, and then a shard that has rotted."""
+def test_a_killed_loader_and_a_damaged_shard_end_the_run(tiny_dataset, tmp_path):
     data, run = Path(shutil.copytree(tiny_dataset, tmp_path / "data")), tmp_path / "run"
     arguments = ["--out", run, "--data", data, *FRESH, "data.num_workers=1"]
     [rank] = start(tmp_path, arguments, prepare=look_after_loaders_often)
@@ -114,8 +113,8 @@ def test_data_that_cannot_be_read_any_more(tiny_dataset, tmp_path):
     [rank] = start(tmp_path, ["--out", run, "--resume"])
     assert rank.status() == 2
     [line] = rank.errors()
-    assert f"{data}/train-00003.h5: view " in line
-    assert "delete it and run the same `occvae data` command again" in line
+    assert f"{data}/train-00003.h5: shape " in line
+    assert "delete it and run the command that built the dataset again" in line
 
 
 def test_a_read_error_names_the_shard(tiny_dataset, monkeypatch):
@@ -134,7 +133,7 @@ def small_disk(tmp_path):
         yield folder
 
 
-def test_a_full_disk(tiny_dataset, small_disk, tmp_path):
+def test_a_full_disk_ends_the_run_which_can_be_resumed(tiny_dataset, small_disk, tmp_path):
     run, filler = small_disk / "run", small_disk / "filler"
     arguments = ["--out", run, "--data", tiny_dataset, *FRESH, "save_every=5"]
     [rank] = start(tmp_path, arguments)
@@ -152,7 +151,7 @@ def test_a_full_disk(tiny_dataset, small_disk, tmp_path):
 
 
 @pytest.mark.slow
-def test_ranks_that_do_not_meet(tiny_dataset, tmp_path):
+def test_ranks_that_do_not_meet_give_up(tiny_dataset, tmp_path):
     arguments = ["--data", tiny_dataset, "--timeout", "0.2", *FRESH]
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
@@ -170,7 +169,7 @@ def test_ranks_that_do_not_meet(tiny_dataset, tmp_path):
 
 
 def spoil_gradients() -> None:
-    """Losses stay finite, and their gradients are not: the root of 0."""
+    """Adds a term with finite value and infinite gradient, the square root of 0, to the loss."""
     from occvae.train.objectives import PointObjective
 
     sound = PointObjective.loss
@@ -189,7 +188,7 @@ def test_gradients_that_are_not_finite_end_the_run(tiny_dataset, tmp_path, ranks
     started = start(tmp_path, arguments, ranks=ranks, prepare=spoil_gradients)
     assert [rank.status() for rank in started] == [2] * ranks
     [line] = [line for rank in started for line in rank.errors()]
-    assert line.startswith("error: the gradient of step 1 is not finite, of the shapes boxes-")
+    assert line.startswith("error: the gradient of step 1 is not finite for the shapes boxes-")
     assert line.count("boxes-") == 4 * ranks
     assert [folder.name for folder in list_checkpoints(run)] == ["step-0"]
 
@@ -207,7 +206,7 @@ def test_nodes_with_different_data_do_not_train(tiny_dataset, tmp_path):
     ranks = start(tmp_path, arguments, ranks=2, prepare=use_own_folder, NODES=str(tmp_path))
     assert [rank.status() for rank in ranks] == [2, 2]
     [line] = [line for rank in ranks for line in rank.errors()]
-    assert line.startswith(f"error: rank 1 on {HOST}: data: is not the dataset of the first rank")
+    assert line.startswith(f"error: rank 1 on {HOST}: data: is not the dataset of rank 0")
 
 
 def test_a_loader_killed_on_one_rank_has_one_exit_status(tiny_dataset, tmp_path):
@@ -221,19 +220,18 @@ def test_a_loader_killed_on_one_rank_has_one_exit_status(tiny_dataset, tmp_path)
     assert line.startswith(f"error: rank 1 on {HOST}: a data loader process was killed")
 
 
-def test_validation_shapes_that_cannot_be_read(tiny_dataset, tmp_path):
-    """What was learnt until then is saved."""
+def test_unreadable_validation_shapes_end_the_run_after_saving(tiny_dataset, tmp_path):
     data, run = Path(shutil.copytree(tiny_dataset, tmp_path / "data")), tmp_path / "run"
     with h5py.File(data / "val-00000.h5", "r+") as file:
         file["image_bytes"][:] = 0
     arguments = ["--out", run, "--data", data, *FRESH, "validate_every=3"]
     ranks = start(tmp_path, arguments, ranks=2)
     assert [rank.status() for rank in ranks] == [2, 2]
-    assert all("val-00000.h5: view " in line for rank in ranks for line in rank.errors())
+    assert all("val-00000.h5: shape " in line for rank in ranks for line in rank.errors())
     assert [folder.name for folder in list_checkpoints(run)] == ["step-0", "step-3"]
 
 
-def test_a_mistake_that_all_ranks_make_is_told_once(tiny_dataset, tmp_path):
+def test_a_mistake_on_all_ranks_is_reported_once(tiny_dataset, tmp_path):
     arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, 'frozen=["encode"]']
     ranks = start(tmp_path, arguments, ranks=2)
     assert [rank.status() for rank in ranks] == [2, 2]
@@ -241,7 +239,7 @@ def test_a_mistake_that_all_ranks_make_is_told_once(tiny_dataset, tmp_path):
     assert line.startswith("error: frozen: the model has no part 'encode'")
 
 
-def test_records_that_cannot_be_written_end_the_run_before_it_trains(tiny_dataset, tmp_path):
+def test_unwritable_metrics_end_the_run_before_it_trains(tiny_dataset, tmp_path):
     run = tmp_path / "run"
     (run / "metrics.jsonl").mkdir(parents=True)
     ranks = start(tmp_path, ["--out", run, "--data", tiny_dataset, *FRESH], ranks=2)
@@ -250,7 +248,7 @@ def test_records_that_cannot_be_written_end_the_run_before_it_trains(tiny_datase
     assert line.startswith(f"error: {run}: no metrics can be written: ")
 
 
-def stand_still_in_checkpoints() -> None:
+def hang_in_checkpoints() -> None:
     from occvae.train import trainer
 
     save = trainer.save_checkpoint
@@ -262,10 +260,9 @@ def stand_still_in_checkpoints() -> None:
     trainer.save_checkpoint = stop
 
 
-def test_a_first_rank_that_stands_still_while_it_saves(tiny_dataset, tmp_path):
-    """It may take its time, as long as it gives heartbeats."""
+def test_ranks_give_up_a_rank_0_that_hangs_while_it_saves(tiny_dataset, tmp_path):
     arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, "--timeout", "3", *FRESH]
-    first, second = start(tmp_path, arguments, ranks=2, prepare=stand_still_in_checkpoints)
+    first, second = start(tmp_path, arguments, ranks=2, prepare=hang_in_checkpoints)
     begin = time.monotonic()
     assert second.status(timeout=60) == 1, second.text()
     [line] = second.errors()
@@ -274,7 +271,7 @@ def test_a_first_rank_that_stands_still_while_it_saves(tiny_dataset, tmp_path):
     first.process.kill()
 
 
-def take_time_over_checkpoints() -> None:
+def write_checkpoints_slowly() -> None:
     from occvae.train import trainer
 
     save = trainer.save_checkpoint
@@ -288,15 +285,15 @@ def take_time_over_checkpoints() -> None:
 
 
 @pytest.mark.slow
-def test_a_first_rank_that_is_slow_is_waited_for(tiny_dataset, tmp_path):
+def test_ranks_wait_for_a_rank_0_that_saves_slowly(tiny_dataset, tmp_path):
     short = ["--timeout", "3", "optim.steps=1"]
     arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, *short]
-    ranks = start(tmp_path, arguments, ranks=2, prepare=take_time_over_checkpoints)
+    ranks = start(tmp_path, arguments, ranks=2, prepare=write_checkpoints_slowly)
     assert [rank.status() for rank in ranks] == [0, 0], ranks[1].text()
 
 
-def test_a_finished_run_gets_the_export_it_lacks(tiny_dataset, tmp_path):
-    """It was killed between its last checkpoint and the export, say."""
+def test_resuming_a_finished_run_writes_a_missing_export(tiny_dataset, tmp_path):
+    """For example because it was killed between its last checkpoint and the export."""
     run = tmp_path / "run"
     [rank] = start(tmp_path, ["--out", run, "--data", tiny_dataset, *FRESH, "optim.steps=2"])
     assert rank.status() == 0, rank.text()
@@ -307,16 +304,16 @@ def test_a_finished_run_gets_the_export_it_lacks(tiny_dataset, tmp_path):
     assert (run / "last" / "model.safetensors").read_bytes() == weights
 
 
-def test_statistics_of_a_few_samples_are_warned_of(tiny_dataset, tmp_path):
+def test_unsynchronized_batch_norm_with_few_samples_gives_a_warning(tiny_dataset, tmp_path):
     own = ["optim.steps=2", "sync_batch_norm=false"]
     arguments = ["--out", tmp_path / "run", "--data", tiny_dataset, *FRESH, *own]
     first, second = start(tmp_path, arguments, ranks=2)
     assert (first.status(), second.status()) == (0, 0), first.text()
-    assert "warning: sync_batch_norm=false with 4 shapes a rank" in first.text()
+    assert "warning: sync_batch_norm=false with 4 shapes per rank" in first.text()
     assert "warning: sync_batch_norm" not in second.text()
 
 
-def test_an_unknown_host(tiny_dataset, tmp_path):
+def test_an_unknown_host_is_reported(tiny_dataset, tmp_path):
     arguments = ["--data", tiny_dataset, *FRESH]
     unknown = {"WORLD_SIZE": "2", "MASTER_ADDR": "nowhere.invalid"}
     [rank] = start(tmp_path, arguments, **unknown)

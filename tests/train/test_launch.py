@@ -1,4 +1,4 @@
-"""Launchers as a rank sees them: environments, and the processes above it."""
+"""A rank reads the environment of its launcher and watches the launcher's processes."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def completed(env: dict[str, str]) -> dict[str, str]:
     return {name: env[name] for name in TORCHRUN}
 
 
-def test_srun():
+def test_variables_of_srun_are_translated():
     assert completed(SRUN) == {
         "RANK": "5",
         "WORLD_SIZE": "7",
@@ -63,7 +63,7 @@ def test_srun():
 
 
 def test_a_batch_script_without_srun_is_a_single_process():
-    """Slurm describes the whole allocation to it, though."""
+    """Although Slurm sets the variables of the whole allocation."""
     batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
     assert completed(batch)["WORLD_SIZE"] == "1"
 
@@ -72,11 +72,11 @@ def test_a_batch_script_without_srun_is_a_single_process():
     "nodes, first",
     [("a", "a"), ("a,b", "a"), ("n[1,3]", "n1"), ("n[007-9]", "n007"), ("x-1,n[1-2]", "x-1")],
 )
-def test_first_host_of_slurm(nodes, first):
+def test_first_host_of_a_slurm_node_list(nodes, first):
     assert first_host(nodes) == first
 
 
-def test_mpirun():
+def test_variables_of_mpirun_are_translated():
     assert completed(MPIRUN) == {
         "RANK": "1",
         "WORLD_SIZE": "2",
@@ -93,7 +93,7 @@ def test_mpirun():
         completed({**far, "OMPI_COMM_WORLD_RANK": "0"})
 
 
-def test_torchrun_and_deepspeed_are_left_alone():
+def test_variables_of_torchrun_and_deepspeed_are_kept():
     assert completed(TORCHRUN) == TORCHRUN
     assert completed({**SRUN, **TORCHRUN, "WORLD_SIZE": "14"})["WORLD_SIZE"] == "14"
     deepspeed = {**TORCHRUN, "LOCAL_SIZE": "2"}
@@ -108,31 +108,31 @@ def test_torchrun_and_deepspeed_are_left_alone():
         ({"RANK": "x"}, "RANK=x"),
         ({"LOCAL_RANK": "2"}, "LOCAL_RANK=2, LOCAL_WORLD_SIZE=2"),
         ({"LOCAL_WORLD_SIZE": "5"}, "contradict each other"),
-        ({"RANK": None}, "set no RANK"),
-        ({"WORLD_SIZE": None, "RANK": "0"}, "set no WORLD_SIZE"),
-        ({"LOCAL_RANK": None, "RANK": "0"}, "set no LOCAL_RANK"),
+        ({"RANK": None}, "did not set RANK"),
+        ({"WORLD_SIZE": None, "RANK": "0"}, "did not set WORLD_SIZE"),
+        ({"LOCAL_RANK": None, "RANK": "0"}, "did not set LOCAL_RANK"),
         ({"MASTER_ADDR": None, "RANK": "0"}, "MASTER_ADDR is not set"),
         ({"OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_RANK": "0"}, "mpirun started 8 processes"),
         ({"SLURM_STEP_NUM_TASKS": "8"}, "srun started 8 processes, but WORLD_SIZE=4"),
     ],
 )
-def test_contradictions_and_gaps_are_named(change, message):
+def test_missing_and_contradictory_variables_are_reported(change, message):
     env = {name: value for name, value in {**TORCHRUN, **change}.items() if value is not None}
     with pytest.raises(UserError, match=message) as raised:
         completed(env)
     assert not isinstance(raised.value, ReportedByPeer)
 
 
-def test_incomplete_srun():
+def test_missing_variables_of_srun_are_reported_by_rank_0():
     for name in ("SLURM_LOCALID", "SLURM_STEP_NODELIST"):
         env = {key: value for key, value in SRUN.items() if key != name}
-        with pytest.raises(UserError, match=f"srun set no {name}"):
+        with pytest.raises(UserError, match=f"srun did not set {name}"):
             completed({**env, "SLURM_PROCID": "0"})
         with pytest.raises(ReportedByPeer):
             completed(env)
 
 
-def test_interface_where_the_host_name_is_a_loopback_address(monkeypatch):
+def test_an_interface_is_chosen_if_the_host_name_is_a_loopback_address(monkeypatch):
     monkeypatch.setattr(launch.socket, "gethostname", lambda: "localhost")
     env = {**TORCHRUN, "MASTER_ADDR": "192.0.2.1"}
     monkeypatch.setattr(launch, "_interface_towards", lambda host: "eth7")
@@ -148,11 +148,11 @@ def test_interface_where_the_host_name_is_a_loopback_address(monkeypatch):
         choose_interface({**TORCHRUN, "MASTER_ADDR": "192.0.2.1"})
 
 
-def test_the_interface_of_an_address():
+def test_the_interface_towards_the_loopback_address_is_lo():
     assert launch._interface_towards("127.0.0.1") == "lo"
 
 
-def test_a_run_folder_is_for_one_training_at_a_time(tmp_path):
+def test_a_run_folder_takes_one_training_at_a_time(tmp_path):
     lock_run(tmp_path)
     again = "import pathlib, sys; from occvae.train.run_lock import lock_run; "
     again += "lock_run(pathlib.Path(sys.argv[1]))"
@@ -172,8 +172,8 @@ time.sleep(60)
 """
 
 
-def test_ranks_hear_of_the_death_of_a_launcher_above_their_parent(tmp_path):
-    """As deepspeed has it: the front process, deepspeed.launcher.launch, the ranks."""
+def test_a_rank_gets_sigterm_when_a_launcher_above_its_parent_dies(tmp_path):
+    """deepspeed runs a front process, below it deepspeed.launcher.launch, below it the ranks."""
     rank = tmp_path / "rank.py"
     rank.write_text(WATCHED)
     start_next = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])\n"

@@ -1,3 +1,5 @@
+"""Failures of the log: a full disk, and errors of other threads."""
+
 import errno
 import threading
 
@@ -8,7 +10,7 @@ from occvae.train.logging import RunLogger
 
 
 def test_a_full_disk_is_one_error(tmp_path, monkeypatch, capfd):
-    """TensorBoard meets it in a thread of its own, whose stack nobody asked for."""
+    """It occurs in a thread of TensorBoard. The traceback of that thread is not printed."""
 
     def fill(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -24,7 +26,7 @@ def test_a_full_disk_is_one_error(tmp_path, monkeypatch, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_failures_of_other_threads_are_told_as_before(tmp_path, monkeypatch):
+def test_failures_of_other_threads_are_reported(tmp_path, monkeypatch):
     def fail():
         raise OSError("unexpected")
 

@@ -1,4 +1,4 @@
-"""The objective against its formula in float64 numpy."""
+"""Loss functions against their formulas in float64."""
 
 import math
 
@@ -24,7 +24,7 @@ def expected_loss(logits: torch.Tensor, occupancies: torch.Tensor, dice_weight: 
 
 
 @pytest.mark.parametrize("dice_weight", [0.0, 0.5, 2.0])
-def test_formula(dice_weight):
+def test_occupancy_loss_equals_its_formula(dice_weight):
     logits, occupancies = inputs()
     found = occupancy_loss(logits, occupancies, dice_weight)
     assert found.shape == () and found.dtype == torch.float32
@@ -32,7 +32,7 @@ def test_formula(dice_weight):
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.bfloat16])
-def test_occupancies_of_any_dtype(dtype):
+def test_occupancies_may_have_any_dtype(dtype):
     logits, occupancies = inputs()
     found = occupancy_loss(logits, occupancies.to(dtype), 1.0)
     assert torch.equal(found, occupancy_loss(logits, occupancies, 1.0))
@@ -46,7 +46,7 @@ def test_low_precision_logits_are_computed_in_float32():
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_sure_and_right_costs_nothing_even_for_empty_and_full_shapes(value):
+def test_certain_correct_predictions_cost_nothing_for_empty_and_full_shapes(value):
     occupancies = torch.full((2, 10), value)
     logits = 200.0 * (occupancies - 0.5)
     assert occupancy_loss(logits, occupancies, 1.0).item() == pytest.approx(0.0, abs=1e-6)
@@ -54,8 +54,8 @@ def test_sure_and_right_costs_nothing_even_for_empty_and_full_shapes(value):
     assert wrong.isfinite() and wrong.item() > 90
 
 
-def test_each_shape_has_its_own_dice():
-    """A large shape must not drown a small one: shapes are averaged, not their points."""
+def test_the_dice_term_is_computed_per_shape():
+    """It averages over shapes, so that a large shape does not outweigh a small one."""
     logits = torch.full((2, 100), -20.0)
     occupancies = torch.zeros(2, 100)
     occupancies[0, :50], occupancies[1, :2] = 1.0, 1.0
@@ -65,7 +65,7 @@ def test_each_shape_has_its_own_dice():
 
 
 @pytest.mark.parametrize("dice_weight", [0.0, 1.0])
-def test_gradients(dice_weight):
+def test_gradients_equal_finite_differences(dice_weight):
     logits, occupancies = inputs()
     logits = logits[:, :8].clone().requires_grad_()
     occupancy_loss(logits, occupancies[:, :8], dice_weight).backward()
@@ -79,12 +79,12 @@ def test_gradients(dice_weight):
         assert logits.grad[1, i].item() == pytest.approx((upper - lower) / (2 * step), abs=1e-5)
 
 
-def test_shapes_must_agree():
+def test_tensors_of_different_shapes_are_refused():
     with pytest.raises(ValueError):
         occupancy_loss(torch.zeros(2, 8), torch.zeros(2, 7), 0.0)
 
 
-def test_ten_times_the_cross_entropy_of_a_volume():
+def test_voxel_loss_is_ten_times_the_cross_entropy():
     probabilities = torch.tensor([[[[0.9, 0.2]]], [[[0.5, 0.1]]]])
     voxels = torch.tensor([[[[True, False]]], [[[True, True]]]])
     entropies = [-math.log(p) for p in (0.9, 0.8, 0.5, 0.1)]
@@ -95,12 +95,12 @@ def test_ten_times_the_cross_entropy_of_a_volume():
     assert with_dice - found == pytest.approx(10.0 * 0.5 * sum(dice) / 2, rel=1e-5)
 
 
-def test_sure_and_wrong_voxels_cost_much_but_not_everything():
+def test_certain_wrong_voxels_have_a_finite_loss():
     loss = voxel_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), 0.0)
     assert loss.isfinite() and loss > 100
 
 
-def test_kl_is_that_of_the_distributions():
+def test_kl_equals_that_of_torch_distributions():
     rng = torch.Generator().manual_seed(0)
     mean, log_variance = torch.randn(2, 3, 5, generator=rng, dtype=torch.float64)
     gaussian = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
@@ -109,7 +109,7 @@ def test_kl_is_that_of_the_distributions():
     torch.testing.assert_close(kl_divergence(mean, log_variance), expected)
 
 
-def test_free_nats_are_free():
+def test_free_nats_bound_the_kl_from_below():
     kl = torch.tensor([[0.1, 3.0], [0.3, 1.0]]).requires_grad_()
     assert kl_loss(kl, 0.0).item() == pytest.approx(0.2 + 2.0)
     loss = kl_loss(kl, 0.5)

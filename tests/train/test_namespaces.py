@@ -1,4 +1,4 @@
-"""Two nodes on one machine: network namespaces with addresses of their own, linked by a cable."""
+"""Two nodes on one machine: linked network namespaces with their own addresses."""
 
 import json
 import os
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
 ROOT = Path(__file__).parents[2]
 LAUNCHER = Path(sys.executable).parent / "deepspeed"
 STEPS = 20
-# The preset's own learning rate: at four times that rounding is soon amplified.
+# This is the learning rate of the preset. Four times as much amplifies rounding quickly.
 SETTINGS = ["precision=fp32", "optim.steps=2000", "validate_every=2000", "log_every=1"]
 SETTINGS += ["optim.lr=5e-4"]
 FRESH = ["--preset", "cpu-small", *TINY_RUN, *SETTINGS]
@@ -73,7 +73,7 @@ def losses(run: Path) -> list[float]:
 
 
 def launch(nodes: Nodes, node: int, folder: Path, arguments: list) -> subprocess.Popen:
-    """The documented command, on one node."""
+    """Starts the command in docs/guides/multi_node.md on one node."""
     hostfile = folder / "hostfile"
     hostfile.write_text("nodeA slots=1\nnodeB slots=1\n")
     command = ["ip", "netns", "exec", nodes.names[node], LAUNCHER, "--hostfile", hostfile]
@@ -90,10 +90,10 @@ def launch(nodes: Nodes, node: int, folder: Path, arguments: list) -> subprocess
 
 @pytest.mark.slow
 def test_two_nodes_train_like_one_process_and_stop_together(nodes, tiny_dataset, tmp_path):
-    """And a SIGTERM to the front process of deepspeed on one node saves and stops both."""
+    """A SIGTERM to the front process of deepspeed on one node saves and stops both nodes."""
     data, run = ["--data", tiny_dataset], tmp_path / "two"
     arguments = [*data, *FRESH, "optim.batch_size=2"]
-    elsewhere = tmp_path / "elsewhere"  # nothing is shared: only the first rank keeps a folder
+    elsewhere = tmp_path / "elsewhere"  # nodes share no folder: only rank 0 writes one
     fronts = [
         launch(nodes, node, tmp_path, ["--out", out, *arguments])
         for node, out in enumerate([run, elsewhere])
@@ -105,7 +105,7 @@ def test_two_nodes_train_like_one_process_and_stop_together(nodes, tiny_dataset,
         assert rank.status() == 143
         wait_until(lambda: len(losses(run)) >= STEPS)
         fronts[0].send_signal(signal.SIGTERM)
-        # The front process dies at once; its ranks notice, and those of the other node with them.
+        # The front process dies at once. Its ranks notice and stop together with the other node.
         status = [front.wait(timeout=120) for front in fronts]
         wait_until(lambda: list_checkpoints(run))
     finally:
@@ -120,7 +120,7 @@ def test_two_nodes_train_like_one_process_and_stop_together(nodes, tiny_dataset,
 
 
 @pytest.mark.slow
-def test_a_cut_cable_ends_both_nodes_in_time(nodes, tiny_dataset, tmp_path):
+def test_a_cut_network_ends_both_nodes_in_time(nodes, tiny_dataset, tmp_path):
     timeout, run = 5, tmp_path / "run"
     arguments = ["--out", run, "--data", tiny_dataset, *FRESH, "--timeout", timeout]
     ranks = [

@@ -1,4 +1,4 @@
-"""The loss of either kind of model, by hand."""
+"""The loss of each kind of model, computed by hand."""
 
 import math
 
@@ -19,7 +19,7 @@ def batch(size: int = 2) -> dict[str, torch.Tensor]:
 
 
 def output(size: int = 2, **posterior) -> VoxelOutput:
-    """The same for every item, so that the size of a batch must not matter."""
+    """Returns equal outputs for all items, so that the loss must not depend on the batch size."""
     merged, refined = torch.full((2, size, 4, 4, 4), 0.25)
     return VoxelOutput(merged, 2.0 * refined, **posterior)
 
@@ -29,7 +29,7 @@ def gaussians(size: int) -> dict[str, torch.Tensor]:
     return {"mean": mean, "log_variance": torch.tensor([[-1.0, 0.0, 0.0]]).expand(size, 3)}
 
 
-def test_both_volumes_count_ten_times_their_cross_entropy():
+def test_the_loss_sums_ten_times_the_cross_entropy_of_both_volumes():
     voxels = batch()["voxels"][0].double()
     expected = sum(
         -10.0 * (voxels * math.log(p) + (1 - voxels) * math.log(1 - p)).mean().item()
@@ -39,14 +39,14 @@ def test_both_volumes_count_ten_times_their_cross_entropy():
     assert loss.item() == pytest.approx(expected, rel=1e-6) and figures == {}
 
 
-def test_without_a_refiner_there_is_one_volume():
+def test_without_a_refiner_the_loss_has_one_volume():
     objective = VoxelObjective(OptimConfig())
     volume = torch.full((2, 4, 4, 4), 0.5)
     loss, _ = objective.loss(VoxelOutput(volume, volume), batch(), 0)
     assert loss.item() == pytest.approx(10.0 * math.log(2.0), rel=1e-6)
 
 
-def test_one_backward_is_the_two_of_the_original():
+def test_one_backward_pass_equals_the_two_of_the_published_code():
     model = tiny_voxel_model().train()
     images, voxels = torch.rand(2, 2, 3, 64, 64), torch.rand(2, 32, 32, 32) < 0.3
     found = model(images)
@@ -58,7 +58,7 @@ def test_one_backward_is_the_two_of_the_original():
     objective = create_objective(model, OptimConfig())
     objective.loss(found, {"voxels": voxels}, 0)[0].backward()
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
-        # Sums of many numbers that cancel: single elements may be lost in rounding.
+        # Large terms cancel in these sums, so single elements may be lost in rounding.
         assert (parameter.grad - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5
 
 
@@ -69,7 +69,7 @@ def kl_term(size: int, *, sum_kl: bool = False, step: int = 0, **optim) -> float
     return (with_kl - without).item()
 
 
-def test_the_kl_term_does_not_depend_on_the_batch_size_but_that_of_the_seed_does():
+def test_only_the_summed_kl_term_depends_on_the_batch_size():
     first = 0.5 * (4.0 + math.exp(-1.0) - 1.0 + 1.0)
     expected = 0.5 * (first + 0.5 * 0.05**2)
     for size in (1, 2, 8):
@@ -84,8 +84,8 @@ def test_the_kl_term_warms_up():
         assert found == pytest.approx(share * full, rel=1e-3)
 
 
-def test_dimensions_that_tell_images_apart_are_counted():
-    """However narrow a posterior is: it says nothing where it is the same of all images."""
+def test_active_units_are_dimensions_whose_means_differ_between_images():
+    """A narrow posterior that is the same for all images carries no information."""
     objective = VoxelObjective(OptimConfig())
     posterior = gaussians(2)
     _, figures = objective.loss(output(2, **posterior), batch(), 0)
@@ -98,7 +98,7 @@ def test_dimensions_that_tell_images_apart_are_counted():
     assert figures["active_units"] == 0
 
 
-def test_points_have_no_figures():
+def test_the_loss_of_points_is_the_cross_entropy():
     model = ball_model()
     points, occupancies = torch.rand(2, 7, 3) - 0.5, torch.ones(2, 7)
     inputs = {"images": torch.rand(2, 1, 3, 8, 8), "points": points, "occupancies": occupancies}
@@ -111,17 +111,17 @@ def test_points_have_no_figures():
     assert torch.equal(probabilities, logits.sigmoid()) and truth is occupancies
 
 
-def test_validation_is_what_evaluation_predicts(monkeypatch):
+def test_validation_predicts_like_evaluation(monkeypatch):
     model = octahedron_model().train()
     inputs = {"images": torch.rand(2, 1, 3, 32, 32), "points": torch.rand(2, 70, 3) - 0.5}
-    monkeypatch.setattr(model, "decode", None)  # plain PyTorch would fail
+    monkeypatch.setattr(model, "decode", None)  # predictions must not use the decoder of training
     with torch.no_grad():
         found = create_objective(model, OptimConfig()).predict(model, inputs)
     assert model.training
     assert torch.equal(found, model.eval().predict_points(inputs["images"], inputs["points"]))
 
 
-def test_validation_of_voxels_is_the_model_itself():
+def test_validation_of_voxels_uses_the_output_of_the_model():
     model = tiny_voxel_model().eval()
     inputs = {"images": torch.rand(2, 1, 3, 64, 64)}
     with torch.no_grad():

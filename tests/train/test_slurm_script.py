@@ -1,4 +1,4 @@
-"""launchers/slurm.sbatch, with stand-ins for what Slurm has."""
+"""launchers/slurm.sbatch, with fake srun and scontrol commands."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ LAUNCH = "srun --kill-on-bad-exit=1 python launchers/train.py --out"
 
 @pytest.fixture
 def submit(tmp_path):
-    """Runs the job; returns its status and the commands of Slurm that it gave."""
+    """Returns a function that runs the job and gives its status and its Slurm commands."""
     commands = tmp_path / "commands"
     for name in ("srun", "scontrol"):
         program = tmp_path / name
@@ -29,7 +29,7 @@ def submit(tmp_path):
     return run
 
 
-def test_the_first_time_and_after(submit, tmp_path):
+def test_a_job_starts_a_run_once_and_then_resumes_it(submit, tmp_path):
     run, arguments = tmp_path / "run", ["--arch", "onet", "--timeout", "600", "optim.steps=9"]
     assert submit(run, *arguments) == (0, [f"{LAUNCH} {run} {' '.join(arguments)}"])
     (run / "checkpoints" / "step-5").mkdir(parents=True)
@@ -39,7 +39,7 @@ def test_the_first_time_and_after(submit, tmp_path):
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(143, True), (0, False), (1, False), (2, False)])
-def test_what_was_saved_on_a_signal_is_requeued(submit, tmp_path, status, requeued):
+def test_only_a_run_stopped_by_a_signal_is_requeued(submit, tmp_path, status, requeued):
     found, commands = submit(tmp_path / "run", "--arch", "onet", srun_status=status)
     assert found == status
     assert (commands[1:] == ["scontrol requeue 7"]) == requeued

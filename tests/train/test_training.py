@@ -1,4 +1,4 @@
-"""Runs of launchers/train.py as a user starts them: they learn, resume exactly and stop well."""
+"""Complete runs of launchers/train.py: they learn, resume exactly and stop cleanly."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_training_learns_from_the_image(trained, tiny_dataset):
     assert found > controls["shuffled_images"]["micro"]["mean"] + 0.1, report
 
 
-def test_exports_say_what_they_were_trained_on(trained):
+def test_exports_record_the_splits_they_were_trained_on(trained):
     for name, step in (("best", 120), ("last", 240)):
         config = json.loads((trained / name / "config.json").read_text())
         assert config["splits"] == "own" and config["step"] >= step
@@ -92,7 +92,7 @@ def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
 
 
 def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):
-    """Data shares, batch norm statistics and gradients add up to those of a single process."""
+    """Samples, batch norm statistics and gradients of two ranks equal those of one process."""
     steps = ["optim.steps=3", "validate_every=3", "precision=fp32", "log_every=1"]
     two_ranks = [*TINY_RUN, *steps, "optim.batch_size=2"]
     succeed_as_user(deepspeed(ranks=2), tiny_dataset, tmp_path / "two", *two_ranks)
@@ -100,7 +100,7 @@ def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert two[0]["train/loss"] == pytest.approx(one[0]["train/loss"], rel=1e-5)
     assert two[0]["train/grad_norm"] == pytest.approx(one[0]["train/grad_norm"], rel=1e-4)
-    # Adam turns rounding into full steps where gradients vanish, so later figures only stay close.
+    # Adam turns rounding of tiny gradients into full steps, so later values are only close.
     assert two[2]["train/loss"] == pytest.approx(one[2]["train/loss"], rel=1e-2)
     assert two[-1]["val/iou"] == pytest.approx(one[-1]["val/iou"], abs=0.02)
 
@@ -110,14 +110,14 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(trained, tiny_dataset):
     state = copy / "checkpoints" / "step-240" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "global_batch": 3}))
     refused = run(tiny_dataset, copy, "--resume", ranks=2)
-    assert_refused(refused, "batch of 3 shapes cannot be shared out evenly among 2 ranks")
+    assert_refused(refused, "batch of 3 shapes cannot be divided evenly among 2 ranks")
 
 
 ENDLESS = ["optim.steps=100000", "validate_every=100000", "data.num_workers=1"]
 
 
-def test_a_signal_to_the_whole_job_saves_and_says_so(tiny_dataset, tmp_path):
-    """As a terminal sends it: to every process, data loaders included."""
+def test_sigint_to_all_processes_saves_the_run(tiny_dataset, tmp_path):
+    """A terminal sends it to every process, including the data loaders."""
     out = tmp_path / "run"
     process = subprocess.Popen(
         command([sys.executable], tiny_dataset, out, *TINY_RUN, *ENDLESS),
@@ -137,8 +137,8 @@ def test_a_signal_to_the_whole_job_saves_and_says_so(tiny_dataset, tmp_path):
     assert list_checkpoints(out)
 
 
-def test_a_scheduler_ends_the_whole_job(tiny_dataset, tmp_path):
-    """The same by SIGTERM, in a rank that was started warm."""
+def test_sigterm_to_all_processes_saves_the_run(tiny_dataset, tmp_path):
+    """A scheduler sends it to every process of a job."""
     out = tmp_path / "run"
     arguments = arguments_of(tiny_dataset, out, *TINY_RUN, *ENDLESS)
     [rank] = start(tmp_path, arguments, prepare=os.setpgrp)
@@ -180,7 +180,7 @@ def test_mistakes_end_in_one_line(tiny_dataset, tmp_path, trained, arguments, me
 
 
 def test_a_failure_ends_the_run_and_its_loaders(tiny_dataset, tmp_path):
-    """A file where the samples folder should be stands for a full disk."""
+    """A file in place of the samples folder makes the validation fail."""
     out = tmp_path / "run"
     out.mkdir()
     (out / "samples").write_text("")
@@ -190,6 +190,6 @@ def test_a_failure_ends_the_run_and_its_loaders(tiny_dataset, tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_with_its_default_of_one_process(tiny_dataset, tmp_path):
-    more = "validate_points=100000"  # than are stored: then those
+    more = "validate_points=100000"  # more than are stored, so all are used
     arguments = [*TINY_RUN, more, "optim.steps=2"]
     succeed_as_user([TORCHRUN], tiny_dataset, tmp_path / "run", *arguments)

@@ -1,4 +1,4 @@
-"""Voxel models go through the same trainer, evaluation and files as implicit ones."""
+"""Voxel models use the same trainer, evaluation and files as implicit models."""
 
 import json
 from pathlib import Path
@@ -75,12 +75,12 @@ def test_reconstruct_and_evaluate_commands(trained, tiny_voxel_dataset, tmp_path
     assert main(["evaluate", "--model", str(trained), *views]) == 0
     out = capsys.readouterr().out
     assert "F@1%, mean of shapes" in out
-    assert "Pix2Vox++" not in out  # those figures are of other shapes
+    assert "Pix2Vox++" not in out  # its figures are for other shapes
     assert set(json.loads(report.read_text())["views"]["by_views"]) == {"1", "2"}
     assert main(["evaluate", "--model", str(trained), "--views", "1,x"]) == 2
 
 
-def test_transparent_images_are_laid_on_the_gray_of_the_model(tiny_voxel_dataset, monkeypatch):
+def test_transparent_images_get_the_background_of_the_model(tiny_voxel_dataset, monkeypatch):
     clear = encode_png(np.zeros((9, 9, 4), np.uint8))
     monkeypatch.setattr("occvae.data.shards.Shard.image", lambda *place: clear)
     trainer = object.__new__(Trainer)
@@ -92,8 +92,8 @@ def test_transparent_images_are_laid_on_the_gray_of_the_model(tiny_voxel_dataset
         assert (trainer._dataset(split, 8, 1)[0]["images"] == 240).all()
 
 
-def test_two_stages(tiny_voxel_dataset, tmp_path):
-    """The second starts from the first, keeps what is frozen, and trains the merger."""
+def test_the_second_stage_trains_only_what_is_not_frozen(tiny_voxel_dataset, tmp_path):
+    """The second stage starts from the first, keeps frozen parts, and trains the merger."""
     first, second = tmp_path / "first", tmp_path / "second"
     steps = ["optim.steps=2", "validate_every=2", "optim.batch_size=2", "validate_shapes=2"]
     succeed(tiny_voxel_dataset, first, *arguments("pix2voxpp-a", *steps))
@@ -110,7 +110,7 @@ def test_two_stages(tiny_voxel_dataset, tmp_path):
     ("arch", "resolution"),
     [("pix2vox-vae", 64), pytest.param("pix2voxpp-f", 128, marks=pytest.mark.slow)],
 )
-def test_finer_grids_are_trained_and_become_meshes(arch, resolution, tmp_path):
+def test_models_of_finer_grids_train_and_make_meshes(arch, resolution, tmp_path):
     build_tiny_dataset(tmp_path, voxel_resolution=resolution, count=6)
     steps = ["optim.steps=1", "log_every=1", "validate_shapes=1", "optim.batch_size=2"]
     finer = [*arguments(arch, *steps), f"model.resolution={resolution}", "data.num_views=1"]
@@ -120,7 +120,7 @@ def test_finer_grids_are_trained_and_become_meshes(arch, resolution, tmp_path):
     model = occvae.from_pretrained(run_folder / "last")
     volume = model.predict_voxels(torch.rand(1, 1, 3, 64, 64))
     assert volume.shape == (1, resolution, resolution, resolution)
-    # After one step it is noise, of which a few voxels are enough; many are equal.
+    # After one step the volume is noise with many equal values. A few voxels are enough.
     volume[:, 16:] = volume[:, :, 16:] = 0.0
     high = volume.flatten().topk(100).values[-1].item()
     [mesh] = model.mesh(volume, threshold=high, blocks=True)
@@ -129,12 +129,12 @@ def test_finer_grids_are_trained_and_become_meshes(arch, resolution, tmp_path):
 
 @pytest.mark.slow
 def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
-    """Noise of the latents, numbers of views and augmentations included."""
+    """This includes latent noise, numbers of views and augmentations."""
     options = ["validate_every=4", "save_every=2", "data.num_views=2", "data.min_views=1"]
     options += ["data.augment=true", "optim.steps=4"]
     succeed(tiny_voxel_dataset, tmp_path / "straight", *arguments("pix2vox-vae", *options))
     out = tmp_path / "resumed"
-    (out / "samples" / "step-0000004.png").mkdir(parents=True)  # where the last sheet would go
+    (out / "samples" / "step-0000004.png").mkdir(parents=True)  # blocks the last contact sheet
     assert_refused(
         run(tiny_voxel_dataset, out, *arguments("pix2vox-vae", *options), sheets=True),
         "step-0000004.png",
@@ -147,7 +147,7 @@ def test_resume_continues_bit_for_bit(tiny_voxel_dataset, tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_train_like_one_of_twice_the_batch(tiny_voxel_dataset, tmp_path):
-    """What only some steps use and rates of its own under ZeRO 2; see test_engine.py for others."""
+    """With parameters that only some steps use, and separate learning rates, under ZeRO 2."""
     steps = ["optim.steps=2", "validate_every=2", "precision=fp32", "log_every=1"]
     steps += ["data.num_views=2", "frozen=[]", "zero_stage=2", "validate_shapes=2"]
     options = arguments("pix2voxpp-a", *steps, "optim.batch_size=2")

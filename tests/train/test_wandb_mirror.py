@@ -1,4 +1,4 @@
-"""What goes to Weights & Biases, by a module that stands in for it."""
+"""The metrics sent to Weights & Biases, recorded by a fake wandb module."""
 
 import sys
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ def first_rank(monkeypatch):
     monkeypatch.setattr(wandb_mirror.parallel, "from_first_rank", lambda function: function())
 
 
-def test_metrics_are_mirrored_and_a_resume_is_the_same_run(monkeypatch, tmp_path):
+def test_metrics_are_mirrored_and_a_resume_continues_the_same_run(monkeypatch, tmp_path):
     run, started = FakeRun(), []
 
     def init(**options):
@@ -50,7 +50,7 @@ def test_metrics_are_mirrored_and_a_resume_is_the_same_run(monkeypatch, tmp_path
     assert "mode" not in started[0]  # WANDB_MODE decides
 
 
-def test_what_wandb_says_is_one_line(monkeypatch, tmp_path):
+def test_an_error_of_wandb_is_one_line(monkeypatch, tmp_path):
     def init(**_):
         raise RuntimeError("api_key not configured\n(no-tty)")
 
@@ -61,7 +61,7 @@ def test_what_wandb_says_is_one_line(monkeypatch, tmp_path):
         wandb_mirror.open_wandb(CONFIG, tmp_path)
 
 
-def test_without_wandb(monkeypatch, tmp_path):
+def test_a_missing_wandb_is_reported_only_if_asked_for(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="wandb is not installed; pip install wandb"):
         wandb_mirror.open_wandb(CONFIG, tmp_path)

@@ -1,4 +1,4 @@
-"""Imported by the fork server of ranks.py: what each rank would do again before it trains."""
+"""Imports of the fork server of ranks.py, so that forked ranks need not repeat them."""
 
 import gc
 import importlib
@@ -20,7 +20,7 @@ for module in (
 ):
     importlib.import_module(module)
 PIL.Image.init()
-if not torch.cuda.is_available():  # they may start CUDA, which a forked process cannot use
+if not torch.cuda.is_available():  # these imports may start CUDA, which a forked process cannot use
     # DeepSpeed imports Muon for ZeRO, and Muon imports torch's compiler.
     importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
     deepspeed.ops.__compatible_ops__  # noqa: B018  runs compilers on the first access

@@ -1,4 +1,4 @@
-"""occvae data: makes, checks and shows datasets. Each action is one file."""
+"""`occvae data`: makes, checks and shows datasets. Each action is one module."""
 
 import argparse
 
@@ -6,13 +6,13 @@ from occvae.cli.data import build, images, import_, info, merge, split, verify
 from occvae.cli.parser import Command, CommandParser
 
 _ACTIONS: dict[str, tuple[Command, str]] = {
-    "build": (build, "make the embedded dataset; continues what it left"),
-    "import": (import_, "make a dataset of files; continues what it left"),
-    "images": (images, "write the first images of shapes to a folder"),
-    "verify": (verify, "compare every shard with its checksum"),
-    "info": (info, "what a dataset holds"),
-    "split": (split, "divide the shapes of a dataset anew"),
-    "merge": (merge, "several datasets into one"),
+    "build": (build, "make a dataset without input files; continues after an interruption"),
+    "import": (import_, "make a dataset from files; continues after an interruption"),
+    "images": (images, "write one image per shape to a folder"),
+    "verify": (verify, "compare each shard with its checksum"),
+    "info": (info, "print what a dataset holds"),
+    "split": (split, "divide a dataset into new splits"),
+    "merge": (merge, "merge several datasets into one"),
 }
 
 

@@ -1,4 +1,4 @@
-"""occvae data build: the embedded datasets, which need no files."""
+"""`occvae data build`: makes datasets that need no input files."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Datasets from formats: what `occvae data build` and `occvae data import` share."""
+"""Shared code of `occvae data build` and `occvae data import`."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 
 def add_formats(parser: argparse.ArgumentParser, metavar: str, *, embedded: bool) -> None:
-    """Adds the formats that are embedded, or those that are not, with their arguments."""
+    """Adds a subcommand per format, with its arguments.
+
+    Args:
+        parser: parser of the action.
+        metavar: name of the format in the usage line.
+        embedded: whether to add the formats that need no files, or the others.
+    """
     from occvae.data.formats import find_formats
 
     parsers = parser.add_subparsers(dest="format", required=True, metavar=metavar)
@@ -23,7 +29,7 @@ def add_formats(parser: argparse.ArgumentParser, metavar: str, *, embedded: bool
 
 
 def build_from_format(options: argparse.Namespace) -> None:
-    """Builds a dataset from the format and its arguments, and prints what it holds."""
+    """Builds a dataset from a format and its arguments, and prints what the dataset holds."""
     from occvae.data.build import build_dataset, shards_to_try_again
     from occvae.data.formats import find_formats
 
@@ -34,7 +40,7 @@ def build_from_format(options: argparse.Namespace) -> None:
     again = shards_to_try_again(source, manifest)
     if again:
         print(
-            "once files are mended: delete the shards of shapes that were skipped "
+            "to try skipped shapes again after their files are fixed: delete their shards "
             f"({', '.join(again[:LINES])}{', ...' * (len(again) > LINES)}) and run the same "
             "command again"
         )
@@ -47,8 +53,8 @@ def _print_lacking_splits(source: "Source", manifest: "Manifest") -> None:
     own = manifest.splits == OWN_SPLITS
     wanted = listed | {"train", "val"} if own else listed
     for split in sorted(wanted - manifest.count_shapes().keys()):
-        reason = "all were skipped" if split in listed else "there are too few to hold some out"
+        reason = "all were skipped" if split in listed else "there are too few shapes"
         print(
             f"warning: no {split} shapes: {reason}"
-            + "; `occvae data split` divides the others anew" * own
+            + "; `occvae data split` makes new splits of the others" * own
         )

@@ -1,4 +1,4 @@
-"""occvae data import: a dataset of files in any format of occvae/data/formats/."""
+"""`occvae data import`: makes a dataset from files in any format of occvae/data/formats/."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""occvae data info: what a dataset holds, and how random shapes of it look."""
+"""`occvae data info`: prints what a dataset holds, and draws random shapes of it."""
 
 import argparse
 import json
@@ -7,13 +7,15 @@ from occvae.cli.data.shared import natural, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root")
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("root", help="folder of the dataset")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--sheet", metavar="FILE", help="write a contact sheet of random shapes")
     parser.add_argument(
-        "--count", type=positive, default=12, help="shapes of the sheet (default 12)"
+        "--count", type=positive, default=12, help="shapes on the sheet (default 12)"
     )
-    parser.add_argument("--seed", type=natural, default=0, help="which shapes (default 0)")
+    parser.add_argument(
+        "--seed", type=natural, default=0, help="seed for the choice of shapes (default 0)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

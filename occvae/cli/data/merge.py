@@ -1,4 +1,4 @@
-"""occvae data merge: several datasets into one."""
+"""`occvae data merge`: merges several datasets into one."""
 
 import argparse
 
@@ -6,8 +6,8 @@ from occvae.cli.data.shared import print_manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("roots", nargs="+", metavar="root")
-    parser.add_argument("destination")
+    parser.add_argument("roots", nargs="+", metavar="root", help="folders of the datasets")
+    parser.add_argument("destination", help="folder of the new dataset")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""occvae data split: the shapes of a dataset divided anew."""
+"""`occvae data split`: divides the shapes of a dataset into new splits."""
 
 import argparse
 
@@ -6,11 +6,15 @@ from occvae.cli.data.shared import add_destination, print_manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root")
+    parser.add_argument("root", help="folder of the dataset to divide")
     for name, default in (("--val", 0.1), ("--test", 0.2)):
-        parser.add_argument(name, type=float, default=default, help=f"share (default {default})")
-    parser.add_argument("--seed", type=int, default=0, help="of the division (default 0)")
-    parser.add_argument("--by-category", action="store_true", help="divide each category by itself")
+        parser.add_argument(
+            name, type=float, default=default, help=f"share of the shapes (default {default})"
+        )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the division (default 0)")
+    parser.add_argument(
+        "--by-category", action="store_true", help="divide each category separately"
+    )
     add_destination(parser)
 
 
@@ -27,5 +31,5 @@ def run(options: argparse.Namespace) -> None:
     )
     manifest = build_dataset(source, options.destination, num_workers=options.workers)
     for part in source.dropped:
-        print(f"left out {part}, which only some of the old splits have")
+        print(f"dropped {part}, which only some of the old splits have")
     print_manifest(manifest)

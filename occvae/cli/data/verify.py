@@ -1,4 +1,4 @@
-"""occvae data verify: whether a dataset is what it was built as."""
+"""`occvae data verify`: checks that a dataset is unchanged since it was built."""
 
 import argparse
 
@@ -8,8 +8,8 @@ from occvae.system.terminal import one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root")
-    parser.add_argument("--deep", action="store_true", help="also look at all images and points")
+    parser.add_argument("root", help="folder of the dataset")
+    parser.add_argument("--deep", action="store_true", help="also check all images and points")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -19,16 +19,19 @@ def run(options: argparse.Namespace) -> None:
     if options.deep:
         _inspect(options.root)
     print_manifest(manifest)
-    found = "checksums agree" + ", all images and points are sound" * options.deep
+    found = "checksums agree" + ", all images and points are valid" * options.deep
     print(f"{len(manifest.shards)} shards: {found}")
 
 
 def _inspect(root: str) -> None:
-    """Names the shapes with unsound images or points, and refuses the dataset if there are any."""
+    """Prints the shapes with bad images or points. Raises UserError if there are any."""
     from occvae.data.inspection import inspect_dataset
 
     problems = inspect_dataset(root)
     for id, problem in problems.items():
         print(f"  {one_line(id)}: {one_line(problem)}")
     if problems:
-        raise UserError(f"{root}: {len(problems)} shapes are not fit to learn from")
+        raise UserError(
+            f"{root}: {len(problems)} shapes have bad images or points; fix their files and import "
+            "them again"
+        )

@@ -1,7 +1,8 @@
-"""Formats that datasets are made from, one a file.
+"""Formats that datasets are imported from, one per module.
 
-A new format is a new module of this package. It defines a source (see `occvae.data.sources`) and
-`FORMAT`, with which `occvae data import` offers it under the module's name. Nothing lists formats.
+To add a format, add a module to this package. It defines a source (see `occvae.data.sources`) and a
+constant `FORMAT`. `occvae data import` then offers the format under the module's name. There is no
+list of formats to extend. `docs/contributing/add_a_format.md` is a recipe.
 """
 
 import argparse
@@ -18,11 +19,12 @@ class Format:
     """How the command line offers a format.
 
     Args:
-        help: one line of `occvae data import --help`.
-        add_arguments: adds what the source is made from. The command adds `destination` and
-            `--workers` behind it.
-        make_source: makes the source from all of these arguments.
-        embedded: the format needs no files, so `occvae data build` offers it instead of `import`.
+        help: the line of the format in `occvae data import --help`.
+        add_arguments: adds the arguments of the format. The command adds `destination` and
+            `--workers` after them.
+        make_source: makes the source from the parsed arguments.
+        embedded: whether the format needs no files. `occvae data build` then offers it instead of
+            `occvae data import`.
     """
 
     help: str
@@ -32,11 +34,11 @@ class Format:
 
 
 def find_formats() -> dict[str, Format]:
-    """Imports every module of this package and returns their formats by name."""
+    """Imports every module of this package, and returns the formats by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: importlib.import_module(f"{__name__}.{name}").FORMAT for name in names}
 
 
 def add_published_folder(parser: argparse.ArgumentParser) -> None:
-    """Adds `root`, for formats that are published as files to unpack into a folder."""
-    parser.add_argument("root", help="folder of the unpacked files")
+    """Adds the argument `root`, for formats that are published as an archive of files."""
+    parser.add_argument("root", help="folder with the unpacked files")

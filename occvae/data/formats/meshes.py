@@ -1,4 +1,4 @@
-"""A folder of meshes, of any kind that trimesh reads."""
+"""Imports a folder of meshes, in any file format that trimesh reads."""
 
 import argparse
 import hashlib
@@ -28,34 +28,37 @@ from occvae.geometry.mesh_io import (
 )
 from occvae.geometry.mesh_occupancy import occupancy_of_mesh
 
-# Up to as many files, each is read before shapes are divided: every one counts, and they are few.
-_FEW = 8
+# Up to this many files are all read before they are divided, because each of them matters.
+_FEW_FILES = 8
 _CATEGORY = "object"
-_AGAIN = " (again)"  # in the id of a training shape that is there for validation as well
-# Kinds of meshes, and of what they are packed in, that trimesh does not read: to be told of.
-_OTHER_KINDS = set(
+_REPEATED = " (again)"  # suffix of the id of a training shape that is repeated for validation
+# Endings of meshes and archives that trimesh does not read, to report instead of ignoring them.
+_UNREADABLE_ENDINGS = set(
     ".3ds .7z .abc .blend .bz2 .dwg .dxf .fbx .gz .iges .igs .ma .max .mb .rar .tar .tgz .usd "
     ".usda .usdc .usdz .vrml .vtk .wrl .x3d .xyz .xz .zip".split()
 )
 
 
 class MeshSource:
-    """The meshes below a folder; their ids are the paths of their files in it.
+    """The meshes in a folder and its subfolders. The id of a shape is the path of its file.
 
-    Links to folders are followed. What cannot be looked into, or has a name that is no text, is
-    skipped by name.
+    Symbolic links to folders are followed. Folders that cannot be listed and files whose names
+    cannot be printed are skipped and reported.
 
-    A folder named train, val or test says which split its files belong to, wherever it is in the
-    path; the first other folder is the category ("object" if there is none). Of shapes without a
-    named split every eighth of a category is held out for validation; so it is with those of train
-    where no folder is named val. There is at least one file to train and one to validate with,
-    which are the same if there is only one.
+    A folder named train, val or test, anywhere in the path, gives the split. The first folder with
+    another name gives the category, which is "object" if there is none. If no folder names a split,
+    every eighth shape of a category is for validation. The same holds for the shapes in train if no
+    folder is named val. If these rules give no validation shape, the last training shape becomes
+    one. A single shape is used for both training and validation.
 
     Args:
         root: the folder, or one mesh file.
-        shape_settings: what is stored of each shape.
-        up: axis that points up. "z" (CAD habit, front towards -y) is turned to this package's y
-            (front towards +z), for all files alike: few formats say which it is.
+        shape_settings: what to make and store per shape.
+        up: axis that points up, "y" or "z", for all files. "z" is usual in CAD, with the front
+            towards -y. Such meshes are turned to this package's axes: +y up, front towards +z.
+
+    Raises:
+        UserError: there is no such folder, no mesh can be read, or no shape is for training.
     """
 
     name = "meshes"
@@ -78,28 +81,30 @@ class MeshSource:
             "up": up,
             **shape_settings.to_dict(),
         }
-        if len(self._files) <= _FEW:
+        if len(self._files) <= _FEW_FILES:
             self._files = [file for file in self._files if self._can_be_read(file)]
             if not self._files:
-                raise UserError(f"no mesh could be read: {'; '.join(self.skipped.values())}")
+                raise UserError(f"{root}: no mesh can be read: {'; '.join(self.skipped.values())}")
         self.items = self._divide_readable()
         if not any(item.split == "train" for item in self.items):
-            raise UserError(f"{root}: no shapes to train with: all are in folders of other splits")
+            raise UserError(f"{root}: no shapes for training; all are in folders named val or test")
         if all(item.split != "val" for item in self.items):
             only = next(item for item in self.items if item.split == "train")
-            self.items.append(Item(only.id + _AGAIN, only.category, "val"))
+            self.items.append(Item(only.id + _REPEATED, only.category, "val"))
 
     def sample(self, index: int) -> Sample:
         item = self.items[index]
-        mesh = self._load(self.root / item.id.removesuffix(_AGAIN))
+        mesh = self._load(self.root / item.id.removesuffix(_REPEATED))
         solid = occupancy_of_mesh(mesh)
         sample = make_sample(
             item.id, item.category, item.split, solid, self.shape_settings, solid.voxelize
         )
         sample.location, sample.scale = mesh.location, mesh.scale
         sample.note = solid.verdict
-        if item.id.endswith(_AGAIN):
-            sample.note = f"there is no other shape to validate with; {solid.verdict}"
+        if item.id.endswith(_REPEATED):
+            sample.note = (
+                f"also used for validation, because there is no other shape; {solid.verdict}"
+            )
         return sample
 
     def _load(self, path: Path) -> UnitMesh:
@@ -117,7 +122,7 @@ class MeshSource:
             return False
 
     def _divide_readable(self) -> list[Item]:
-        """Divides the files; again without those held out, should none of them be readable."""
+        """Divides the files such that at least one validation shape can be read, if any is left."""
         while True:
             items = _divide(self._files)
             held_out = [Path(item.id) for item in items if item.split == "val"]
@@ -127,7 +132,7 @@ class MeshSource:
 
 
 def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]:
-    """The folder, and the mesh files in it, sorted and relative to it."""
+    """Returns the folder, and the paths of the mesh files relative to it, sorted."""
     if root.is_file():
         return root.resolve().parent, [Path(root.name)]
     root = root.resolve()
@@ -143,31 +148,31 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
         elif path.is_file():
             files.append(path.relative_to(root))
         else:
-            reason = "is no regular file" if path.exists() else "is a link to nowhere"
+            reason = "is not a regular file" if path.exists() else "is a broken link"
             skipped[path.relative_to(root).as_posix()] = reason
-    _name_other_kinds(others, skipped)
+    _report_unreadable(others, skipped)
     if not files and "." in skipped:
         raise UserError(f"{root}: {skipped['.']}")
     if not files:
         found = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         raise UserError(
-            f"{root}: no meshes in it, nor in its folders (found {found or 'no files'}); read are "
-            f"{' '.join(sorted(endings))}"
+            f"{root}: no meshes in this folder or its subfolders (found {found or 'no files'}); "
+            f"supported are {' '.join(sorted(endings))}"
         )
     return root, files
 
 
-def _name_other_kinds(others: Counter[str], skipped: dict[str, str]) -> None:
+def _report_unreadable(others: Counter[str], skipped: dict[str, str]) -> None:
     missing = missing_packages()
-    for ending in sorted(others.keys() & (_OTHER_KINDS | missing.keys())):
-        reason = f"{others[ending]} files of a kind that trimesh does not read"
+    for ending in sorted(others.keys() & (_UNREADABLE_ENDINGS | missing.keys())):
+        reason = f"{others[ending]} files of a format that trimesh does not read"
         if ending in missing:
             reason += f" here ({missing[ending]})"
         skipped[f"*{ending}"] = reason
 
 
 def _walk(root: Path, skipped: dict[str, str]) -> Iterator[Path]:
-    """The files below a folder, each once however links lead to it; pipes and devices as well."""
+    """Yields each file in a folder and its subfolders once, also if several links lead to it."""
 
     def skip(error: OSError) -> None:
         skipped[os.path.relpath(error.filename, root)] = f"cannot be listed ({error.strerror})"
@@ -175,11 +180,11 @@ def _walk(root: Path, skipped: dict[str, str]) -> Iterator[Path]:
     seen: set[Path] = set()
     for folder, folders, names in os.walk(root, onerror=skip, followlinks=True):
         real = Path(folder).resolve()
-        if real in seen:  # by a link, perhaps to a folder above
+        if real in seen:  # reached by a link, perhaps to a parent folder
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()  # which of two ways to a folder names it must not depend on the disk
+        folders.sort()  # of two paths to a folder, always take the same one
         for name in names:
             path = Path(folder, name)
             relative = os.path.relpath(path, root)
@@ -190,9 +195,9 @@ def _walk(root: Path, skipped: dict[str, str]) -> Iterator[Path]:
 
 
 def _digest(root: Path, files: list[Path]) -> str:
-    """Tells a folder from another of the same name, should a build be continued.
+    """A hash of all files, so that a build never continues with another folder.
 
-    By content, because a shape that is moved or mended may well keep its number of bytes.
+    It covers the content, because a changed file may keep its size.
     """
 
     def line(file: Path) -> str:
@@ -201,12 +206,12 @@ def _digest(root: Path, files: list[Path]) -> str:
         except OSError as error:
             return f"{file.as_posix()} {error.strerror}\n"
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves Python to the others
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         return hashlib.sha256("".join(pool.map(line, files)).encode()).hexdigest()
 
 
 def _divide(files: list[Path]) -> list[Item]:
-    """Items whose categories alternate, so that every shard, and every prefix, is balanced."""
+    """Makes the items. Categories alternate, so that each shard holds all of them."""
     named: dict[Path, str | None] = {}
     members: dict[str, list[Path]] = defaultdict(list)
     for file in files:
@@ -218,7 +223,9 @@ def _divide(files: list[Path]) -> list[Item]:
         named = {file: None if split == "train" else split for file, split in named.items()}
     order = []
     for number, category in enumerate(sorted(members)):
-        free = itertools.count(number)  # each category begins elsewhere: some may be small
+        free = itertools.count(
+            number
+        )  # start at another number per category, because some may have few shapes
         for rank, file in enumerate(members[category]):
             split = named[file] or own_split(next(free))
             order.append((rank, Item(file.as_posix(), category, split)))
@@ -227,7 +234,7 @@ def _divide(files: list[Path]) -> list[Item]:
 
 
 def _with_validation(items: list[Item]) -> list[Item]:
-    """The same, the last training shape held out if there is none to validate with."""
+    """Moves the last training shape to validation if there is no validation shape."""
     training = [index for index, item in enumerate(items) if item.split == "train"]
     if len(training) > 1 and all(item.split != "val" for item in items):
         last = items[training[-1]]
@@ -236,8 +243,13 @@ def _with_validation(items: list[Item]) -> list[Item]:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="searched with the folders in it; or one mesh file")
-    parser.add_argument("--up", default="y", choices=("y", "z"), help="upward axis (default y)")
+    parser.add_argument("folder", help="folder to search, with its subfolders; or one mesh file")
+    parser.add_argument(
+        "--up",
+        default="y",
+        choices=("y", "z"),
+        help="axis of the meshes that points up (default y)",
+    )
     add_shape_arguments(parser, near_points=POINTS, voxels="32,64,128")
 
 
@@ -245,12 +257,14 @@ def _make_source(options: argparse.Namespace) -> MeshSource:
     settings = shape_settings(options, training_surface=True)
     source = MeshSource(options.folder, settings, up=options.up)
     if Path(options.folder).resolve() == Path(options.destination).resolve():
-        raise UserError(f"{options.destination}: is the folder to import; choose another")
+        raise UserError(
+            f"{options.destination}: is the folder to import; choose another destination"
+        )
     return source
 
 
 FORMAT = Format(
-    help="a folder of meshes, of any kind trimesh reads",
+    help="a folder of meshes in any format that trimesh reads",
     add_arguments=_add_arguments,
     make_source=_make_source,
 )

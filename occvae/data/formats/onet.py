@@ -1,4 +1,4 @@
-"""ShapeNet as preprocessed for Occupancy Networks (Mescheder et al. 2019)."""
+"""Imports ShapeNet as preprocessed for Occupancy Networks (Mescheder et al. 2019)."""
 
 from pathlib import Path
 
@@ -24,25 +24,25 @@ from occvae.errors import UserError
 _POINTS, _SURFACE, _VOXELS = "points.npz", "pointcloud.npz", "model.binvox"
 _IMAGES, _CAMERAS = "img_choy2016", "img_choy2016/cameras.npz"
 _PARTS = (_POINTS, _SURFACE, _VOXELS, _IMAGES, _CAMERAS)
-# What shapes must have is what any of this many has: an own dataset may do without some parts.
-_PROBED = 16
-# Of the shape that a rendering must show; the nearest cameras cut off a corner of long shapes.
-_LEAST_IN_VIEW = 0.5
+# A part is required if any of the first shapes has it, because custom data may lack some parts.
+_NUM_PROBED = 16
+# Share of a shape that each image must show. The nearest cameras cut off corners of long shapes.
+_MIN_IN_VIEW = 0.5
 
 
 class OccupancyNetworksSource:
-    """A folder with `metadata.yaml` and a folder a class, its lists and its models.
+    """A folder with `metadata.yaml` and one subfolder per class, with its lists and models.
 
-    Coordinates stay as published, y upwards and the front where ShapeNet has it: models that were
-    trained elsewhere predict in them, and points keep their bits. The grids of model.binvox have
-    the same axes. Cameras map original coordinates, unit * scale + loc, and are taken to the unit
-    cube; their convention is OpenCV's already. A shape that lacks a part which others have is
-    skipped. One in several lists is taken from the first of train, val, test.
+    Coordinates stay as published, with +y up, so that models trained elsewhere predict in the same
+    frame. Points keep their float16 values. The grids of model.binvox have the same axes. Published
+    cameras follow OpenCV's convention and map original coordinates, unit * scale + loc. The import
+    converts them to the unit cube. A shape that lacks a part which other shapes have is skipped. A
+    shape in several lists belongs to the first of train, val, test.
 
     Args:
         root: the folder, `ShapeNet` in the published archive.
-        training_surface: whether training shapes keep their points on the surface too, which
-            training does not read.
+        training_surface: whether training shapes keep their surface points. Training does not read
+            them.
 
     Raises:
         UserError: it is another folder, or nothing in it is usable.
@@ -65,7 +65,7 @@ class OccupancyNetworksSource:
         for name in sorted(subfolders(self.root).difference(classes)):
             self.skipped[name] = "has no train.lst, val.lst or test.lst"
         if not self.items:
-            raise nothing_usable(self.root, "no shape is listed and there", self.skipped)
+            raise nothing_usable(self.root, "no listed shape has a folder", self.skipped)
         self.parts = self._find_parts()
         self.settings = {
             "shapes": list_digest(self.items),
@@ -112,7 +112,7 @@ class OccupancyNetworksSource:
                 continue
             for model in filter(None, map(str.strip, lines)):
                 if model in listed:
-                    reason = f"is in {listed[model]}.lst already"
+                    reason = f"is already in {listed[model]}.lst"
                     self.skipped[f"{name}/{model} of {split}.lst"] = reason
                     continue
                 listed[model] = split
@@ -123,22 +123,22 @@ class OccupancyNetworksSource:
         self.skipped |= name_unlisted(name, present.difference(listed))
 
     def _find_parts(self) -> tuple[str, ...]:
-        probed = [self.root / item.id for item in self.items[:_PROBED]]
+        probed = [self.root / item.id for item in self.items[:_NUM_PROBED]]
         return tuple(part for part in _PARTS if any((path / part).exists() for path in probed))
 
 
 def _read_categories(root: Path) -> dict[str, str]:
-    """The first name of each class, by its id."""
-    import yaml  # timm needs it, so it is there
+    """The first name of each class, by the id of the class."""
+    import yaml  # a dependency of timm
 
     path = root / "metadata.yaml"
     if not path.is_file():
         return {}
     try:
-        # Everything is text: YAML takes 03001627, but not 02691156, for an octal number.
+        # BaseLoader keeps ids as text. YAML would read 03001627 as octal, but not 02691156.
         content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
         names = {key: entry["name"].split(",")[0].strip() for key, entry in content.items()}
-    except Exception as error:  # it may hold anything
+    except Exception as error:  # the file may contain anything
         reason = describe_error(error)
         raise UserError(f"{path}: not a mapping of ids to names ({reason})") from None
     all_names = list(names.values())
@@ -149,12 +149,12 @@ def _wrong_folder(root: Path) -> str:
     if not root.is_dir():
         return f"{root}: no such folder"
     if any((root / f"{split}.lst").is_file() for split in SPLITS):
-        return f"{root}: is the folder of one class; give the one above it"
+        return f"{root}: is the folder of one class; give its parent folder"
     if any(
         (root / "ShapeNet" / name / "train.lst").is_file() for name in subfolders(root / "ShapeNet")
     ):
-        return f"{root}: give {root / 'ShapeNet'}"
-    return f"{root}: no folder in it has train.lst, val.lst or test.lst, as ONet's ShapeNet has"
+        return f"{root}: has the folder ShapeNet; give {root / 'ShapeNet'}"
+    return f"{root}: no folder in it has train.lst, val.lst or test.lst; give ONet's folder"
 
 
 def _read_points(sample: Sample, path: Path) -> None:
@@ -162,16 +162,21 @@ def _read_points(sample: Sample, path: Path) -> None:
         path, "points", "occupancies", "loc", "scale"
     )
     if location.shape != (3,) or scale.shape not in ((), (1,)):
-        raise UserError(f"{path.name}: loc is {location.shape} and scale {scale.shape}")
+        raise UserError(
+            f"{path.name}: loc is {location.shape} and scale {scale.shape}; expected (3,) and ()"
+        )
     sample.location, sample.scale = location.astype(np.float64), float(scale.reshape(()))
     if not np.isfinite([*sample.location, sample.scale]).all() or sample.scale <= 0:
-        raise UserError(f"{path.name}: loc is {location} and scale {sample.scale}")
+        raise UserError(
+            f"{path.name}: loc is {location} and scale {sample.scale}; expected finite numbers and "
+            "a positive scale"
+        )
     sample.points = encode_points("points", points)
     sample.occupancies = _unpack(path.name, occupancies, len(points))
 
 
 def _unpack(name: str, occupancies: np.ndarray, count: int) -> np.ndarray:
-    """(count,) bool from packed bits or one value a point."""
+    """Occupancies (count,) bool from packed bits or from one value per point."""
     if occupancies.dtype == np.uint8 and occupancies.shape == ((count + 7) // 8,) and count > 1:
         return np.unpackbits(occupancies, count=count).astype(bool)
     if occupancies.shape == (count,) and occupancies.dtype.kind in "biuf":
@@ -194,12 +199,12 @@ def _read_surface(sample: Sample, path: Path) -> None:
 def _read_grid(path: Path) -> np.ndarray:
     grid = read_binvox(path).voxels
     if len(set(grid.shape)) != 1:
-        raise UserError(f"{path.name} is {grid.shape}, expected a cube")
+        raise UserError(f"{path.name} is {grid.shape}; expected a cube")
     return grid
 
 
 def _read_images(sample: Sample, folder: Path) -> list[tuple[int, int]]:
-    """Puts them into the sample and returns their sizes."""
+    """Reads the images into the sample, and returns the width and height of each."""
     suffixes = (".jpg", ".jpeg", ".png")
     names = numbered([path.name for path in folder.iterdir() if path.suffix.lower() in suffixes])
     sample.images = [read_bytes(folder / name) for name in names]
@@ -223,14 +228,16 @@ def _read_cameras(sample: Sample, path: Path, sizes: list[tuple[int, int]]) -> N
         center = sample.intrinsics[view, :2, 2]
         if np.abs(center * 2 - (width, height)).max() > 1:
             x, y = center * 2
-            raise UserError(f"camera {view} is of {x:g}x{y:g} pixels, its image {width}x{height}")
-    points = _points_of(sample)
+            raise UserError(
+                f"camera {view} is for {x:g}x{y:g} pixels, its image has {width}x{height}"
+            )
+    points = _shape_points(sample)
     if len(points):
-        check_views(points, sample.extrinsics, sample.intrinsics, sizes, _LEAST_IN_VIEW)
+        check_views(points, sample.extrinsics, sample.intrinsics, sizes, _MIN_IN_VIEW)
 
 
-def _points_of(sample: Sample) -> np.ndarray:
-    """(N, 3) some that belong to the shape."""
+def _shape_points(sample: Sample) -> np.ndarray:
+    """Some points (N, 3) of the shape, on its surface or inside."""
     if sample.surface_points is not None:
         return decode_points(sample.surface_points[:1000])
     if sample.points is not None:
@@ -239,7 +246,7 @@ def _points_of(sample: Sample) -> np.ndarray:
 
 
 FORMAT = Format(
-    help="preprocessed ShapeNet of Occupancy Networks",
+    help="ShapeNet as preprocessed for Occupancy Networks",
     add_arguments=add_published_folder,
     make_source=lambda options: OccupancyNetworksSource(options.root),
 )

@@ -1,4 +1,4 @@
-"""ShapeNet as rendered and voxelized for 3D-R2N2 (Choy et al. 2016), split as for Pix2Vox."""
+"""Imports ShapeNet as rendered for 3D-R2N2 (Choy et al. 2016) and split for Pix2Vox."""
 
 from pathlib import Path
 from typing import Any
@@ -30,25 +30,26 @@ from occvae.visualize.rendering import FOCAL_RATIO
 
 _RENDERINGS, _VOXELS, _TAXONOMY = "ShapeNetRendering", "ShapeNetVox32", "ShapeNet.json"
 _METADATA = "rendering_metadata.txt"
-# Of the shape that a rendering must show; the nearest cameras cut off a corner of long shapes.
-_LEAST_IN_VIEW = 0.5
+# Share of a shape that each image must show. The nearest cameras cut off corners of long shapes.
+_MIN_IN_VIEW = 0.5
 
 
 class Pix2VoxSource:
-    """ShapeNetRendering, ShapeNetVox32 and the taxonomy with its split.
+    """The folders ShapeNetRendering and ShapeNetVox32, and the taxonomy with the split.
 
-    The grids stay as published, y upwards and the front where ShapeNet has it, because models that
-    were trained elsewhere predict in them. Grids of .mat files, key `Volume`, have the same axes.
-    Images keep their bytes and with them their transparency, which reading lays over white. What
-    is in two lists is taken from the first of train, val, test.
+    Grids stay as published, with +y up, so that models trained elsewhere predict in the same frame.
+    Grids of .mat files (variable `Volume`) have the same axes. Images keep their bytes, including
+    transparency, which `ShapeDataset` later composites over a background. A shape in several lists
+    belongs to the first of train, val, test.
 
     Args:
         renderings: folder of <class>/<model>/rendering/00.png, ... and rendering_metadata.txt.
         voxels: folder of <class>/<model>/model.binvox, or model.mat.
-        taxonomy: JSON file of classes, each with `taxonomy_id`, `taxonomy_name` and its lists.
+        taxonomy: JSON file of classes, each with `taxonomy_id`, `taxonomy_name` and its lists
+            `train`, `val` and `test`.
 
     Raises:
-        UserError: nothing in the folders is usable.
+        UserError: a folder or the taxonomy is missing or wrong, or no shape is usable.
     """
 
     name = "pix2vox"
@@ -64,12 +65,12 @@ class Pix2VoxSource:
         for entry in _read_taxonomy(Path(taxonomy)):
             self._add_class(entry)
         if not self.items:
-            raise nothing_usable(taxonomy, "no shape is listed and there", self.skipped)
+            raise nothing_usable(taxonomy, "no listed shape has its folders", self.skipped)
         self.settings = {"shapes": list_digest(self.items)}
 
     @classmethod
     def from_folder(cls, root: str | Path) -> "Pix2VoxSource":
-        """The source in a folder that holds all three under their published names."""
+        """Makes the source from a folder that holds all three under their published names."""
         root = Path(root)
         taxonomies = [
             path for path in (root / _TAXONOMY, root / "datasets" / _TAXONOMY) if path.is_file()
@@ -99,7 +100,7 @@ class Pix2VoxSource:
         if sizes:
             intrinsics = np.stack([_intrinsics(*size) for size in sizes])
             points = (np.argwhere(grid) + 0.5) / len(grid) - 0.5
-            check_views(points, extrinsics, intrinsics, sizes, _LEAST_IN_VIEW)
+            check_views(points, extrinsics, intrinsics, sizes, _MIN_IN_VIEW)
         return Sample(
             id=item.id,
             category=item.category,
@@ -118,7 +119,7 @@ class Pix2VoxSource:
         for split in SPLITS:
             for model in entry.get(split, []):
                 if model in listed:
-                    reason = f"is in {listed[model]} already"
+                    reason = f"is already in {listed[model]}"
                     self.skipped[f"{name}/{model} of {split}"] = reason
                     continue
                 listed[model] = split
@@ -130,12 +131,12 @@ class Pix2VoxSource:
         self.skipped |= name_unlisted(name, (rendered & voxelized).difference(listed))
 
     def _read_grid(self, id: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """Voxels, and where their file says they are in the mesh; scale 0 where it does not."""
+        """Voxels with the location and scale in their file. The scale is 0 if the file has none."""
         folder = self.voxels / id
         if (folder / "model.binvox").is_file():
             file = read_binvox(folder / "model.binvox")
             if len(set(file.voxels.shape)) != 1:
-                raise UserError(f"model.binvox is {file.voxels.shape}, expected a cube")
+                raise UserError(f"model.binvox is {file.voxels.shape}; expected a cube")
             return file.voxels, file.translate + file.scale / 2, file.scale
         if (folder / "model.mat").is_file():
             return read_mat_grid(folder / "model.mat", "Volume"), np.zeros(3), 0.0
@@ -145,7 +146,7 @@ class Pix2VoxSource:
 def _read_taxonomy(path: Path) -> list[dict[str, Any]]:
     content = read_json(path)
     if not isinstance(content, list) or not content:
-        raise UserError(f"{path}: not a list of classes")
+        raise UserError(f"{path}: expected a list of classes")
     for number, entry in enumerate(content):
         names = (
             [entry.get(key) for key in ("taxonomy_id", "taxonomy_name")]
@@ -162,47 +163,50 @@ def _read_taxonomy(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_cameras(path: Path, count: int) -> np.ndarray:
-    """(V, 3, 4) in the mesh's coordinates."""
+    """Extrinsics (V, 3, 4), coordinates of the mesh to camera coordinates."""
     try:
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         rows = np.array([[float(word) for word in line.split()] for line in lines])
     except (OSError, ValueError) as error:
         raise UserError(f"{path.name} cannot be read ({describe_error(error)})") from None
     if rows.ndim != 2 or rows.shape[1] < 4 or not np.isfinite(rows).all():
-        raise UserError(f"{path.name} has other lines than azimuth elevation in-plane distance fov")
+        raise UserError(
+            f"{path.name}: expected lines with azimuth, elevation, in-plane angle, distance and fov"
+        )
     if len(rows) != count:
         raise UserError(f"{path.name} has {len(rows)} lines for {count} images")
     if (np.abs(rows[:, 1]) >= 90).any() or (rows[:, 3] <= 0).any():
-        raise UserError(f"{path.name} has an elevation of 90 degrees or a distance of 0")
+        raise UserError(f"{path.name}: expected elevations below 90 degrees and distances above 0")
     return choy_extrinsics(*rows[:, :4].T)
 
 
 def _mesh_frame(grid: np.ndarray, location: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
-    """Where the grid's cube is in the mesh that was rendered: mesh = unit * scale + location.
+    """The frame of the grid's cube in the rendered mesh, where mesh = unit * scale + location.
 
-    ShapeNet's meshes have the center of their bounding box at the origin and its diagonal is 1, so
-    the occupied cells tell to within a cell. The file tells exactly, if it agrees: headers may not
-    mention that the grid was centered (binvox -cb), and .mat files have none.
+    The bounding box of a ShapeNet mesh is centered on the origin and has a diagonal of 1. The frame
+    therefore follows from the occupied cells, to within a cell. The location and scale in the file
+    are exact, so they are used if they agree with that. They may be wrong if the grid was centered
+    (binvox -cb), and .mat files have none.
     """
     cells = np.argwhere(grid)
     low, high = cells.min(0), cells.max(0) + 1
     diagonal = float(np.linalg.norm(high - low))
     center = (low + high) / 2 / len(grid) - 0.5
     estimate = len(grid) / diagonal
-    size_agrees = abs(scale / estimate - 1) < 2 * np.sqrt(3) / diagonal  # two cells an axis
+    size_agrees = abs(scale / estimate - 1) < 2 * np.sqrt(3) / diagonal  # two cells per axis
     if scale > 0 and size_agrees and np.abs(-location / scale - center).max() < 1.5 / len(grid):
         return location, scale
     return -center * estimate, estimate
 
 
 def _intrinsics(width: int, height: int) -> np.ndarray:
-    """(3, 3): the sensor's 32 mm are the longer side's, as Blender has it."""
+    """Camera matrix (3, 3). As in Blender, the 32 mm of the sensor are the longer side."""
     focal = FOCAL_RATIO * max(width, height)
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
 FORMAT = Format(
-    help="ShapeNetRendering, ShapeNetVox32 and ShapeNet.json, of 3D-R2N2 and Pix2Vox",
+    help="ShapeNetRendering, ShapeNetVox32 and ShapeNet.json of 3D-R2N2 and Pix2Vox",
     add_arguments=add_published_folder,
     make_source=lambda options: Pix2VoxSource.from_folder(options.root),
 )

@@ -1,4 +1,4 @@
-"""The embedded default: seeded programs in several categories, nothing to download."""
+"""The default dataset: shapes made by seeded programs, with nothing to download."""
 
 import argparse
 
@@ -11,12 +11,17 @@ from occvae.data.shapes import Shape, ShapeSettings, make_sample
 from occvae.data.sources import Item, own_split
 from occvae.errors import UserError
 
-# 12 categories of 64 build in about a minute on two cores.
+# 12 categories with 64 shapes each build in about a minute on two cores.
 DEFAULT_SHAPES_PER_CATEGORY = 64
 
 
 class ProceduralSource:
-    """As many shapes of each category as wanted, in the same order for any number."""
+    """Seeded shapes of all categories. The first shapes are the same for any number of them.
+
+    Args:
+        shapes_per_category: number of shapes per category.
+        shape_settings: what to make and store per shape. Its seed also selects the shapes.
+    """
 
     name = "procedural"
     splits = OWN_SPLITS
@@ -27,11 +32,11 @@ class ProceduralSource:
         shape_settings: ShapeSettings = ShapeSettings(),  # noqa: B008 - immutable
     ):
         if shapes_per_category < 1:
-            raise UserError(f"shapes_per_category must be positive, got {shapes_per_category}")
+            raise UserError(f"shapes_per_category must be at least 1, got {shapes_per_category}")
         self.shape_settings = shape_settings
         self.settings = {"shapes_per_category": shapes_per_category, **shape_settings.to_dict()}
         self.skipped: dict[str, str] = {}
-        # Categories alternate so that every shard, and every prefix of a build, is balanced.
+        # Categories alternate so that each shard holds all of them.
         self.items = [
             Item(f"{category}-{index:05d}", category, own_split(index))
             for index in range(shapes_per_category)
@@ -39,7 +44,7 @@ class ProceduralSource:
         ]
 
     def shape(self, index: int) -> Shape:
-        """The solid of an item."""
+        """The solid of the item with this index."""
         item = self.items[index]
         number = int(item.id.rsplit("-", 1)[1])
         return procedural.make_shape(item.category, self.shape_settings.seed * 1_000_003 + number)
@@ -52,7 +57,12 @@ class ProceduralSource:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shapes-per-category", type=int, default=DEFAULT_SHAPES_PER_CATEGORY)
+    parser.add_argument(
+        "--shapes-per-category",
+        type=int,
+        default=DEFAULT_SHAPES_PER_CATEGORY,
+        help=f"shapes per category (default {DEFAULT_SHAPES_PER_CATEGORY})",
+    )
     add_shape_arguments(parser, near_points=0, voxels="32")
 
 
@@ -61,7 +71,7 @@ def _make_source(options: argparse.Namespace) -> ProceduralSource:
 
 
 FORMAT = Format(
-    help="the embedded seeded shapes",
+    help="the default dataset of procedural shapes",
     add_arguments=_add_arguments,
     make_source=_make_source,
     embedded=True,

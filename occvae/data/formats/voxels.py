@@ -1,4 +1,4 @@
-"""Voxel grids of .npz archives."""
+"""Imports voxel grids from .npz archives."""
 
 import argparse
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from occvae.geometry.voxels_to_mesh import grid_mesh
 
 @dataclass
 class VoxelShape:
-    """A solid voxel grid: a point is inside when its cell is occupied."""
+    """A voxel grid as a solid: a point is inside if its cell is occupied."""
 
     grid: np.ndarray  # (R, R, R) bool
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        # Smoothing the grid first looks better but loses parts one voxel thick.
+        # Smoothing the grid first would look better, but would lose parts that are one voxel thick.
         return grid_mesh(self.grid, 0.5)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
@@ -36,15 +36,20 @@ class VoxelShape:
 class VoxelArchiveSource:
     """Voxel grids from .npz archives.
 
-    An archive holds `voxels`, bool or numbers (N, R, R, R), or packed bits uint8 (N, R^3/8) with a
-    scalar `resolution`; and optionally `id`, `category` and `split` (train, val, test), (N,) each.
-    An archive that cannot be read is skipped and named; so is an empty grid.
+    An archive holds `voxels` (N, R, R, R), bool or numbers, where numbers of at least 0.5 are
+    occupied. Alternatively, `voxels` are packed bits (N, ceil(R^3 / 8)) uint8, and `resolution` is
+    the scalar R. The optional arrays `id`, `category` and `split` (train, val or test) are (N,)
+    each. Without `split`, every eighth shape is for validation. Archives that cannot be read and
+    empty grids are skipped and reported.
 
     Args:
         paths: the archives.
-        shape_settings: what is stored of each shape.
-        up: axis of the stored grids that points up. "z" (CAD habit, front towards -y) is turned to
-            this package's y (front towards +z).
+        shape_settings: what to make and store per shape.
+        up: axis of the stored grids that points up, "y" or "z". "z" is usual in CAD, with the front
+            towards -y. Such grids are turned to this package's axes: +y up, front towards +z.
+
+    Raises:
+        UserError: no archive can be read.
     """
 
     name = "voxels"
@@ -65,18 +70,18 @@ class VoxelArchiveSource:
         self.settings = {"archives": archives, "up": up, **shape_settings.to_dict()}
         self.skipped: dict[str, str] = {}
         self.items: list[Item] = []
-        self._grids: list[tuple[np.ndarray, int]] = []  # packed bits and edge
+        self._grids: list[tuple[np.ndarray, int]] = []  # packed bits and resolution
         for file in files:
             try:
                 self._add_archive(file)
             except UserError as error:
                 self.skipped[str(file)] = skip_reason(str(file), error)
         if not self.items:
-            reasons = "; ".join(self.skipped.values()) or "the archives hold no shapes"
-            raise UserError(f"no voxel archive could be read: {reasons}")
+            reasons = "; ".join(self.skipped.values()) or "the archives have no shapes"
+            raise UserError(f"no voxel archive can be read: {reasons}")
 
     def shape(self, index: int) -> VoxelShape:
-        """The solid of an item."""
+        """The solid of the item with this index."""
         bits, edge = self._grids[index]
         grid = np.unpackbits(bits, count=edge**3).reshape(edge, edge, edge).view(bool)
         if self.up == "z":
@@ -93,7 +98,7 @@ class VoxelArchiveSource:
         grids, edge, columns = _read_archive(path, len(self.items))
         for split in columns["split"]:
             if split not in SPLITS:
-                raise UserError(f"{path}: split {split!r} is none of {', '.join(SPLITS)}")
+                raise UserError(f"{path}: split {split!r} must be one of {', '.join(SPLITS)}")
         self.items += map(Item, columns["id"], columns["category"], columns["split"])
         self._grids += [(bits, edge) for bits in grids]
 
@@ -102,21 +107,21 @@ _KEYS = {"voxels", "resolution", "id", "category", "split"}
 
 
 def _digest(path: Path) -> str | None:
-    """What tells an archive from another of the same name, should a build be continued."""
+    """A hash of the archive, so that a build never continues with other content."""
     return file_sha256(path) if path.is_file() else None
 
 
 def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, list[str]]]:
-    """Packed bits (N, R^3/8), R, and the columns; `before` shapes are of other archives."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise UserError(f"{path}: not a readable .npz archive (it is no regular file)")
+    """Packed bits (N, ceil(R^3 / 8)), R, and the columns. Earlier archives have `before` shapes."""
+    if path.exists() and not path.is_file():  # reading a pipe would block
+        raise UserError(f"{path}: not a readable .npz archive (it is not a regular file)")
     try:
         with np.load(path) as archive:
             found = sorted(archive.files)
             content = {key: read_member(archive, key) for key in _KEYS.intersection(found)}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # numpy and zipfile raise all sorts of things on damaged files
+    except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged files
         raise UserError(f"{path}: not a readable .npz archive ({describe_error(error)})") from None
     if "voxels" not in content:
         raise UserError(f"{path}: has no 'voxels' array (found {', '.join(found)})")
@@ -130,18 +135,18 @@ def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, l
     }
     for key, values in columns.items():
         if values.shape != (count,):
-            raise UserError(f"{path}: '{key}' has shape {values.shape}, expected ({count},)")
+            raise UserError(f"{path}: '{key}' has shape {values.shape}; expected ({count},)")
     try:
         return grids, edge, {key: values.astype(str).tolist() for key, values in columns.items()}
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: has names that are no text ({error})") from None
+        raise UserError(f"{path}: has names that are not text ({error})") from None
 
 
 def _pack_grids(path: Path, content: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
-    """(N, R^3/8) uint8 bits, an eighth of what bytes would take, and R."""
+    """Packed bits (N, ceil(R^3 / 8)) uint8, to save memory, and R."""
     voxels = content["voxels"]
     if voxels.dtype.kind not in "biuf":
-        raise UserError(f"{path}: 'voxels' is {voxels.dtype}, expected bool or numbers")
+        raise UserError(f"{path}: 'voxels' is {voxels.dtype}; expected bool or numbers")
     if voxels.ndim == 4 and voxels.shape[1] == voxels.shape[2] == voxels.shape[3]:
         count, edge = voxels.shape[:2]
         solid = voxels if voxels.dtype == bool else voxels >= 0.5
@@ -158,8 +163,10 @@ def _pack_grids(path: Path, content: dict[str, np.ndarray]) -> tuple[np.ndarray,
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("archives", nargs="+")
-    parser.add_argument("--up", default="z", choices=("y", "z"), help="upward axis of the grids")
+    parser.add_argument("archives", nargs="+", help=".npz archives of voxel grids")
+    parser.add_argument(
+        "--up", default="z", choices=("y", "z"), help="axis of the grids that points up (default z)"
+    )
     add_shape_arguments(parser, near_points=0, voxels="32")
 
 
@@ -168,5 +175,5 @@ def _make_source(options: argparse.Namespace) -> VoxelArchiveSource:
 
 
 FORMAT = Format(
-    help="voxel grids of .npz archives", add_arguments=_add_arguments, make_source=_make_source
+    help="voxel grids in .npz archives", add_arguments=_add_arguments, make_source=_make_source
 )

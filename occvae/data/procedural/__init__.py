@@ -1,7 +1,7 @@
-"""Seeded procedural shapes: the training set that needs no download.
+"""Seeded procedural shapes: a training set that needs no download.
 
-Each category is a program that draws one object from a random generator: first which parts it
-has, then their sizes. Objects come upright (+y) with their front towards +z.
+Each category is a program that makes one object from a random generator. It chooses the parts
+first, and then their sizes. Objects are upright (+y up) with their front towards +z.
 """
 
 from __future__ import annotations
@@ -34,31 +34,42 @@ _PROGRAMS: dict[str, Callable[[np.random.Generator], Solid]] = {
 
 CATEGORIES: tuple[str, ...] = tuple(_PROGRAMS)
 
-# Thinner shapes are drawn again: too few of a coarse grid's cells would lie inside them.
-_LEAST_VOLUME = 0.012
+# Shapes of less volume are drawn again, because too few cells of a coarse grid would be inside.
+_MIN_VOLUME = 0.012
 
 
 def make_shape(category: str, seed: int) -> Solid:
-    """The shape number `seed` of a category, normalized to the unit box around the origin.
+    """Makes the shape with number `seed` of a category, normalized to the unit cube.
 
-    The same pair gives the same shape everywhere. Raises ValueError for an unknown category.
+    The same pair gives the same shape on every machine.
+
+    Args:
+        category: one of `CATEGORIES`.
+        seed: number of the shape.
+
+    Returns:
+        A solid whose bounding box is centered on the origin and has a longest edge of 1.
+
+    Raises:
+        ValueError: the category is unknown.
     """
     program = _PROGRAMS.get(category)
     if program is None:
         hint = suggest(category, CATEGORIES)
         raise ValueError(f"unknown shape category {category!r}; {hint}")
-    # By name and not by position: a new category must not change the shapes of the others.
+    # Seeded by name, not by position, so that a new category does not change the others.
     rng = np.random.default_rng([zlib.crc32(category.encode("ascii")), seed])
     while True:
         solid = program(rng).separated().normalized()
-        if solid.volume() > _LEAST_VOLUME and _is_clean(solid):
+        if solid.volume() > _MIN_VOLUME and _is_clean(solid):
             return solid
 
 
 def _is_clean(solid: Solid) -> bool:
-    """Whether the surface is one piece, also after merging vertices equal to eight decimals.
+    """Whether the surface is connected, and no vertices agree in eight decimals.
 
-    A program's parts overlap, but no proof covers every draw; and readers merge near vertices.
+    The parts of a program overlap by design, but not provably for every draw. Readers of meshes
+    merge vertices that are nearly equal, which would break the surface.
     """
     vertices, faces = solid.mesh()
     if len(np.unique(np.round(vertices, 8), axis=0)) < len(vertices):

@@ -19,7 +19,7 @@ def airplane(rng: np.random.Generator) -> Solid:
     parts = _fuselage(rng, radius)
     level = pick(rng, "low", "high", "middle")
     y = {"low": -0.6, "middle": 0.0, "high": 0.75}[level] * radius
-    # Span of a half wing, chord at the root, taper, sweep back, z of the leading edge.
+    # Span of a half wing, chord at the root, taper, sweep back, z of the leading edge at the root.
     if style == "delta":
         shape = (rng.uniform(0.2, 0.5), rng.uniform(0.4, 0.65), 0.12, rng.uniform(0.3, 0.5), 0.0)
     elif style == "liner":
@@ -59,7 +59,7 @@ def _fuselage(rng: np.random.Generator, radius: float) -> list[Convex]:
     end = rng.uniform(0.25, 0.45)
     z = np.array([-0.5, -0.5 + tail, 0.45 - nose, 0.45 - 0.4 * nose, 0.45])
     size = radius * np.array([end, 1.0, 1.0, 0.75, 0.2])
-    # Built upright and laid down, so that the y axis becomes z.
+    # Built upright and then laid down, so that the y axis becomes z.
     parts = turned(revolve(np.stack([size, z], axis=1), 12), "x", 90)
     if chance(rng, 0.5):
         cabin = (0.7 * radius, 0.7 * radius, rng.uniform(0.08, 0.14))
@@ -93,11 +93,11 @@ def _upper_wing(
 
 
 def _tail(rng: np.random.Generator, radius: float, thin: float, style: str) -> list[Convex]:
-    """Fin and tailplane; a T-tail carries the plane on top of the fin."""
+    """Fin and tailplane. A T-tail has the tailplane on top of the fin."""
     high, chord = rng.uniform(0.12, 0.24), rng.uniform(0.1, 0.18)
     back = rng.uniform(0.0, 0.1)
     shape = (high, chord, rng.uniform(0.4, 0.8), back, -0.5 + chord)
-    # A half wing to +x turned upright is a fin.
+    # A fin is a half wing to +x, turned upright.
     fin = turned([_wing(shape, 0.0, 0.0, thin)], "z", 90)
     span = rng.uniform(0.12, 0.22)
     level = 0.92 * high if chance(rng, 0.25) else 0.2 * radius

@@ -10,7 +10,7 @@ from occvae.data.procedural.solids import Body, Solid
 
 
 def bed(rng: np.random.Generator) -> Solid:
-    """Single to double bed with head and foot boards, a canopy, or two storeys."""
+    """Single or double bed with head and foot boards, a canopy, or two bunks."""
     half_x, half_z = rng.uniform(0.2, 0.46), rng.uniform(0.42, 0.5)
     deck, thick = rng.uniform(0.1, 0.28), rng.uniform(0.05, 0.1)
     post = rng.uniform(0.02, 0.035)
@@ -45,7 +45,7 @@ def bed(rng: np.random.Generator) -> Solid:
 def _berth(
     rng: np.random.Generator, half_x: float, half_z: float, deck: float, thick: float
 ) -> list[Convex]:
-    """Frame, mattress and pillows with the deck's upper side at y = `deck`."""
+    """Frame, mattress and pillows. The upper side of the frame is at y = `deck`."""
     inset = rng.uniform(0.0, 0.03)
     mattress = rng.uniform(0.04, 0.1)
     top = deck + mattress

@@ -1,6 +1,6 @@
-"""Convex polytopes: their planes, constructors for the usual pieces, and rigid motions.
+"""Convex polytopes: their planes, constructors for common pieces, and affine maps.
 
-Lengths have no unit; +y is up and the front of an object faces +z.
+Lengths have no unit. +y is up, and the front of an object faces +z.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Convex:
 
     @cached_property
     def planes(self) -> np.ndarray:
-        """Outward planes (F, 4): a point x is inside where n @ x + d <= 0 for every row (n, d)."""
+        """Outward planes (F, 4). A point x is inside if n @ x + d <= 0 for every row (n, d)."""
         equations = ConvexHull(self.vertices).equations
-        # Facets with many corners come back triangulated, one equal row a triangle.
+        # Qhull triangulates facets with many corners, and repeats their plane per triangle.
         _, first = np.unique(np.round(equations, 9), axis=0, return_index=True)
         return np.ascontiguousarray(equations[first])
 
@@ -38,7 +38,7 @@ class Convex:
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
 
     def affine(self, matrix: np.ndarray, offset: np.ndarray) -> Convex:
-        """The polytope under x -> matrix @ x + offset; `matrix` (3, 3) must be invertible."""
+        """The image under x -> matrix @ x + offset, where `matrix` (3, 3) must be invertible."""
         return Convex(self.vertices @ np.asarray(matrix).T + offset)
 
     def grown(self, share: float) -> Convex:
@@ -51,7 +51,7 @@ class Convex:
 
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
-    """Rotation matrix (3, 3) about "x", "y" or "z", counter-clockwise seen from its tip."""
+    """Rotation matrix (3, 3) about axis "x", "y" or "z", counterclockwise seen from its tip."""
     first, second = [(1, 2), (2, 0), (0, 1)][_AXES[axis]]
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     matrix = np.eye(3)
@@ -74,7 +74,7 @@ def turned(
 
 
 def scaled(parts: Iterable[Convex], factors: Point) -> list[Convex]:
-    """The parts scaled about the origin by `factors` (3,); a factor of -1 mirrors."""
+    """The parts scaled about the origin by `factors` (3,). A factor of -1 mirrors."""
     return [part.affine(np.diag(factors), np.zeros(3)) for part in parts]
 
 
@@ -89,7 +89,7 @@ def box(low: Point, high: Point) -> Convex:
 
 
 def bevelled_box(low: Point, high: Point, bevel: float) -> Convex:
-    """Box between two corners (3,) with its edges cut off by `bevel`."""
+    """Box between two corners (3,) with edges bevelled by `bevel`."""
     inset = np.full(3, bevel)
     clouds = []
     for axis in range(3):
@@ -99,7 +99,7 @@ def bevelled_box(low: Point, high: Point, bevel: float) -> Convex:
 
 
 def polygon(sides: int, rx: float, ry: float | None = None, power: float = 2.0) -> np.ndarray:
-    """Convex outline (sides, 2): an ellipse, or with power > 2 a rounded rectangle.
+    """Convex outline (sides, 2) of an ellipse or, with power > 2, of a rounded rectangle.
 
     The first edge is centered on the first axis, so that four sides make an upright square.
     """
@@ -112,10 +112,10 @@ def polygon(sides: int, rx: float, ry: float | None = None, power: float = 2.0) 
 def prism(
     outline: np.ndarray, low: float, high: float, axis: str = "y", taper: float = 1.0
 ) -> Convex:
-    """Extrude a convex outline (K, 2) along `axis` from `low` to `high`.
+    """Extrudes a convex outline (K, 2) along `axis` from `low` to `high`.
 
-    The outline's coordinates are the two other axes in the order x, y, z; its copy at `high` is
-    scaled by `taper`.
+    The coordinates of the outline are the other two axes, in the order x, y, z. The outline at
+    `high` is scaled by `taper`.
     """
     ends = [np.insert(outline, _AXES[axis], low, axis=1)]
     ends.append(np.insert(outline * taper, _AXES[axis], high, axis=1))
@@ -123,7 +123,7 @@ def prism(
 
 
 def _frame(direction: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two unit vectors (3,) that span the plane normal to `direction`, the first near `side`."""
+    """Two unit vectors (3,) normal to `direction` and to each other, the first close to `side`."""
     along = direction / np.linalg.norm(direction)
     first = side - along * (side @ along)
     first /= np.linalg.norm(first)
@@ -131,17 +131,17 @@ def _frame(direction: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def frustum(start: Point, end: Point, r0: float, r1: float, sides: int = 12) -> Convex:
-    """Cone piece between two points (3,) with the radii `r0` and `r1` of its end polygons."""
+    """Frustum of a cone between two points (3,), with radius `r0` at start and `r1` at end."""
     near, far = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
     direction = far - near
-    # Against the axis it is farthest from, the frame cannot degenerate.
+    # The coordinate axis farthest from the direction is never parallel to it.
     first, second = _frame(direction, np.eye(3)[np.argmin(np.abs(direction))])
     ring = polygon(sides, 1.0) @ np.stack([first, second])
     return Convex(np.concatenate([near + ring * r0, far + ring * r1]))
 
 
 def ellipsoid(center: Point, radii: Point, sides: int = 12, rings: int = 6) -> Convex:
-    """Polyhedron with its vertices on an ellipsoid; its poles lie on the y axis."""
+    """Polyhedron with vertices on an ellipsoid and poles on the y axis."""
     latitude = np.linspace(-np.pi / 2.0, np.pi / 2.0, rings + 1)[1:-1]
     circle = polygon(sides, 1.0)
     layers = [np.insert(circle * np.cos(a), 1, np.sin(a), axis=1) for a in latitude]
@@ -150,7 +150,7 @@ def ellipsoid(center: Point, radii: Point, sides: int = 12, rings: int = 6) -> C
 
 
 def loft(sections: Sequence[np.ndarray], closed: bool = False) -> list[Convex]:
-    """Hulls of consecutive sections, each (K, 3); closed also joins the last to the first."""
+    """Hulls of consecutive sections (K, 3) each. `closed` also joins the last to the first."""
     pairs = list(zip(sections[:-1], sections[1:], strict=True))
     if closed:
         pairs.append((sections[-1], sections[0]))
@@ -158,7 +158,7 @@ def loft(sections: Sequence[np.ndarray], closed: bool = False) -> list[Convex]:
 
 
 def revolve(profile: np.ndarray, sides: int = 16) -> list[Convex]:
-    """Stack of frusta around the y axis; `profile` (K, 2) holds (radius, y), y increasing."""
+    """Stack of frusta around the y axis. `profile` (K, 2) holds (radius, y), with y ascending."""
     circle = polygon(sides, 1.0)
     return loft([np.insert(circle * radius, 1, y, axis=1) for radius, y in profile])
 
@@ -170,10 +170,10 @@ def sweep(
     closed: bool = False,
     scales: np.ndarray | None = None,
 ) -> list[Convex]:
-    """Chain of hulls that carries an outline (K, 2) along `path` (P, 3).
+    """Chain of hulls that sweeps an outline (K, 2) along `path` (P, 3).
 
-    The outline's first axis points along `side` (3,), which the path must never run along;
-    `scales` (P,) resizes the outline at each node.
+    The first axis of the outline points along `side` (3,). The path must never be parallel to it.
+    `scales` (P,) scales the outline at each node.
     """
     path = np.asarray(path, dtype=np.float64)
     if closed:

@@ -35,7 +35,7 @@ def lamp(rng: np.random.Generator) -> Solid:
             stand.append(frustum(foot, (0, 0.75 * high, 0), pole, pole, 8))
     else:
         stand = _lamp_stand(rng, high, pole)
-    # The pole reaches up to the closed top of the shade.
+    # The pole reaches the closed top of the shade.
     stand.append(frustum((0, 0.5 * high, 0), (0, high + tall - 0.01, 0), pole, pole, 8))
     shade = _shade(rng, size, tall)
     offset = np.array([0.0, high, 0.0])
@@ -43,7 +43,7 @@ def lamp(rng: np.random.Generator) -> Solid:
 
 
 def _shade(rng: np.random.Generator, size: float, tall: float) -> Body:
-    """Hollow shade open below, from y = 0 to `tall`, or a globe of that height."""
+    """Hollow shade that is open below, from y = 0 to `tall`, or a globe of that height."""
     wall = 0.03
     style = pick(rng, "cone", "cone", "drum", "dome", "square", "globe")
     if style == "globe":
@@ -62,7 +62,7 @@ def _shade(rng: np.random.Generator, size: float, tall: float) -> Body:
 
 
 def _lamp_stand(rng: np.random.Generator, high: float, pole: float) -> list[Convex]:
-    """Foot or turned body on the y axis, up to at least half of `high`."""
+    """Foot or turned body around the y axis, at least up to half of `high`."""
     style = pick(rng, "disc", "disc", "block", "turned", "ball", "stack")
     reach = rng.uniform(0.09, 0.22)
     if style in ("disc", "block"):
@@ -110,7 +110,7 @@ def _arm_lamp(rng: np.random.Generator, pole: float) -> tuple[Body, Body]:
 
 
 def _arc_lamp(rng: np.random.Generator, pole: float) -> tuple[Body, Body]:
-    """Floor lamp on a bow that carries its shade to one side."""
+    """Floor lamp with a bow that holds the shade to one side."""
     side, high, reach = rng.choice([-1, 1]), rng.uniform(0.6, 0.95), rng.uniform(0.3, 0.6)
     angle = np.linspace(np.pi, rng.uniform(0.1, 0.25) * np.pi, 9)
     bow = np.stack([reach / 2 * (1 + np.cos(angle)), 0.3 * high * np.sin(angle), 0 * angle], 1)

@@ -1,4 +1,4 @@
-"""Pieces that several shape programs share: legs, handles, slabs with a random outline."""
+"""Pieces that several shape programs share, such as legs, handles and slabs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,20 @@ def chance(rng: np.random.Generator, probability: float) -> bool:
 
 
 def pick(rng: np.random.Generator, *options: str) -> str:
-    """One of the options, all equally likely."""
+    """One of the options, each with the same probability."""
     return options[int(rng.integers(len(options)))]
 
 
 def slab(kind: str, half_x: float, half_z: float, low: float, high: float) -> Convex:
-    """Horizontal plate of the named outline from y = `low` to `high`, centered on the y axis."""
+    """Horizontal plate from y = `low` to `high`, centered on the y axis.
+
+    Args:
+        kind: outline, "soft", "round", "rounded" or "hexagon". Any other name gives a box.
+        half_x: half of the size along x.
+        half_z: half of the size along z.
+        low: y of the lower side.
+        high: y of the upper side.
+    """
     if kind == "soft":
         bevel = 0.35 * min(high - low, half_x, half_z)
         return bevelled_box((-half_x, low, -half_z), (half_x, high, half_z), bevel)
@@ -51,9 +59,16 @@ def four_legs(
     splay: float = 0.0,
     three: bool = False,
 ) -> list[Convex]:
-    """Legs from the floor to y = `top`, leaning outwards by `splay`, now and then with stretchers.
+    """Legs from the floor to y = `top`, sometimes with stretchers between them.
 
-    (`half_x`, `half_z`) is where the center line of a leg ends at the top; `thick` its radius.
+    Args:
+        rng: source of randomness.
+        half_x: x of the center line of a leg at its top.
+        half_z: z of the center line of a leg at its top.
+        top: y of the upper end.
+        thick: radius of a leg.
+        splay: how far the legs lean outwards, as a share of their distance from the y axis.
+        three: whether there are three legs instead of four.
     """
     if three:
         angle = np.radians([90.0, 210.0, 330.0])
@@ -61,7 +76,7 @@ def four_legs(
     else:
         corners = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * [half_x, half_z]
     sides = 4 if chance(rng, 0.5) else 10
-    # A square given by its corners looks thinner than a circle of that radius.
+    # A square with corners on a circle looks thinner than the circle.
     radius = thick * (1.3 if sides == 4 else 1.0)
     taper = rng.uniform(0.6, 1.0)
     tops = [np.array([x, top, z]) for x, z in corners]
@@ -79,7 +94,7 @@ def four_legs(
 
 
 def stretchers(rng: np.random.Generator, joints: list[np.ndarray], radius: float) -> list[Convex]:
-    """Bars between the legs at the height of `joints` ((3,) each): around, crossed or H."""
+    """Bars between the `joints` (3,) of the legs, around them, crossed or as an H."""
     pairs = [(joints[i - 1], joints[i]) for i in range(len(joints))]
     if len(joints) == 4:
         style = pick(rng, "around", "cross", "h")
@@ -92,7 +107,7 @@ def stretchers(rng: np.random.Generator, joints: list[np.ndarray], radius: float
 
 
 def pedestal(rng: np.random.Generator, top: float, reach: float, thick: float) -> list[Convex]:
-    """A column to y = `top` on a disc, a square plate or a star of feet of radius `reach`."""
+    """Column up to y = `top` on a disc, plate, cone or star of feet with radius `reach`."""
     foot = rng.uniform(0.03, 0.06)
     column = thick * rng.uniform(1.0, 2.2)
     parts = [frustum((0, 0, 0), (0, top, 0), column * rng.uniform(1.0, 1.5), column, 12)]
@@ -114,10 +129,10 @@ def pedestal(rng: np.random.Generator, top: float, reach: float, thick: float) -
 def loop_handle(
     rng: np.random.Generator, root: Point, size: tuple[float, float], thick: float
 ) -> list[Convex]:
-    """Handle that leaves `root` (3,) in the +x direction: a C, a D, a hook or an ear.
+    """Handle on the +x side of `root` (3,), shaped like a C, a D, a square, an ear or a hook.
 
-    `size` is (reach in x, half height); `thick` is the radius of the bar. Its ends reach back
-    across the wall by its own radius.
+    `size` is (reach in x, half height), and `thick` is the radius of the bar. The ends of the bar
+    extend behind `root` by 1.5 times its radius, to overlap with the wall.
     """
     reach, half = size
     outline = polygon(8, thick * rng.uniform(1.0, 1.6), thick)
@@ -139,7 +154,7 @@ def loop_handle(
 
 
 def drawer_fronts(low: Point, high: Point, rows: int, knob: float) -> list[Convex]:
-    """Fronts with knobs on the +z face of the box between `low` and `high`, one above another."""
+    """Drawer fronts with knobs on the +z face of the box between `low` and `high`."""
     edges = np.linspace(low[1], high[1], rows + 1)
     gap = 0.12 * (edges[1] - edges[0])
     middle = (low[0] + high[0]) / 2.0

@@ -1,4 +1,4 @@
-"""Shape programs for things to sit or lie on: chair, sofa, bed."""
+"""Shape programs for seats: chair and sofa."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from occvae.data.procedural.solids import Body, Solid
 
 
 def chair(rng: np.random.Generator) -> Solid:
-    """Chair or stool: seat, base, back and arms chosen one by one."""
+    """Chair or stool. Seat, base, back and arms are chosen independently."""
     half_x, half_z = rng.uniform(0.17, 0.34), rng.uniform(0.17, 0.31)
     seat, thick = rng.uniform(0.26, 0.6), rng.uniform(0.04, 0.11)
     kind = pick(rng, "square", "soft", "rounded", "round")
@@ -53,7 +53,7 @@ def _chair_base(
     if style == "panels":
         width = max(thick, 0.03)
         return [box((s * x - width, 0.0, -z), (s * x + width, top, z)) for s in (-1, 1)]
-    # Sled: side frames on runners; cantilever: only their front uprights reach the seat.
+    # A sled has side frames on runners. In a cantilever only the front uprights reach the seat.
     bottom = thick
     path = [[0, top, z], [0, bottom, z], [0, bottom, -z]]
     if style == "sled":
@@ -73,11 +73,11 @@ def _chair_back(
     heights: tuple[float, float, float],
     kind: str,
 ) -> list[Convex]:
-    """Back of the given (seat, seat thickness, back height), leaning backwards."""
+    """Back that leans backwards. `heights` are those of seat, seat thickness and back."""
     seat, thick, high = heights
     wide = half_x * rng.uniform(0.6, 0.7) if kind == "round" else half_x * rng.uniform(0.75, 0.97)
     depth = rng.uniform(0.018, 0.04)
-    # On a round seat the back stands on the chord that is as long as it is wide.
+    # On a round seat, the back stands on the chord of its own width.
     edge = -half_z * np.sqrt(1.0 - (wide / half_x) ** 2) if kind == "round" else -half_z
     edge += 1.2 * depth
     local = _BACKS[pick(rng, *_BACKS)](rng, wide, high, depth)
@@ -136,7 +136,7 @@ def _back_hoop(rng: np.random.Generator, wide: float, high: float, depth: float)
 
 
 def _back_oval(rng: np.random.Generator, wide: float, high: float, depth: float) -> list[Convex]:
-    """Round or oval pad on a single or double stem."""
+    """Round or oval pad on one or two stems."""
     tall = min(0.5 * high, 1.2 * wide)
     pad = [ellipsoid((0, 0, 0), (wide, 1.6 * depth, tall), 16, 6)]
     pad = [part.affine(np.eye(3), np.array([0, high - tall, 0])) for part in turned(pad, "x", 90)]
@@ -148,7 +148,7 @@ def _back_oval(rng: np.random.Generator, wide: float, high: float, depth: float)
 
 
 def _back_wrap(rng: np.random.Generator, wide: float, high: float, depth: float) -> list[Convex]:
-    """Shell that bends forward at both sides."""
+    """Shell that bends forward on both sides."""
     low = 0.0 if chance(rng, 0.5) else 0.35 * high
     bend = rng.uniform(0.5, 1.0) * wide
     path = arc((0, (low + high) / 2, bend), (wide, bend), (200, 340), 8, plane="xz")
@@ -192,7 +192,7 @@ def _chair_arms(
 
 
 def sofa(rng: np.random.Generator) -> Solid:
-    """Armchair to three-seater, now and then with one arm or as a corner piece."""
+    """Armchair, two-seater or three-seater, sometimes with one arm or as a corner piece."""
     seats = int(rng.integers(1, 4))
     half_x = 0.5 * seats * rng.uniform(0.3, 0.42) + 0.02
     half_z, seat = rng.uniform(0.19, 0.32), rng.uniform(0.16, 0.3)
@@ -229,7 +229,7 @@ def _sofa_cushions(
     edges = np.linspace(-half_x, half_x, seats + 1)
     bevel = rng.uniform(0.1, 0.4) * (top - bottom)
     front = half_z + rng.uniform(-0.03, 0.03)
-    # Sunk by more than the bevel: otherwise the lower edges of neighbors enclose a void.
+    # Sunk by more than the bevel, because the lower edges of neighbors would enclose a void.
     bottom -= bevel
     return [
         bevelled_box((left - 0.003, bottom, -half_z), (right + 0.003, top, front), bevel)

@@ -1,11 +1,11 @@
 """Constructive solids built from convex polytopes.
 
-A `Body` is a union of convex polytopes minus another union of convex polytopes, and a `Solid` is
-a union of bodies. Every polytope is kept as its vertices; its planes follow from them. So the
-same description gives an exact inside test (half-spaces) and a watertight mesh (hulls and
-booleans), and the two agree by construction.
+A `Body` is a union of convex polytopes minus another union of convex polytopes. A `Solid` is a
+union of bodies. Each polytope is given by its vertices, and its planes follow from them. The same
+description therefore gives an exact inside test (half-spaces) and a watertight mesh (hulls and
+booleans), which agree by construction.
 
-Lengths have no unit; +y is up and the front of an object faces +z.
+Lengths have no unit. +y is up, and the front of an object faces +z.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 
 from occvae.data.procedural.convex import Convex
 
-# Corners closer than this become one: a reader that merges near vertices would otherwise turn
-# the slivers between them into holes.
+# Vertices closer than this are merged. A reader that merges near vertices would otherwise turn the
+# slivers between them into holes.
 _MESH_TOLERANCE = 1e-6
 
 
@@ -38,7 +38,7 @@ class Body:
         return cls(tuple(parts), tuple(cuts))
 
     def affine(self, matrix: np.ndarray, offset: np.ndarray) -> Body:
-        """The body under x -> matrix @ x + offset."""
+        """The image of the body under x -> matrix @ x + offset."""
         return Body.of(
             (part.affine(matrix, offset) for part in self.parts),
             (cut.affine(matrix, offset) for cut in self.cuts),
@@ -47,7 +47,7 @@ class Body:
 
 @dataclass(frozen=True, eq=False)
 class Solid:
-    """The union of `bodies`; a cut of one body leaves the other bodies whole."""
+    """The union of `bodies`. The cuts of a body do not affect the other bodies."""
 
     bodies: tuple[Body, ...]
 
@@ -57,14 +57,14 @@ class Solid:
         return cls(bodies)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
-        """Which of `points` (N, 3) lie in the solid, (N,) bool."""
+        """Whether each of the points (N, 3) is inside the solid, (N,) bool."""
         points = np.asarray(points, dtype=np.float64)
-        # Points in order of x: a polytope then looks only at one contiguous run of them.
+        # Sorted by x, so that each polytope tests only one contiguous range of points.
         order = np.argsort(points[:, 0])
         columns = np.ascontiguousarray(points[order].T)
         inside = np.zeros(len(points), dtype=bool)
         for body in self.bodies:
-            # Without cuts a body can write straight into the answer.
+            # A body without cuts can write directly into the result.
             mask = np.zeros_like(inside) if body.cuts else inside
             for part in body.parts:
                 _mark(columns, part, mask, True)
@@ -76,7 +76,7 @@ class Solid:
         return answer
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Watertight surface: vertices (V, 3) float64 and outward faces (F, 3) int64."""
+        """Watertight surface: vertices (V, 3) float64, and outward faces (F, 3) int64."""
         vertices, faces = self._mesh
         return vertices.copy(), faces.copy()
 
@@ -88,16 +88,16 @@ class Solid:
         return vertices, np.array(raw.tri_verts, dtype=np.int64)
 
     def affine(self, matrix: np.ndarray, offset: np.ndarray) -> Solid:
-        """The solid under x -> matrix @ x + offset."""
+        """The image of the solid under x -> matrix @ x + offset."""
         return Solid(tuple(body.affine(matrix, offset) for body in self.bodies))
 
     def separated(self, least: float = 3e-4, most: float = 1e-3) -> Solid:
-        """The solid with every polytope grown by its own tiny share between `least` and `most`.
+        """The solid with each polytope grown by its own small share, from `least` to `most`.
 
-        Polytopes that share a face or lie flush touch exactly in theory and by a rounding error in
-        practice; booleans then leave slivers and pockets without volume. Grown, they overlap.
+        Polytopes that share a face touch only up to rounding errors, and booleans would leave
+        slivers and empty pockets between them. After growing, they overlap.
         """
-        # Multiples of the golden ratio modulo 1: neighbors never get nearly equal shares.
+        # Multiples of the golden ratio modulo 1 are never nearly equal for neighbors.
         shares = (least + (most - least) * (k * 0.6180339887 % 1.0) for k in count())
         return Solid(
             tuple(
@@ -110,25 +110,25 @@ class Solid:
         )
 
     def volume(self) -> float:
-        """Volume enclosed by the surface."""
+        """Volume that the surface encloses."""
         vertices, faces = self._mesh
         a, b, c = (vertices[faces[:, k]] for k in range(3))
         return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6.0)
 
     def normalized(self) -> Solid:
-        """The solid moved and scaled: bounding box centered at 0, longest edge exactly 1."""
+        """The solid with its bounding box centered on the origin and a longest edge of 1."""
         vertices, faces = self._mesh
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         scale = 1.0 / (high - low).max()
         offset = -scale * (low + high) / 2.0
         moved = self.affine(np.eye(3) * scale, offset)
-        # The mesh is known already: moving it is much cheaper than repeating the booleans.
+        # The mesh is known, and moving it is much cheaper than repeating the booleans.
         moved.__dict__["_mesh"] = (vertices * scale + offset, faces)
         return moved
 
 
 def _mark(columns: np.ndarray, convex: Convex, mask: np.ndarray, value: bool) -> None:
-    """Set `mask` to `value` at the points inside `convex`; `columns` (3, N) sorted by its row 0."""
+    """Sets `mask` to `value` at the points inside `convex`. `columns` (3, N) is sorted by x."""
     low, high = convex.bounds
     first = np.searchsorted(columns[0], low[0], side="left")
     last = np.searchsorted(columns[0], high[0], side="right")

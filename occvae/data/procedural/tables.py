@@ -1,4 +1,4 @@
-"""Shape programs for furniture that holds things: table, shelf."""
+"""Shape programs for tables and shelves."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _table_base(
 def _desk(
     rng: np.random.Generator, half_x: float, half_z: float, high: float, thick: float
 ) -> list[Convex]:
-    """What stands under a desk: a chest of drawers on one side, something else on the other."""
+    """Base of a desk: a chest of drawers on one side, a panel or posts on the other."""
     side = rng.choice([-1, 1])
     wide, x, z = rng.uniform(0.18, 0.34), 0.95 * half_x, 0.92 * half_z
     foot = rng.choice([0.0, 0.05])
@@ -81,7 +81,7 @@ def _desk(
         for b in (-z, z - post):
             parts.append(box((opposite - post, 0, b), (opposite + post, top[1], b + 1.5 * post)))
     if chance(rng, 0.3):
-        # The return of an L-shaped desk, to the front at the side without drawers.
+        # The return of an L-shaped desk extends to the front, on the side without drawers.
         a, b = sorted((-side * half_x, -side * (half_x - 0.26)))
         reach = half_z + rng.uniform(0.2, 0.4)
         parts.append(box((a, high - thick, 0.0), (b, high, reach)))
@@ -123,7 +123,7 @@ def _case(
     board: float,
     cabinet: bool,
 ) -> list[Convex]:
-    """Cells in columns of `tall` (columns,) rows; some are doors, drawers or backed."""
+    """Columns of cells, `tall` (columns,) rows each. Some cells are closed by a front."""
     half_x, depth, row = sizes
     edges = np.linspace(-half_x, half_x, len(tall) + 1)
     back = chance(rng, 0.55)
@@ -156,7 +156,7 @@ def _case(
 def _corner_wing(
     rng: np.random.Generator, sizes: tuple[float, float, float], rows: int, board: float
 ) -> list[Convex]:
-    """Second wing of an L, towards the front on one side, perhaps lower than the first."""
+    """Second wing of an L-shaped shelf, towards the front on one side."""
     half_x, depth, high = sizes
     side = rng.choice([-1, 1])
     reach = depth + rng.uniform(0.2, 0.6)
@@ -175,7 +175,7 @@ def _corner_wing(
 def _rack(
     rng: np.random.Generator, half_x: float, depth: float, high: float, rows: int
 ) -> list[Convex]:
-    """Boards on four posts, with or without cross bracing."""
+    """Boards on four posts, with or without bracing."""
     post, board = rng.uniform(0.016, 0.03), rng.uniform(0.016, 0.035)
     corners = [(a * half_x, b * depth) for a in (-1, 1) for b in (-1, 1)]
     parts = [box((x - post, 0, z - post), (x + post, high, z + post)) for x, z in corners]
@@ -191,7 +191,7 @@ def _rack(
 def _ladder_shelf(
     rng: np.random.Generator, half_x: float, high: float, board: float, rows: int
 ) -> list[Convex]:
-    """Leaning shelf whose boards grow deeper downwards."""
+    """Leaning shelf. Its lower boards are deeper than its upper ones."""
     deep, bar = rng.uniform(0.3, 0.5), rng.uniform(0.02, 0.03)
     parts = []
     for x in (-half_x, half_x):

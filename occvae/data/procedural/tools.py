@@ -1,6 +1,6 @@
 """Shape programs for tools: hammer, wrench, scissors.
 
-Tools stand upright: the handle along y, the working end on top, the flat side facing +z.
+Tools stand upright, with the handle along y, the working end up and the flat side facing +z.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _peen_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], flo
     if chance(rng, 0.5):
         parts.append(ellipsoid((-0.65 * reach, 0, 0), (size, size, size), 12, 8))
     else:
-        # A wedge: from the square stem to a thin edge.
+        # A wedge from the square stem to a thin edge.
         edge = np.insert(polygon(4, 1.2 * size, 0.02), 0, -1.2 * reach, axis=1)
         stem = np.insert(polygon(4, 0.8 * size), 0, -0.4 * reach, axis=1)
         parts += loft([stem, edge])
@@ -125,7 +125,7 @@ def _pick_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], flo
     path = np.stack([reach * x, -drop * x**2, 0.0 * x], axis=1)
     taper = 1.0 - 0.6 * np.abs(x) ** 1.5
     if chance(rng, 0.5):
-        # One end ends in a broad adze instead of a point.
+        # One end is a broad adze instead of a point.
         taper = np.where(x > 0.0, np.maximum(taper, 0.75), taper)
     outline = polygon(4, rng.uniform(0.05, 0.09), rng.uniform(0.06, 0.09))
     return sweep(path, outline, (0, 0, 1), scales=taper), 0.09
@@ -149,7 +149,7 @@ def wrench(rng: np.random.Generator) -> Solid:
     style = pick(rng, "plain", "plain", "plain", "bent", "tee", "cross")
     if style in ("tee", "cross"):
         return _bar_wrench(rng, length, wide, style == "cross")
-    # The axis of the shaft bends to both sides or, bent, to one; the jaws follow its ends.
+    # Only the shaft of a "bent" wrench bends. The jaws follow its ends.
     bend = rng.uniform(0.12, 0.3) * rng.choice([-1, 1]) if style == "bent" else 0.0
     y = np.linspace(0.0, length, 9)
     curve = np.sin if chance(rng, 0.5) else lambda a: 1.0 - np.cos(a)
@@ -167,7 +167,7 @@ def wrench(rng: np.random.Generator) -> Solid:
 
 
 def _bar_wrench(rng: np.random.Generator, length: float, wide: float, cross: bool) -> Solid:
-    """Round bar with sockets: one below a T-handle, or one at each end of a cross."""
+    """Round bars with sockets, one below a T-handle or one at each end of a cross."""
     bar = rng.uniform(0.7, 0.95) * wide
     reach = length * rng.uniform(0.25, 0.5)
     level = length * rng.uniform(0.4, 0.65) if cross else length
@@ -188,7 +188,7 @@ def _bar_wrench(rng: np.random.Generator, length: float, wide: float, cross: boo
 
 
 def _jaw(rng: np.random.Generator, style: str, wide: float, thick: float) -> Body:
-    """End piece that points up and joins a shaft which ends at the origin."""
+    """End piece that points up, for a shaft that ends at the origin."""
     size = max(wide * rng.uniform(1.7, 2.8), 0.11)
     disc = polygon(20, size, size * rng.uniform(1.0, 1.25))
     hole = size * rng.uniform(0.42, 0.6)
@@ -213,7 +213,7 @@ def _jaw(rng: np.random.Generator, style: str, wide: float, thick: float) -> Bod
 
 
 def _adjustable(rng: np.random.Generator, size: float, thick: float) -> Body:
-    """Fixed jaw on one side, a sliding jaw on the other, a knurled roller below."""
+    """Jaw with a fixed side, a sliding side, and a roller below."""
     gap, reach = rng.uniform(0.4, 1.1) * size, rng.uniform(0.9, 1.4) * size
     half = 0.6 * size
     parts = [prism(polygon(8, 1.15 * size, 0.75 * size), -1.2 * thick, 1.2 * thick, "z")]
@@ -239,7 +239,7 @@ def scissors(rng: np.random.Generator) -> Solid:
     for side in (-1, 1):
         make = _plier_half if pliers else _scissor_half
         half = make(rng, blade, grip, wide, thick)
-        # The two halves lie one over the other and overlap around the pivot.
+        # The two halves lie one above the other, and overlap around the pivot.
         half = moved(half, (0.0, 0.0, 0.8 * thick))
         half = scaled(half, (side, 1.0, side))
         bodies.append(Body.of(turned(half, "z", -side * opening)))
@@ -250,7 +250,7 @@ def scissors(rng: np.random.Generator) -> Solid:
 def _scissor_half(
     rng: np.random.Generator, blade: float, grip: float, wide: float, thick: float
 ) -> list[Convex]:
-    """Blade to +y, its handle ring to -y and, before opening, to -x."""
+    """Blade towards +y with its handle ring towards -y and, before opening, -x."""
     outline = [[-wide, -wide], [wide, -wide], [wide, 0.3 * blade], [-0.2 * wide, blade]]
     outline.append([-wide, 0.8 * blade])
     radius = rng.uniform(0.08, 0.13)
@@ -271,7 +271,7 @@ def _scissor_half(
 def _plier_half(
     rng: np.random.Generator, blade: float, grip: float, wide: float, thick: float
 ) -> list[Convex]:
-    """Blunt jaw to +y and a bowed handle to -y."""
+    """Blunt jaw towards +y with a bowed handle towards -y."""
     jaw = [[-1.3 * wide, -wide], [1.3 * wide, -wide], [1.5 * wide, 0.3 * blade]]
     jaw += [[0.4 * wide, blade], [-0.3 * wide, blade]]
     y = np.linspace(0.3 * wide, -grip, 7)

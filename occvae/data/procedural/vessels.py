@@ -1,4 +1,4 @@
-"""Shape programs for hollow things: mug, vase."""
+"""Shape programs for vessels: mug and vase."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from occvae.data.procedural.solids import Body, Solid
 
 
 def cavity(outer: np.ndarray, wall: float, floor: float) -> np.ndarray:
-    """Inner profile (K, 2) of a vessel with the outer profile (N, 2), open at its top.
+    """Inner profile (K, 2) of a vessel that is open at the top.
 
-    Every point of it is at least about `wall` away from the outer profile, also below a flat
-    shoulder; it starts `floor` above the bottom and runs out of the top.
+    Args:
+        outer: outer profile (N, 2) of (radius, y), with y ascending.
+        wall: smallest distance between the profiles, approximately. It also holds below a flat
+            shoulder.
+        floor: height of the lowest inner point above the bottom.
     """
     low, high = outer[0, 1] + floor, outer[-1, 1]
     y = np.linspace(low, high, 65)
@@ -25,7 +28,7 @@ def cavity(outer: np.ndarray, wall: float, floor: float) -> np.ndarray:
 
 
 def _thinned(profile: np.ndarray, error: float) -> np.ndarray:
-    """The fewest of the nodes (K, 2) that keep the radius within `error`, split at the worst."""
+    """Simplifies a profile (K, 2) such that the radius changes by at most `error`."""
     first, last = profile[0], profile[-1]
     chord = np.interp(profile[:, 1], [first[1], last[1]], [first[0], last[0]])
     worst = int(np.argmax(np.abs(chord - profile[:, 0])))
@@ -103,18 +106,18 @@ def _handle_sides(rng: np.random.Generator, style: str) -> tuple[int, ...]:
 
 
 def _mug_handle(rng: np.random.Generator, outer: np.ndarray) -> list[Convex]:
-    """Handle on the +x side; cut off flush by the cavity, since it is part of that body."""
+    """Handle on the +x side. It is part of the vessel's body, so the cavity cuts it off flush."""
     low, high = outer[0, 1], outer[-1, 1]
     half = (high - low) * rng.uniform(0.22, 0.36)
     middle = low + (high - low) * rng.uniform(0.5, 0.56)
-    # The ends start inside the wall where the vessel is narrower of the two.
+    # Of both ends, the one at the narrower radius must still start inside the wall.
     radius = np.interp([middle - half, middle + half], outer[:, 1], outer[:, 0]).min()
     reach = rng.uniform(0.14, 0.28) + outer[:, 0].max() - radius
     return loop_handle(rng, (0.9 * radius, middle, 0.0), (reach, half), rng.uniform(0.025, 0.05))
 
 
 def _spout(rng: np.random.Generator, outer: np.ndarray, wall: float) -> tuple[Convex, Convex]:
-    """Lip on the -x side of a jug and the channel through it."""
+    """Lip on the -x side of a jug, and the channel through it."""
     high, radius = outer[-1, 1], outer[-1, 0]
     reach, drop = rng.uniform(0.1, 0.22), rng.uniform(0.15, 0.35) * high
     half = 0.55 * radius
@@ -137,7 +140,7 @@ def vase(rng: np.random.Generator) -> Solid:
     sides = int(rng.choice([5, 8, 20, 20, 20]))
     outer = _VASES[style](rng)
     flat = rng.uniform(0.6, 0.85) if chance(rng, 0.2) else 1.0
-    # Flattening thins the walls at the front and at the back.
+    # Flattening makes the front and back walls thinner.
     wall = rng.uniform(0.035, 0.05) / flat
     widest = outer[:, 0].max()
     inner = cavity(outer, wall, rng.uniform(0.04, 0.1))
@@ -154,7 +157,7 @@ def vase(rng: np.random.Generator) -> Solid:
 
 
 def _curve(nodes: list[tuple[float, float]], count: int = 12) -> np.ndarray:
-    """Smooth profile (count, 2) through (radius, y) nodes: cosine steps between them."""
+    """Smooth profile (K, 2) through the nodes (radius, y), interpolated by cosines."""
     radius, height = np.array(nodes).T
     y = np.unique(np.concatenate([np.linspace(height[0], height[-1], count), height]))
     index = np.clip(np.searchsorted(height, y, side="right") - 1, 0, len(height) - 2)
@@ -207,7 +210,7 @@ _VASES = {
 
 
 def _amphora_handle(rng: np.random.Generator, outer: np.ndarray) -> list[Convex]:
-    """Bent bar from the neck to the shoulder on the +x side; the cavity cuts off its ends."""
+    """Bent bar from neck to shoulder on the +x side. The cavity cuts off its ends."""
     upper, lower = 0.9, rng.uniform(0.55, 0.68)
     inner, belly = np.interp([upper, lower], outer[:, 1], outer[:, 0])
     thick, out = rng.uniform(0.025, 0.035), max(belly, inner) + rng.uniform(0.08, 0.16)

@@ -1,1 +1,1 @@
-"""Readers of the file types that published datasets come in."""
+"""Readers for the file formats of published datasets."""

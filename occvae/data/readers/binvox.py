@@ -1,4 +1,4 @@
-"""Reads voxel grids of binvox files (P. Min)."""
+"""Reads voxel grids from binvox files (P. Min)."""
 
 import re
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ _LONGEST_HEADER = 4096  # bytes
 
 @dataclass(frozen=True)
 class Binvox:
-    """A grid and where it was in the mesh that it was made from.
+    """A voxel grid, and its location and scale in the mesh that it was made from.
 
-    The center of cell i of an axis is at scale * (i + 0.5) / max(voxels.shape) + translate.
+    The center of cell i along an axis is at scale * (i + 0.5) / max(voxels.shape) + translate.
     """
 
     voxels: np.ndarray  # (X, Y, Z) bool
@@ -24,12 +24,16 @@ class Binvox:
 
 
 def read_binvox(source: str | Path | bytes) -> Binvox:
-    """Reads a file, or its content.
+    """Reads a binvox file.
 
-    The header's three sizes are of x, y and z. On disk y runs fastest, then z, then x.
+    The three sizes in the header are those of x, y and z. On disk, y varies fastest, then z, then
+    x.
+
+    Args:
+        source: path of the file, or its content.
 
     Raises:
-        UserError: there is no such file, it is no binvox file, or it is damaged.
+        UserError: the file is missing, damaged, or not a binvox file.
     """
     name = "binvox data" if isinstance(source, bytes) else str(source)
     try:
@@ -49,7 +53,7 @@ def read_binvox(source: str | Path | bytes) -> Binvox:
 
 
 def _split(content: bytes) -> tuple[list[str], np.ndarray]:
-    """The lines of the header and the bytes behind it."""
+    """The lines of the header, and the bytes after it."""
     if not content.startswith(b"#binvox"):
         raise ValueError("it does not begin with #binvox")
     end = re.compile(rb"\ndata\r?\n").search(content[:_LONGEST_HEADER])
@@ -60,7 +64,7 @@ def _split(content: bytes) -> tuple[list[str], np.ndarray]:
 
 
 def _parse_header(lines: list[str]) -> tuple[tuple[int, int, int], np.ndarray, float]:
-    """Sizes of x, y and z, translation and scale; the latter two may be absent."""
+    """Sizes of x, y and z, translation and scale. The last two are optional in the file."""
     if lines[0].split() != ["#binvox", "1"]:
         raise ValueError(f"its version is {lines[0]!r}, expected '#binvox 1'")
     fields = {words[0]: words[1:] for words in map(str.split, lines[1:]) if words}
@@ -88,13 +92,13 @@ def _parse_numbers(fields: dict[str, list[str]], key: str, default: list[float])
 
 
 def _decode_runs(runs: np.ndarray, size: int) -> np.ndarray:
-    """(size,) bool from pairs of a value and a count."""
+    """Decodes pairs of a value and a count to (size,) bool."""
     if len(runs) % 2:
-        raise ValueError("it is cut in the middle of a run")
+        raise ValueError("it is truncated in the middle of a run")
     values, counts = runs[::2], runs[1::2]
     if (values > 1).any() or (counts == 0).any():
-        raise ValueError("it has runs of other values than 0 and 1, or of no voxels")
-    # Compared before anything is allocated: a hostile header can ask for more than there is memory.
+        raise ValueError("it has runs with values other than 0 and 1, or without voxels")
+    # Compared before anything is allocated, because a bad header may ask for more than the memory.
     total = int(counts.sum(dtype=np.int64))
     if total != size:
         raise ValueError(f"its runs have {total} voxels, its header says {size}")

@@ -1,6 +1,7 @@
-"""Numeric arrays of MATLAB files of version 5 to 7, as grids are published in.
+"""Reads numeric arrays from MATLAB files of versions 5 to 7.
 
-scipy.io.loadmat reads more, but a damaged byte can crash it, and with it a whole build.
+Published voxel grids come in these files. scipy.io.loadmat reads more kinds of files, but a damaged
+byte can crash the process, and with it a whole build.
 """
 
 import zlib
@@ -23,10 +24,14 @@ _COMPLEX = 0x800
 
 
 def read_mat_array(path: str | Path, name: str) -> np.ndarray:
-    """The variable of that name, with the dtype it is stored as.
+    """Reads one variable, with the dtype in which it is stored.
+
+    Args:
+        path: the file.
+        name: name of the variable.
 
     Raises:
-        UserError: the file is missing, damaged, of another version, or has no such numeric array.
+        UserError: the file is missing, damaged or of another version, or has no such numeric array.
     """
     path = Path(path)
     try:
@@ -50,36 +55,36 @@ def read_mat_array(path: str | Path, name: str) -> np.ndarray:
 
 
 def _matrices(content: bytes) -> Iterator[tuple[bytes, str]]:
-    """The variables, decompressed, each with its byte order."""
+    """Yields each variable of the file, decompressed, with its byte order."""
     orders = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
     order = orders.get(content[124:_HEADER])
     if order is None:
-        raise ValueError("it is not of version 5 to 7; save it with -v7")
+        raise ValueError("its version is not 5 to 7; save it with -v7")
     for kind, data in _elements(content[_HEADER:], order):
         if kind == _COMPRESSED:
             inflater = zlib.decompressobj()
             data = inflater.decompress(data, _LARGEST)
             if not inflater.eof:
-                raise ValueError("a variable is cut or larger than 1 GiB")
+                raise ValueError("a variable is truncated or larger than 1 GiB")
             kind, data = next(_elements(data, order), (0, b""))
         if kind == _MATRIX:
             yield data, order
 
 
 def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Type and data of the elements, one after the other."""
+    """Yields the type and data of each element."""
     place = 0
     while place < len(content):
         if place + 8 > len(content):
-            raise ValueError("an element is cut")
+            raise ValueError("an element is truncated")
         kind, size = (int(word) for word in np.frombuffer(content, order + "u4", 2, place))
         start = place + 8
-        if kind >> 16:  # up to four bytes of data are in the tag itself
+        if kind >> 16:  # a short element: its tag holds up to four bytes of data
             kind, size, start = kind & 0xFFFF, kind >> 16, place + 4
             if size > 4:
                 raise ValueError("a short element is longer than 4 bytes")
         if start + size > len(content):
-            raise ValueError("an element is cut")
+            raise ValueError("an element is truncated")
         yield kind, content[start : start + size]
         place = start + size
         if kind != _COMPRESSED:
@@ -87,6 +92,7 @@ def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _decode(matrix: bytes, order: str) -> np.ndarray:
+    """The array of a variable. MATLAB stores arrays in Fortran order."""
     (_, flags), (_, sizes), _, (kind, data) = (*_elements(matrix, order), *[(0, b"")] * 4)[:4]
     if len(flags) < 4 or len(sizes) % 4 or kind not in _DTYPES:
         raise ValueError("the variable is not a numeric array")
@@ -97,5 +103,5 @@ def _decode(matrix: bytes, order: str) -> np.ndarray:
     dtype = np.dtype(order + _DTYPES[kind])
     count = int(np.prod(shape, dtype=object))
     if min(shape, default=-1) < 0 or count * dtype.itemsize != len(data):
-        raise ValueError(f"its sizes {shape} do not fit its {len(data)} bytes of {dtype.name}")
+        raise ValueError(f"its sizes {shape} do not match its {len(data)} bytes of {dtype.name}")
     return np.frombuffer(data, dtype).reshape(shape, order="F")

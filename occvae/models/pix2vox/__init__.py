@@ -1,4 +1,4 @@
-"""The Pix2Vox family: one to many views to a voxel grid, with a variational member."""
+"""The Pix2Vox family: one or more views to a voxel grid. One member is variational."""
 
 from occvae.models.pix2vox import pix2vox as pix2vox  # registers the architectures
 from occvae.models.pix2vox import presets as presets

@@ -1,4 +1,4 @@
-"""What the posteriors of all objects are together: where the latents of new objects come from."""
+"""The average posterior over all training shapes, from which latents of new shapes are drawn."""
 
 import torch
 import torch.distributed as dist
@@ -6,17 +6,21 @@ from torch import Tensor, nn
 
 from occvae.models.pix2vox.posterior import Posterior
 
-# Share of a batch in the moments: those of the last 100 or so count.
+# Weight of a new batch in the running moments, which average over about the last 100 batches.
 _MOMENTUM = 0.01
 
 
 class AggregatePosterior(nn.Module):
-    """The mean over objects of q(z | views), as one Gaussian of full covariance.
+    """Approximates the mean of q(z | views) over the training shapes by one Gaussian.
 
-    A KL term weak enough for latents to tell objects apart does not make them N(0, 1): much of that
-    is far from every object, and decodes to fragments. So new objects are drawn from where the
-    objects are, as density estimation after training does (Ghosh et al. 2020); the moments are kept
-    up in training instead, like a batch norm's. N(0, 1) until something has been seen.
+    With a KL weight small enough for useful latents, their distribution is not the prior N(0, 1).
+    Most latents drawn from the prior are far from those of every shape and decode to fragments.
+    This class therefore estimates the distribution of the latents, with a full covariance. Ghosh et
+    al. 2020 fit a density after training. Here running moments are updated during training, like
+    those of a batch norm. Before the first update the Gaussian is N(0, 1).
+
+    Args:
+        latent_size: D.
     """
 
     mean: Tensor
@@ -31,7 +35,10 @@ class AggregatePosterior(nn.Module):
 
     @torch.no_grad()
     def update(self, posterior: Posterior) -> None:
-        """Takes in a batch; collective, of as many objects on every rank."""
+        """Updates the moments with a batch.
+
+        This is a collective call. Every rank must pass the same number of shapes.
+        """
         mean = posterior.mean.double()
         second_moment = mean.T @ mean / len(mean)
         second_moment += posterior.log_variance.double().exp().mean(dim=0).diag()
@@ -40,16 +47,18 @@ class AggregatePosterior(nn.Module):
             dist.all_reduce(moments)
             moments /= dist.get_world_size()
         self.num_batches += 1
-        share = (1.0 / self.num_batches).clamp(min=_MOMENTUM)  # a plain mean in the beginning
+        share = (1.0 / self.num_batches).clamp(
+            min=_MOMENTUM
+        )  # at first the plain mean of all batches
         self.mean.lerp_(moments[0].to(self.mean), share)
         self.second_moment.lerp_(moments[1:].to(self.second_moment), share)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Latent vectors (count, D)."""
+        """Draws latents (count, D)."""
         mean, device = self.mean.double(), self.mean.device
         covariance = self.second_moment.double() - mean.outer(mean)
         variances, axes = torch.linalg.eigh(covariance)
-        # Of all square roots of the covariance the one that does not depend on signs of the axes.
+        # The symmetric square root, because it does not depend on the signs of the eigenvectors.
         root = axes * variances.clamp(min=0.0).sqrt() @ axes.T
         noise = torch.randn(count, len(mean), generator=generator, device=device)
         return (mean + noise.double() @ root).to(self.mean.dtype)

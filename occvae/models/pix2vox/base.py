@@ -1,4 +1,4 @@
-"""What the models of the family have in common: the way from views to one volume."""
+"""Base class of the family: from views to one volume."""
 
 from typing import Any
 
@@ -12,20 +12,22 @@ from occvae.models.protocol import MultiViewModel, VoxelOutput
 
 
 class Pix2VoxBase(MultiViewModel):
-    """Encoder, decoder, merger and refiner around one to many views of an object.
+    """Encoder, decoder, merger and refiner for one or more views of a shape.
 
-    A subclass has `forward(images, view_mask)` -> `VoxelOutput`.
+    A subclass defines `forward(images, view_mask)`, which returns a `VoxelOutput`.
 
     Args:
-        encoder: see `ViewEncoder`.
-        decoder: see `VolumeDecoder`.
-        merger: see `ContextMerger`; None where there is one volume of each object.
-        refiner: see `Refiner`, or None.
-        **settings: see `VoxelModel`; the resolution is 32, 64 or 128.
+        encoder: See `ViewEncoder`.
+        decoder: See `VolumeDecoder`.
+        merger: See `ContextMerger`. None if the decoder makes one volume per shape.
+        refiner: See `Refiner`. None for models without one.
+        **settings: Arguments of `VoxelModel`. The resolution is 32, 64 or 128.
+
+    Shapes: images (B, V, 3, H, W) and volumes (B, R, R, R) in [0, 1], view_mask (B, V) bool.
     """
 
     lr_scales = {"merger.": 0.1}
-    """The published factor."""
+    """The published learning rate of the merger is a tenth of the others."""
 
     def __init__(
         self,
@@ -40,9 +42,21 @@ class Pix2VoxBase(MultiViewModel):
         self.merger, self.refiner = merger, refiner
 
     def encode_views(self, images: Tensor, view_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Features (M, F) of the M views that are there, and which they are, (B, V) bool.
+        """Encodes the views that exist.
 
-        Views that are not there are never looked at, so their images may hold anything.
+        Missing views are left out before the network, so their pixels never matter, not even for
+        batch norm statistics.
+
+        Args:
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            view_mask: (B, V) bool, True for the views that exist; None if all do.
+
+        Returns:
+            Features (M, F) of the M views that exist, and the mask (B, V) bool.
+
+        Raises:
+            TypeError: view_mask is not a tensor.
+            ValueError: images or view_mask have another shape or dtype, or an item has no view.
         """
         check_images(images)
         mask = _check_mask(view_mask, images)
@@ -50,11 +64,11 @@ class Pix2VoxBase(MultiViewModel):
         return self.encoder(resize_images(views, self.image_size)), mask
 
     def decode_views(self, features: Tensor, mask: Tensor) -> VoxelOutput:
-        """Features (M, F) of views (B, V) to their common volume."""
+        """Decodes the features (M, F) of the views in a mask (B, V) to one volume per item."""
         maps, logits = self.decoder(features)
         volumes = logits.sigmoid()
         if mask.shape[1] == 1:
-            # The weight of a single view is 1, whatever the merger says.
+            # The softmax over a single view is 1, so the merger has no effect.
             return self._refine(volumes.squeeze(1))
         assert self.merger is not None
         scores = self.merger(torch.cat([maps, volumes.to(maps.dtype)], dim=1))

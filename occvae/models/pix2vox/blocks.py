@@ -1,7 +1,7 @@
-"""The three-dimensional parts of Pix2Vox: decoder, mergers and refiner (Xie et al. 2019, 2020).
+"""The 3D networks of Pix2Vox: decoder, mergers and refiner (Xie et al. 2019, 2020).
 
-Their number of layers follows from the resolution: the decoder doubles a cube of 2^3 until it is
-reached, the refiner halves down to 4^3 and doubles back. At 32^3 both are as published.
+The number of layers follows from the resolution R. The decoder doubles a cube of 2^3 up to R^3. The
+refiner halves R^3 down to 4^3 and doubles it back. At 32^3 both have the published layers.
 """
 
 import math
@@ -11,23 +11,24 @@ from torch import Tensor, nn
 
 from occvae.errors import UserError
 
-START = 2  # edge of the cube that the decoder starts from
-MAP_CHANNELS = 8  # of the decoder's last feature map
-RAW_CHANNELS = MAP_CHANNELS + 1  # with the volume made of it: what a merger judges views by
+START = 2  # edge of the decoder's first cube
+MAP_CHANNELS = 8  # channels of the decoder's last feature map
+RAW_CHANNELS = MAP_CHANNELS + 1  # input of the mergers: that map, and the volume made from it
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels of a narrower or wider version: a multiple of 8, so that they fill a cube of 2^3."""
+    """Scales a number of channels; a multiple of 8, because features are reshaped to 2^3 cubes."""
     return max(8, 8 * round(channels * width / 8))
 
 
 def check_resolution(resolution: int) -> None:
+    """Raises a UserError unless the resolution is 32, 64 or 128."""
     if resolution not in (32, 64, 128):
         raise UserError(f"resolution must be 32, 64 or 128, got {resolution}")
 
 
 def initialize(module: nn.Module) -> None:
-    """The published initial weights: Kaiming for convolutions, N(0, 0.01^2) for linear layers."""
+    """Initializes as published: Kaiming for convolutions, N(0, 0.01^2) for linear layers."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d)):
         nn.init.kaiming_normal_(module.weight)
     elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
@@ -41,11 +42,11 @@ def initialize(module: nn.Module) -> None:
 
 
 def start_empty(layer: nn.ConvTranspose3d) -> None:
-    """Initial weights that make most voxels improbable, about 0.1, as in the data they are.
+    """Initializes a last layer such that most voxels start with a probability of about 0.1.
 
-    The last layers have no bias that could learn it, and Kaiming's weights begin with logits of
-    both signs and cross-entropies far above that of an empty volume. The inputs are rectified
-    normal values, of mean 0.4.
+    Most voxels of the data are empty. The last layers have no bias to express this, and Kaiming
+    weights give logits of both signs, which start at a cross-entropy far above that of an empty
+    volume. The computation assumes inputs that are rectified standard normal values, with mean 0.4.
     """
     taps = math.prod(
         kernel // stride for kernel, stride in zip(layer.kernel_size, layer.stride, strict=True)
@@ -55,11 +56,12 @@ def start_empty(layer: nn.ConvTranspose3d) -> None:
 
 
 class VolumeDecoder(nn.Module):
-    """Features to a feature map and the logits of a volume, by transposed convolutions.
+    """Transposed convolutions from features to a feature map and the logits of a volume.
 
     Args:
-        num_features: a multiple of 8; read as a cube of 2^3.
-        channels: of the four published doublings; finer volumes repeat the last, which is 8.
+        num_features: F, a multiple of 8. Features are reshaped to (F / 8, 2, 2, 2).
+        channels: Channels after each of the four published doublings. The last is 8. Finer volumes
+            have more doublings, all with 8 channels.
         resolution: R.
 
     Shapes: features (M, F) -> map (M, 8, R, R, R), logits (M, 1, R, R, R) float32.
@@ -79,7 +81,7 @@ class VolumeDecoder(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.doublings(features.view(-1, self.start_channels, START, START, START))
-        # Rounded to bf16, probabilities near 1 would be 1 and their cross-entropy endless.
+        # In bf16, probabilities near 1 would round to 1, and the cross-entropy would be infinite.
         return maps, self.to_volume(maps).float()
 
 
@@ -91,7 +93,7 @@ def _doubling(in_channels: int, channels: int, activation: nn.Module) -> nn.Sequ
     )
 
 
-def _judgement(in_channels: int, channels: int) -> nn.Sequential:
+def _scoring(in_channels: int, channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv3d(in_channels, channels, 3, padding=1),
         nn.BatchNorm3d(channels),
@@ -100,7 +102,9 @@ def _judgement(in_channels: int, channels: int) -> nn.Sequential:
 
 
 class ContextMerger(nn.Module):
-    """Scores of each voxel of each view, from the view's own context (Pix2Vox).
+    """Scores every voxel of a view from its surroundings in that view (Pix2Vox).
+
+    `merge` turns the scores of all views into weights. 8,571 parameters.
 
     Shapes: raw features (M, 9, R, R, R) -> scores (M, 1, R, R, R) float32.
     """
@@ -110,7 +114,7 @@ class ContextMerger(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         pairs = zip(self.CHANNELS[:-1], self.CHANNELS[1:], strict=True)
-        self.layers = nn.Sequential(*(_judgement(*pair) for pair in pairs))
+        self.layers = nn.Sequential(*(_scoring(*pair) for pair in pairs))
         self.apply(initialize)
 
     def forward(self, raw: Tensor) -> Tensor:
@@ -118,13 +122,18 @@ class ContextMerger(nn.Module):
 
 
 class MultiScaleMerger(nn.Module):
-    """The same from the contexts of four layers together, each wider than the last (Pix2Vox++)."""
+    """Scores as `ContextMerger` does, from the outputs of four layers together (Pix2Vox++).
+
+    Each layer has a larger receptive field than the previous one.
+
+    Shapes: raw features (M, 9, R, R, R) -> scores (M, 1, R, R, R) float32.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(_judgement(RAW_CHANNELS, RAW_CHANNELS) for _ in range(4))
+        self.scales = nn.ModuleList(_scoring(RAW_CHANNELS, RAW_CHANNELS) for _ in range(4))
         self.combine = nn.Sequential(
-            _judgement(4 * RAW_CHANNELS, RAW_CHANNELS), _judgement(RAW_CHANNELS, 1)
+            _scoring(4 * RAW_CHANNELS, RAW_CHANNELS), _scoring(RAW_CHANNELS, 1)
         )
         self.apply(initialize)
 
@@ -137,12 +146,14 @@ class MultiScaleMerger(nn.Module):
 
 
 def merge(volumes: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Context-aware fusion: the mean of the views' volumes, weighted by a softmax over the views.
+    """Merges the volumes of the views, with weights that are a softmax of scores over the views.
+
+    This is the context-aware fusion of Pix2Vox.
 
     Args:
-        volumes: (M, R, R, R) probabilities of the views that are there, one item after the other.
-        scores: (M, R, R, R), of the merger.
-        mask: (B, V) bool with M true entries, which views of each item are there.
+        volumes: (M, R, R, R) probabilities of the views that exist, item by item.
+        scores: (M, R, R, R) scores from the merger.
+        mask: (B, V) bool with M true entries, the views of each item that exist.
 
     Returns:
         (B, R, R, R) in [0, 1].
@@ -156,13 +167,16 @@ def merge(volumes: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
 
 
 class Refiner(nn.Module):
-    """A 3D U-Net with a fully connected bottom at 4^3, which corrects the merged volume.
+    """A 3D U-Net that corrects the merged volume, with fully connected layers at 4^3.
+
+    The output is the mean of the input and the output of the U-Net, as published. 34,880,352
+    parameters at R = 32 and width 1.
 
     Args:
-        resolution: R, of the volume.
-        width: factor of the channels and of the hidden units at the bottom.
+        resolution: R, edge of the volume.
+        width: Factor of the channels and of the hidden units at the bottom.
 
-    Shapes: volume (B, R, R, R) probabilities -> the same: the mean of the input and its correction.
+    Shapes: volume (B, R, R, R) in [0, 1] -> (B, R, R, R) in [0, 1].
     """
 
     BOTTOM_EDGE, BOTTOM_CHANNELS, HIDDEN = 4, 128, 2048

@@ -1,4 +1,4 @@
-"""Images to features: the first layers of an ImageNet network, and three convolutions."""
+"""The image encoder: the first layers of an ImageNet network, and three convolutions."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from occvae.models.encoders import (
 )
 from occvae.models.pix2vox.blocks import initialize, scaled
 
-# The backbones stop where an image of edge S has become a map of edge S / 8.
+# Backbones end at a feature map of edge S / 8 for images of edge S.
 STRIDE = 8
-# Mean and deviation of images: of ImageNet's, or as Pix2Vox has them, to [-1, 1].
+# Mean and standard deviation per channel: ImageNet's, or those of Pix2Vox, which map to [-1, 1].
 NORMALIZATIONS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -30,7 +30,7 @@ NORMALIZATIONS = {
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """Convolution, batch norm, activation and max pooling."""
+    """Sizes of a layer: convolution, batch norm, activation, and max pooling if `pool` > 1."""
 
     channels: int
     kernel: int
@@ -39,17 +39,24 @@ class ConvLayer:
 
 
 class ViewEncoder(nn.Module):
-    """One image to one feature vector, whatever else is seen of the object.
+    """Encodes every view by itself to a feature vector.
 
     Args:
-        backbone: with its normalization, (M, 3, E, E) to (M, C, E / 8, E / 8).
-        layers: the three convolutions that follow.
-        activation: of them.
+        backbone: Network from images (M, 3, E, E) in [0, 1] to maps (M, C, E / 8, E / 8).
+        in_channels: C.
+        layers: The three convolutional layers after the backbone.
+        activation: Activation of these layers.
         image_size: S.
-        width: factor of the channels of `layers`.
-        crop: pixels left out on each side; E = S - 2 crop is a multiple of 8.
+        width: Factor of the channels of `layers`.
+        crop: Pixels to remove on each side. E = S - 2 * crop must be a multiple of 8.
 
-    Shapes: images (M, 3, S, S) in [0, 1] -> (M, F); `num_features` is F, a multiple of 8.
+    Attributes:
+        num_features: F, a multiple of 8.
+
+    Raises:
+        UserError: The sizes do not fit.
+
+    Shapes: images (M, 3, S, S) in [0, 1] -> features (M, F).
     """
 
     def __init__(
@@ -76,9 +83,9 @@ class ViewEncoder(nn.Module):
         if crop < 0:
             raise UserError(f"crop must not be negative, got {crop}")
         if image_size % STRIDE or edge < 1:
-            less = " less twice the crop" if crop else ""
+            less = " minus twice the crop" if crop else ""
             raise UserError(
-                f"image_size{less} must be a multiple of 8 and not so small, got {image_size}"
+                f"image_size{less} must be a multiple of 8 and large enough, got {image_size}"
             )
         self.num_features = in_channels * edge * edge
         self.layers.apply(initialize)
@@ -103,13 +110,20 @@ def _conv_block(
 def create_backbone(
     name: str, pretrained: bool, weights_file: str | None, normalization: str = "imagenet"
 ) -> tuple[ImageEncoder, int]:
-    """The layers of a network up to a stride of 8, and how many channels come out.
+    """Builds the layers of a network up to stride 8.
 
     Args:
-        name: `vgg16_bn` (27 layers), a torchvision ResNet (up to layer2), or any timm network that
-            has a feature map of stride 8.
-        pretrained: ImageNet weights from the hub.
-        weights_file: ImageNet weights from a local .pth or .safetensors file.
+        name: `vgg16_bn` (its first 27 layers), a torchvision ResNet (up to layer2), or any timm
+            network with a feature map of stride 8.
+        pretrained: Whether to download ImageNet weights.
+        weights_file: Local .pth or .safetensors file with ImageNet weights, or None.
+        normalization: Key of `NORMALIZATIONS`; timm networks have their own.
+
+    Returns:
+        The network, and the number of its output channels.
+
+    Raises:
+        UserError: The name or the normalization is unknown, or weights cannot be loaded.
     """
     if name == "vgg16_bn":
         layers, prefix, channels = _vgg_layers(), "features.", 512
@@ -134,7 +148,7 @@ def _normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _vgg_layers() -> nn.Sequential:
     from torchvision.models import vgg
 
-    # Of the whole network 99 % are the classifier, which would be made in vain.
+    # The whole network is not built: most of its parameters are in the classifier.
     return vgg.make_layers(vgg.cfgs["D"], batch_norm=True)[:27]
 
 
@@ -145,7 +159,7 @@ def _is_of_torchvision(name: str) -> bool:
 
 
 def _resnet_layers(name: str) -> tuple[nn.Sequential, int]:
-    """The layers, and how many channels come out of them."""
+    """The layers, and the number of their output channels."""
     from torchvision.models import get_model
 
     network = get_model(name)
@@ -200,7 +214,7 @@ def _timm_backbone(
 
 
 class _OnlyMap(nn.Module):
-    """Unpacks the list of one feature map that timm's networks give."""
+    """Unpacks the list of one feature map that timm's networks return."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

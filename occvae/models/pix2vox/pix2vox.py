@@ -36,14 +36,30 @@ CHANNELS_F = (128, 64, 32, 8)
 
 
 class Pix2Vox(Pix2VoxBase):
-    """Each view is decoded by itself, then the volumes are merged voxel by voxel and refined."""
+    """Pix2Vox and Pix2Vox++: decodes each view by itself, then merges and refines the volumes.
+
+    Sources: Xie et al., Pix2Vox, ICCV 2019, and Pix2Vox++, IJCV 2020. The layers are the published
+    ones. These things differ from the published code:
+
+    - Pretrained weights of the backbone are kept. The original overwrites them with random ones
+      after loading them; `legacy_init=True` of the builders does the same.
+    - Images are normalized as for ImageNet, because the backbones' weights expect that. The
+      original maps them to [-1, 1] (`normalization="symmetric"`).
+    - The last layers are initialized such that volumes start almost empty, see
+      `occvae.models.pix2vox.blocks.start_empty`.
+    - Views may be missing, and the resolution may also be 64 or 128.
+
+    `pix2vox_a`, `pix2vox_f`, `pix2voxpp_a` and `pix2voxpp_f` build the four published sizes.
+
+    Shapes: images (B, V, 3, H, W) and volumes (B, R, R, R) in [0, 1], view_mask (B, V) bool.
+    """
 
     def encode(self, images: Tensor, view_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """RGB images (B, V, 3, H, W) in [0, 1] to conditioning: see `encode_views`."""
+        """Encodes RGB images (B, V, 3, H, W) in [0, 1]; the result is that of `encode_views`."""
         return self.encode_views(images, view_mask)
 
     def forward(self, images: Tensor, view_mask: Tensor | None = None) -> VoxelOutput:
-        """Images (B, V, 3, H, W), and which views are there, (B, V) bool or None for all."""
+        """Predicts volumes from images (B, V, 3, H, W), see `MultiViewModel.forward`."""
         return self.decode_views(*self.encode(images, view_mask))
 
 
@@ -59,6 +75,7 @@ def build_encoder(
     normalization: str = "imagenet",
     crop: int = 0,
 ) -> ViewEncoder:
+    """Builds the backbone and the layers after it; arguments as in `pix2vox_a`."""
     if not 0.0 < width < math.inf:
         raise UserError(f"width must be a positive factor, got {width}")
     network, channels = create_backbone(backbone, pretrained, encoder_weights, normalization)
@@ -68,6 +85,7 @@ def build_encoder(
 def build_decoder(
     num_features: int, channels: tuple[int, ...], resolution: int, width: float
 ) -> VolumeDecoder:
+    """Builds the decoder, with all channels scaled by `width`."""
     return VolumeDecoder(num_features, tuple(scaled(c, width) for c in channels), resolution)
 
 
@@ -116,23 +134,29 @@ def pix2vox_a(
     crop: int = 0,
     background_gray: int = 255,
 ) -> Pix2Vox:
-    """Pix2Vox-A: 114.2 M parameters at the published sizes.
+    """Pix2Vox-A, the large version of Pix2Vox: VGG-16, context-aware merger, and refiner.
+
+    Source: Xie et al., ICCV 2019. `Pix2Vox` lists the differences from the published code.
+    114,244,467 parameters.
 
     Args:
         backbone: `vgg16_bn` (its first 27 layers), a torchvision ResNet (up to layer2), or any timm
             network with a feature map of stride 8.
-        pretrained: ImageNet weights from the hub.
-        encoder_weights: ImageNet weights from a local .pth or .safetensors file.
-        image_size: edge in pixels, without what is cropped a multiple of 8; other sizes are
-            resized.
-        resolution: of the grid: 32, 64 or 128.
-        width: factor of all channels but the backbone's and the merger's.
-        threshold: probability from which a voxel counts as occupied.
-        legacy_init: as the original does, overwrite the pretrained backbone with random weights.
-        normalization: of images, `imagenet` or `symmetric`, to [-1, 1] as in the original; timm's
-            networks have their own.
-        crop: pixels of `image_size` left out on each side.
-        background_gray: the gray, 0 to 255, that transparent images are laid on.
+        pretrained: Whether to download ImageNet weights of the backbone.
+        encoder_weights: Local .pth or .safetensors file with ImageNet weights of the backbone.
+        image_size: Edge in pixels that images are resized to. Minus twice the crop, it must be a
+            multiple of 8.
+        resolution: R, edge of the grid: 32, 64 or 128.
+        width: Factor of all channels except those of the backbone and the merger.
+        threshold: Probability from which a voxel counts as occupied.
+        legacy_init: Whether to overwrite the backbone's weights with random ones, as the original
+            does.
+        normalization: Normalization of images: `imagenet`, or `symmetric`, to [-1, 1], as in the
+            original. timm networks have their own.
+        crop: Pixels to remove on each side of the resized image.
+        background_gray: Gray level, 0 to 255, on which transparent images are composited.
+
+    Shapes: images (B, V, 3, H, W) in [0, 1] -> volumes (B, R, R, R) in [0, 1].
     """
     return _pix2vox(
         LAYERS_A, CHANNELS_A, activation=nn.ELU, merger=ContextMerger(), refined=True, **locals()
@@ -154,7 +178,11 @@ def pix2vox_f(
     crop: int = 0,
     background_gray: int = 255,
 ) -> Pix2Vox:
-    """Pix2Vox-F: 7.4 M parameters, without a refiner. Arguments as `pix2vox_a`."""
+    """Pix2Vox-F, the small version of Pix2Vox: VGG-16 and context-aware merger, no refiner.
+
+    Source: Xie et al., ICCV 2019. `Pix2Vox` lists the differences from the published code. The
+    arguments and shapes are those of `pix2vox_a`. 7,436,307 parameters.
+    """
     return _pix2vox(
         LAYERS_F, CHANNELS_F, activation=nn.ELU, merger=ContextMerger(), refined=False, **locals()
     )
@@ -175,7 +203,11 @@ def pix2voxpp_a(
     crop: int = 0,
     background_gray: int = 255,
 ) -> Pix2Vox:
-    """Pix2Vox++/A: 96.3 M parameters, multi-scale merger. Arguments as `pix2vox_a`."""
+    """Pix2Vox++/A, the large version of Pix2Vox++: ResNet-50, multi-scale merger, and refiner.
+
+    Source: Xie et al., IJCV 2020. `Pix2Vox` lists the differences from the published code. The
+    arguments and shapes are those of `pix2vox_a`. 96,329,421 parameters.
+    """
     return _pix2vox(
         LAYERS_PP_A,
         CHANNELS_A,
@@ -201,7 +233,11 @@ def pix2voxpp_f(
     crop: int = 0,
     background_gray: int = 255,
 ) -> Pix2Vox:
-    """Pix2Vox++/F: 4.8 M parameters, without a refiner. Arguments as `pix2vox_a`."""
+    """Pix2Vox++/F, the small version of Pix2Vox++: ResNet-18 and multi-scale merger, no refiner.
+
+    Source: Xie et al., IJCV 2020. `Pix2Vox` lists the differences from the published code. The
+    arguments and shapes are those of `pix2vox_a`. 4,843,245 parameters.
+    """
     return _pix2vox(
         LAYERS_PP_F,
         CHANNELS_F,

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians over the latent vector: one for each view, and what they say together."""
+"""Diagonal Gaussian posteriors over the latent vector, and their combination over views."""
 
 from typing import NamedTuple
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 class Posterior(NamedTuple):
-    """q(z | views) of B objects."""
+    """The posterior q(z | views) of B shapes, a diagonal Gaussian."""
 
     mean: Tensor
-    """(B, D)"""
+    """(B, D) means."""
     log_variance: Tensor
-    """(B, D)"""
+    """(B, D) logarithms of the variances."""
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """(B, D), differentiable in mean and variance (Kingma and Welling 2014)."""
+        """Draws latents (B, D), differentiable in mean and variance (Kingma and Welling 2014)."""
         noise = torch.randn(
             self.mean.shape, device=self.mean.device, dtype=self.mean.dtype, generator=generator
         )
@@ -23,19 +23,35 @@ class Posterior(NamedTuple):
 
 
 def mean_of_views(means: Tensor, log_variances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and log variances (M, D) averaged over the views of each item: (B, D) twice.
+    """Averages means and log variances over the views of each item.
 
-    Averaging features before linear layers is the same: what Pix2Vox-VAE does.
+    The published code averages the features before the two linear layers, which is the same.
+
+    Args:
+        means: (M, D), one row per view that exists.
+        log_variances: (M, D).
+        mask: (B, V) bool with M true entries.
+
+    Returns:
+        Mean and log variance, (B, D) each.
     """
     count = mask.sum(dim=1, keepdim=True)
     return _sum(means, mask) / count, _sum(log_variances, mask) / count
 
 
 def product_of_experts(means: Tensor, log_variances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The product of the views' Gaussians (M, D) and of the prior N(0, 1): (B, D) twice.
+    """Multiplies the Gaussians of the views of each item with the prior N(0, 1).
 
-    Precisions add up, so that every further view makes the posterior narrower and a view that is
-    not sure of a dimension leaves it to others (Wu and Goodman 2018).
+    Source: product of experts (Wu and Goodman 2018). Precisions add up. Every further view makes
+    the posterior narrower, and a view with a large variance in a dimension has little weight there.
+
+    Args:
+        means: (M, D), one row per view that exists.
+        log_variances: (M, D).
+        mask: (B, V) bool with M true entries.
+
+    Returns:
+        Mean and log variance, (B, D) each.
     """
     precisions = (-log_variances).exp()
     precision = 1.0 + _sum(precisions, mask)
@@ -43,6 +59,6 @@ def product_of_experts(means: Tensor, log_variances: Tensor, mask: Tensor) -> tu
 
 
 def _sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Over the views of each item: (M, D), of a mask (B, V) with M true entries, to (B, D)."""
+    """Sums values (M, D) over the views of each item, for a mask (B, V) with M true entries."""
     total = values.new_zeros(len(mask), values.shape[1])
     return total.index_add(0, mask.nonzero()[:, 0], values)

@@ -1,8 +1,8 @@
-"""Presets of the Pix2Vox family: the published two stages, and the variational model's one.
+"""Presets of the Pix2Vox family: two stages as published, one for the variational model.
 
-The first stage sees one view of a shape, where a merger has nothing to learn. The second starts
-from a run of the first (initial_weights=RUN): the merger and the refiner learn, on random numbers
-of views.
+The first stage trains on one view per shape, and the merger is frozen because it has no effect on a
+single view. The second stage starts from a run of the first (initial_weights=RUN). It trains the
+merger and the refiner on random numbers of views.
 """
 
 from occvae.models.presets import (
@@ -14,8 +14,8 @@ from occvae.models.presets import (
 )
 
 _FUSION_VIEWS = 5
-# The fewest views of a shape in the second stage. Of one view the merger takes all: without a
-# refiner there would be nothing to learn.
+# The fewest views per shape in the second stage. With a single view the merger has no effect, and
+# architectures without a refiner would then have no parameter to train.
 _LEAST_VIEWS = {"pix2vox-a": 1, "pix2vox-f": 2, "pix2voxpp-a": 1, "pix2voxpp-f": 2}
 _VARIATIONAL = "pix2vox-vae"
 
@@ -32,7 +32,7 @@ _CPU_SMALL: Settings = {
 
 
 def _random_views(settings: Settings, least: int) -> Settings:
-    """A random number of views in each step."""
+    """Adds a random number of views, from `least` on, to settings."""
     data = {**settings["data"], "num_views": _FUSION_VIEWS, "min_views": least}
     return {**settings, "data": data}
 
@@ -53,12 +53,12 @@ for _arch, _least in _LEAST_VIEWS.items():
         {
             "cpu-small": _stage_1(_CPU_SMALL),
             "default": _stage_1(_DEFAULT),
-            # 250 epochs in the first stage of the original and 100 in the second.
+            # The original trains 250 epochs in the first stage and 100 in the second.
             "cpu-small-fusion": _stage_2(_CPU_SMALL, _least, steps=1200, batch_size=8),
             "default-fusion": _stage_2(_DEFAULT, _least, steps=40_000, batch_size=64),
         },
     )
-# The posteriors of the variational model learn from the start to be multiplied.
+# One stage: the views' posteriors must be multiplied from the start to learn suitable variances.
 register_presets(
     _VARIATIONAL,
     {

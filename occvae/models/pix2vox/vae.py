@@ -1,4 +1,4 @@
-"""Pix2Vox-VAE: a distribution over objects that look like the views, and one over all objects."""
+"""Pix2Vox-VAE: a variational model of the shapes that views show, and of all shapes."""
 
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -21,21 +21,34 @@ if TYPE_CHECKING:
 
 FUSIONS = {"poe": product_of_experts, "mean": mean_of_views}
 _FIRST_LOG_VARIANCE = -4.0
-# Of a view: what is beyond it cannot be told apart in float32, and its exponential overflows.
+# Limit of a view's log variance in either direction. Far beyond it, float32 exponentials overflow.
 _LARGEST_LOG_VARIANCE = 20.0
 
 
 class Pix2VoxVae(Pix2VoxBase, VariationalModel):
-    """Views to a Gaussian over latent vectors, and a latent vector to a volume.
+    """Encodes views to a Gaussian over latents, and decodes a latent to a volume.
 
-    The views meet in the latent space, where their posteriors become one; z is the only way from
-    images to volumes, so that what the KL term weighs is all that is known of the images.
+    Sources: variational autoencoders (Kingma and Welling 2014) and the layers of Pix2Vox-A (Xie et
+    al. 2019). Public code under the name Pix2Vox-VAE exists, without a paper. Four things differ:
+
+    - The posteriors of the views are multiplied, as experts; the original averages features.
+    - There is no merger. The original decodes one latent into as many equal volumes as there are
+      views, and merging equal volumes is an identity.
+    - The KL term is averaged over the batch. The original sums it, so that its weight depends on
+      the batch size.
+    - In eval mode the latent is the posterior's mean. The original draws it at random, so that its
+      metrics vary from run to run.
+
+    All information from images to volumes passes through the latent, so the KL term limits all of
+    it. New shapes are drawn from `AggregatePosterior`.
 
     Args:
-        fusion: of the posteriors: `poe`, the product of experts, or `mean`.
-        parity: as the seed: a merger of as many copies of the volume as there are views, which is
-            an identity; KL summed over the batch; z drawn at random in evaluation too.
-        **parts: see `Pix2VoxBase`.
+        latent_size: D, size of the latent.
+        fusion: How posteriors of views are combined: `poe`, the product of experts, or `mean`.
+        parity: Whether to behave as the original in the last three points.
+        **parts: Arguments of `Pix2VoxBase`.
+
+    Shapes: images (B, V, 3, H, W) and volumes (B, R, R, R) in [0, 1], view_mask (B, V) bool.
     """
 
     def __init__(self, *, latent_size: int, fusion: str, parity: bool, **parts: Any):
@@ -46,15 +59,20 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
         self.from_latent = nn.Linear(latent_size, num_features)
         self.aggregate = AggregatePosterior(latent_size)
         if not parity:
-            # Latents that begin as noise are soon ignored: the first posteriors differ from image
-            # to image and are narrow, and the KL term widens them.
+            # The decoder learns to ignore latents that start as noise. Posteriors therefore start
+            # narrow, with means that depend on the image, and the KL term widens them.
             nn.init.zeros_(self.to_log_variance.weight)
             nn.init.constant_(self.to_log_variance.bias, _FIRST_LOG_VARIANCE)
         self.latent_size, self.fusion = latent_size, fusion
         self.parity = self.sum_kl = parity
 
     def encode(self, images: Tensor, view_mask: Tensor | None = None) -> Posterior:
-        """RGB images (B, V, 3, H, W) in [0, 1], and which views are there, to q(z | views)."""
+        """Encodes RGB images (B, V, 3, H, W) in [0, 1] to the posterior q(z | views).
+
+        Args:
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            view_mask: (B, V) bool, True for the views that exist; None if all do.
+        """
         features, mask = self.encode_views(images, view_mask)
         means = self.to_mean(features).float()
         log_variances = self.to_log_variance(features).float()
@@ -62,13 +80,23 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
         return Posterior(*FUSIONS[self.fusion](means, log_variances, mask))
 
     def decode(self, latents: Tensor, num_copies: int = 1) -> VoxelOutput:
-        """Latent vectors (B, D) to volumes; the merger of the seed is given copies of each."""
+        """Decodes latents (B, D) to volumes.
+
+        Args:
+            latents: (B, D).
+            num_copies: Volumes per latent for the merger; other than 1 only with `parity`.
+        """
         mask = torch.ones(len(latents), num_copies, dtype=torch.bool, device=latents.device)
         features = self.from_latent(latents)
         return self.decode_views(features.repeat_interleave(num_copies, dim=0), mask)
 
     def forward(self, images: Tensor, view_mask: Tensor | None = None) -> VoxelOutput:
-        """Images (B, V, 3, H, W) to volumes, from a random z in training, else from its mean."""
+        """Predicts volumes, from a random latent in training mode and from the mean in eval mode.
+
+        Args:
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            view_mask: (B, V) bool, True for the views that exist; None if all do.
+        """
         posterior = self.encode(images, view_mask)
         if self.aggregate.training:
             self.aggregate.update(posterior)
@@ -80,10 +108,15 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
     def sample(
         self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Objects nobody has seen: probabilities (count, R, R, R).
+        """Draws new shapes: probabilities (count, R, R, R).
 
-        Of latents from where those of all objects seen in training are, see `AggregatePosterior`,
-        in parity, too; `decode` takes others, of N(0, 1) for example.
+        Latents come from the `AggregatePosterior` of the training shapes, with `parity` too. Pass
+        other latents, for example from the prior N(0, 1), to `decode`.
+
+        Args:
+            count: Number of shapes.
+            resolution: R. None selects the model's own.
+            generator: Random generator on the model's device.
         """
         check_count("count", count)
         with evaluation_mode(self):
@@ -99,7 +132,17 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
         view_mask: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Hypotheses (B, num_samples, R, R, R) of what images (B, V, 3, H, W) show."""
+        """Draws hypotheses of the shape that the images show, each from a random latent.
+
+        Args:
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            num_samples: Number of hypotheses per item.
+            view_mask: (B, V) bool, True for the views that exist; None if all do.
+            generator: Random generator on the model's device.
+
+        Returns:
+            Probabilities (B, num_samples, R, R, R).
+        """
         check_count("num_samples", num_samples)
         with evaluation_mode(self):
             posterior = self.encode(images, view_mask)
@@ -108,14 +151,24 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
 
     @torch.no_grad()
     def interpolate(self, first: Tensor, second: Tensor, steps: int = 8) -> Tensor:
-        """Volumes (B, steps, R, R, R) on the straight line between what two sets of images show.
+        """Decodes the straight line in latent space between two sets of images.
 
         Args:
-            first, second: (B, V, 3, H, W); their numbers of views may differ.
+            first: (B, V, 3, H, W) RGB in [0, 1]; the line starts at the posterior's mean.
+            second: (B, W, 3, H, W) RGB in [0, 1]; the number of views may differ.
+            steps: Number of volumes, both ends included.
+
+        Returns:
+            Probabilities (B, steps, R, R, R).
+
+        Raises:
+            ValueError: The batch sizes differ, or steps is less than 1.
         """
         check_count("steps", steps)
         if len(first) != len(second):
-            raise ValueError(f"first and second must be as many, got {len(first)}, {len(second)}")
+            raise ValueError(
+                f"first and second must have one batch size, got {len(first)}, {len(second)}"
+            )
         with evaluation_mode(self):
             start, end = self.encode(first).mean, self.encode(second).mean
             weights = torch.linspace(0.0, 1.0, steps, device=start.device)
@@ -154,7 +207,16 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
         view_mask: Tensor | None = None,
         **options: Any,
     ) -> "list[trimesh.Trimesh] | list[list[trimesh.Trimesh]]":
-        """As `VoxelModel.reconstruct`; with `num_samples` a list of hypotheses for each item."""
+        """One mesh per item, or with `num_samples` a list of hypotheses per item.
+
+        Args:
+            images: (B, V, 3, H, W) RGB in [0, 1].
+            resolution: As in `VoxelModel.reconstruct`.
+            threshold: As in `VoxelModel.reconstruct`.
+            num_samples: Number of hypotheses per item; None for the mesh of the posterior's mean.
+            view_mask: (B, V) bool, True for the views that exist; None if all do.
+            **options: Further arguments of `VoxelModel.reconstruct`.
+        """
         surface = (resolution, threshold)
         if num_samples is None:
             return super().reconstruct(images, *surface, view_mask=view_mask, **options)
@@ -178,15 +240,25 @@ def pix2vox_vae(
 ) -> Pix2VoxVae:
     """Pix2Vox-VAE: the layers of Pix2Vox-A around a latent vector.
 
+    `Pix2VoxVae` gives the sources and the differences from public code.
+    117,398,136 parameters.
+
     Args:
-        backbone, pretrained, encoder_weights, image_size, resolution, width, threshold: see
-            `occvae.models.pix2vox.pix2vox.pix2vox_a`.
-        latent_size: D.
-        fusion: `poe`, product of experts, or `mean`, over the views as the seed.
-        parity: the seed with its defects: fusion `mean`, a merger of copies, which is an identity,
-            KL summed over the batch and so dependent on its size, and a random z in evaluation,
-            whose figures then differ from time to time. It was trained with `optim.lr=1e-4
-            optim.kl_weight=1e-4 optim.dice_weight=0 frozen=["encoder.backbone"]`.
+        backbone: See `occvae.models.pix2vox.pix2vox.pix2vox_a`, as for all arguments up to `width`.
+        pretrained: Whether to download ImageNet weights of the backbone.
+        encoder_weights: Local .pth or .safetensors file with ImageNet weights of the backbone.
+        image_size: Edge in pixels that images are resized to, a multiple of 8.
+        resolution: R, edge of the grid: 32, 64 or 128.
+        width: Factor of all channels except those of the backbone and the merger.
+        latent_size: D, size of the latent.
+        fusion: How posteriors of views are combined: `poe`, the product of experts, or `mean`.
+        parity: Whether to build the original with its defects: fusion `mean`, a merger of equal
+            volumes, images mapped to [-1, 1], the KL term summed over the batch, and a random
+            latent in eval mode. The original was trained with `optim.lr=1e-4 optim.kl_weight=1e-4
+            optim.dice_weight=0 frozen=["encoder.backbone"]`.
+        threshold: Probability from which a voxel counts as occupied.
+
+    Shapes: images (B, V, 3, H, W) in [0, 1] -> volumes (B, R, R, R) in [0, 1].
     """
     if fusion not in FUSIONS:
         raise UserError(f"unknown fusion {fusion!r}; choose from {', '.join(FUSIONS)}")

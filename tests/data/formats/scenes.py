@@ -1,4 +1,4 @@
-"""A chair of cells with no symmetry, its exact mesh, and silhouettes of its voxels."""
+"""A chair without symmetry: its grid, its exact mesh, and silhouettes of its voxels."""
 
 import itertools
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from scipy.ndimage import binary_erosion
 from occvae.visualize.rendering import render_views
 
 SIZE = 137
-# (x, y, z) cells of a 32^3 grid: seat, back, four legs and one arm. The longest edge is 32 cells,
-# and the bounding box has the center of the cube.
+# Cells (x, y, z) of a 32^3 grid: seat, back, four legs and one arm. The longest edge is 32 cells,
+# and the bounding box is centered in the cube.
 BOXES = (
     ((6, 12, 4), (26, 16, 28)),
     ((6, 16, 4), (26, 32, 8)),
@@ -29,14 +29,14 @@ def chair_grid(factor: int = 1) -> np.ndarray:
 
 
 def chair_mesh() -> tuple[np.ndarray, np.ndarray]:
-    """In the unit cube."""
+    """The mesh of the chair in the unit cube."""
     boxes = [trimesh.creation.box(bounds=np.array(box) / 32 - 0.5) for box in BOXES]
     mesh = trimesh.util.concatenate(boxes)
     return mesh.vertices, mesh.faces
 
 
 def inside_chair(points: np.ndarray) -> np.ndarray:
-    """(N,) bool, point by box."""
+    """Whether each point is inside any of the boxes, (N,) bool."""
     cells = (points.astype(np.float64) + 0.5) * 32
     return np.any([np.all((cells > low) & (cells < high), axis=1) for low, high in BOXES], axis=0)
 
@@ -52,7 +52,7 @@ def render(
     cameras: np.ndarray,
     size: int = SIZE,
 ) -> np.ndarray:
-    """(V, size, size, 3) images of a mesh moved from the unit cube to its original place."""
+    """Images (V, size, size, 3) of a mesh moved from the unit cube to its original frame."""
     return render_views(place(np.asarray(mesh[0])), mesh[1], cameras, size)
 
 
@@ -63,8 +63,8 @@ def mask_of(image: np.ndarray, white: int = 255) -> np.ndarray:
 def silhouette(
     grid: np.ndarray, extrinsic: np.ndarray, intrinsic: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-    """(H, W) bool: pixels that any of 5^3 points of an occupied cell falls on."""
-    grid = grid & ~binary_erosion(grid)  # cells inside are behind others
+    """Pixels (H, W) bool that at least one of 5^3 points of an occupied cell projects to."""
+    grid = grid & ~binary_erosion(grid)  # inner cells are hidden by others
     offsets = np.array(list(itertools.product((np.arange(5) + 0.5) / 5, repeat=3)))
     points = (np.argwhere(grid)[:, None] + offsets).reshape(-1, 3) / len(grid) - 0.5
     columns, rows = np.floor(project(points, extrinsic, intrinsic)).astype(int)
@@ -75,7 +75,7 @@ def silhouette(
 
 
 def project(points: np.ndarray, extrinsic: np.ndarray, intrinsic: np.ndarray) -> np.ndarray:
-    """(2, N) columns and rows; pixel (0, 0) spans 0 to 1."""
+    """Columns and rows (2, N) of points in the image. Pixel (0, 0) spans 0 to 1."""
     homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1)
     u, v, w = intrinsic @ extrinsic @ homogeneous.T
     return np.stack([u, v]) / w
@@ -86,17 +86,17 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def centroid(image: np.ndarray) -> np.ndarray:
-    """Column and row of what is not white."""
+    """Mean column and row of the pixels that are not white."""
     darkness = 255.0 - image.astype(float).mean(axis=-1)
     rows, columns = np.indices(darkness.shape) + 0.5
     return np.array([(columns * darkness).sum(), (rows * darkness).sum()]) / darkness.sum()
 
 
 def blender_camera(azimuth: float, elevation: float, in_plane: float, distance: float):
-    """(3, 4) of 3D-R2N2's renderer, step by step as Blender does it.
+    """Extrinsics (3, 4) of 3D-R2N2's renderer, constructed step by step as in Blender.
 
-    An empty object at the origin is turned by Euler angles, the camera is its child at
-    (1.75 * distance, 0, 0) and looks along the child's -z. The mesh comes in with y upwards.
+    An empty object at the origin is rotated by Euler angles. The camera is its child at
+    (1.75 * distance, 0, 0), and looks along its own -z axis. The mesh is loaded with y up.
     """
 
     def about(axis: int, degrees: float) -> np.ndarray:
@@ -107,7 +107,9 @@ def blender_camera(azimuth: float, elevation: float, in_plane: float, distance: 
         return matrix
 
     parent = about(2, -azimuth) @ about(1, -elevation) @ about(0, -in_plane)
-    child = about(2, 90) @ about(0, 90)  # its z is the parent's x, its y the parent's z
+    child = about(2, 90) @ about(
+        0, 90
+    )  # its z axis is the parent's x axis, its y axis the parent's z axis
     position = parent @ [1.75 * distance, 0, 0]
     world_to_camera = (parent @ child).T
     mesh_to_world = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])

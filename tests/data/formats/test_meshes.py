@@ -1,4 +1,4 @@
-"""Folders of meshes: how they are divided, and what becomes of a mesh."""
+"""Imports of mesh folders: their splits and categories, and the sample of a mesh."""
 
 import errno
 import os
@@ -82,8 +82,8 @@ def test_cameras_project_the_shape_onto_its_image(tmp_path):
         assert np.ptp(column) > 0.9 * np.ptp(np.nonzero(seen)[1])
 
 
-def test_up(tmp_path):
-    """Of a box that is high in z: turned, its height is in y and its front, -y, in z."""
+def test_z_up_meshes_are_turned_to_y_up(tmp_path):
+    """Turning a box that is tall in z makes it tall in y, and moves its front from -y to +z."""
     write(tmp_path / "tower.off", [0, 0, 0], [1, 2, 4])
     assert np.argwhere(MeshSource(tmp_path, SETTINGS).sample(0).voxels[8])[:, 2].tolist()[-1] == 7
     sample = MeshSource(tmp_path, SETTINGS, up="z").sample(0)
@@ -118,7 +118,7 @@ def test_every_eighth_shape_of_a_category_is_held_out(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["{split}/cup/{number}.off", "cup/{split}/{number}.off"])
-def test_folders_that_name_splits(tmp_path, pattern):
+def test_folders_name_splits(tmp_path, pattern):
     for split, count in (("train", 9), ("val", 2), ("test", 2)):
         for number in range(count):
             write(tmp_path / pattern.format(split=split, number=number))
@@ -127,8 +127,8 @@ def test_folders_that_name_splits(tmp_path, pattern):
     assert {item.category for item in source.items} == {"cup"}
 
 
-def test_named_splits_without_validation(tmp_path):
-    """ModelNet's: the shapes to validate with come from train, none from test."""
+def test_named_splits_without_val_take_it_from_train(tmp_path):
+    """As in ModelNet: validation shapes come from train, and none from test."""
     for number in range(16):
         write(tmp_path / "cup" / "train" / f"{number:02d}.off")
     write(tmp_path / "cup" / "test" / "16.off")
@@ -140,23 +140,23 @@ def test_named_splits_without_validation(tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_few_shapes_leave_one_to_validate_with(tmp_path, count):
+def test_few_shapes_leave_one_for_validation(tmp_path, count):
     for number in range(count):
         write(tmp_path / f"{number}.off")
     expected = ["train"] * (count - 1) + ["val"]
     assert list(splits(MeshSource(tmp_path, SETTINGS)).values()) == expected
 
 
-def test_one_shape_is_both(tmp_path):
+def test_one_shape_is_used_for_training_and_validation(tmp_path):
     write(tmp_path / "box.off")
     source = MeshSource(tmp_path, SETTINGS)
     assert splits(source) == {"box.off": "train", "box.off (again)": "val"}
     manifest = build_dataset(source, tmp_path / "data", num_workers=1)
     assert manifest.count_shapes() == {"train": 1, "val": 1}
-    assert manifest.notes["box.off (again)"].startswith("there is no other shape to validate with")
+    assert manifest.notes["box.off (again)"].startswith("also used for validation")
 
 
-def test_bad_files_are_skipped_by_name_and_never_all_that_is_held_out(tmp_path):
+def test_bad_files_are_skipped_and_leave_a_validation_shape(tmp_path):
     write(tmp_path / "a.off")
     write(tmp_path / "b.off")
     (tmp_path / "c.off").write_text("OFF\n3 1 0\n0 0 0\n1 nan 0\n0 1 0\n3 0 1 2\n")
@@ -166,7 +166,7 @@ def test_bad_files_are_skipped_by_name_and_never_all_that_is_held_out(tmp_path):
     assert splits(source) == {"a.off": "train", "b.off": "val"}
     assert source.skipped.keys() == {"c.off", "d.obj", "*.fbx"}
     assert "1 of 3 vertices are not finite" in source.skipped["c.off"]
-    assert source.skipped["*.fbx"] == "1 files of a kind that trimesh does not read"
+    assert source.skipped["*.fbx"] == "1 files of a format that trimesh does not read"
 
 
 def test_bad_files_among_many_are_skipped_by_the_build(tmp_path):
@@ -178,7 +178,7 @@ def test_bad_files_among_many_are_skipped_by_the_build(tmp_path):
     assert "not a mesh that trimesh can read" in manifest.skipped["3.off"]
 
 
-def test_others_are_held_out_where_none_of_those_can_be_read(tmp_path):
+def test_other_shapes_are_held_out_if_none_of_the_first_can_be_read(tmp_path):
     for number in range(20):
         write(tmp_path / f"{number:02d}.off")
     for number in (7, 15):
@@ -189,23 +189,25 @@ def test_others_are_held_out_where_none_of_those_can_be_read(tmp_path):
     assert held_out == ["08.off", "17.off"]
 
 
-def test_nothing_to_train_with(tmp_path):
+def test_a_folder_without_training_shapes_is_an_error(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder or file"):
         MeshSource(tmp_path / "nowhere", SETTINGS)
-    with pytest.raises(UserError, match=r"no meshes in it.*\(found no files\); read are .*\.obj"):
+    with pytest.raises(
+        UserError, match=r"no meshes in this folder.*\(found no files\); supported are .*\.obj"
+    ):
         MeshSource(tmp_path, SETTINGS)
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(UserError, match=r"found 1 \.txt"):
         MeshSource(tmp_path, SETTINGS)
     (tmp_path / "a.obj").write_text("v 0 0 0\n")
-    with pytest.raises(UserError, match=r"no mesh could be read: .*a\.obj: no faces"):
+    with pytest.raises(UserError, match=r"no mesh can be read: .*a\.obj: no faces"):
         MeshSource(tmp_path, SETTINGS)
     write(tmp_path / "test" / "b.off")
-    with pytest.raises(UserError, match="no shapes to train with"):
+    with pytest.raises(UserError, match="no shapes for training"):
         MeshSource(tmp_path, SETTINGS)
 
 
-def test_an_import_is_the_same_each_time_and_continues_only_what_it_began(tmp_path, capsys):
+def test_an_import_is_reproducible_and_continues_only_its_own_dataset(tmp_path, capsys):
     vertices, faces = sphere(2)
     (tmp_path / "in").mkdir()
     trimesh.Trimesh(vertices.numpy(), faces[1:].numpy()).export(tmp_path / "in" / "open.ply")
@@ -225,7 +227,7 @@ def test_an_import_is_the_same_each_time_and_continues_only_what_it_began(tmp_pa
     assert MeshSource(tmp_path / "in", SETTINGS).settings["meshes"] != first.settings["meshes"]
 
 
-def test_a_mesh_of_other_content_but_as_many_bytes_is_another_folder(tmp_path):
+def test_changed_content_of_the_same_size_is_another_folder(tmp_path):
     write(tmp_path / "a.stl")
     before = MeshSource(tmp_path, SETTINGS).settings
     size = (tmp_path / "a.stl").stat().st_size
@@ -234,7 +236,7 @@ def test_a_mesh_of_other_content_but_as_many_bytes_is_another_folder(tmp_path):
     assert MeshSource(tmp_path, SETTINGS).settings["meshes"] != before["meshes"]
 
 
-def test_links_are_followed_once_and_those_to_nowhere_named(tmp_path):
+def test_links_are_followed_once_and_broken_links_are_listed(tmp_path):
     write(tmp_path / "elsewhere" / "far.off")
     write(tmp_path / "in" / "a.off")
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
@@ -245,13 +247,13 @@ def test_links_are_followed_once_and_those_to_nowhere_named(tmp_path):
     source = MeshSource(tmp_path / "in", SETTINGS)
     assert {item.id for item in source.items} == {"a.off", "linked/far.off"}
     assert source.skipped == {
-        "gone.off": "is a link to nowhere",
-        "linked.off": "is no regular file",
-        "pipe.off": "is no regular file",
+        "gone.off": "is a broken link",
+        "linked.off": "is not a regular file",
+        "pipe.off": "is not a regular file",
     }
 
 
-def test_names_that_are_no_text_and_packed_files_are_skipped_by_name(tmp_path):
+def test_unprintable_names_and_archives_are_listed_as_skipped(tmp_path):
     for name in (os.fsdecode(b"bad\xff.off"), "two\nlines.off", "ok \u6f22.off"):
         write(tmp_path / name)
     (tmp_path / "a.obj.gz").write_bytes(b"")
@@ -260,7 +262,7 @@ def test_names_that_are_no_text_and_packed_files_are_skipped_by_name(tmp_path):
     assert set(source.skipped) == {"'bad\\udcff.off'", "'two\\nlines.off'", "*.gz"}
 
 
-def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
+def test_folders_that_cannot_be_listed_are_skipped_with_a_reason(tmp_path, monkeypatch):
     write(tmp_path / "a.off")
     write(tmp_path / "locked" / "b.off")
 
@@ -276,7 +278,7 @@ def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
         MeshSource(tmp_path / "locked", SETTINGS)
 
 
-def test_kinds_that_need_other_packages_name_them(tmp_path, monkeypatch):
+def test_formats_that_need_another_package_name_it(tmp_path, monkeypatch):
     write(tmp_path / "a.off")
     for name in ("b.dae", "c.dae", "d.zip", "e.txt"):
         (tmp_path / name).write_bytes(b"")
@@ -284,13 +286,13 @@ def test_kinds_that_need_other_packages_name_them(tmp_path, monkeypatch):
     monkeypatch.setattr(meshes, "mesh_endings", lambda: {".off"})
     monkeypatch.setattr(meshes, "missing_packages", lambda: wanting)
     assert MeshSource(tmp_path, SETTINGS).skipped == {
-        "*.dae": "2 files of a kind that trimesh does not read here "
+        "*.dae": "2 files of a format that trimesh does not read here "
         "(missing `pip install pycollada`)",
-        "*.zip": "1 files of a kind that trimesh does not read",
+        "*.zip": "1 files of a format that trimesh does not read",
     }
 
 
-def test_a_file_that_may_not_be_read_ends_the_import(tmp_path, monkeypatch):
+def test_a_file_without_permission_ends_the_import(tmp_path, monkeypatch):
     for name in ("a.off", "b.off"):
         write(tmp_path / name)
 
@@ -298,12 +300,14 @@ def test_a_file_that_may_not_be_read_ends_the_import(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(trimesh, "load_scene", refuse)
-    with pytest.raises(UserError, match="^a.off: Permission denied; run the same command again"):
+    with pytest.raises(
+        UserError, match="^a.off: Permission denied; fix that and run the same command again"
+    ):
         MeshSource(tmp_path, SETTINGS)
 
 
-def test_an_import_that_leaves_none_to_validate_with_says_so(tmp_path, capsys):
-    """A mesh without area can be read, and is found out only when it is sampled."""
+def test_an_import_without_validation_shapes_prints_a_warning(tmp_path, capsys):
+    """A mesh without area can be read. Only sampling finds the problem."""
     for number in range(9):
         write(tmp_path / "in" / f"{number}.off")
     (tmp_path / "in" / "7.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n")

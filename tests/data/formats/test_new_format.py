@@ -1,4 +1,4 @@
-"""A new format is one file: a module in occvae/data/formats/, known to nothing else."""
+"""A new format is one module in occvae/data/formats/, and no other file changes."""
 
 import sys
 
@@ -13,7 +13,7 @@ from occvae.data.points import dequantize_points
 from occvae.data.shards import Shard
 
 MODULE = """
-"Balls: a text file with a line `name radius` for each."
+"Balls: a text file with one line `name radius` per ball."
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ FORMAT = Format("nothing at all", lambda parser: None, lambda options: None, emb
 
 @pytest.fixture
 def add_format(tmp_path, monkeypatch):
-    """Writes modules to a folder that is searched as a part of occvae/data/formats/."""
+    """Adds modules to the package occvae.data.formats, in a temporary folder."""
     folder = tmp_path / "formats"
     folder.mkdir()
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(folder)])
@@ -97,7 +97,7 @@ def add_format(tmp_path, monkeypatch):
         vars(formats).pop(name, None)
 
 
-def test_a_module_is_enough_to_import_its_files(add_format, tmp_path, monkeypatch, capsys):
+def test_a_new_module_can_import_its_files(add_format, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     add_format("dummy", MODULE)
     lines = [f"b{index} {0.2 + index / 100}" for index in range(16)]
@@ -123,12 +123,12 @@ def test_a_module_is_enough_to_import_its_files(add_format, tmp_path, monkeypatc
         np.testing.assert_array_equal(samples[name].occupancies, inside)
 
 
-def test_its_arguments_and_help_are_its_own(add_format, capsys):
+def test_a_new_module_adds_its_arguments_and_help(add_format, capsys):
     add_format("dummy", MODULE)
     for arguments, part in (
         (["import", "--help"], "dummy     balls by name and radius"),
         (["import", "dummy", "--help"], "text file of names and radii"),
-        (["import", "dummy", "--help"], "folder of the dataset"),
+        (["import", "dummy", "--help"], "folder of the new dataset"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(["data", *arguments])
@@ -148,7 +148,7 @@ def test_embedded_formats_are_built_and_others_imported(add_format, capsys):
         assert caught.value.code == 2 and f"invalid choice: '{absent}'" in capsys.readouterr().err
 
 
-def test_a_format_is_called_as_its_file(add_format):
+def test_a_format_has_the_name_of_its_module(add_format):
     found = find_formats()
     assert found.keys() == {"meshes", "onet", "pix2vox", "pix3d", "procedural", "voxels"}
     assert [name for name, format in found.items() if format.embedded] == ["procedural"]

@@ -1,4 +1,4 @@
-"""ONet's folders, written here from the facts of the format."""
+"""Imports of ONet's folders, with files written by the definition of the format."""
 
 import io
 import shutil
@@ -113,7 +113,7 @@ def sample_of(root: Path, id: str):
     return source.sample([item.id for item in source.items].index(id))
 
 
-def test_lists_with_blank_lines_and_names_of_classes(root):
+def test_lists_may_have_blank_lines_and_classes_get_their_names(root):
     source = OccupancyNetworksSource(root)
     assert {(item.id, item.category, item.split) for item in source.items} == {
         (f"{CHAIR}/a1", "chair", "train"),
@@ -124,7 +124,7 @@ def test_lists_with_blank_lines_and_names_of_classes(root):
     assert (source.name, source.splits, source.skipped) == ("onet", "onet", {})
 
 
-def test_everything_comes_back_bit_for_bit(root, images):
+def test_all_arrays_are_read_bit_for_bit(root, images):
     sample = sample_of(root, f"{CHAIR}/b2")
     sample.check()
     points, inside = points_of(1)
@@ -168,12 +168,12 @@ def test_silhouettes_of_the_voxels_cover_the_images(root):
         camera = sample.extrinsics[view], sample.intrinsics[view]
         found = silhouette(sample.voxels[32], *camera, image.shape[:2])
         assert iou(found, mask_of(image, 235)) > 0.95
-        # It can fail: with its front at the back, the same shape does not fit.
+        # The check can fail: the same shape with its front at the back does not fit.
         wrong = silhouette(sample.voxels[32][:, :, ::-1], *camera, image.shape[:2])
         assert iou(wrong, mask_of(image, 235)) < 0.9
 
 
-def test_a_point_comes_to_its_pixel(root):
+def test_a_point_projects_to_its_pixel(root):
     sample = sample_of(root, f"{CHAIR}/a1")
     point = np.array([0.2, -0.3, 0.25])
     cameras = np.array([blender_camera(*view) for view in VIEWS])
@@ -183,7 +183,7 @@ def test_a_point_comes_to_its_pixel(root):
         np.testing.assert_allclose(centroid(image), expected, atol=0.4)
 
 
-def test_occupancies_that_are_not_packed(root):
+def test_unpacked_occupancies_are_read(root):
     points, inside = points_of(0)
     for values in (inside, inside.astype(np.uint8), inside.astype(np.float32)):
         write_points(root / CHAIR / "a1", points, values)
@@ -199,7 +199,7 @@ def test_finer_points_are_quantized(root, dtype):
     np.testing.assert_allclose(dequantize_points(found), points, atol=0.9e-5)
 
 
-def test_parts_that_no_shape_has_are_not_missed(root):
+def test_parts_that_no_shape_has_are_not_required(root):
     for model in root.glob("*/*/"):
         (model / "pointcloud.npz").unlink()
         (model / "model.binvox").unlink()
@@ -211,7 +211,7 @@ def test_parts_that_no_shape_has_are_not_missed(root):
     assert sample.extrinsics is None and not sample.voxels
 
 
-def test_training_shapes_keep_no_surface_unless_asked_to(root):
+def test_training_shapes_have_surface_points_only_on_request(root):
     (root / CHAIR / "a1" / "pointcloud.npz").unlink()
     sample = sample_of(root, f"{CHAIR}/a1")
     assert sample.surface_points is None and sample.surface_normals is None
@@ -221,7 +221,7 @@ def test_training_shapes_keep_no_surface_unless_asked_to(root):
     assert source.settings != OccupancyNetworksSource(root).settings
 
 
-def test_lists_and_folders_that_disagree_are_named(root):
+def test_differences_of_lists_and_folders_are_reported(root):
     (root / CHAIR / "train.lst").write_text("a1\n\nghost\na1\n")
     (root / CHAIR / "test.lst").write_text("b2\na1\n../a1\n")
     (root / CHAIR / "left").mkdir()
@@ -231,45 +231,47 @@ def test_lists_and_folders_that_disagree_are_named(root):
     assert [item.id for item in source.items] == [f"{PLANE}/d4", f"{CHAIR}/a1", f"{CHAIR}/b2"]
     assert source.skipped == {
         f"{CHAIR}/ghost": "is in train.lst but has no folder",
-        f"{CHAIR}/a1 of train.lst": "is in train.lst already",
-        f"{CHAIR}/a1 of test.lst": "is in train.lst already",
+        f"{CHAIR}/a1 of train.lst": "is already in train.lst",
+        f"{CHAIR}/a1 of test.lst": "is already in train.lst",
         f"{CHAIR}/../a1": "is in test.lst but has no folder",
-        f"{CHAIR}/*": "1 folders are in no list (left, ...)",
+        f"{CHAIR}/*": "1 folders are not in any list (left, ...)",
         f"{PLANE}/val.lst": source.skipped[f"{PLANE}/val.lst"],
-        f"{PLANE}/*": "1 folders are in no list (c3, ...)",
+        f"{PLANE}/*": "1 folders are not in any list (c3, ...)",
         "notes": "has no train.lst, val.lst or test.lst",
     }
     assert "No such file" in source.skipped[f"{PLANE}/val.lst"]
 
 
-def test_classes_without_a_name_go_by_their_id(root):
+def test_classes_without_a_name_are_called_by_their_id(root):
     (root / "metadata.yaml").unlink()
     assert {item.category for item in OccupancyNetworksSource(root).items} == {CHAIR, PLANE}
-    (root / "metadata.yaml").write_text(METADATA.replace("airplane,", "chair,"))  # one name, twice
+    (root / "metadata.yaml").write_text(
+        METADATA.replace("airplane,", "chair,")
+    )  # the same name twice
     assert {item.category for item in OccupancyNetworksSource(root).items} == {CHAIR, PLANE}
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: b", "a: {name: [3]}", "{", "3"])
-def test_wrong_metadata_is_named(root, text):
+def test_wrong_metadata_is_refused(root, text):
     (root / "metadata.yaml").write_text(text)
     with pytest.raises(UserError, match=r"metadata\.yaml: not a mapping") as caught:
         OccupancyNetworksSource(root)
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_folders_are_named(root, tmp_path):
+def test_wrong_folders_are_refused(root, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (tmp_path / "none", "no such folder"),
         (tmp_path / "empty", r"no folder in it has train\.lst"),
-        (root / CHAIR, "is the folder of one class; give the one above it"),
+        (root / CHAIR, "is the folder of one class; give its parent folder"),
         (tmp_path, f"give {root}"),
     ):
         with pytest.raises(UserError, match=message):
             OccupancyNetworksSource(folder)
     for path in root.glob("*/*.lst"):
         path.write_text("\n")
-    with pytest.raises(UserError, match="no shape is listed and there"):
+    with pytest.raises(UserError, match="no listed shape has a folder"):
         OccupancyNetworksSource(root)
 
 
@@ -302,17 +304,17 @@ BROKEN = np.where(np.arange(len(POINTS))[:, None] == 7, np.nan, POINTS).astype(n
         (lambda f: np.savez(f / "points.npz", points=POINTS), r"points\.npz has no 'occupancies'"),
         (lambda f: write_points(f, BROKEN, INSIDE), "points are not all finite"),
         (lambda f: write_points(f, POINTS.T, INSIDE), r"points are float16 \(3, 4096\)"),
-        (lambda f: write_points(f, POINTS * 2, INSIDE), "outside the cube of half edge 0.55"),
+        (lambda f: write_points(f, POINTS * 2, INSIDE), "expected at most 0.55"),
         (lambda f: write_points(f, (POINTS * 9).astype(int), INSIDE), "points are int64"),
         (lambda f: write_points(f, POINTS, INSIDE[:-1]), r"occupancies are bool \(4095,\)"),
         (lambda f: write_points(f, POINTS, INSIDE * 0.3), "occupancies are not all 0 or 1"),
         (lambda f: write_points(f, POINTS, INSIDE, loc=np.zeros(2)), r"loc is \(2,\)"),
         (lambda f: write_points(f, POINTS, INSIDE, scale=np.array(0.0)), "scale 0.0"),
         (lambda f: write_points(f, POINTS, INSIDE, loc=np.full(3, np.nan)), "loc is .*nan"),
-        (lambda f: write_points(f, POINTS, INSIDE, loc=np.ones(3) * 9), "camera 0 has 0% of"),
+        (lambda f: write_points(f, POINTS, INSIDE, loc=np.ones(3) * 9), "camera 0 shows 0% of"),
         (
             lambda f: (f / "img_choy2016/002.jpg").write_bytes(encode(np.zeros((9, 9, 3), "u1"))),
-            "camera 2 is of 137x137 pixels, its image 9x9",
+            "camera 2 is for 137x137 pixels, its image has 9x9",
         ),
         (
             lambda f: np.savez(f / "img_choy2016/cameras.npz", world_mat_0=np.eye(4)),
@@ -332,13 +334,13 @@ def test_unusable_shapes_are_refused_with_the_reason(root, change, message):
             source.sample(other).check()
 
 
-def test_a_build_goes_on_without_a_bad_shape(root, tmp_path):
+def test_a_build_skips_a_bad_shape(root, tmp_path):
     image = root / CHAIR / "a1" / "img_choy2016" / "001.jpg"
-    image.write_bytes(image.read_bytes()[:1500])  # its header is whole
+    image.write_bytes(image.read_bytes()[:1500])  # its header stays intact
     manifest = build_dataset(OccupancyNetworksSource(root), tmp_path / "shards", num_workers=1)
-    assert "image 1 cannot be read" in manifest.skipped[f"{CHAIR}/a1"]
+    assert "view 1 cannot be decoded" in manifest.skipped[f"{CHAIR}/a1"]
     assert manifest.count_shapes() == {"train": 1, "val": 1, "test": 1}
 
 
-def test_sizes_of_the_images_are_the_renderings(images):
+def test_scene_images_have_the_published_size(images):
     assert Image.open(io.BytesIO(images[0])).size == (SIZE, SIZE)

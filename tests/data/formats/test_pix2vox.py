@@ -1,4 +1,4 @@
-"""3D-R2N2's renderings and voxels with Pix2Vox's taxonomy, written here from the facts."""
+"""Imports of 3D-R2N2's files with Pix2Vox's taxonomy, written by their definitions."""
 
 import io
 import json
@@ -32,7 +32,7 @@ from tests.data.formats.scenes import (
 from tests.data.readers.binvox_writer import write_binvox
 
 VIEWS = [(222.956664706, 28.6626066017, 0, 0.926673522361), (10, 26, 0, 0.75), (95, 30, 20, 0.85)]
-# ShapeNet's meshes: the center at the origin, the diagonal 1.
+# ShapeNet's meshes have their center at the origin and a diagonal of 1.
 SCALE = 1 / np.linalg.norm(EXTENTS)
 CHAIR, PLANE = "03001627", "02691156"
 TAXONOMY = [
@@ -54,7 +54,7 @@ def to_mesh(points: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def images() -> list[bytes]:
-    """RGBA, black where there is nothing, as Blender leaves it."""
+    """RGBA images with a transparent black background, as from Blender."""
     cameras = np.array([blender_camera(*view) for view in VIEWS])
     return [encode(image) for image in render(chair_mesh(), to_mesh, cameras)]
 
@@ -75,7 +75,7 @@ def write_model(root: Path, id: str, images: list[bytes]) -> None:
     lines = [" ".join(map(str, view)) + " 25\n" for view in VIEWS]
     (rendering / "rendering_metadata.txt").write_text("".join(lines))
     (rendering / "renderings.txt").write_text("00.png\n01.png\n02.png\n")
-    # The cube of the grid, whose center is the mesh's.
+    # The cube of the grid has the center of the mesh.
     write_binvox(voxels / "model.binvox", chair_grid(), (-SCALE / 2,) * 3, SCALE)
 
 
@@ -104,7 +104,7 @@ def check_silhouettes(sample) -> None:
         assert iou(wrong, alpha) < 0.9
 
 
-def test_classes_and_split(root):
+def test_classes_and_splits_follow_the_taxonomy(root):
     source = Pix2VoxSource.from_folder(root)
     assert [(item.id, item.category, item.split) for item in source.items] == [
         (f"{CHAIR}/a1", "chair", "train"),
@@ -117,14 +117,14 @@ def test_classes_and_split(root):
     assert Pix2VoxSource.from_folder(root).items == source.items
 
 
-def test_everything_comes_back(root, images):
+def test_images_voxels_and_frame_are_read(root, images):
     sample = Pix2VoxSource.from_folder(root).sample(0)
     sample.check()
     assert sample.images == images
     np.testing.assert_array_equal(sample.voxels[32], chair_grid())
     np.testing.assert_allclose(sample.location, 0, atol=1e-9)
     assert sample.scale == pytest.approx(SCALE)
-    # Transparency is laid over white by whoever reads it.
+    # The import keeps transparency. ShapeDataset composites it over a background.
     np.testing.assert_array_equal(load_image(sample.images[0], SIZE)[0, 0], 255)
 
 
@@ -142,7 +142,7 @@ def test_silhouettes_of_the_voxels_cover_the_images(root):
     check_silhouettes(Pix2VoxSource.from_folder(root).sample(0))
 
 
-def test_a_point_comes_to_its_pixel(root):
+def test_a_point_projects_to_its_pixel(root):
     sample = Pix2VoxSource.from_folder(root).sample(0)
     point = np.array([-0.25, 0.4, -0.3])
     cameras = np.array([blender_camera(*view) for view in VIEWS])
@@ -154,17 +154,17 @@ def test_a_point_comes_to_its_pixel(root):
 @pytest.mark.parametrize(
     ("translate", "scale"),
     [
-        (tuple(-EXTENTS * SCALE / 2), SCALE),  # does not know that the grid was centered
+        (tuple(-EXTENTS * SCALE / 2), SCALE),  # the header does not say that the grid was centered
         ((0, 0, 0), 1),
         ((-0.5, -0.5, -0.5), 1),
     ],
 )
-def test_headers_that_say_another_place_are_not_believed(root, translate, scale):
+def test_headers_with_a_wrong_location_are_ignored(root, translate, scale):
     write_binvox(grid_folder(root) / "model.binvox", chair_grid(), translate, scale)
     check_silhouettes(Pix2VoxSource.from_folder(root).sample(0))
 
 
-def test_one_cell_in_a_volume_without_a_place(root):
+def test_a_single_cell_without_a_location_is_framed(root):
     grid = np.zeros((32,) * 3, bool)
     grid[3, 4, 5] = True
     mat(root, Volume=grid)
@@ -172,7 +172,7 @@ def test_one_cell_in_a_volume_without_a_place(root):
     assert np.isfinite(sample.extrinsics).all() and sample.scale > 0
 
 
-def test_a_grid_in_the_corner_of_its_cube(root):
+def test_a_grid_in_a_corner_of_its_cube_is_framed(root):
     corner = np.roll(chair_grid(), (-6, 0, -4), axis=(0, 1, 2))
     write_binvox(grid_folder(root) / "model.binvox", corner, tuple(-EXTENTS * SCALE / 2), SCALE)
     sample = Pix2VoxSource.from_folder(root).sample(0)
@@ -180,7 +180,7 @@ def test_a_grid_in_the_corner_of_its_cube(root):
     check_silhouettes(sample)
 
 
-def test_matlab_volumes(root):
+def test_matlab_volumes_are_read(root):
     (grid_folder(root) / "model.binvox").unlink()
     savemat(grid_folder(root) / "model.mat", {"Volume": chair_grid().astype(np.uint8)})
     sample = Pix2VoxSource.from_folder(root).sample(0)
@@ -188,7 +188,7 @@ def test_matlab_volumes(root):
     check_silhouettes(sample)
 
 
-def test_lists_and_folders_that_disagree_are_named(root):
+def test_differences_of_lists_and_folders_are_reported(root):
     taxonomy = [
         dict(TAXONOMY[0], train=["a1", "ghost", "a1", "flat"], test=["b2", "a1"]),
         dict(TAXONOMY[1], taxonomy_id="99999999"),
@@ -202,14 +202,14 @@ def test_lists_and_folders_that_disagree_are_named(root):
     assert source.skipped == {
         f"{CHAIR}/ghost": "has no folder in ShapeNetRendering",
         f"{CHAIR}/flat": "has no folder in ShapeNetVox32",
-        f"{CHAIR}/*": "1 folders are in no list (left, ...)",
-        f"{CHAIR}/a1 of train": "is in train already",
-        f"{CHAIR}/a1 of test": "is in train already",
+        f"{CHAIR}/*": "1 folders are not in any list (left, ...)",
+        f"{CHAIR}/a1 of train": "is already in train",
+        f"{CHAIR}/a1 of test": "is already in train",
         "99999999/c3": "has no folder in ShapeNetRendering",
     }
 
 
-def test_wrong_folders_are_named(root, tmp_path):
+def test_wrong_folders_are_refused(root, tmp_path):
     with pytest.raises(UserError, match="has no ShapeNetRendering and no ShapeNetVox32 and no Sh"):
         Pix2VoxSource.from_folder(root / "ShapeNetVox32")
     with pytest.raises(UserError, match="no such folder"):
@@ -225,18 +225,18 @@ def test_wrong_folders_are_named(root, tmp_path):
         ("", "not a readable JSON file"),
         ("[{]", "not a readable JSON file"),
         ("[" * 100_000, "not a readable JSON file"),
-        ("{}", "not a list of classes"),
-        ("[]", "not a list of classes"),
+        ("{}", "expected a list of classes"),
+        ("[]", "expected a list of classes"),
         ("[3]", "class 0 has no taxonomy_id"),
         ('[{"taxonomy_id": 3, "taxonomy_name": "chair"}]', "class 0 has no taxonomy_id"),
         (
             '[{"taxonomy_id": "3", "taxonomy_name": "chair", "val": "a1"}]',
             "'val' of class 0 is not a list of names",
         ),
-        ('[{"taxonomy_id": "3", "taxonomy_name": "chair"}]', "no shape is listed and there"),
+        ('[{"taxonomy_id": "3", "taxonomy_name": "chair"}]', "no listed shape has its folders"),
     ],
 )
-def test_wrong_taxonomies_are_named(root, text, message):
+def test_wrong_taxonomies_are_refused(root, text, message):
     (root / "ShapeNet.json").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
         Pix2VoxSource.from_folder(root)
@@ -266,12 +266,12 @@ def mat(root: Path, **content) -> None:
             lambda r: (rendering_folder(r) / "rendering_metadata.txt").unlink(),
             r"rendering_metadata\.txt cannot be read",
         ),
-        (lambda r: replace_metadata(r, "0.75", "nan"), "has other lines than azimuth"),
+        (lambda r: replace_metadata(r, "0.75", "nan"), "expected lines with azimuth"),
         (lambda r: replace_metadata(r, "0.75 25", ""), "cannot be read"),
         (lambda r: replace_metadata(r, "0.75", "far"), "cannot be read"),
-        (lambda r: replace_metadata(r, "0.75", "0"), "a distance of 0"),
-        (lambda r: replace_metadata(r, " 26 ", " 90 "), "an elevation of 90"),
-        (lambda r: replace_metadata(r, "0.75", "0.01"), "camera 1 has .* of the shape"),
+        (lambda r: replace_metadata(r, "0.75", "0"), "distances above 0"),
+        (lambda r: replace_metadata(r, " 26 ", " 90 "), "expected elevations below 90"),
+        (lambda r: replace_metadata(r, "0.75", "0.01"), "camera 1 shows .* of the shape"),
         (lambda r: (grid_folder(r) / "model.binvox").unlink(), "has neither model.binvox nor"),
         (lambda r: (grid_folder(r) / "model.binvox").write_bytes(b"PNG"), "not a usable binvox"),
         (
@@ -296,9 +296,9 @@ def test_unusable_shapes_are_refused_with_the_reason(root, change, message):
     source.sample(1).check()
 
 
-def test_a_build_goes_on_without_a_bad_shape(root, tmp_path):
+def test_a_build_skips_a_bad_shape(root, tmp_path):
     image = rendering_folder(root) / "01.png"
-    image.write_bytes(image.read_bytes()[:500])  # its header is whole
+    image.write_bytes(image.read_bytes()[:500])  # its header stays intact
     manifest = build_dataset(Pix2VoxSource.from_folder(root), tmp_path / "shards", num_workers=1)
-    assert "image 1 cannot be read" in manifest.skipped[f"{CHAIR}/a1"]
+    assert "view 1 cannot be decoded" in manifest.skipped[f"{CHAIR}/a1"]
     assert manifest.count_shapes() == {"val": 1, "test": 1}

@@ -1,4 +1,4 @@
-"""Pix3D, written here from its README: axes, cameras and masks by their published words."""
+"""Imports of Pix3D, with files written by the axes, cameras and masks that its README defines."""
 
 import io
 import json
@@ -27,14 +27,14 @@ from tests.data.formats.scenes import (
 )
 
 WIDTH, HEIGHT = 240, 180
-FOCAL = 35.0  # millimetres: what our renderer has, for a sensor 32 mm wide
+FOCAL = 35.0  # millimeters, as in our renderer, for a sensor that is 32 mm wide
 LOCATION, SCALE = np.array([0.02, 0.05, -0.04]), 0.6
 TRANSLATION = np.array([0.12, -0.06, 1.4])
 GRID = chair_grid(4)
 
 
 def rotation() -> np.ndarray:
-    """Of the object, in camera coordinates: turned about the vertical, then tipped."""
+    """Rotation of the object in camera coordinates: about the vertical first, then tilted."""
     a, b = np.radians(35), np.radians(-20)
     turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
     tip = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
@@ -42,13 +42,13 @@ def rotation() -> np.ndarray:
 
 
 def to_model(points: np.ndarray) -> np.ndarray:
-    """Our axes (right, up, front) to the model's: left, up, inwards."""
+    """Maps our axes (right, up, front) to those of the model (left, up, inwards)."""
     right, up, front = points.T
     return np.stack([-right, up, -front], axis=1) * SCALE + LOCATION
 
 
 def pixel(point: np.ndarray) -> np.ndarray:
-    """Where the authors' formula puts a point of the model: u to the left, v upwards."""
+    """Pixel of a model point by the authors' formula, with u to the left and v upwards."""
     x, y, z = rotation() @ point + TRANSLATION
     focal = FOCAL / 32 * WIDTH
     u, v = focal * x / z + WIDTH / 2, focal * y / z + HEIGHT / 2
@@ -56,7 +56,7 @@ def pixel(point: np.ndarray) -> np.ndarray:
 
 
 def photograph(mesh=None) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3): a camera at the origin that looks along +z, with x left and y up."""
+    """Image (HEIGHT, WIDTH, 3) of a camera at the origin that looks along +z, x left and y up."""
     camera = np.concatenate([rotation(), TRANSLATION[:, None]], axis=1)
     camera = np.diag([-1.0, -1.0, 1.0]) @ camera
     square = render(mesh or chair_mesh(), to_model, camera[None], WIDTH)[0]
@@ -65,7 +65,7 @@ def photograph(mesh=None) -> np.ndarray:
 
 
 def voxel_file(grid: np.ndarray) -> np.ndarray:
-    """Axes to the left, out of the front and up."""
+    """A file of voxels whose axes point left, out of the front and up."""
     size = len(grid)
     voxels = np.zeros(grid.shape, np.uint8)
     for right, up, front in np.argwhere(grid):
@@ -133,7 +133,7 @@ def open_image(sample) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(sample.images[0])))
 
 
-def test_voxels_come_back_on_our_axes(root):
+def test_voxels_are_read_on_our_axes(root):
     source = Pix3DSource(root)
     ((item,), sample) = source.items, source.sample(0)
     sample.check()
@@ -143,14 +143,14 @@ def test_voxels_come_back_on_our_axes(root):
     np.testing.assert_array_equal(sample.voxels[32], chair_grid())
 
 
-def test_directions_of_the_axes(root):
+def test_left_front_and_top_have_the_right_axes(root):
     voxels = np.zeros((128,) * 3, np.uint8)
-    voxels[:, :, 0] = 1  # a floor, which keeps the rest in its place
+    voxels[:, :, 0] = 1  # a floor, which fixes the bounding box
     voxels[0, 64, 64] = voxels[64, 127, 64] = voxels[64, 64, 127] = 1
     savemat(root / "model/chair/one/voxel.mat", {"voxel": voxels})
     grid = Pix3DSource(root).sample(0).voxels[128]
     found = {tuple(cell) for cell in np.argwhere(grid) if cell[1] > 0}
-    # Of a voxel to the left, one out of the front, one on top.
+    # One voxel to the left, one in front, one on top.
     assert found == {(127, 64, 64), (63, 64, 127), (63, 127, 64)}
 
 
@@ -178,7 +178,7 @@ def test_the_silhouette_of_the_voxels_covers_the_mask(root):
     assert iou(wrong, mask_of(image)) < 0.9
 
 
-def test_points_come_to_their_pixels(root):
+def test_points_project_to_their_pixels(root):
     sample = Pix3DSource(root).sample(0)
     box = annotation()["bbox"]
     edge = open_image(sample).shape[0]
@@ -190,7 +190,7 @@ def test_points_come_to_their_pixels(root):
         np.testing.assert_allclose(found, pixel(to_model(point[None])[0]), atol=0.4)
 
 
-def test_images_look_as_in_training(root):
+def test_images_are_framed_as_in_training(root):
     image = open_image(Pix3DSource(root).sample(0))
     height, width, _ = image.shape
     assert height == width
@@ -199,12 +199,12 @@ def test_images_look_as_in_training(root):
     assert outside[0].all() and outside[-1].all() and outside[:, 0].all() and outside[:, -1].all()
     assert 0.6 < max(np.ptp(rows), np.ptp(columns)) / width < 0.8
     assert abs(rows.mean() / height - 0.5) < 0.15
-    # The noise around the object is gone.
+    # The noise around the object is removed.
     assert (image[outside] == 255).all()
     assert load_image(Pix3DSource(root).sample(0).images[0], 64).shape == (64, 64, 3)
 
 
-def test_large_photographs_are_made_smaller_with_their_camera(root):
+def test_large_photographs_are_reduced_with_their_camera(root):
     factor = 3
     for kind in ("img", "mask"):
         path = root / kind / "chair/0001.png"
@@ -216,7 +216,7 @@ def test_large_photographs_are_made_smaller_with_their_camera(root):
     image = open_image(sample)
     assert image.shape == (512, 512, 3)
     camera = sample.extrinsics[0], sample.intrinsics[0]
-    # Finer cells, so that their points leave no holes in the larger image.
+    # Finer cells, because their points must leave no holes in the larger image.
     assert iou(silhouette(GRID, *camera, image.shape[:2]), mask_of(image, 250)) > 0.95
 
 
@@ -229,7 +229,7 @@ def test_boxes_at_the_border_are_filled_with_white(root):
     assert iou(silhouette(sample.voxels[32], *camera, image.shape[:2]), mask_of(image)) > 0.95
 
 
-def test_hidden_repeated_and_incomplete_annotations_are_named(root):
+def test_hidden_repeated_and_incomplete_annotations_are_skipped_with_a_reason(root):
     incomplete = annotation()
     del incomplete["focal_length"]
     write(
@@ -248,17 +248,17 @@ def test_hidden_repeated_and_incomplete_annotations_are_named(root):
     )
     source = Pix3DSource(root)
     assert [item.id for item in source.items] == ["chair/0001.png"]
-    assert source.skipped["annotation 1"] == "is a second one of img/chair/0001.png"
+    assert source.skipped["annotation 1"] == "is a second annotation of img/chair/0001.png"
     assert source.skipped["chair/0002.png"] == "is truncated"
     assert source.skipped["chair/0003.png"] == "is slightly occluded"
     for number, reason in (
         (4, "focal_length"),
-        (5, "leaves the folder"),
-        (6, "rot_mat is no rotation"),
+        (5, "is outside the folder"),
+        (6, "rot_mat is not a rotation"),
         (7, "finite numbers"),
         (8, "finite numbers"),
-        (9, "incomplete or wrong"),
-        (10, "incomplete or wrong"),
+        (9, "incomplete or invalid"),
+        (10, "incomplete or invalid"),
     ):
         assert reason in source.skipped[f"annotation {number}"]
     assert len(source.skipped) == 10
@@ -268,18 +268,18 @@ def test_hidden_repeated_and_incomplete_annotations_are_named(root):
     ("text", "message"),
     [
         ("{", "not a readable JSON file"),
-        ("{}", "not a list of annotations"),
+        ("{}", "expected a list of annotations"),
         ("[]", "no annotation is usable"),
         ("[1]", "no annotation is usable .*annotation 0: is incomplete"),
     ],
 )
-def test_wrong_lists_are_named(root, text, message):
+def test_wrong_lists_are_refused(root, text, message):
     (root / "pix3d.json").write_text(text)
     with pytest.raises(UserError, match=message):
         Pix3DSource(root)
 
 
-def test_another_folder_is_named(tmp_path):
+def test_another_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"pix3d\.json: no such file; give the folder"):
         Pix3DSource(tmp_path)
 
@@ -313,12 +313,12 @@ IMAGE, MASK, VOXEL, MODEL = (
         (lambda r: savemat(r / VOXEL, {"voxel": np.ones((4, 4, 3))}), "expected .R, R, R."),
         (lambda r: (r / MODEL).unlink(), r"model\.obj cannot be read"),
         (lambda r: (r / MODEL).write_text("f 1 2 3"), r"model\.obj has no vertices"),
-        (lambda r: (r / MODEL).write_text("v 1 2\nv 1 2 3"), "has a wrong vertex"),
-        (lambda r: (r / MODEL).write_text("v 0 nan 0\nv 1 2 3"), "has no vertices, or some"),
-        (lambda r: (r / MODEL).write_text("v 1 2 3\nv 1 2 3"), "is a point"),
+        (lambda r: (r / MODEL).write_text("v 1 2\nv 1 2 3"), "has an invalid vertex"),
+        (lambda r: (r / MODEL).write_text("v 0 nan 0\nv 1 2 3"), "has no vertices, or vertices"),
+        (lambda r: (r / MODEL).write_text("v 1 2 3\nv 1 2 3"), "has no extent"),
         (lambda r: write(r, annotation(bbox=[9, 9, 9, 50])), "bbox .* is empty"),
-        (lambda r: write(r, annotation(trans_mat=[0, 0, -2])), "camera 0 has 0% of the shape"),
-        (lambda r: write(r, annotation(trans_mat=[9, 0, 2])), "camera 0 has 0% of the shape"),
+        (lambda r: write(r, annotation(trans_mat=[0, 0, -2])), "camera 0 shows 0% of the shape"),
+        (lambda r: write(r, annotation(trans_mat=[9, 0, 2])), "camera 0 shows 0% of the shape"),
     ],
 )
 def test_unusable_photographs_are_refused_with_the_reason(root, change, message):
@@ -328,7 +328,7 @@ def test_unusable_photographs_are_refused_with_the_reason(root, change, message)
     assert "\n" not in str(caught.value)
 
 
-def test_the_dataset_is_all_test(root, tmp_path):
+def test_all_samples_are_test_samples(root, tmp_path):
     manifest = build_dataset(Pix3DSource(root), tmp_path / "shards", num_workers=1)
     assert (manifest.source, manifest.splits) == ("pix3d", "pix3d")
     assert manifest.count_shapes() == {"test": 1}

@@ -1,4 +1,4 @@
-"""The embedded default as a source."""
+"""The procedural source: order, reproducibility and refusals."""
 
 import numpy as np
 import pytest
@@ -24,6 +24,6 @@ def test_procedural_shapes_alternate_and_are_reproducible():
     )
 
 
-def test_at_least_one_shape_of_each():
-    with pytest.raises(UserError, match="shapes_per_category must be positive, got 0"):
+def test_zero_shapes_per_category_are_refused():
+    with pytest.raises(UserError, match="shapes_per_category must be at least 1, got 0"):
         ProceduralSource(0)

@@ -1,4 +1,4 @@
-"""Voxel archives in every form that is promised, and the ones that are refused."""
+"""Imports of voxel archives in all documented forms, and refusals of others."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def test_all_forms_hold_the_same_grids(tmp_path, content):
     assert not source.skipped
 
 
-def test_packed_bits_of_an_odd_resolution(tmp_path):
+def test_packed_bits_of_an_odd_resolution_are_read(tmp_path):
     grids = np.random.default_rng(1).random((2, 3, 3, 3)) < 0.5
     bits = np.packbits(grids.reshape(2, -1), axis=1)
     source = VoxelArchiveSource([archive(tmp_path, voxels=bits, resolution=3)], up="y")
@@ -56,7 +56,7 @@ def test_z_up_is_turned_to_y_up_with_the_front_towards_z(tmp_path):
     assert (right, front, top) == ([[4, 2, 2]], [[2, 2, 4]], [[2, 4, 2]])
 
 
-def test_defaults_of_id_category_and_split(tmp_path):
+def test_id_category_and_split_have_defaults(tmp_path):
     source = VoxelArchiveSource([archive(tmp_path, "parts", voxels=GRIDS)])
     assert [item.id for item in source.items[:2]] == ["parts-00000", "parts-00001"]
     assert {item.category for item in source.items} == {"object"}
@@ -90,23 +90,23 @@ def test_columns_are_taken_from_the_archive(tmp_path):
         ({"voxels": GRIDS.astype(complex)}, "expected bool or numbers"),
         ({"voxels": GRIDS.astype(object)}, "not a readable"),
         ({"voxels": GRIDS, "category": np.array(["a"] * 8)}, r"'category' has shape \(8,\)"),
-        ({"voxels": GRIDS, "id": np.array("one")}, r"'id' has shape \(\), expected \(9,\)"),
+        ({"voxels": GRIDS, "id": np.array("one")}, r"'id' has shape \(\); expected \(9,\)"),
         (
             {"voxels": GRIDS, "split": ["val"] * 8 + ["tset"]},
-            "split 'tset' is none of train",
+            "split 'tset' must be one of train",
         ),
-        ({"voxels": GRIDS, "id": np.array([b"\xff"] * 9)}, "names that are no text"),
-        ({"voxels": GRIDS[:0]}, "the archives hold no shapes"),
+        ({"voxels": GRIDS, "id": np.array([b"\xff"] * 9)}, "names that are not text"),
+        ({"voxels": GRIDS[:0]}, "the archives have no shapes"),
     ],
 )
-def test_wrong_content_is_named(tmp_path, content, message):
+def test_wrong_content_is_described(tmp_path, content, message):
     path = archive(tmp_path, "bad", **content)
-    with pytest.raises(UserError, match=f"no voxel archive could be read: .*{message}") as caught:
+    with pytest.raises(UserError, match=f"no voxel archive can be read: .*{message}") as caught:
         VoxelArchiveSource([path])
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_archive_is_skipped_whole_and_named(tmp_path):
+def test_a_bad_archive_is_skipped_with_a_reason(tmp_path):
     good = archive(tmp_path, "good", voxels=GRIDS)
     late = archive(tmp_path, "late", voxels=GRIDS, split=["train"] * 8 + ["tset"])
     source = VoxelArchiveSource([late, good, str(tmp_path / "missing.npz")])
@@ -116,7 +116,7 @@ def test_a_bad_archive_is_skipped_whole_and_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut"])
-def test_other_files_are_no_archives(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "other.npz"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"other\.npz: not a readable \.npz archive"):
@@ -129,7 +129,7 @@ def write_raw(path, header: bytes) -> str:
     return str(path)
 
 
-def test_headers_that_lie_stop_no_other_archive(tmp_path):
+def test_a_wrong_header_skips_only_its_archive(tmp_path):
     good = archive(tmp_path, "good", voxels=GRIDS)
     text = "{'descr': '|b1', 'fortran_order': False, 'shape': (900000000, 64, 64, 64), }"
     huge = b"\x93NUMPY\x01\x00v\x00" + text.ljust(117).encode() + b"\n"
@@ -139,16 +139,18 @@ def test_headers_that_lie_stop_no_other_archive(tmp_path):
     ]
     source = VoxelArchiveSource([*bad, good])
     assert len(source.items) == 9 and source.skipped.keys() == set(bad)
-    assert "by its header, but has 132 bytes" in source.skipped[bad[0]]
+    assert "but it has 132 bytes" in source.skipped[bad[0]]
 
 
-def test_an_archive_that_may_not_be_read_ends_the_import(tmp_path, monkeypatch):
+def test_an_archive_without_permission_ends_the_import(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     paths = [archive(tmp_path, name, voxels=GRIDS) for name in ("a", "b")]
     monkeypatch.setattr(np, "load", refuse)
-    with pytest.raises(UserError, match=r"a\.npz: Permission denied; run the same command again"):
+    with pytest.raises(
+        UserError, match=r"a\.npz: Permission denied; fix that and run the same command again"
+    ):
         VoxelArchiveSource(paths)
 
 
@@ -158,7 +160,7 @@ def test_every_eighth_shape_of_many_archives_is_held_out(tmp_path):
     assert held_out == ["c-00001", "f-00000"]
 
 
-def test_arrays_folders_and_pipes_are_no_archives(tmp_path):
+def test_arrays_folders_and_pipes_are_refused(tmp_path):
     np.save(tmp_path / "array.npy", GRIDS)
     os.mkfifo(tmp_path / "pipe.npz")
     for path in (tmp_path / "array.npy", tmp_path, tmp_path / "pipe.npz"):
@@ -166,7 +168,7 @@ def test_arrays_folders_and_pipes_are_no_archives(tmp_path):
             VoxelArchiveSource([path])
 
 
-def test_random_damage_raises_nothing_else(tmp_path):
+def test_random_damage_raises_only_user_errors(tmp_path):
     path = archive(tmp_path, voxels=GRIDS)
     whole = open(path, "rb").read()
     rng = np.random.default_rng(0)
@@ -180,12 +182,12 @@ def test_random_damage_raises_nothing_else(tmp_path):
             pass
 
 
-def test_wrong_arguments():
+def test_wrong_arguments_are_refused():
     with pytest.raises(UserError, match="up must be 'y' or 'z', got 'x'"):
         VoxelArchiveSource([], up="x")
 
 
-def test_voxel_shape_contains_what_its_cells_say():
+def test_points_in_occupied_cells_are_inside_a_voxel_shape():
     shape = VoxelShape(GRIDS[0])
     points = np.random.default_rng(2).uniform(-0.55, 0.55, (500, 3))
     for point, inside in zip(points, shape.contains(points), strict=True):

@@ -1,4 +1,4 @@
-"""Writes voxel grids to binvox files (P. Min), for the readers to read."""
+"""Writes voxel grids to binvox files (P. Min), to test the reader."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def write_binvox(
     translate: tuple[float, float, float] = (-0.5, -0.5, -0.5),
     scale: float = 1.0,
 ) -> None:
-    """Writes a grid (X, Y, Z) bool; the default position is this package's unit cube."""
+    """Writes a grid (X, Y, Z) bool. By default, its cube is this package's unit cube."""
     voxels = np.asarray(voxels)
     if voxels.ndim != 3 or voxels.dtype != bool or 0 in voxels.shape:
         raise ValueError(f"voxels must be bool (X, Y, Z), got {voxels.dtype} {voxels.shape}")
@@ -25,7 +25,7 @@ def write_binvox(
 
 
 def _encode_runs(flat: np.ndarray) -> np.ndarray:
-    """Pairs of a value and a count, uint8, one after the other."""
+    """Pairs of a value and a count, as consecutive uint8."""
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
     lengths = np.diff(starts, append=len(flat))
     parts = -(-lengths // _LONGEST_RUN)

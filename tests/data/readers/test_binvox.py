@@ -1,4 +1,4 @@
-"""binvox against a reader and a writer that go voxel by voxel, and against trimesh's."""
+"""Compares the binvox reader with a writer that goes voxel by voxel, and with trimesh."""
 
 import io
 import time
@@ -19,7 +19,7 @@ def grid(shape: tuple[int, int, int], density: float = 0.4) -> np.ndarray:
 
 
 def encode(voxels: np.ndarray, header: str = "translate 0 0 0\nscale 1\n") -> bytes:
-    """By the format's own words: y runs fastest, then z, then x; a run has 1 to 255 voxels."""
+    """Encodes a grid by the format's definition: y is fastest, then z, then x; runs of 1 to 255."""
     x_size, y_size, z_size = voxels.shape
     values = []
     for x in range(x_size):
@@ -38,7 +38,7 @@ def encode(voxels: np.ndarray, header: str = "translate 0 0 0\nscale 1\n") -> by
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
-def test_grids_come_back(tmp_path, shape, density):
+def test_grids_are_read_as_written(tmp_path, shape, density):
     voxels = grid(shape, density)
     found = read_binvox(encode(voxels, "translate -0.5 1e-3 2\nscale 0.72065\n"))
     assert found.voxels.dtype == bool
@@ -50,11 +50,11 @@ def test_grids_come_back(tmp_path, shape, density):
     again = read_binvox(path)
     np.testing.assert_array_equal(again.voxels, voxels)
     assert (again.translate.tolist(), again.scale) == ([-0.5, 1e-3, 2.0], 0.72065)
-    # The same runs as the writer above.
+    # The encoder above makes the same runs.
     assert path.read_bytes().split(b"data\n", 1)[1] == encode(voxels).split(b"data\n", 1)[1]
 
 
-def test_runs_longer_than_a_count(tmp_path):
+def test_runs_longer_than_255_voxels_are_read(tmp_path):
     voxels = np.zeros((8, 16, 10), bool)
     flat = voxels.transpose(0, 2, 1).copy().reshape(-1)
     for start, length in ((0, 255), (256, 256), (513, 510), (1024, 254)):
@@ -67,13 +67,13 @@ def test_runs_longer_than_a_count(tmp_path):
 
 
 def test_trimesh_reads_the_same_axes(tmp_path):
-    voxels = grid((6, 6, 6))  # it reads no others
+    voxels = grid((6, 6, 6))  # trimesh reads no others
     path = tmp_path / "model.binvox"
     write_binvox(path, voxels)
     np.testing.assert_array_equal(load_binvox(io.BytesIO(path.read_bytes())).matrix, voxels)
 
 
-def test_position_may_be_absent_and_lines_may_end_as_on_windows():
+def test_position_is_optional_and_windows_line_ends_are_accepted():
     voxels = grid((3, 4, 5))
     found = read_binvox(encode(voxels, ""))
     assert (found.translate.tolist(), found.scale) == ([0.0, 0.0, 0.0], 1.0)
@@ -105,14 +105,14 @@ GOOD = encode(grid((4, 4, 4)))
         (GOOD.replace(b"translate 0 0 0", b"translate 0 0 inf"), "'translate' is not 3 finite"),
         (GOOD.replace(b"scale 1", b"scale one"), "'scale' is not 1 finite"),
         (GOOD.replace(b"scale 1", b"scale 0"), "scale is 0"),
-        (GOOD[:-1], "cut in the middle of a run"),
+        (GOOD[:-1], "truncated in the middle of a run"),
         (GOOD[:-2], "its header says 64"),
         (GOOD + b"\x01\x01", "runs have 65 voxels, its header says 64"),
-        (GOOD[:-2] + b"\x02" + GOOD[-1:], "other values than 0 and 1"),
-        (GOOD + b"\x00\x00", "of no voxels"),
+        (GOOD[:-2] + b"\x02" + GOOD[-1:], "values other than 0 and 1"),
+        (GOOD + b"\x00\x00", "without voxels"),
     ],
 )
-def test_damage_is_named(tmp_path, content, message):
+def test_damage_is_described(tmp_path, content, message):
     path = tmp_path / "bad.binvox"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"bad\.binvox: not a usable.*{message}") as caught:
@@ -133,14 +133,14 @@ def test_huge_sizes_are_refused_before_memory_is_taken():
     assert time.process_time() - start < 0.5
 
 
-def test_missing_files_and_folders(tmp_path):
+def test_missing_files_and_folders_raise_user_errors(tmp_path):
     with pytest.raises(UserError, match=r"none\.binvox: no such file"):
         read_binvox(tmp_path / "none.binvox")
     with pytest.raises(UserError, match="cannot be read"):
         read_binvox(tmp_path)
 
 
-def test_random_damage_raises_nothing_else():
+def test_random_damage_raises_only_user_errors():
     rng = np.random.default_rng(0)
     for _ in range(500):
         damaged = bytearray(GOOD)
@@ -155,12 +155,12 @@ def test_random_damage_raises_nothing_else():
 @pytest.mark.parametrize(
     "voxels", [np.zeros((4, 4, 4)), np.zeros((4, 4), bool), np.zeros((0, 4, 4), bool)]
 )
-def test_only_grids_are_written(tmp_path, voxels):
+def test_the_writer_accepts_only_grids(tmp_path, voxels):
     with pytest.raises(ValueError, match=r"voxels must be bool \(X, Y, Z\)"):
         write_binvox(tmp_path / "grid.binvox", voxels)
 
 
-def test_reading_does_not_loop_over_runs():
+def test_half_a_million_runs_are_read_quickly():
     voxels = grid((96, 96, 96), 0.5)  # half a million runs
     content = encode_quickly(voxels)
     start = time.process_time()
@@ -170,7 +170,7 @@ def test_reading_does_not_loop_over_runs():
 
 
 def encode_quickly(voxels: np.ndarray) -> bytes:
-    """One run a voxel, which the format allows."""
+    """Encodes one run per voxel, which the format allows."""
     flat = voxels.transpose(0, 2, 1).reshape(-1)
     runs = np.stack([flat, np.ones_like(flat)], axis=1).astype(np.uint8)
     return "#binvox 1\ndim {} {} {}\ndata\n".format(*voxels.shape).encode() + runs.tobytes()

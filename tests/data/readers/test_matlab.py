@@ -1,4 +1,4 @@
-"""MATLAB files against scipy's writer, and damaged ones."""
+"""Reads MATLAB files from scipy's writer, and damaged ones."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ DTYPES = ["bool", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
 
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_arrays_of_every_type_come_back(tmp_path, dtype, compressed):
+def test_arrays_of_every_type_are_read(tmp_path, dtype, compressed):
     array = np.random.default_rng(0).integers(0, 2, (3, 4, 5)).astype(dtype)
     content = {"x": 3, "text": "other", "voxel": array, "cell": {"a": 1}}
     savemat(tmp_path / "a.mat", content, do_compression=compressed)
@@ -20,7 +20,7 @@ def test_arrays_of_every_type_come_back(tmp_path, dtype, compressed):
     np.testing.assert_array_equal(read_mat_array(tmp_path / "a.mat", "x"), [[3]])
 
 
-def test_big_endian_files_and_long_names(tmp_path):
+def test_big_endian_files_and_long_names_are_read(tmp_path):
     array = np.arange(24, dtype=">f8").reshape(2, 3, 4)
 
     def element(kind: int, data: bytes) -> bytes:
@@ -36,7 +36,7 @@ def test_big_endian_files_and_long_names(tmp_path):
     np.testing.assert_array_equal(read_mat_array(tmp_path / "a.mat", "a_long_name"), array)
 
 
-def test_other_files_are_named(tmp_path):
+def test_other_files_raise_an_error_that_names_them(tmp_path):
     path = tmp_path / "a.mat"
     with pytest.raises(UserError, match=r"a\.mat is missing"):
         read_mat_array(path, "voxel")
@@ -44,7 +44,7 @@ def test_other_files_are_named(tmp_path):
         read_mat_array(tmp_path, "voxel")
     for content in (b"", b"\x89HDF\r\n" + b"\0" * 600, b"MATLAB".ljust(128)):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="not of version 5 to 7; save it with -v7"):
+        with pytest.raises(UserError, match="its version is not 5 to 7; save it with -v7"):
             read_mat_array(path, "voxel")
 
 
@@ -60,7 +60,7 @@ def test_only_numeric_arrays_are_read(tmp_path, value):
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_random_damage_raises_nothing_else(tmp_path, compressed):
+def test_random_damage_raises_only_user_errors(tmp_path, compressed):
     path = tmp_path / "a.mat"
     voxels = np.random.default_rng(1).random((8, 8, 8)) < 0.5
     savemat(path, {"voxel": voxels}, do_compression=compressed)

@@ -1,4 +1,4 @@
-"""The moments of all posteriors, on one rank and on two, and what is drawn from them."""
+"""Moments of all posteriors on one rank and on two, and draws from them."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ BATCHES = 6
 
 
 def posteriors(count: int = 4, seed: int = 0, shift: float = 5.0) -> list[Posterior]:
-    """Of dimensions that depend on one another, far from 0."""
+    """Posteriors with correlated dimensions and means far from 0."""
     rng = np.random.default_rng(seed)
     mixing = rng.normal(size=(SIZE, SIZE))
     means = shift + rng.normal(size=(BATCHES, count, SIZE)) @ mixing
@@ -34,14 +34,14 @@ def covariance(latents: torch.Tensor) -> np.ndarray:
     return np.cov(latents.double().numpy(), rowvar=False)
 
 
-def test_until_something_has_been_seen_it_is_the_standard_normal():
+def test_before_the_first_update_it_is_the_standard_normal():
     drawn = AggregatePosterior(SIZE).draw(7, torch.Generator().manual_seed(1))
     expected = torch.randn(7, SIZE, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(drawn, expected)
 
 
 def test_draws_have_the_moments_of_all_posteriors():
-    """Against as many latents of each of them."""
+    """The oracle is the same number of latents from each posterior."""
     batches, generator = posteriors(), torch.Generator().manual_seed(0)
     drawn = updated(batches).draw(400_000, generator)
     samples = [batch.sample(generator) for batch in batches for _ in range(20_000)]
@@ -50,7 +50,7 @@ def test_draws_have_the_moments_of_all_posteriors():
     np.testing.assert_allclose(covariance(drawn), covariance(expected), rtol=0.03, atol=0.03)
 
 
-def test_what_was_long_ago_is_forgotten():
+def test_old_batches_are_forgotten():
     aggregate = updated(posteriors(shift=-5000.0))
     recent = posteriors(seed=1)
     for _ in range(300):
@@ -60,8 +60,8 @@ def test_what_was_long_ago_is_forgotten():
     torch.testing.assert_close(aggregate.mean, mean, rtol=0.05, atol=0.05)
 
 
-def test_a_single_object_is_drawn_again():
-    """Its variance is no more than rounding, which makes it negative here."""
+def test_draws_from_a_single_object_equal_it():
+    """Its variance is only rounding error, which is negative here."""
     mean = torch.tensor([[3.1, -40.3, 0.7]])
     aggregate = updated([Posterior(mean, torch.full((1, SIZE), -30.0))])
     drawn = aggregate.draw(5, torch.Generator().manual_seed(0))
@@ -76,7 +76,7 @@ def rank_main(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_equal_one_of_twice_the_batch(tmp_path):
+def test_two_ranks_equal_one_with_twice_the_batch(tmp_path):
     torch.multiprocessing.spawn(rank_main, args=(str(tmp_path),), nprocs=2)
     expected = updated(posteriors()).state_dict()
     for rank in range(2):

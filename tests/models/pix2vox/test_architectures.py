@@ -1,4 +1,4 @@
-"""Layer by layer as published: parameter counts, shapes, pretrained backbones."""
+"""Parameter counts, shapes and pretrained backbones are as published."""
 
 import pytest
 import timm
@@ -42,14 +42,14 @@ def test_pix2vox_a_has_the_published_parts():
         ("pix2voxpp-f", 4_843_245, 19.4),
     ],
 )
-def test_sizes_of_the_released_weights(arch, count, megabytes):
+def test_sizes_are_those_of_the_released_weights(arch, count, megabytes):
     model = published(arch)
     assert size(model) == count
     stored = sum(4 * tensor.numel() for tensor in model.state_dict().values())
     assert stored / 1e6 == pytest.approx(megabytes, abs=0.06)
 
 
-def test_the_vae_has_the_parts_of_the_seed():
+def test_the_vae_has_the_parts_of_the_original():
     model = published("pix2vox-vae", parity=True)
     assert size(model.encoder, model.to_mean, model.to_log_variance) == 9_869_760
     assert size(model.decoder, model.from_latent) == 72_648_024
@@ -58,7 +58,7 @@ def test_the_vae_has_the_parts_of_the_seed():
 
 
 @pytest.mark.parametrize("arch", FAMILY)
-def test_stages_follow_from_the_resolution(arch):
+def test_number_of_stages_follows_from_the_resolution(arch):
     for resolution, doublings, halvings in ((32, 4, 3), (64, 5, 4), (128, 6, 5)):
         model = published(arch, resolution=resolution)
         assert len(model.decoder.doublings) == doublings
@@ -69,7 +69,7 @@ def test_stages_follow_from_the_resolution(arch):
 
 @pytest.mark.parametrize("arch", FAMILY)
 @pytest.mark.parametrize("resolution", [32, pytest.param(64, marks=pytest.mark.slow)])
-def test_any_number_of_views_to_volumes(arch, resolution):
+def test_any_number_of_views_gives_volumes(arch, resolution):
     model = tiny_voxel_model(arch, resolution=resolution).eval()
     for views in (1, 3):
         output = model(torch.rand(2, views, 3, 64, 64))
@@ -80,7 +80,7 @@ def test_any_number_of_views_to_volumes(arch, resolution):
 
 
 @pytest.mark.parametrize("arch", FAMILY)
-def test_a_step_reaches_every_parameter(arch):
+def test_every_parameter_gets_a_gradient(arch):
     model = tiny_voxel_model(arch).train()
     output = model(torch.rand(2, 2, 3, 64, 64))
     sum(part.square().mean() for part in output if part is not None).backward()
@@ -89,7 +89,7 @@ def test_a_step_reaches_every_parameter(arch):
 
 
 @pytest.mark.parametrize("arch", [name for name in FAMILY if name != "pix2vox-vae"])
-def test_cropped_images_are_seen_as_if_they_were_no_larger(arch):
+def test_cropping_equals_smaller_images(arch):
     plain = tiny_voxel_model(arch, image_size=128).eval()
     cropping = tiny_voxel_model(arch, image_size=144, crop=8).eval()
     images = torch.rand(1, 2, 3, 144, 144)
@@ -99,7 +99,7 @@ def test_cropped_images_are_seen_as_if_they_were_no_larger(arch):
     assert torch.equal(cropping.predict_voxels(images), found)
 
 
-def test_128_cubed():
+def test_resolution_128_works():
     output = tiny_voxel_model("pix2voxpp-f", resolution=128).eval()(torch.rand(1, 1, 3, 64, 64))
     assert output.refined.shape == (1, 128, 128, 128)
 
@@ -109,10 +109,10 @@ def test_128_cubed():
     [
         ({"resolution": 48}, "resolution must be 32, 64 or 128, got 48"),
         ({"image_size": 100}, "image_size must be a multiple of 8"),
-        ({"image_size": 16}, "image_size must be a multiple of 8 and not so small, got 16"),
+        ({"image_size": 16}, "image_size must be a multiple of 8 and large enough, got 16"),
         ({"crop": -8}, "crop must not be negative, got -8"),
-        ({"crop": 3}, "image_size less twice the crop must be a multiple of 8 .*, got 58"),
-        ({"crop": 32}, "image_size less twice the crop must be a multiple of 8 .*, got 0"),
+        ({"crop": 3}, "image_size minus twice the crop must be a multiple of 8 .*, got 58"),
+        ({"crop": 32}, "image_size minus twice the crop must be a multiple of 8 .*, got 0"),
         ({"background_gray": 256}, "background_gray must be a gray from 0 to 255, got 256"),
         ({"threshold": 0.0}, "threshold must be a probability"),
         ({"backbone": "vgg99"}, "unknown backbone 'vgg99'"),
@@ -121,7 +121,7 @@ def test_128_cubed():
         ({"encoder_weights": "nowhere.pth"}, "nowhere.pth: no such weights file"),
     ],
 )
-def test_mistakes_are_one_line(options, message):
+def test_mistakes_give_one_line(options, message):
     with pytest.raises(UserError, match=message) as caught:
         tiny_voxel_model(**options)
     assert "\n" not in str(caught.value)
@@ -135,8 +135,8 @@ def resnet_file(tmp_path_factory) -> str:
     return str(path)
 
 
-def test_the_pretrained_backbone_is_kept_unless_parity_is_wanted(resnet_file):
-    """The original overwrites it with random weights after it has been loaded."""
+def test_the_pretrained_backbone_is_kept_unless_legacy_init_is_set(resnet_file):
+    """The original loads the weights and then overwrites them with random ones."""
     stored = torch.load(resnet_file)["layer2.0.conv1.weight"]
     for legacy_init in (False, True):
         model = tiny_voxel_model(encoder_weights=resnet_file, legacy_init=legacy_init)
@@ -154,7 +154,7 @@ def test_weights_of_another_network_are_refused(resnet_file):
         tiny_voxel_model(backbone="vgg16_bn", encoder_weights=resnet_file)
 
 
-def test_a_backbone_is_the_beginning_of_its_network(resnet_file):
+def test_a_backbone_is_the_first_part_of_its_network(resnet_file):
     network = torchvision.models.resnet18()
     network.load_state_dict(torch.load(resnet_file))
     network.eval()
@@ -167,7 +167,7 @@ def test_a_backbone_is_the_beginning_of_its_network(resnet_file):
     torch.testing.assert_close(backbone.eval()(images), seen[0])
 
 
-def test_weights_of_a_timm_network_from_a_file(tmp_path):
+def test_weights_of_a_timm_network_are_loaded_from_a_file(tmp_path):
     network = timm.create_model("mobilenetv3_small_050")
     torch.save(network.state_dict(), tmp_path / "network.pth")
     model = tiny_voxel_model(
@@ -177,6 +177,6 @@ def test_weights_of_a_timm_network_from_a_file(tmp_path):
     assert torch.equal(loaded, network.conv_stem.weight)
 
 
-def test_any_network_of_timm_with_stride_8():
+def test_any_timm_network_with_stride_8_is_a_backbone():
     backbone, channels = create_backbone("mobilenetv3_small_050", False, None)
     assert backbone.eval()(torch.rand(1, 3, 64, 64)).shape == (1, channels, 8, 8)

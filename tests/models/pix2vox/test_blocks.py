@@ -1,4 +1,4 @@
-"""The parts with known answers."""
+"""Parts of the networks against known answers."""
 
 import numpy as np
 import pytest
@@ -18,17 +18,17 @@ from occvae.models.pix2vox.blocks import (
 )
 
 
-def test_fusion_is_the_softmax_weighted_mean_of_the_views_that_are_there():
+def test_fusion_is_the_softmax_weighted_mean_of_the_existing_views():
     rng = np.random.default_rng(0)
     mask = np.array([[True, False, True, True], [False, True, False, False]])
     volumes, scores = rng.random((4, 2, 2, 2)), rng.normal(size=(4, 2, 2, 2))
     weights = np.exp(scores[:3]) / np.exp(scores[:3]).sum(axis=0)
     found = merge(*(torch.from_numpy(array) for array in (volumes, scores, mask)))
     np.testing.assert_allclose(found[0], (weights * volumes[:3]).sum(axis=0))
-    np.testing.assert_allclose(found[1], volumes[3])  # alone, whatever its scores
+    np.testing.assert_allclose(found[1], volumes[3])  # a single view has weight 1
 
 
-def test_fusion_does_not_ask_for_an_order():
+def test_fusion_does_not_depend_on_the_order_of_views():
     volumes, scores = torch.rand(3, 4, 4, 4), torch.randn(3, 4, 4, 4)
     mask = torch.ones(1, 3, dtype=torch.bool)
     order = [2, 0, 1]
@@ -38,7 +38,7 @@ def test_fusion_does_not_ask_for_an_order():
 
 
 @pytest.mark.parametrize("merger", [ContextMerger, MultiScaleMerger])
-def test_views_are_scored_each_by_itself(merger):
+def test_a_views_scores_do_not_depend_on_other_views(merger):
     merger = merger().eval()
     raw = torch.rand(3, 9, 8, 8, 8)
     alone = torch.cat([merger(view[None]) for view in raw])
@@ -46,8 +46,8 @@ def test_views_are_scored_each_by_itself(merger):
     assert alone.shape == (3, 1, 8, 8, 8)
 
 
-def test_the_multi_scale_merger_sees_further():
-    """Six convolutions of 3^3 reach 6 voxels far, and the shorter paths are in it too."""
+def test_the_multi_scale_merger_has_a_larger_receptive_field():
+    """Six convolutions of 3^3 reach 6 voxels in each direction."""
     merger = MultiScaleMerger().eval()
     raw = torch.rand(1, 9, 17, 17, 17).requires_grad_()
     merger(raw)[0, 0, 8, 8, 8].backward()
@@ -55,7 +55,7 @@ def test_the_multi_scale_merger_sees_further():
     assert reached.nonzero().flatten().tolist() == list(range(2, 15))
 
 
-def test_the_decoder_is_read_as_a_cube_of_two():
+def test_the_decoder_starts_from_a_cube_of_two():
     decoder = VolumeDecoder(128, (16, 8, 8, 8), 32)
     assert decoder.start_channels == 16
     maps, logits = decoder(torch.rand(2, 128))
@@ -87,7 +87,7 @@ def test_sampling_is_trilinear_between_cell_centers_and_zero_outside():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_cells_are_found_at_their_centers():
+def test_sampling_at_cell_centers_returns_the_cells():
     volume = torch.rand(1, 5, 5, 5)
     found = sample_volume(volume, cell_centers(5, volume.device)[None])
     torch.testing.assert_close(found.view_as(volume), volume)

@@ -1,4 +1,4 @@
-"""Posteriors multiply, the seed's merger is an identity and ours is not, new objects are drawn."""
+"""Posteriors, their fusion, the variational model, and draws of new shapes."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MASK = torch.tensor([[True, False, True, True], [False, True, False, False]])
 
 
 def vae(**options):
-    """With latents that matter, as after training."""
+    """A model whose latents affect the volumes, as after training."""
     model = tiny_voxel_model("pix2vox-vae", **options).eval()
     with torch.no_grad():
         model.to_mean.weight.mul_(10.0)
@@ -34,8 +34,8 @@ def experts() -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.from_numpy(rng.normal(size=(4, 5))) for _ in range(2))
 
 
-def test_the_product_is_that_of_the_densities():
-    """On a fine lattice, up to the factor that makes it one."""
+def test_the_product_of_experts_is_the_product_of_densities():
+    """Compared on a fine lattice, after normalization."""
     means, log_variances = experts()
     mean, log_variance = product_of_experts(means, log_variances, MASK)
     z = np.linspace(-12, 12, 48_001)
@@ -53,7 +53,7 @@ def test_the_product_is_that_of_the_densities():
             assert log_variance[item, dimension].exp().item() == pytest.approx(variance, rel=1e-6)
 
 
-def test_every_further_view_makes_the_product_surer():
+def test_every_further_view_reduces_the_variance():
     means, log_variances = experts()
     variances = [
         product_of_experts(means[:n], log_variances[:n], torch.ones(1, n, dtype=torch.bool))[1]
@@ -63,7 +63,7 @@ def test_every_further_view_makes_the_product_surer():
     assert (variances[0] < 0).all()  # the prior has variance 1
 
 
-def test_the_mean_over_views_is_that_of_the_features_before_the_linear_layers():
+def test_mean_fusion_equals_averaging_the_features():
     model = vae(fusion="mean")
     features, mask = model.encode_views(views(), None)
     pooled = features.view(2, 3, -1).mean(dim=1)
@@ -75,7 +75,7 @@ def test_the_mean_over_views_is_that_of_the_features_before_the_linear_layers():
     torch.testing.assert_close(mean_of_views(means, log_variances, MASK)[0][1], means[3])
 
 
-def test_the_variance_of_samples_is_that_of_the_posterior():
+def test_samples_have_the_moments_of_the_posterior():
     mean, log_variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -3.0]])
     posterior = Posterior(mean.expand(20_000, 2), log_variance.expand(20_000, 2))
     drawn = posterior.sample(torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ def test_the_variance_of_samples_is_that_of_the_posterior():
     torch.testing.assert_close(drawn.var(dim=0), log_variance[0].exp(), rtol=0.05, atol=0.0)
 
 
-def test_the_merger_of_the_seed_is_an_identity():
+def test_the_merger_of_the_original_is_an_identity():
     model = vae(parity=True)
     with torch.no_grad():
         latents = model.encode(views()).mean
@@ -92,11 +92,11 @@ def test_the_merger_of_the_seed_is_an_identity():
             merged = model.decode(latents, num_copies=3).merged
             torch.testing.assert_close(merged, single, rtol=0.0, atol=1e-6)
             for parameter in model.merger.parameters():
-                parameter.normal_()  # whatever it has learnt
+                parameter.normal_()  # whatever it has learned
 
 
-def test_by_default_nothing_is_trained_that_changes_nothing():
-    """No merger, and gradients of all that is there, from one view and from several."""
+def test_by_default_every_parameter_gets_a_gradient():
+    """From one view and from several, without a merger."""
     for count in (1, 3):
         model = vae().train()
         assert model.merger is None
@@ -108,8 +108,8 @@ def test_by_default_nothing_is_trained_that_changes_nothing():
             assert parameter.grad is not None and parameter.grad.any(), name
 
 
-def test_z_is_the_only_way_from_images_to_volumes():
-    """Otherwise a model could see past the KL term, and latents of the prior would mean little."""
+def test_images_reach_volumes_only_through_the_latent():
+    """Otherwise information would pass by the KL term, and drawn latents would mean little."""
     model = vae().train()
     nn.init.constant_(model.to_log_variance.weight, 0.0)
     nn.init.constant_(model.to_mean.weight, 0.0)
@@ -121,7 +121,7 @@ def test_z_is_the_only_way_from_images_to_volumes():
     assert torch.equal(*volumes)
 
 
-def test_posteriors_stay_finite_however_sure_or_unsure():
+def test_posteriors_stay_finite_for_extreme_log_variances():
     for bias in (-1e4, 1e4):
         model = vae()
         nn.init.constant_(model.to_log_variance.bias, bias)
@@ -130,7 +130,7 @@ def test_posteriors_stay_finite_however_sure_or_unsure():
         assert kl_divergence(posterior.mean, posterior.log_variance).isfinite().all()
 
 
-def test_evaluation_takes_the_mean_unless_parity_is_wanted():
+def test_evaluation_uses_the_mean_unless_parity_is_set():
     assert torch.equal(vae().predict_voxels(views()), vae().predict_voxels(views()))
     seed = vae(parity=True)
     assert not torch.equal(seed.predict_voxels(views()), seed.predict_voxels(views()))
@@ -147,7 +147,7 @@ def test_samples_are_reproducible_and_differ():
     assert model.sample(1, resolution=16).shape == (1, 16, 16, 16)
 
 
-def test_samples_are_of_latents_like_those_of_training():
+def test_samples_come_from_the_aggregate_posterior():
     model = vae()
     model(views())
     assert model.aggregate.num_batches == 0
@@ -160,7 +160,7 @@ def test_samples_are_of_latents_like_those_of_training():
     assert torch.equal(drawn, model.decode(latents).refined)
 
 
-def test_hypotheses_spread_as_the_posterior_does():
+def test_hypotheses_vary_with_the_variance_of_the_posterior():
     model = vae()
     generator = torch.Generator().manual_seed(0)
     volumes = model.predict_samples(views(), 4, generator=generator)
@@ -181,7 +181,7 @@ def test_hypotheses_become_meshes():
     assert len(vae(threshold=0.4).reconstruct(views(), 32)) == 2
 
 
-def test_interpolation_runs_from_one_object_to_the_other():
+def test_interpolation_ends_at_both_predictions():
     model = vae()
     first, second = views(2), 1.0 - views(3)
     path = model.interpolate(first, second, steps=3)
@@ -191,11 +191,11 @@ def test_interpolation_runs_from_one_object_to_the_other():
     assert not torch.allclose(path[:, 1], path[:, 0])
 
 
-def test_senseless_numbers_are_refused():
+def test_numbers_out_of_range_are_refused():
     model = vae()
     with pytest.raises(ValueError, match="steps must be at least 1; got 0"):
         model.interpolate(views(), views(), steps=0)
-    with pytest.raises(ValueError, match="first and second must be as many, got 2, 1"):
+    with pytest.raises(ValueError, match="first and second must have one batch size, got 2, 1"):
         model.interpolate(views(), views(batch=1))
     with pytest.raises(ValueError, match="count must be at least 1; got -1"):
         model.sample(-1)
@@ -221,6 +221,6 @@ def test_senseless_numbers_are_refused():
         ],
     ],
 )
-def test_mistakes_are_one_line(options, message):
+def test_mistakes_give_one_line(options, message):
     with pytest.raises(UserError, match=message):
         vae(**options)

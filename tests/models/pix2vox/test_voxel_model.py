@@ -1,4 +1,4 @@
-"""What a person asks of a voxel model: grids, points, meshes, with views that may be missing."""
+"""Predictions of voxel models: grids, points and meshes, also with missing views."""
 
 import numpy as np
 import pytest
@@ -32,8 +32,8 @@ def make_images(*shades: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("arch", ["pix2vox-a", "pix2voxpp-f", "pix2vox-vae"])
-def test_a_missing_view_is_as_if_it_had_never_been(arch):
-    """Whatever its image holds, and in training too, where it must not enter the statistics."""
+def test_missing_views_have_no_effect(arch):
+    """Not even on batch norm statistics in training, whatever the pixels are."""
     model = tiny_voxel_model(arch).eval()
     mask = torch.tensor([[True, False, True], [False, True, False]])
     images = torch.rand(2, 3, 3, 64, 64)
@@ -48,7 +48,7 @@ def test_a_missing_view_is_as_if_it_had_never_been(arch):
 @pytest.mark.parametrize(
     "arch", ["pix2vox-a", pytest.param("pix2voxpp-f", marks=pytest.mark.slow), "pix2vox-vae"]
 )
-def test_up_to_24_views_in_any_order(arch):
+def test_24_views_give_the_same_in_any_order(arch):
     model = tiny_voxel_model(arch, image_size=32 if arch == "pix2voxpp-f" else 64)
     images = torch.rand(1, 24, 3, 32, 32)
     found = model.predict_voxels(images)
@@ -74,7 +74,7 @@ def test_wrong_images_are_refused():
         tiny_voxel_model().predict_voxels(torch.rand(1, 3, 64, 64))
 
 
-def test_other_resolutions_are_of_the_same_field():
+def test_other_resolutions_sample_the_same_field():
     model = BallOfVoxels()
     own = model.predict_voxels(make_images(1.0))
     assert own.shape == (1, 32, 32, 32)
@@ -91,7 +91,7 @@ def test_points_far_outside_are_empty_and_finite():
     assert (logits < -13).all() and logits.isfinite().all()
 
 
-def test_the_mesh_is_smooth_and_each_item_has_its_own():
+def test_each_item_gets_its_own_smooth_mesh():
     small, large = BallOfVoxels().reconstruct(make_images(0.6, 1.0), resolution=64)
     for mesh, radius in ((small, 0.6 * RADIUS), (large, RADIUS)):
         assert mesh.is_watertight
@@ -119,7 +119,7 @@ def test_blocks_are_the_occupied_voxels():
     assert mesh.is_watertight and mesh.volume == pytest.approx(count / 32**3)
 
 
-def test_predicting_leaves_training_as_it_was():
+def test_predicting_restores_the_training_mode():
     model = tiny_voxel_model().train()
     model.encoder.backbone.eval()
     model.predict_voxels(torch.rand(1, 1, 3, 64, 64))
