@@ -29,8 +29,14 @@ _READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
     ".glb": lambda path: read_gltf(path.read_bytes(), path.parent),
     ".gltf": lambda path: read_gltf(path.read_bytes(), path.parent),
 }
-# Endings that need packages of the extra `formats`.
-_EXTRA = {".3mf", ".3dxml", ".dae", ".xaml", ".zae"}
+# Packages of the extra `formats` that trimesh needs.
+_PACKAGES = {
+    ".3mf": "lxml",
+    ".3dxml": "lxml",
+    ".xaml": "lxml",
+    ".dae": "pycollada",
+    ".zae": "pycollada",
+}
 # Average copies per vertex up to which `weld` merges. More are distinct vertices, and their pairs
 # would fill the memory.
 _MOST_COPIES = 64
@@ -67,18 +73,19 @@ def mesh_endings() -> set[str]:
 
 
 def missing_packages() -> dict[str, str]:
-    """Maps file endings that need packages which are not installed to what to do about it."""
+    """Maps file endings that need packages which are not installed to the command or the reason."""
     from trimesh.exceptions import ExceptionWrapper
     from trimesh.exchange.load import mesh_loaders
 
     missing = {}
-    for ending, loader in mesh_loaders.items():
+    for name, loader in mesh_loaders.items():
+        ending = f".{name}"
         if isinstance(loader, ExceptionWrapper):
             try:
                 loader()
             except ImportError as error:
-                extra = "install occvae[formats]"
-                missing[f".{ending}"] = extra if f".{ending}" in _EXTRA else str(error)
+                package = _PACKAGES.get(ending)
+                missing[ending] = f"pip install {package}" if package else str(error)
     return missing
 
 
@@ -110,6 +117,8 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
             vertices, faces = reader(path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except MemoryError:
+        raise UserError(f"{path}: too large for the memory") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     if not len(faces):
@@ -121,7 +130,7 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_with_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     ending = path.suffix.lower()
     if ending in (missing := missing_packages()):
-        raise UserError(f"{ending} needs packages that are missing: {missing[ending]}")
+        raise UserError(f"{ending} files need a package that is missing: {missing[ending]}")
     try:
         scene = _load_scene(path)
         clouds = [part for part in scene.geometry.values() if type(part).__name__ == "PointCloud"]

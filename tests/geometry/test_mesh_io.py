@@ -195,3 +195,42 @@ def test_damaged_files_are_not_reported_as_missing_packages(tmp_path):
     with pytest.raises(UserError) as caught:
         read_mesh(tmp_path / "noise.stl")
     assert "ModuleNotFound" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending, package", [("3mf", "lxml"), ("dae", "collada")])
+def test_formats_of_the_extra_are_read(tmp_path, ending, package):
+    pytest.importorskip(package)
+    path = tmp_path / f"box.{ending}"
+    path.write_bytes(trimesh.Trimesh(*arrays(box())).export(file_type=ending))
+    assert volume(*read_mesh(path)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ending, package", [(".3mf", "lxml"), (".dae", "pycollada")])
+def test_a_missing_package_is_named(tmp_path, monkeypatch, ending, package):
+    from trimesh.exceptions import ExceptionWrapper
+    from trimesh.exchange.load import mesh_loaders
+
+    monkeypatch.setitem(mesh_loaders, ending[1:], ExceptionWrapper(ImportError("is missing")))
+    assert missing_packages()[ending] == f"pip install {package}"
+    (tmp_path / f"a{ending}").write_bytes(b"content")
+    with pytest.raises(
+        UserError, match=rf"{ending} files need a package .*: pip install {package}$"
+    ):
+        read_mesh(tmp_path / f"a{ending}")
+
+
+def test_buffers_beside_a_gltf_file_are_read(tmp_path):
+    for name, content in trimesh.Trimesh(*arrays(box())).export(file_type="gltf").items():
+        (tmp_path / name).write_bytes(content)
+    assert volume(*read_mesh(tmp_path / "model.gltf")) == pytest.approx(1)
+
+
+def test_a_file_without_permission_keeps_the_cause(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "a.obj").write_text(CUBE_OF_QUADS)
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"a\.obj: Permission denied$") as caught:
+        read_mesh(tmp_path / "a.obj")
+    assert isinstance(caught.value.__context__, PermissionError)

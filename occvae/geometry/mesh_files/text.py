@@ -44,7 +44,7 @@ def plain_text(data: bytes) -> bytes:
 def decode(data: bytes) -> bytes:
     """Returns UTF-16 and UTF-32 as UTF-8, and other data without the byte order mark of UTF-8."""
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "")
-    if not encoding and len(data) > 3 and (data[0] == 0) != (data[1] == 0):
+    if not encoding and _looks_like_utf_16(data):
         encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
     if not encoding:
         return data.removeprefix(codecs.BOM_UTF8)
@@ -52,6 +52,12 @@ def decode(data: bytes) -> bytes:
         return data.decode(encoding).encode().removeprefix(codecs.BOM_UTF8)
     except UnicodeError:
         raise UserError(f"damaged text: not valid {encoding.upper()}") from None
+
+
+def _looks_like_utf_16(data: bytes) -> bool:
+    """Tells whether every second one of the first bytes is zero."""
+    zeros = [byte == 0 for byte in data[:4]]
+    return zeros in ([True, False] * 2, [False, True] * 2)
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

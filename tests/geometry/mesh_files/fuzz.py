@@ -9,6 +9,7 @@ mind another layout of the same text. An execution is repeated by its seed and n
 
 import argparse
 import base64
+import copy
 import faulthandler
 import json
 import os
@@ -161,7 +162,7 @@ def damage_json(data: bytes, rng: random.Random) -> bytes:
                 del place[key]
                 break
             else:
-                place[key] = rng.choice(VALUES)
+                place[key] = copy.deepcopy(rng.choice(VALUES))
                 break
     text = json.dumps(root).encode()
     if not is_glb:
@@ -192,9 +193,12 @@ def execute(seed: int, number: int) -> str:
     read, files = seeds()[ending]
     place = rng.randrange(len(files))
     data, expected = files[place], intact(ending, place)
-    kind = rng.choice(("damage", "damage", "damage", "cut", "layout", "layout"))
-    if kind == "layout" and (ending in ("ply", "glb") or b"\0" in data):
-        kind = "json" if ending == "glb" else "damage"
+    kinds = ("damage", "damage", "cut", "layout", "layout")
+    if ending == "glb":
+        kinds = ("damage", "cut", "json", "json")
+    elif ending == "ply" or b"\0" in data:
+        kinds = ("damage", "cut")
+    kind = rng.choice(kinds)
     if kind == "layout":
         changed = lay_out_anew(data, rng)
     elif kind == "cut":
