@@ -11,6 +11,7 @@ import numpy as np
 from occvae.errors import UserError
 
 _NEWLINE = 10
+_CHUNK = 20_000  # tokens that are parsed at a time, so that their text stays in the cache
 JOINED_LINE = 11  # a vertical tab takes the place of a newline that a statement continues across
 # UTF-32 first, because its mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {
@@ -121,9 +122,17 @@ class Text:
         return self._parse(tokens, self.ends[tokens] if ends is None else ends, np.int64)
 
     def _parse(self, tokens: np.ndarray, ends: np.ndarray, dtype: type) -> np.ndarray:
-        if not len(tokens):
-            return np.empty(0, dtype)
-        starts = self.starts[tokens]
+        values = np.empty(len(tokens), dtype)
+        for first in range(0, len(tokens), _CHUNK):
+            chunk = slice(first, first + _CHUNK)
+            numbers = self._parse_chunk(self.starts[tokens[chunk]], ends[chunk], dtype)
+            # A malformed token such as 1.5.2 is parsed as several numbers, never as none.
+            if len(numbers) != len(tokens[chunk]):
+                self._refuse_malformed(tokens[chunk], ends[chunk], dtype)
+            values[chunk] = numbers
+        return values
+
+    def _parse_chunk(self, starts: np.ndarray, ends: np.ndarray, dtype: type) -> np.ndarray:
         low, high = starts[0], ends[-1]
         edges = np.zeros(high - low + 1, np.int8)
         edges[starts - low] = 1
@@ -131,13 +140,9 @@ class Text:
         inside = np.cumsum(edges, dtype=np.int8)[:-1].view(bool)
         selected = np.where(inside, self.array[low:high], np.uint8(ord(" "))).tobytes()
         try:
-            values: np.ndarray = np.fromstring(selected, dtype, sep=" ")
+            return np.fromstring(selected, dtype, sep=" ")
         except ValueError:
-            values = np.empty(0, dtype)
-        # A malformed token such as 1.5.2 is parsed as several numbers, never as none.
-        if len(values) != len(tokens):
-            self._refuse_malformed(tokens, ends, dtype)
-        return values
+            return np.empty(0, dtype)
 
     def _refuse_malformed(self, tokens: np.ndarray, ends: np.ndarray, dtype: Any) -> None:
         expected = re.compile(rb"[+-]?\d+") if dtype is np.int64 else _FLOAT
