@@ -122,7 +122,7 @@ class Text:
         return self._parse(tokens, self.ends[tokens] if ends is None else ends, np.int64)
 
     def _parse(self, tokens: np.ndarray, ends: np.ndarray, dtype: type) -> np.ndarray:
-        values = np.empty(len(tokens), dtype)
+        values: np.ndarray = np.empty(len(tokens), dtype)
         for first in range(0, len(tokens), _CHUNK):
             chunk = slice(first, first + _CHUNK)
             numbers = self._parse_chunk(self.starts[tokens[chunk]], ends[chunk], dtype)
