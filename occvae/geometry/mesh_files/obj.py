@@ -8,7 +8,14 @@ import numpy as np
 
 from occvae.errors import UserError
 from occvae.geometry.mesh_files.polygons import triangulate
-from occvae.geometry.mesh_files.text import JOINED_LINE, Text, plain_text, ranges, word_code
+from occvae.geometry.mesh_files.text import (
+    JOINED_LINE,
+    Text,
+    plain_text,
+    ranges,
+    word_code,
+    word_of,
+)
 
 _VERTEX = word_code(b"v")
 _FACES = [word_code(b"f"), word_code(b"fo")]
@@ -53,7 +60,7 @@ def _join_lines(text: bytes) -> bytes:
 
 def _check_other_statements(text: Text, words: np.ndarray, tokens: np.ndarray) -> None:
     for code in np.unique(words):
-        word = code.tobytes().rstrip(b"\0")
+        word = word_of(code)
         if not word[:1].isalpha() or word in _UNREAD:
             token = int(tokens[int((words == code).argmax())])
             place = f"line {text.line(token)}"

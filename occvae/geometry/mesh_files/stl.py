@@ -8,7 +8,7 @@ import numpy as np
 
 from occvae.errors import UserError
 from occvae.geometry.mesh_files.polygons import triangulate
-from occvae.geometry.mesh_files.text import Text, decode, plain_text, word_code
+from occvae.geometry.mesh_files.text import Text, decode, plain_text, word_code, word_of
 
 _FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _HEADER = 84
@@ -116,7 +116,7 @@ def _cut(text: Text) -> UserError:
 
 def _read_free_text(text: Text) -> tuple[np.ndarray, np.ndarray]:
     """Reads text whose lines break elsewhere, or whose facets have more than three corners."""
-    words = [code.tobytes().rstrip(b"\0") for code in text.words(np.arange(len(text)))]
+    words = [word_of(code) for code in text.words(np.arange(len(text)))]
     begins_line = set(text.first.tolist())
     corners: list[int] = []  # first coordinate of each corner
     sizes: list[int] = []

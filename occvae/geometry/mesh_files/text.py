@@ -13,6 +13,10 @@ from occvae.errors import UserError
 _NEWLINE = 10
 _CHUNK = 20_000  # tokens that are parsed at a time, so that their text stays in the cache
 JOINED_LINE = 11  # a vertical tab takes the place of a newline that a statement continues across
+_ONE = np.uint64(1)
+# The bit of a letter, moved down by one, is the bit of lower case.
+_LETTER_BITS = np.uint64(0x4040404040404040)
+_FIRST_BYTES = np.array([2 ** (8 * count) - 1 for count in range(9)], np.uint64)
 # UTF-32 first, because its mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -69,7 +73,12 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def word_code(word: bytes) -> np.uint64:
     """Returns what `Text.words` holds for a word."""
-    return np.frombuffer(word.ljust(8, b"\0"), np.uint64)[0]
+    return np.uint64(int.from_bytes(word[:8], "little"))
+
+
+def word_of(code: np.uint64) -> bytes:
+    """Returns the first eight bytes of a word from its code."""
+    return int(code).to_bytes(8, "little").rstrip(b"\0")
 
 
 class Text:
@@ -83,7 +92,8 @@ class Text:
     """
 
     def __init__(self, text: bytes):
-        self.array = np.frombuffer(b"\n" + text + b"\n", np.uint8)
+        # Eight line feeds, because `words` reads eight bytes at each token.
+        self.array = np.frombuffer(b"\n" + text + 8 * b"\n", np.uint8)
         visible = self.array > ord(" ")
         changes = np.flatnonzero(visible[1:] != visible[:-1]) + 1
         self.starts, self.ends = changes[::2], changes[1::2]
@@ -105,13 +115,11 @@ class Text:
         return int(((before == _NEWLINE) | (before == JOINED_LINE)).sum())
 
     def words(self, tokens: np.ndarray) -> np.ndarray:
-        """Returns the first eight bytes of tokens in lower case, as in `word_code`."""
-        width = np.arange(8)
-        places = self.starts[tokens][:, None] + width
-        letters = self.array[np.minimum(places, len(self.array) - 1)]
-        letters = np.where(places < self.ends[tokens][:, None], letters, 0).astype(np.uint8)
-        letters += np.where((letters >= ord("A")) & (letters <= ord("Z")), 32, 0).astype(np.uint8)
-        return np.ascontiguousarray(letters).view(np.uint64).reshape(-1)
+        """Returns the first eight bytes of tokens, with letters in lower case, as `word_code`."""
+        starts = self.starts[tokens]
+        anywhere = np.ndarray(len(self.array) - 7, "<u8", self.array, 0, (1,))
+        codes = anywhere[starts] & _FIRST_BYTES[np.minimum(self.ends[tokens] - starts, 8)]
+        return codes | ((codes & _LETTER_BITS) >> _ONE)
 
     def floats(self, tokens: np.ndarray) -> np.ndarray:
         """Parses tokens, in ascending order, as float64."""
