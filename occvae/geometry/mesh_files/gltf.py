@@ -91,7 +91,7 @@ def _check_kind(gltf: GltfData) -> None:
         if name not in _READ_EXTENSIONS and not _APPEARANCE.fullmatch(name):
             raise UserError(
                 f"the file needs the extension {ascii(name[:60])}, which is not read; "
-                "export it without"
+                "export the mesh without it"
             )
 
 

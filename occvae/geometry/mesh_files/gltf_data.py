@@ -128,7 +128,9 @@ class GltfData:
         if set(_MESHOPT) & mapping(view, "extensions").keys():
             source = self.object("buffers", buffer)
             if "uri" not in source and not (buffer == 0 and self.binary is not None):
-                raise UserError("compressed with meshopt, which is not read; export it without")
+                raise UserError(
+                    "compressed with meshopt, which is not read; export it uncompressed"
+                )
         offset, length = integer(view, "byteOffset", what, 0), integer(view, "byteLength", what)
         data = self._buffer(buffer)
         if offset + length > len(data):
