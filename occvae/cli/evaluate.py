@@ -1,18 +1,30 @@
 """occvae evaluate: metrics of a model on a dataset, next to controls and published figures."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from occvae.cli.shared import add_precision, load_model, set_precision, trained_on
+from occvae.cli.shared import (
+    MODEL_HELP,
+    add_device,
+    add_precision,
+    load_model,
+    set_precision,
+    trained_on,
+)
 from occvae.errors import UserError
+from occvae.system.verbosity import note
 
 if TYPE_CHECKING:
     from occvae.models.protocol import Model
 
 
+_STDOUT = ""  # --json without a file
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="run folder or export (default: the newest run in runs/)")
+    parser.add_argument("--model", help=MODEL_HELP)
     parser.add_argument(
         "--data", help="dataset folder (default: the dataset that the run was trained on)"
     )
@@ -39,10 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of views to compare, such as 1,2,3,5; all: those of the published tables",
     )
     add_precision(parser)
+    add_device(parser)
     parser.add_argument(
         "--json",
-        help="file of the report; a .csv with one row per shape is written beside it "
-        "(default: evaluation.json in the folder of the model)",
+        nargs="?",
+        const=_STDOUT,
+        metavar="FILE",
+        help="file of the report; a .csv with one row per shape is written beside it (default: "
+        "evaluation.json in the folder of the model). Without FILE, print the report as JSON "
+        "instead of tables",
     )
     parser.add_argument("--html", help="file of a page with the report and examples in 3D")
     # The deepspeed launcher passes it.
@@ -58,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     from occvae.evaluation.threshold import choose_threshold
     from occvae.evaluation.views import evaluate_views, format_views_table
 
-    with processes() as device:
+    with processes(options.device) as device:
         model, folder, data, counts, path = raise_together(lambda: _prepare(options))
         model = model.to(device)
         shared: dict[str, Any] = {"num_shapes": options.shapes, "device": device}
@@ -79,16 +96,26 @@ def run(options: argparse.Namespace) -> None:
             return  # only rank 0 has the report
         report["data"]["trained_on"] = _count_trained_on(folder, report)
         report["model"] = {"path": str(folder), **report["model"]}
-        print(format_table(report))
         if views:
             report["views"] = views
-            print("\n" + format_views_table(views, published=comparable_by_views(report)))
+        if options.json == _STDOUT:
+            print(json.dumps(report, indent=1, allow_nan=False))
+        else:
+            print(format_table(report))
+            if views:
+                print("\n" + format_views_table(views, published=comparable_by_views(report)))
         write_json(path, report)
         write_csv(path.with_suffix(".csv"), report)
-        print(f"\nreport: {path}, {path.with_suffix('.csv')}")
+        _note(options, f"report: {path}, {path.with_suffix('.csv')}")
         if options.html is not None:
             write_page(Path(options.html), report, model, data, device)
-            print(f"page: {options.html}")
+            _note(options, f"page: {options.html}")
+
+
+def _note(options: argparse.Namespace, text: str) -> None:
+    """Prints a note, unless stdout is JSON for a program."""
+    if options.json != _STDOUT:
+        note(text)
 
 
 def _prepare(
@@ -120,7 +147,8 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
     """Returns the report's file, once all output files are distinct and writable."""
     from occvae.system.atomic_write import check_writable
 
-    path = Path(options.json or folder / "evaluation.json")
+    named = None if options.json == _STDOUT else options.json
+    path = Path(named or folder / "evaluation.json")
     files = {"the report": path, "the table of all shapes": path.with_suffix(".csv")}
     if options.html is not None:
         files["the page"] = Path(options.html)

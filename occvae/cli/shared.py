@@ -1,4 +1,4 @@
-"""What several commands share: the model, its precision, its dataset and the device."""
+"""What several commands share: the model, its precision, its dataset, and their options."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 from occvae.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from occvae.models.protocol import Model
+
+
+MODEL_HELP = (
+    "run folder, export, built-in model, or owner/name on the Hugging Face Hub (default: the "
+    "newest run in runs/)"
+)
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +25,17 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", help="cpu, cuda, or a GPU such as cuda:1 (default: cuda with a GPU, else cpu)"
+    )
+
+
 def load_model(path: str | None) -> tuple[Model, Path]:
     """Loads a model. Returns it and the folder of its export.
 
     Args:
-        path: run folder or export; None takes the newest run in `runs/`.
+        path: as for `occvae.from_pretrained`; None takes the newest run in `runs/`.
     """
     from occvae.models import from_pretrained
     from occvae.models.pretrained import find_export
@@ -60,9 +70,3 @@ def set_precision(model: Model, precision: str | None) -> None:
     if not model.has_fused_decoder:
         raise UserError(f"--precision: {model.arch} with these options has no fused decoder")
     model.precision = precision
-
-
-def default_device() -> torch.device:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

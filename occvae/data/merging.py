@@ -119,7 +119,7 @@ def _new_manifest(manifests: list[Manifest]) -> Manifest:
 
 
 def _plan(roots: list[Path], manifests: list[Manifest]) -> list[tuple[Path, ShardEntry, str]]:
-    """Each shard with its folder and its new file name. Numbers count anew per split."""
+    """Each shard with its folder and its new file name. Each split is numbered from 0."""
     plan = []
     for split in SPLITS:
         members = [

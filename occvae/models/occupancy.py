@@ -16,11 +16,12 @@ from occvae.models.inference import (
     evaluation_mode,
     resize_images,
 )
+from occvae.models.inputs import ImageInput
 from occvae.models.presets import GENERAL, register_presets
 from occvae.models.protocol import ImplicitModel
 from occvae.models.registry import register_model
-from occvae.ops.field import Field
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
+from occvae.ops.uniform_field import Field
 from occvae.ops.validation import suitable_coarse_resolution
 
 if TYPE_CHECKING:
@@ -65,19 +66,19 @@ class OccupancyModel(ImplicitModel):
         return isinstance(self.decoder, FusedDecoder)
 
     def encode(self, images: Tensor) -> Tensor:
-        """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E), the mean over the views."""
+        """Conditioning (B, E) from RGB images (B, V, 3, H, W) in [0, 1], the mean over views."""
         check_images(images)
         batch, views = images.shape[:2]
         flat = resize_images(images.flatten(0, 1), self.image_size)
         return self.encoder(flat).view(batch, views, -1).mean(dim=1)
 
     def decode(self, points: Tensor, conditioning: Tensor) -> Tensor:
-        """Points (B, N, 3) in [-0.55, 0.55] and conditioning (B, E) to logits (B, N)."""
+        """Logits (B, N) at points (B, N, 3) in [-0.55, 0.55], for conditioning (B, E)."""
         _check_points(points, conditioning)
         return self.decoder(points, conditioning)
 
     def forward(self, images: Tensor, points: Tensor) -> Tensor:
-        """Images (B, V, 3, H, W) in [0, 1] and points (B, N, 3) to logits (B, N)."""
+        """Logits (B, N) at points (B, N, 3), for images (B, V, 3, H, W) in [0, 1]."""
         return self.decode(points, self.encode(images))
 
     @torch.no_grad()
@@ -98,7 +99,7 @@ class OccupancyModel(ImplicitModel):
     @torch.no_grad()
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = 256,
         threshold: float | None = None,
         *,
@@ -106,10 +107,10 @@ class OccupancyModel(ImplicitModel):
         refine_vertices: int = 0,
         normals: bool = False,
     ) -> list["trimesh.Trimesh"]:
-        """One watertight mesh per item of the images. All are extracted together.
+        """One watertight mesh per object. All are extracted together.
 
         Args:
-            images: (B, V, 3, H, W) RGB in [0, 1].
+            images: As in `Model.reconstruct`.
             resolution: Cells along each axis of the padded cube: a number up to 64, or a power of
                 two times a number from 32 to 64.
             threshold: Probability at the surface. None selects the model's own.
@@ -121,29 +122,30 @@ class OccupancyModel(ImplicitModel):
             B meshes. A mesh without faces means that there is no surface at the threshold.
 
         Raises:
-            UserError: threshold is not a probability.
+            UserError: threshold is not a probability, or an image cannot be prepared.
             ValueError: resolution is not of this form, or the field is not finite.
         """
         from occvae.geometry.extract_mesh import extract_mesh
 
         threshold = self.threshold if threshold is None else threshold
         check_threshold(threshold)
+        batch = self.to_batch(images)
         with evaluation_mode(self):
-            conditioning = self.encode(images).float()
+            conditioning = self.encode(batch).float()
             return extract_mesh(
                 self._field(conditioning),
                 resolution=resolution,
                 coarse_resolution=suitable_coarse_resolution(resolution),
                 level=math.log(threshold) - math.log1p(-threshold),
                 num_shapes=len(conditioning),
-                device=images.device,
+                device=batch.device,
                 progress=progress,
                 refine_vertices=refine_vertices,
                 normals=normals,
             )
 
     def _query(self, points: Tensor, conditioning: Tensor) -> Tensor:
-        """Points (B, N, 3) and conditioning (B, E) to logits (B, N), in eval mode."""
+        """Logits (B, N) at points (B, N, 3), for conditioning (B, E), in eval mode."""
         _check_points(points, conditioning)
         packed = self._pack(conditioning)
         if packed is None:
@@ -167,7 +169,7 @@ class OccupancyModel(ImplicitModel):
         return field
 
     def _pack(self, conditioning: Tensor) -> PackedDecoder | None:
-        """Packs the decoder; None, with one warning, if it has no fused kernels."""
+        """Packs the decoder. Returns None, and warns once, if it has no fused kernels."""
         if isinstance(self.decoder, FusedDecoder):
             return self.decoder.pack(conditioning, self.precision)
         decoder = type(self.decoder)

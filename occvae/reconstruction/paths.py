@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from occvae.errors import UserError
+from occvae.images.io import refuse_url
 
 FORMATS = ("glb", "obj", "ply", "stl", "off")
 """Endings of the mesh files that can be written."""
@@ -19,17 +20,24 @@ _OWN_ENDINGS = (".preview.png", ".turntable.gif", ".turntable.png")
 def find_images(inputs: list[str | Path]) -> list[Path]:
     """Lists the given files and the images in the given folders.
 
-    Given files are not checked here. Of a folder, the images directly in it are listed by name.
-    Hidden files, other kinds of files and output of `reconstruct_files` are left out.
+    Given files are not checked here. The images of a folder are listed by name, without those in
+    its subfolders. Hidden files, other kinds of files and output of `reconstruct_files` are left
+    out.
 
     Args:
         inputs: Files and folders.
 
     Raises:
-        UserError: A folder contains no images.
+        UserError: A folder contains no images. An input is an address, or `-` for standard input.
     """
     images = []
-    for path in map(Path, inputs):
+    for given in inputs:
+        if given == "-":
+            raise UserError(
+                "-: images are not read from standard input; save the image and give the file"
+            )
+        refuse_url(given)
+        path = Path(given)
         if not path.is_dir():
             images.append(path)
             continue
@@ -41,7 +49,7 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
 
 
 def output_paths(
-    images: Sequence[str | Path], output: str | Path, format: str | None = None
+    images: Sequence[str | Path], output: str | Path | None = None, format: str | None = None
 ) -> list[Path]:
     """Chooses the path of each object's mesh, named after its first image.
 
@@ -50,7 +58,8 @@ def output_paths(
 
     Args:
         images: The first image of each object.
-        output: A mesh file for one object, or a folder for any number of objects.
+        output: A mesh file for one object, or a folder for any number of objects. None is the
+            working directory.
         format: One of `FORMATS`. None selects the format of the file, or glb in a folder.
 
     Returns:
@@ -60,6 +69,8 @@ def output_paths(
         UserError: The format is unknown or differs from that of the file, a file is given for
             several objects, or the name is empty.
     """
+    if output is None:
+        output = "."
     if not str(output):
         raise UserError("the name of the output is empty; give a file or a folder")
     path = Path(output)

@@ -55,6 +55,8 @@ class ReconstructionSettings:
     """Number of faces to keep, see `occvae.geometry.mesh_processing`."""
     background: str = "auto"
     """How to cut out the object, see `occvae.images.preprocess.prepare_image`."""
+    strict: bool = False
+    """Whether an object fails if a background is not removed, instead of a warning."""
     turntable: str | None = None
     """`gif` or `png` for a turntable beside each mesh."""
     batch_size: int = 8
@@ -80,11 +82,12 @@ class ReconstructionSettings:
         if self.normals and (self.smooth or self.decimate is not None):
             raise UserError(
                 "normals cannot be combined with smooth or decimate, which change the surface that "
-                "they belong to; leave one out"
+                "the normals belong to; leave out normals, or both smooth and decimate"
             )
         if self.blocks and (self.normals or self.refine_vertices):
             raise UserError(
-                "blocks cannot be combined with normals or refine_vertices; leave one out"
+                "blocks cannot be combined with normals or refine_vertices; leave out blocks, or "
+                "both normals and refine_vertices"
             )
 
     def check(self, model: Model, format: str) -> None:

@@ -397,7 +397,7 @@ def test_verify_finds_a_repeated_shape(first, tmp_path):
     again = replace(manifest.shards[0], file="train-00009.h5")
     os.link(root / manifest.shards[0].file, root / again.file)
     replace(manifest, shards=[*manifest.shards, again]).save(root)
-    with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' is there a second time"):
+    with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' occurs a second time; build"):
         verify_dataset(root)
 
 
@@ -412,7 +412,7 @@ def test_info_refuses_invalid_numbers(first, tmp_path, capsys, option):
 
 def test_an_empty_dataset_has_no_sheet(tmp_path):
     Manifest("list", "own", {}, []).save(tmp_path)
-    with pytest.raises(UserError, match="has no shapes to draw"):
+    with pytest.raises(UserError, match="the dataset has no shapes to draw; build or import"):
         write_sample_sheet(tmp_path / "x.png", tmp_path)
 
 

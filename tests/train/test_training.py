@@ -53,6 +53,8 @@ def test_exports_record_the_splits_they_were_trained_on(trained):
     for name, step in (("best", 120), ("last", 240)):
         config = json.loads((trained / name / "config.json").read_text())
         assert config["splits"] == "own" and config["step"] >= step
+        assert config["trained_on"]["source"] == "voxels"
+        assert config["trained_on"]["num_shapes"] > 0 and config["trained_on"]["categories"]
 
 
 def test_a_run_leaves_its_records(trained):
@@ -171,6 +173,8 @@ def wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None
         (["--out", "{trained}", "--resume", "--arch", "onet"], "not 'onet'"),
         (["--out", "{trained}", "--resume", "--preset", "default"], "--preset"),
         (["--resume"], "no run to resume"),
+        (["--device", "cuda:99"], "--device cuda:99: "),
+        (["--config", "{folder}/nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )
 def test_mistakes_end_in_one_line(tiny_dataset, tmp_path, trained, arguments, message):

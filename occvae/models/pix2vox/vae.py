@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from occvae.errors import UserError
 from occvae.models.inference import evaluation_mode
+from occvae.models.inputs import ImageInput
 from occvae.models.pix2vox.aggregate_posterior import AggregatePosterior
 from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
@@ -31,12 +32,12 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
     Sources: variational autoencoders (Kingma and Welling 2014) and the layers of Pix2Vox-A (Xie et
     al. 2019). Public code under the name Pix2Vox-VAE exists, without a paper. Four things differ:
 
-    - The posteriors of the views are multiplied, as experts; the original averages features.
+    - The posteriors of the views are multiplied, as experts. The original averages features.
     - There is no merger. The original decodes one latent into as many equal volumes as there are
       views, and merging equal volumes is an identity.
-    - The KL term is averaged over the batch. The original sums it, so that its weight depends on
-      the batch size.
-    - In eval mode the latent is the posterior's mean. The original draws it at random, so that its
+    - The KL term is averaged over the batch. The original sums it, so its weight depends on the
+      batch size.
+    - In eval mode the latent is the posterior's mean. The original draws it at random, so its
       metrics vary from run to run.
 
     All information from images to volumes passes through the latent, so the KL term limits all of
@@ -178,7 +179,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
     @overload
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = ...,
         threshold: float | None = ...,
         *,
@@ -189,7 +190,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
     @overload
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = ...,
         threshold: float | None = ...,
         *,
@@ -199,7 +200,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
 
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = 256,
         threshold: float | None = None,
         *,
@@ -207,20 +208,20 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
         view_mask: Tensor | None = None,
         **options: Any,
     ) -> "list[trimesh.Trimesh] | list[list[trimesh.Trimesh]]":
-        """One mesh per item, or with `num_samples` a list of hypotheses per item.
+        """One mesh per object, or with `num_samples` a list of hypotheses per object.
 
         Args:
-            images: (B, V, 3, H, W) RGB in [0, 1].
+            images: As in `Model.reconstruct`.
             resolution: As in `VoxelModel.reconstruct`.
             threshold: As in `VoxelModel.reconstruct`.
-            num_samples: Number of hypotheses per item; None for the mesh of the posterior's mean.
+            num_samples: Number of hypotheses per object; None for the mesh of the posterior's mean.
             view_mask: (B, V) bool, True for the views that exist; None if all do.
             **options: Further arguments of `VoxelModel.reconstruct`.
         """
         surface = (resolution, threshold)
         if num_samples is None:
             return super().reconstruct(images, *surface, view_mask=view_mask, **options)
-        samples = self.predict_samples(images, num_samples, view_mask=view_mask)
+        samples = self.predict_samples(self.to_batch(images), num_samples, view_mask=view_mask)
         return [self.mesh(volumes, *surface, **options) for volumes in samples]
 
 

@@ -10,13 +10,13 @@ import trimesh
 
 from occvae.cli import main as cli
 from occvae.data.build import build_dataset, verify_dataset
-from occvae.data.formats import meshes
 from occvae.data.formats.meshes import MeshSource
 from occvae.data.points import dequantize_points
 from occvae.data.shapes import ShapeSettings
 from occvae.data.shards import Shard
 from occvae.errors import UserError
-from occvae.images.io import load_image
+from occvae.geometry import mesh_io
+from occvae.images.io import load_square_image
 from tests.mesh_builders import box, sphere
 
 SETTINGS = ShapeSettings(
@@ -74,7 +74,7 @@ def test_cameras_project_the_shape_onto_its_image(tmp_path):
     for image, extrinsics, intrinsics in zip(
         sample.images, sample.extrinsics, sample.intrinsics, strict=True
     ):
-        seen = (load_image(image, SETTINGS.image_size) < 250).any(-1)
+        seen = (load_square_image(image, SETTINGS.image_size) < 250).any(-1)
         camera = points @ extrinsics[:, :3].T + extrinsics[:, 3]
         pixels = camera @ intrinsics.T
         column, row = (pixels[:, :2] / pixels[:, 2:]).astype(int).T
@@ -283,8 +283,8 @@ def test_formats_that_need_another_package_name_it(tmp_path, monkeypatch):
     for name in ("b.dae", "c.dae", "d.zip", "e.txt"):
         (tmp_path / name).write_bytes(b"")
     wanting = {".dae": "pip install pycollada"}
-    monkeypatch.setattr(meshes, "mesh_endings", lambda: {".off"})
-    monkeypatch.setattr(meshes, "missing_packages", lambda: wanting)
+    monkeypatch.setattr(mesh_io, "mesh_endings", lambda: {".off"})
+    monkeypatch.setattr(mesh_io, "missing_packages", lambda: wanting)
     assert MeshSource(tmp_path, SETTINGS).skipped == {
         "*.dae": "2 files of a format that is not read without another package "
         "(pip install pycollada)",
