@@ -5,7 +5,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from occvae.cli.shared import add_device, add_precision, load_model, set_precision, trained_on
+from occvae.cli.shared import (
+    MODEL_HELP,
+    add_device,
+    add_precision,
+    load_model,
+    set_precision,
+    trained_on,
+)
 from occvae.errors import UserError
 from occvae.system.verbosity import note
 
@@ -17,7 +24,7 @@ _STDOUT = ""  # --json without a file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="run folder or export (default: the newest run in runs/)")
+    parser.add_argument("--model", help=MODEL_HELP)
     parser.add_argument(
         "--data", help="dataset folder (default: the dataset that the run was trained on)"
     )

@@ -11,7 +11,7 @@ from occvae.data.manifest import Manifest
 from occvae.data.shards import Shard
 from occvae.errors import UserError
 from occvae.geometry.voxels_to_mesh import grid_mesh
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from occvae.system.terminal import one_line
 from occvae.visualize.rendering import orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
@@ -170,7 +170,7 @@ def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np
         ]
     )
     tiles = render_views(*grid_mesh(_solid(shard, local), 0.5), cameras, TILE)
-    seen = load_image(shard.image(local, view), TILE)
+    seen = load_square_image(shard.image(local, view), TILE)
     strip = make_sheet([seen, *tiles], 3)
     caption = f"{shard.categories[local]}, {split}, view {view}"
     ImageDraw.Draw(strip).text((TILE + 4, 2), caption, fill="black")

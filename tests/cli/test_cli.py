@@ -346,7 +346,7 @@ def test_output_paths_follow_the_images_and_the_format():
         (["photo.png", "--threshold", 2], "threshold must be a probability"),
         (["photo.png", "--threshold", "nan"], "threshold must be a probability"),
         (["photo.png", "--precision", "fp8"], "--precision fp8: choose from fp32, fp16, bf16"),
-        (["photo.png", "--model", "nowhere"], "nowhere: holds no config.json"),
+        (["photo.png", "--model", "nowhere"], "nowhere: no such run or export"),
         (["photo.png", "-o", "out.xyz"], "out.xyz: unknown mesh format"),
         (["photo.png", "-o", "photo.png/out.glb"], "photo.png"),
         (["photo.png", "photo.png"], "give a folder"),
@@ -396,7 +396,7 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
         (["--threshold", "high"], "--threshold high: expected a probability or val"),
         (["--resolution", "101", "--shapes", "1"], "nearest valid are 100 and 102"),
         (["--precision", "double"], "--precision double: choose from fp32, fp16, bf16"),
-        (["--model", "nowhere"], "nowhere: holds no config.json"),
+        (["--model", "nowhere"], "nowhere: no such run or export"),
     ],
 )
 def test_wrong_arguments_of_evaluate_are_errors(

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from occvae.data.dataset import ShapeDataset
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from occvae.train.contact_sheet import HEADINGS, TILE, write_contact_sheet
 from tests.fakes import ball_model
 
@@ -31,7 +31,7 @@ def test_a_sheet_has_one_row_per_shape(dataset, tmp_path, rows):
     assert found.shape[:2] == (rows, len(HEADINGS))
     assert all((tile < 255).any() for tile in found.reshape(-1, TILE * TILE * 3))
     shard, local = dataset.locate(0)
-    np.testing.assert_array_equal(found[0, 0], load_image(shard.image(local, 0), TILE))
+    np.testing.assert_array_equal(found[0, 0], load_square_image(shard.image(local, 0), TILE))
 
 
 def test_the_true_shape_covers_the_same_pixels_as_the_input(dataset, tmp_path):

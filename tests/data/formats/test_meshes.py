@@ -16,7 +16,7 @@ from occvae.data.shapes import ShapeSettings
 from occvae.data.shards import Shard
 from occvae.errors import UserError
 from occvae.geometry import mesh_io
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from tests.mesh_builders import box, sphere
 
 SETTINGS = ShapeSettings(
@@ -74,7 +74,7 @@ def test_cameras_project_the_shape_onto_its_image(tmp_path):
     for image, extrinsics, intrinsics in zip(
         sample.images, sample.extrinsics, sample.intrinsics, strict=True
     ):
-        seen = (load_image(image, SETTINGS.image_size) < 250).any(-1)
+        seen = (load_square_image(image, SETTINGS.image_size) < 250).any(-1)
         camera = points @ extrinsics[:, :3].T + extrinsics[:, 3]
         pixels = camera @ intrinsics.T
         column, row = (pixels[:, :2] / pixels[:, 2:]).astype(int).T
