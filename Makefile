@@ -5,6 +5,7 @@
 # make typecheck  checks the types of the package
 # make coverage   runs all tests and measures the branch coverage of the package
 # make docs       builds the documentation into build/docs; a warning is an error
+# make notebooks  executes the notebooks of the documentation, for some minutes, and writes their outputs
 # make docs-links lists addresses in the documentation that do not answer; needs the network
 # make clean      removes what was built, except the virtual environments
 #
@@ -17,7 +18,7 @@ LINTER ?= .venv-lint
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: train test test-all lint typecheck coverage docs docs-links clean
+.PHONY: train test test-all lint typecheck coverage docs notebooks docs-links clean
 
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
@@ -58,6 +59,10 @@ SPHINX = $(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --qu
 docs: $(VENV)/docs
 	$(SPHINX) --builder html docs build/docs
 
+# Takes some minutes. Look at the notebooks and commit them.
+notebooks: $(READY)
+	$(BIN)/python -m tests.docs.notebooks
+
 docs-links: $(VENV)/docs
 	$(SPHINX) --builder linkcheck docs build/docs-links
 
@@ -80,4 +85,4 @@ $(LINTER)/ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
+	rm -rf build docs/notebooks/build *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
