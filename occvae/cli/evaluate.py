@@ -4,11 +4,19 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from occvae.cli.shared import add_precision, load_model, set_precision, trained_on
+from occvae.cli.shared import (
+    add_precision,
+    load_model,
+    recorded_data,
+    set_precision,
+    trained_on,
+)
 from occvae.errors import UserError
 
 if TYPE_CHECKING:
     from occvae.models.protocol import Model
+
+_RESOLUTION = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="val", help="split to evaluate (default: val)")
     parser.add_argument(
-        "--resolution", type=int, default=128, help="cells per axis of the meshes (default: 128)"
+        "--resolution",
+        type=int,
+        default=_RESOLUTION,
+        help=f"cells per axis of the meshes (default: {_RESOLUTION})",
     )
     parser.add_argument(
         "--no-meshes", action="store_true", help="faster: only metrics of points and voxels"
@@ -42,9 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         help="file of the report; a .csv with one row per shape is written beside it "
-        "(default: evaluation.json in the folder of the model)",
+        "(default: a name made of data, split and settings, in the folder of the model)",
     )
     parser.add_argument("--html", help="file of a page with the report and examples in 3D")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
     # The deepspeed launcher passes it.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
@@ -113,14 +125,39 @@ def _prepare(
     counts = _view_counts(options.views)
     if counts is not None:
         check_view_counts(model, data, options.split, counts)
-    return model, folder, data, counts, _output(options, folder)
+    return model, folder, data, counts, _output(options, folder / _default_name(options, data))
 
 
-def _output(options: argparse.Namespace, folder: Path) -> Path:
-    """Returns the report's file, once all output files are distinct and writable."""
+def _default_name(options: argparse.Namespace, data: str) -> str:
+    """Returns the file name of the report, made of data, split and all settings of the command."""
+    from occvae.evaluation.files import report_name
+
+    other_resolution = options.resolution != _RESOLUTION and not options.no_meshes
+    return report_name(
+        data,
+        options.split,
+        {
+            "no-meshes": "" if options.no_meshes else None,
+            "resolution": options.resolution if other_resolution else None,
+            "threshold": options.threshold,
+            "shapes": options.shapes,
+            "seed": options.seed or None,
+            "views": options.views,
+            "precision": options.precision,
+        },
+    )
+
+
+def _output(options: argparse.Namespace, default: Path) -> Path:
+    """Returns the report's file, once all output files are distinct, writable and new.
+
+    Args:
+        options: options of the command. With `force`, files may exist.
+        default: file of the report if the options name none.
+    """
     from occvae.system.atomic_write import check_writable
 
-    path = Path(options.json or folder / "evaluation.json")
+    path = Path(options.json or default)
     files = {"the report": path, "the table of all shapes": path.with_suffix(".csv")}
     if options.html is not None:
         files["the page"] = Path(options.html)
@@ -131,6 +168,11 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
         if first != kind:
             raise UserError(f"{file}: cannot be {first} and {kind}; change --json or --html")
         check_writable(file)
+        if file.exists() and not options.force:
+            option = "--html" if kind == "the page" else "--json"
+            raise UserError(
+                f"{file}: exists; replace it with --force, or name another file with {option}"
+            )
     if options.html is not None and files["the page"].suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--html {options.html}: expected a file ending in .html")
     return path
@@ -139,13 +181,18 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
 def _count_trained_on(folder: Path, report: dict[str, Any]) -> int | None:
     """Counts the evaluated shapes that the model was trained on, by their ids.
 
-    None if the model does not belong to a run, or if the run's dataset no longer exists.
+    None if the model does not belong to a run, or with a note if the run's dataset cannot be read.
     """
     from occvae.data.dataset import ShapeDataset
 
     try:
-        training = ShapeDataset(trained_on(folder), "train", image_size=8)
+        root = recorded_data(folder)
     except UserError:
+        return None
+    try:
+        training = ShapeDataset(root, "train", image_size=8)
+    except UserError as error:
+        print(f"note: it is unknown how many of these shapes the model was trained on ({error})")
         return None
     return len({shape["id"] for shape in report["shapes"]} & set(training.ids))
 

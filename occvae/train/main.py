@@ -21,6 +21,7 @@ from occvae.train import parallel
 from occvae.train.checkpoint import (
     TRAIN_CONFIG,
     Progress,
+    check_recorded_data,
     choose_run_folder,
     list_checkpoints,
     read_progress,
@@ -144,6 +145,7 @@ def _prepare(options: argparse.Namespace, device: torch.device) -> tuple[TrainCo
     config = _resumed_config(options, run) if options.resume else _configure(options)
     config = resolve_deepspeed(config, parallel.world_size(), device.type)
     _ensure_data(config.data.root)
+    config = _with_root(config, os.path.abspath(config.data.root))
     if not options.resume:
         run.mkdir(parents=True, exist_ok=True)
         lock_run(run)
@@ -183,7 +185,10 @@ def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
         raise UserError(f"{path}: cannot be read ({error!r})") from None
     if options.arch not in (None, config.arch):
         raise UserError(f"{run}: has arch {config.arch!r}, not {options.arch!r}; leave out --arch")
-    return _override(_share_batch(config, read_progress(run, config.arch)), options)
+    resumed = _override(_share_batch(config, read_progress(run, config.arch)), options)
+    if resumed.data.root == config.data.root and not _is_default_data(config.data.root):
+        check_recorded_data(path, config.data.root)
+    return resumed
 
 
 def _share_batch(config: TrainConfig, progress: Progress) -> TrainConfig:
@@ -201,12 +206,21 @@ def _override(config: TrainConfig, options: argparse.Namespace) -> TrainConfig:
     config = apply_overrides(config, options.overrides)
     if options.data is None:
         return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=options.data))
+    return _with_root(config, options.data)
+
+
+def _with_root(config: TrainConfig, root: str) -> TrainConfig:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
+
+
+def _is_default_data(root: str) -> bool:
+    """Whether a dataset folder is the one of the embedded dataset, which is built if absent."""
+    return os.path.abspath(root) == os.path.abspath(DataConfig().root)
 
 
 def _ensure_data(root: str) -> None:
     """Builds the embedded dataset if it is asked for and absent. Checks any other dataset."""
-    if root != DataConfig().root:
+    if not _is_default_data(root):
         if not Manifest.load(root).complete:
             raise UserError(f"{root}: is incomplete; run the same `occvae data` command again")
     elif not (Path(root) / MANIFEST).is_file() or not Manifest.load(root).complete:

@@ -305,7 +305,7 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
     assert report["model"]["path"] == model and report["data"]["split"] == "val"
     assert f"{report['metrics']['iou_points']['micro']['mean']:.4f}" in out
     assert run(*arguments, "--split", "train") == 0
-    beside = json.loads((Path(model) / "evaluation.json").read_text())
+    beside = json.loads((Path(model) / "evaluation-data-train-no-meshes.json").read_text())
     assert beside["data"]["split"] == "train"
     assert beside["data"]["num_shapes"] > report["data"]["num_shapes"]
     # This model ignores its images.
