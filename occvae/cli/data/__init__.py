@@ -12,7 +12,7 @@ _ACTIONS: dict[str, tuple[Command, str]] = {
     "verify": (verify, "compare each shard with its checksum"),
     "info": (info, "print what a dataset holds"),
     "split": (split, "divide a dataset into new splits"),
-    "merge": (merge, "merge several datasets into one"),
+    "merge": (merge, "merge several datasets, or the parts of an import, into one"),
 }
 
 
