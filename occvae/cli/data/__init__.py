@@ -2,11 +2,12 @@
 
 import argparse
 
-from occvae.cli.data import build, images, import_, info, merge, split, verify
+from occvae.cli.data import build, download, images, import_, info, merge, split, verify
 from occvae.cli.parser import Command, CommandParser
 
 _ACTIONS: dict[str, tuple[Command, str]] = {
     "build": (build, "make a dataset without input files; continues after an interruption"),
+    "download": (download, "download a published dataset; continues after an interruption"),
     "import": (import_, "make a dataset from files; continues after an interruption"),
     "images": (images, "write one image per shape to a folder"),
     "verify": (verify, "compare each shard with its checksum"),
