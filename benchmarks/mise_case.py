@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from timing import growth_at_peak, summarize
+from occvae.ops.lattice import DEFAULT_BOUNDS, Lattice
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import Field, mise
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
+from occvae.ops.sparse_grid import SparseGrid
 
 Mesh = tuple[Tensor, Tensor]
 _STAGES = ", stages"
@@ -48,13 +49,12 @@ class Case:
     def evaluate_all(self) -> np.ndarray:
         """Evaluates the field on all (R + 1)^3 lattice points, in the chunks that MISE uses."""
         axis = torch.arange(self.resolution + 1, device=self.device, dtype=torch.int32)
-        lattice = torch.cartesian_prod(axis, axis, axis)
+        points = torch.cartesian_prod(axis, axis, axis)
+        lattice = Lattice(self.resolution, DEFAULT_BOUNDS)
         shape_index = torch.zeros(self.chunk, dtype=torch.int64, device=self.device)
         values = [
-            self.field(
-                lattice_to_world(part, self.resolution, DEFAULT_BOUNDS), shape_index[: len(part)]
-            )
-            for part in lattice.split(self.chunk)
+            self.field(lattice.to_world(part), shape_index[: len(part)])
+            for part in points.split(self.chunk)
         ]
         return torch.cat(values).view([self.resolution + 1] * 3).cpu().numpy()
 

@@ -38,7 +38,7 @@ class Peak:
 
 
 def peaks(device: str) -> dict[str, Peak]:
-    """Returns peaks by name; empty on a CPU that peak.cpp does not support or without compiler."""
+    """Returns peaks by name. Empty without a compiler, or if peak.cpp does not support the CPU."""
     return _gpu_peaks() if device == "cuda" else _cpu_peaks()
 
 

@@ -124,8 +124,7 @@ struct Box {
   double high[3];
 };
 
-// Returns whether the ray from p may cross a facet in the box. It is false for points that are not
-// finite.
+// Returns whether the ray from p may cross a facet in the box. Returns false if p is not finite.
 template <typename scalar_t>
 C10_HOST_DEVICE bool is_below(const Box& box, const scalar_t (&p)[3]) {
   return (p[0] >= box.low[0]) & (p[0] <= box.high[0]) & (p[1] >= box.low[1]) &
@@ -164,7 +163,7 @@ C10_HOST_DEVICE inline void clip_to_row(const double (&x)[3], const double (&y)[
   }
 }
 
-// The first and last row of the grid that a facet touches.
+// first_row() and last_row() return the first and the last row of the grid that a facet touches.
 template <typename scalar_t>
 C10_HOST_DEVICE int32_t first_row(const ColumnGrid& grid, const Facet<scalar_t>& facet) {
   return grid.index(grid.in_columns(facet.corner[0][1], 1));

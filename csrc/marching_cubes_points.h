@@ -1,6 +1,6 @@
-// The first steps of sparse marching cubes: function objects for one point, or for one place of a
-// brick. They put the points of a shape into bricks. CPU and CUDA run the same objects, in the
-// sequence of marching_cubes.h.
+// The first steps of sparse marching cubes, which put the points of a shape into bricks. A step is
+// a function object that handles one point, or one place where a brick may be. CPU and CUDA run the
+// same objects, in the order that marching_cubes.h gives.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -94,7 +94,7 @@ struct CountPlace {
   }
 };
 
-// Copies one number into the counters that the host reads.
+// Copies a computed number into one of the counters, which the host then reads all at once.
 template <typename T>
 struct Report {
   const T* number;
@@ -190,8 +190,9 @@ struct NumberValues {
   }
 };
 
-// Stores the value of point i at its number. Also looks for crossed edges of the coarser lattices
-// whose middle point is unknown: exact MISE always knows that point, so it counts as missing.
+// Stores the value of point i in the order of the bricks. Also checks that the grid is complete: if
+// an edge of a coarser lattice is crossed, exact MISE knows its middle point. An unknown middle
+// point is counted as missing.
 template <typename scalar_t>
 struct StoreValue {
   Samples<scalar_t> samples;

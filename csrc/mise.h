@@ -112,7 +112,8 @@ C10_HOST_DEVICE inline uint64_t first_cells(int axis) {
 
 C10_HOST_DEVICE inline int bit_stride(int axis) { return 16 >> (2 * axis); }
 
-// The cells of a block whose coordinate on an axis is `low` or `high`.
+// Returns the cells of a block whose coordinate on `axis` is `low` or `high`. `block` is the
+// coordinate of the block on that axis.
 C10_HOST_DEVICE inline uint64_t cells_between(int axis, int64_t block, int64_t low, int64_t high) {
   uint64_t cells = 0;
   if (low >> 2 == block) cells |= first_cells(axis) << (bit_stride(axis) * (low & 3));
@@ -164,8 +165,8 @@ C10_HOST_DEVICE inline void mark_point(const MiseLayout& layout, CellWord* words
   }
 }
 
-// Marks point i. Values that are NaN are counted in problems[0]; points outside the lattice and
-// shape indices out of range are counted in problems[1]. Neither are marked.
+// Marks point i. Values that are NaN are counted in problems[0]. Points outside the lattice and
+// shape indices out of range are counted in problems[1]. None of these points are marked.
 template <typename scalar_t>
 struct MarkPoint {
   MiseState state;

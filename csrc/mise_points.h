@@ -1,5 +1,5 @@
-// The lattice points that the splits of a MISE round add, for one block of cells. Shared by CPU and
-// CUDA.
+// Lists the lattice points that one block of cells adds when cells are split in a round of MISE.
+// Shared by CPU and CUDA.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ C10_HOST_DEVICE inline uint64_t neighbors(uint64_t here, uint64_t beyond, int ax
   return (here & ~last) << stride | (beyond & last) >> (3 * stride);
 }
 
-// A split adds up to 19 of the 27 points of its cell; the 8 corners were known before. A point is
+// A split adds up to 19 of the 27 points of its cell. The 8 corners were known before. A point is
 // identified by its direction from the cell's center: -1, 0 or 1 per axis. The other cells whose
 // closed cubes contain the point lie in the same direction. The point was known before if and only
 // if one of these cells was split in an earlier round. Of the cells split in this round, the first
@@ -40,7 +40,7 @@ class AddedPoints {
     }
   }
 
-  // Returns the cells of the block that add the point in a direction.
+  // Returns the cells of the block that add their own point in `direction` (see above).
   C10_HOST_DEVICE uint64_t cells(const int (&direction)[3]) const {
     uint64_t others = 0;
     int axes[3];
@@ -75,7 +75,8 @@ class AddedPoints {
   uint64_t across_face_[3][2];
 };
 
-// Calls visit(direction, cells) for all 27 directions; `cells` are those that add that point.
+// Calls visit(direction, cells) for all 27 directions. `cells` are the cells of the block that add
+// their point in that direction.
 template <typename Visit>
 C10_HOST_DEVICE void for_each_added(const MiseLayout& layout, const CellWord* words,
                                     const Block& block, const Visit& visit) {

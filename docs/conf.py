@@ -1,12 +1,17 @@
 """Configuration of Sphinx: `make docs` builds these pages into build/docs."""
 
+import os
 import sys
 from datetime import date
 from pathlib import Path
 
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import occvae  # found through the line above
+from occvae.cli.main import create_parser
 
 project = "occvae"
 author = "The occvae authors"
@@ -50,6 +55,21 @@ copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
 
+class CommandHelp(Directive):
+    """Inserts a section with the help of each command: `{occvae-help}`."""
+
+    def run(self):
+        os.environ["COLUMNS"] = "90"
+        parsers = list(create_parser().all_parsers())
+        return [self._section(parser.prog, parser.format_help()) for parser in parsers]
+
+    def _section(self, title, text):
+        section = nodes.section(ids=[nodes.make_id(f"help of {title}")])
+        section += nodes.title(title, title)
+        section += nodes.literal_block(text, text, language="text")
+        return section
+
+
 def remove_signature(app, what, name, obj, options, lines):
     """Removes the docstring that a dataclass writes itself, because it repeats the signature."""
     if what == "class" and lines and lines[0].startswith(f"{obj.__name__}("):
@@ -66,5 +86,6 @@ def restore_colon(app, what, name, obj, options, lines):
 
 
 def setup(app):
+    app.add_directive("occvae-help", CommandHelp)
     app.connect("autodoc-process-docstring", remove_signature, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", restore_colon, priority=600)  # after napoleon

@@ -1,4 +1,4 @@
-"""Trains a model; the same file under every launcher.
+"""Trains a model, like `occvae train`, under any launcher.
 
 deepspeed launchers/train.py --arch vitocc
 deepspeed --num_gpus 4 launchers/train.py --arch vitocc --data data/shapenet
@@ -8,10 +8,7 @@ python launchers/train.py --arch vitocc --preset cpu-small optim.steps=500
 
 import sys
 
-from occvae.system.openmp import limit_spinning
+from occvae.cli.main import main
 
 if __name__ == "__main__":
-    limit_spinning()  # must come before the import of torch
-    from occvae.train.main import main
-
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
+from occvae.ops.lattice import DEFAULT_BOUNDS
 from occvae.ops.mise import Field
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS
 
 
 def world_to_lattice(positions: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:
-    """Returns fractional lattice coordinates of positions (..., 3): inverts `lattice_to_world`."""
+    """Returns fractional lattice coordinates of positions (..., 3): inverts `Lattice.to_world`."""
     lower, upper = bounds
     return ((positions - (lower + upper) / 2) / (upper - lower) + 0.5) * resolution
 

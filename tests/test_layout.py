@@ -57,7 +57,9 @@ def resolve(name: str) -> str:
 
 
 def subpackage(module: str) -> str:
-    return module.split(".")[0]
+    """Returns the subpackage of a module. Entry points of `python -m` are in the top layer."""
+    names = module.split(".")
+    return "__main__" if names[-1] == "__main__" else names[0]
 
 
 def test_only_three_modules_lie_at_the_root():

@@ -1,6 +1,6 @@
 // Run-time choice of the instruction set. One binary serves every x86-64 machine, and ARM uses the
 // portable code. Functions for one set carry the attribute OCCVAE_AVX2, OCCVAE_AVX512 or
-// OCCVAE_AVX512_BF16; no file is compiled with -march. Lambdas do not inherit the attribute, so
+// OCCVAE_AVX512_BF16. No file is compiled with -march. Lambdas do not inherit the attribute, so
 // such functions contain plain loops only.
 #pragma once
 

@@ -66,8 +66,8 @@ void for_each(int64_t n, cudaStream_t stream, const Function& function) {
   launch(for_each_kernel<Function>, grid_size(n), kThreads, 0, stream, n, function);
 }
 
-// Sets data[i] to data[0] + ... + data[i]. The scratch memory is a PyTorch tensor on the device of
-// `like`.
+// Sets data[i] to data[0] + ... + data[i]. Scratch memory is allocated on the device of `like`,
+// which may be any tensor there.
 template <typename T>
 void inclusive_scan(T* data, int64_t n, const Tensor& like, cudaStream_t stream) {
   size_t bytes = 0;

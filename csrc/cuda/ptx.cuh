@@ -41,8 +41,9 @@ __device__ __forceinline__ uint32_t pack_relu(float low, float high) {
   return packed;
 }
 
-// Takes two fp16 numbers >= 0 and replaces 65504 with NaN: 65504 + 16 is infinite, 65472 + 16 is
-// not, and infinity times 0 is NaN.
+// Takes two fp16 numbers x >= 0. Replaces 65504, the largest finite number, with NaN and keeps all
+// others. It computes 0 (x + 16) + x: for 65504 the sum x + 16 is infinite, and 0 times infinity is
+// NaN. For the next smaller number, 65472, the sum is still finite.
 __device__ __forceinline__ uint32_t nan_where_saturated(uint32_t packed) {
   constexpr uint32_t kSixteen = 0x4C004C00, kZero = 0;
   uint32_t sum, result;

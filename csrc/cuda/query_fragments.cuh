@@ -41,7 +41,8 @@ __device__ inline PairAffine load_affine(const float* affine, int channels, int 
   return result;
 }
 
-// relu(scale * x + shift) of two neighboring columns. fp16 values out of range become NaN.
+// Returns relu(scale * x + shift) of two neighboring columns. fp16 values out of range become NaN,
+// so that their points are found and computed again in fp32.
 template <Operand kOperand>
 __device__ inline uint32_t activate(float x, float y, float2 scale, float2 shift) {
   const uint32_t packed =

@@ -21,8 +21,8 @@ struct QueryDevice {
   int64_t shared_bytes;  // limit per block
 };
 
-// Packed fp32 weights are [2L, C / 32, C, 32]; see csrc/query_occupancy.h. With more channels, a
-// tile of the fp32 kernel would have fewer than 16 points.
+// Packed fp32 weights are [2L, C / 32, C, 32], see csrc/query_occupancy.h. With more channels than
+// this, a tile of the fp32 kernel would have fewer than 16 points.
 constexpr int64_t kMostChannels = 1024;
 
 // Packed 16-bit weights are [L, 2 C C / chunk, chunk], in the order in which a kernel reads them. A
@@ -38,8 +38,8 @@ constexpr bool wgmma_has_width(int64_t channels) { return channels == 256; }
 QueryKernel choose_query_kernel(Precision precision, int64_t channels);
 
 // The launch functions of the kernels. The two 16-bit kernels take packed weights of either type.
-// For fp16 they also take `reports`, most_reports() ints for the range guard (see RangeGuard); it
-// is null for bf16. They return the number of reports that they use.
+// `reports` holds most_reports() ints for the range guard (see RangeGuard) with fp16. It is null
+// for bf16. The functions return the number of reports that they use.
 constexpr int64_t kReportsPerBlock = 8;
 inline int64_t most_reports(const QueryDevice& device) {
   return device.processors * kReportsPerBlock;
@@ -54,7 +54,8 @@ int64_t wgmma_query_bytes();
 int64_t launch_wgmma_query(const Query& query, const Tensor& weights, int* reports,
                            const QueryDevice& device, cudaStream_t stream);
 
-// If the guard has reports: computes only logits that are NaN, and only if a warp reported one.
+// Computes all logits if the guard has no reports. Otherwise it recomputes only the logits that are
+// NaN, and does nothing if no warp reported one.
 void launch_fp32_query(const Query& query, const Tensor& weights, const RangeGuard& guard,
                        const QueryDevice& device, cudaStream_t stream);
 

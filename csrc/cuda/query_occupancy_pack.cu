@@ -12,7 +12,7 @@ struct Place {
   int64_t in;
 };
 
-// The fp32 layout [2L, C / 32, C in, 32 out].
+// The layout of packed fp32 weights, [2L, C / 32, C in, 32 out]: panels of 32 outputs.
 struct PanelLayout {
   int64_t channels;
 
@@ -46,8 +46,9 @@ struct HalfLayout {
   }
 };
 
-// Pairs of operands B of mma.m16n8k16, 16 outputs by 16 inputs, 8 elements per lane in the order of
-// the lanes. A piece stores all its outputs for 16 inputs, then for the next 16.
+// The layout of the mma kernel. A piece consists of tiles of 16 outputs by 16 inputs. A tile holds
+// two operands B of mma.m16n8k16, 8 elements per lane in the order of the lanes. A piece stores all
+// its outputs for 16 inputs, then for the next 16.
 struct MmaLayout : HalfLayout {
   __host__ __device__ Place operator()(int64_t i) const {
     const Piece p = piece(i);

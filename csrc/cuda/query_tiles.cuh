@@ -47,7 +47,8 @@ __device__ inline int64_t count_tiles(const Query& query, int rows) {
   return first_tile(first_row(query, query.shapes), query.shapes, rows);
 }
 
-// Returns an upper bound of the number of tiles, which the host knows without the offsets.
+// Returns an upper bound of the number of tiles. Unlike the exact number, it does not depend on the
+// offsets, which the host cannot read without waiting for the device.
 inline int64_t most_tiles(const Query& query, int rows) {
   return first_tile(query.num_points, query.shapes, rows);
 }
@@ -65,7 +66,7 @@ __device__ inline Tile find_tile(const Query& query, int64_t index, int rows) {
   return {begin, begin + rows < end ? begin + rows : end, shape};
 }
 
-// Returns scale [C], then shift [C], of one layer of a tile's shape.
+// Returns the affine that one shape has before one layer: C scales, then C shifts.
 __device__ inline const float* layer_affine(const Query& query, int64_t shape, int layer) {
   return query.affines + (shape * (2 * query.blocks + 1) + layer) * 2 * query.channels;
 }

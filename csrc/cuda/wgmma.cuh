@@ -3,8 +3,8 @@
 // m64 nN k16 computes d (64, N) in float += a (64, 16) b (N, 16)^T. Matrices in shared memory are
 // K-major with 128-byte swizzle: rows of 64 elements, in groups of 8 rows. A group has 1024 bytes
 // and is aligned to them. 16-byte chunk c of row r of a group is stored at chunk c ^ r. Warp w
-// holds rows 16 w to 16 w + 15 of d, and of a if a is in registers. An a in registers has the
-// layout of mma_m16n8k16, and d consists of N / 8 pieces of 8 columns in that layout.
+// holds rows 16 w to 16 w + 15 of d, and those of a if matrix a is in registers. Matrix a then has
+// the layout of mma_m16n8k16, and d consists of N / 8 pieces of 8 columns in that layout.
 //
 // Products run asynchronously. The registers of a product must not be touched until the
 // wgmma_wait() that ends it. wgmma_wait() therefore takes the accumulators as arguments. Otherwise
@@ -15,8 +15,8 @@
 
 namespace occvae::ptx {
 
-// Returns the descriptor of the 16 columns at `address` of a matrix. The address is the beginning
-// of the matrix plus 32 bytes per preceding 16 columns.
+// Returns the descriptor of 16 columns of a matrix. For columns 16 i to 16 i + 15, `address` is the
+// beginning of the matrix plus 32 i bytes.
 __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t address) {
   constexpr uint64_t kGroupStride = 1024 >> 4, kSwizzle128 = 1;
   return (address & 0x3FFFF) >> 4 | uint64_t{1} << 16 | kGroupStride << 32 | kSwizzle128 << 62;
@@ -48,7 +48,8 @@ __device__ __forceinline__ void wgmma_wait(float (&d)[kSize]) {
   pin_registers(d);
 }
 
-// The same for products whose accumulators remain in use. Only their inputs are free afterwards.
+// Waits in the same way, but the accumulators remain in use. Afterwards only the inputs of the
+// products may be overwritten.
 template <int kPending>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
@@ -104,7 +105,7 @@ __device__ __forceinline__ void wgmma_ss_n128(float (&d)[64], uint64_t a, uint64
   }
 }
 
-// The same with 256 columns, and a in registers.
+// As wgmma_ss_n128, but with 256 columns, and with matrix a in registers.
 template <Operand kType>
 __device__ __forceinline__ void wgmma_rs_n256(float (&d)[128], const uint32_t (&a)[4], uint64_t b,
                                               bool accumulate) {

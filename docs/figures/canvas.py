@@ -79,7 +79,7 @@ def save(figure: Figure, name: str, png_folder: Path | None = None) -> None:
 
 
 def _shorten(svg: str) -> str:
-    """Coordinates of paths to a tenth of a point; lines along the axes by one number."""
+    """Shortens paths: coordinates to a tenth of a point, and lines along an axis to one number."""
 
     def path(match: re.Match[str]) -> str:
         numbers = re.sub(r"-?\d+\.\d+", lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), match[1])
@@ -121,7 +121,7 @@ class Box:
 
 
 class Diagram:
-    """A board in inches, origin at the lower left."""
+    """A drawing area. Coordinates are in inches from the lower left corner."""
 
     def __init__(self, width: float, height: float):
         self.width = width
@@ -191,7 +191,7 @@ class Diagram:
             self.axes.annotate("", points[-1], points[-2], arrowprops=style)
 
     def row(self, x: float, y: float, gap: float, *items: tuple, **options) -> list[Box]:
-        """Boxes (width, text, kind) from left to right with arrows between; x is the left end."""
+        """Draws boxes (width, text, kind) from x to the right, with arrows between them."""
         boxes: list[Box] = []
         for width, *rest in items:
             boxes.append(self.box(x + width / 2, y, width, *rest, **options))

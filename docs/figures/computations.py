@@ -95,7 +95,7 @@ _BODY, _BAR = (3.3, 9.3, 6.7, 21.3), (9.3, 21.6, 9.3, 10.7)  # x and y from, to
 
 
 def _lattice_field(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A body and a bar thinner than a coarse cell, in lattice coordinates; inside positive."""
+    """A body and a bar thinner than a coarse cell, in lattice coordinates. Positive inside."""
 
     def box(left: float, right: float, low: float, high: float) -> np.ndarray:
         return np.minimum(np.minimum(x - left, right - x), np.minimum(y - low, high - y))
@@ -106,7 +106,7 @@ def _lattice_field(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _rounds_of_mise() -> list[np.ndarray]:
     """The lattice points (N, 2) that each round of occvae.mise adds to the plane z = 0.
 
-    The field does not depend on z, so that each plane is refined as the drawing is.
+    The field does not depend on z, so every plane of lattice points is refined like the drawn one.
     """
     asked: list[np.ndarray] = []
 

@@ -3,7 +3,7 @@
     python docs/figures/draw.py [NAME ...] [--png FOLDER]
 
 Needs matplotlib besides what the package needs. A figure is a function without arguments that
-returns a matplotlib figure; the file has the function's name.
+returns a matplotlib figure. The file has the function's name.
 """
 
 import argparse

@@ -1,10 +1,13 @@
 """occvae evaluate: metrics of a model on a dataset, next to controls and published figures."""
 
 import argparse
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occvae.cli.shared import (
+    add_device,
     add_precision,
     load_model,
     recorded_data,
@@ -12,11 +15,16 @@ from occvae.cli.shared import (
     trained_on,
 )
 from occvae.errors import UserError
+from occvae.system.terminal import one_line
+from occvae.system.verbosity import note
 
 if TYPE_CHECKING:
     from occvae.models.protocol import Model
 
 _RESOLUTION = 128
+
+
+_STDOUT = ""  # --json without a file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of views to compare, such as 1,2,3,5; all: those of the published tables",
     )
     add_precision(parser)
+    add_device(parser)
     parser.add_argument(
         "--json",
-        help="file of the report; a .csv with one row per shape is written beside it "
-        "(default: a name made of data, split and settings, in the folder of the model)",
+        nargs="?",
+        const=_STDOUT,
+        metavar="FILE",
+        help="file of the report; a .csv with one row per shape is written beside it (default: a "
+        "name made of data, split and settings, in the folder of the model). Without FILE, print "
+        "the report as JSON instead of tables",
     )
     parser.add_argument("--html", help="file of a page with the report and examples in 3D")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
@@ -70,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
     from occvae.evaluation.threshold import choose_threshold
     from occvae.evaluation.views import evaluate_views, format_views_table
 
-    with processes() as device:
+    with processes(options.device) as device:
         model, folder, data, counts, path = raise_together(lambda: _prepare(options))
         model = model.to(device)
         shared: dict[str, Any] = {"num_shapes": options.shapes, "device": device}
@@ -91,16 +104,26 @@ def run(options: argparse.Namespace) -> None:
             return  # only rank 0 has the report
         report["data"]["trained_on"] = _count_trained_on(folder, report)
         report["model"] = {"path": str(folder), **report["model"]}
-        print(format_table(report))
         if views:
             report["views"] = views
-            print("\n" + format_views_table(views, published=comparable_by_views(report)))
+        if options.json == _STDOUT:
+            print(json.dumps(report, indent=1, allow_nan=False))
+        else:
+            print(format_table(report))
+            if views:
+                print("\n" + format_views_table(views, published=comparable_by_views(report)))
         write_json(path, report)
         write_csv(path.with_suffix(".csv"), report)
-        print(f"\nreport: {path}, {path.with_suffix('.csv')}")
+        _note(options, f"report: {path}, {path.with_suffix('.csv')}")
         if options.html is not None:
             write_page(Path(options.html), report, model, data, device)
-            print(f"page: {options.html}")
+            _note(options, f"page: {options.html}")
+
+
+def _note(options: argparse.Namespace, text: str) -> None:
+    """Prints a note, unless stdout is JSON for a program."""
+    if options.json != _STDOUT:
+        note(text)
 
 
 def _prepare(
@@ -181,7 +204,8 @@ def _output(options: argparse.Namespace, default: Path) -> Path:
 def _count_trained_on(folder: Path, report: dict[str, Any]) -> int | None:
     """Counts the evaluated shapes that the model was trained on, by their ids.
 
-    None if the model does not belong to a run, or with a note if the run's dataset cannot be read.
+    None if the model does not belong to a run. Also None, with a warning, if the run's dataset
+    cannot be read.
     """
     from occvae.data.dataset import ShapeDataset
 
@@ -192,7 +216,8 @@ def _count_trained_on(folder: Path, report: dict[str, Any]) -> int | None:
     try:
         training = ShapeDataset(root, "train", image_size=8)
     except UserError as error:
-        print(f"note: it is unknown how many of these shapes the model was trained on ({error})")
+        unknown = "it is unknown how many of these shapes the model was trained on"
+        print(f"warning: {unknown} ({one_line(error)})", file=sys.stderr)
         return None
     return len({shape["id"] for shape in report["shapes"]} & set(training.ids))
 

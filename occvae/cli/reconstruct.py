@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from occvae.cli.shared import add_precision, default_device, load_model, set_precision
+from occvae.cli.shared import add_device, add_precision, load_model, set_precision
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
 
@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from occvae.reconstruction import ReconstructionSettings, output_paths, reconstruct_files
+    from occvae.system.devices import local_device
 
+    device = local_device(options.device)
     settings = ReconstructionSettings(
         **{name: getattr(options, name) for name in ReconstructionSettings.__dataclass_fields__}
     )
@@ -25,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
     outputs = output_paths([views[0] for views in objects], options.output, options.format)
     model, _ = load_model(options.model)
     set_precision(model, options.precision)
-    reconstruct_files(model, objects, outputs, settings, device=default_device())
+    reconstruct_files(model, objects, outputs, settings, device=device)
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +59,7 @@ def _add_surface(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=float, help="probability of the surface (default: the model's own)"
     )
     add_precision(parser)
+    add_device(parser)
     parser.add_argument(
         "--refine",
         dest="refine_vertices",
@@ -98,7 +101,10 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="out.glb|obj|ply|stl|off, or a folder for several meshes",
     )
-    parser.add_argument("--format", help="format of the meshes in a folder (default: glb)")
+    parser.add_argument(
+        "--format",
+        help="format of the meshes in a folder: glb, obj, ply, stl or off (default: glb)",
+    )
     parser.add_argument("--largest", action="store_true", help="keep only the largest component")
     parser.add_argument(
         "--smooth",

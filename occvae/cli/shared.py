@@ -1,4 +1,4 @@
-"""What several commands share: the model, its precision, its dataset and the device."""
+"""What several commands share: the model, its precision, its dataset, and their options."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 from occvae.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from occvae.models.protocol import Model
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", help="fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on a CPU)"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", help="cpu, cuda, or a GPU such as cuda:1 (default: cuda with a GPU, else cpu)"
     )
 
 
@@ -82,9 +86,3 @@ def set_precision(model: Model, precision: str | None) -> None:
     if not model.has_fused_decoder:
         raise UserError(f"--precision: {model.arch} with these options has no fused decoder")
     model.precision = precision
-
-
-def default_device() -> torch.device:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

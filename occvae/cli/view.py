@@ -129,7 +129,7 @@ def _read_report(path: Path) -> str:
 
 
 def _open_browser(url: str) -> None:
-    """Opens the browser if there is a display; without one, some systems open a text browser."""
+    """Opens the browser if there is a display. Without one, some systems open a text browser."""
     import webbrowser
 
     if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():

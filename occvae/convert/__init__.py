@@ -62,7 +62,11 @@ def convert_checkpoint(source: str | Path) -> Conversion:
 
 
 def _beside_the_weights(checkpoint: dict[str, Any], module: ModuleType) -> list[str]:
-    """Names of the entries that only training needs; a UserError if others hold tensors."""
+    """Names of the entries that only training needs.
+
+    Raises:
+        UserError: another entry beside the weights holds tensors.
+    """
     if not checkpoint.keys() & set(module.WEIGHTS):
         return []  # a bare state dict
     others = {key: value for key, value in checkpoint.items() if key not in module.WEIGHTS}

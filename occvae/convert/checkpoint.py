@@ -88,7 +88,7 @@ def _is_dense(value: object) -> bool:
 
 
 def holds_tensors(value: object) -> bool:
-    """Whether a value is or contains a tensor, at any depth; lists may contain themselves."""
+    """Whether a value is or contains a tensor, at any depth. Lists may contain themselves."""
     waiting, seen = [value], set()
     while waiting:
         entry = waiting.pop()

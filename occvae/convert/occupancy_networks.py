@@ -77,7 +77,7 @@ def convert(checkpoint: Mapping[str, Any]) -> tuple[Model, str]:
 
 
 def _options(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Reads the options off some tensors; `fit` then checks that all tensors agree."""
+    """Derives the options from some tensors. `fit` then checks that all tensors agree."""
     blocks = {name.split(".")[1] for name in state if name.startswith("decoder.block")}
     return {
         "encoder": _resnet_of(state),

@@ -21,7 +21,8 @@ from occvae.errors import UserError
 from occvae.models.protocol import Model
 from occvae.models.registry import create_model
 
-# 137 pixels are resized to 240, so that the middle 128 become the 224 that remain after the crop.
+# Pix2Vox crops the middle 128 of 137 pixels and resizes them to 224. Resizing 137 to 240 and
+# cropping 8 on each side gives the same part of the image.
 OPTIONS = {"normalization": "symmetric", "image_size": 240, "crop": 8, "background_gray": 240}
 
 _PARTS = ("encoder", "decoder", "merger", "refiner")
@@ -37,7 +38,7 @@ _RESNET: Rules = tuple(
 
 
 def _layers(part: str, numbers: range, ours: str) -> Rules:
-    """Rules for consecutive `layerN` of a part, which are entries 0, 1, ... of a list of ours."""
+    """Returns rules that rename PART.layerN, for each N of `numbers`, to PART.OURS.0, .1, ..."""
     return tuple(
         (rf"{part}\.layer{number}\.(.+)", rf"{part}.{ours}.{index}.\1")
         for index, number in enumerate(numbers)

@@ -25,12 +25,17 @@ from occvae.data.sample import Sample
 from occvae.data.shards import REPAIR, Shard, file_sha256, write_shard
 from occvae.data.sources import CONTINUES, BuildError, Source, skip_reason
 from occvae.errors import UserError
+from occvae.system.openmp import usable_cores
 from occvae.system.terminal import one_line
 
 SHAPES_PER_SHARD = 64
 # Largest share of a split that may be skipped because its layout differs from the usual one.
 _MAX_ODD_SHARE = 0.05
 _ODD_LAYOUT = "where most shapes of the split have"
+
+# Measured for the default dataset.
+_DEFAULT_MEGABYTES = 650
+_DEFAULT_CORE_SECONDS = 120
 
 _KILLED = "killed, perhaps because memory ran out"
 
@@ -95,6 +100,16 @@ def build_default(destination: str | Path) -> Manifest:
     return build_dataset(ProceduralSource(), destination)
 
 
+def describe_default() -> str:
+    """Returns what `build_default` builds, its size, and how long that takes with these cores."""
+    cores = len(usable_cores())
+    minutes = max(1, round(_DEFAULT_CORE_SECONDS / cores / 60))
+    return (
+        f"the embedded dataset of {len(ProceduralSource().items)} shapes "
+        f"(about {_DEFAULT_MEGABYTES} MB, about {minutes} min on {cores} core(s))"
+    )
+
+
 def shards_to_try_again(source: Source, manifest: Manifest) -> list[str]:
     """Names of the shards to delete so that the next build tries their skipped shapes again.
 
@@ -121,14 +136,17 @@ def verify_dataset(root: str | Path) -> Manifest:
     root = Path(root)
     manifest = Manifest.load_complete(root)
     if not manifest.shards:
-        raise UserError(f"{root}: has no shapes")
+        raise UserError(f"{root}: the dataset has no shapes; build or import it again")
     seen: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         shards = pool.map(lambda entry: _verify_shard(root, entry), manifest.shards)
         for shard in tqdm(shards, total=len(manifest.shards), desc="verify", unit="shard"):
             for id in shard.ids:
                 if id in seen:
-                    raise UserError(f"{shard.path}: shape {id!r} is there a second time")
+                    raise UserError(
+                        f"{shard.path}: shape {id!r} occurs a second time; build or import the "
+                        "dataset again"
+                    )
                 seen.add(id)
     return manifest
 
@@ -163,7 +181,7 @@ def _build_shards(
         while todo:
             left = sum(len(indices) for _, indices in todo)
             progress.n = progress.initial = len(source.items) - left
-            # At most two shards are in progress, so more workers than their shapes would stay idle.
+            # At most two shards are in progress. More workers than these have shapes would be idle.
             workers = min(num_workers, left, 2 * shapes_per_shard)
             try:
                 _build_together(source, root, manifest, todo, workers, progress)
@@ -216,7 +234,7 @@ def _try_one_by_one(source: Source, root: Path, indices: list[int]) -> list[Samp
 
 
 def _prefetch_one(values: Iterable[_Value]) -> Iterator[_Value]:
-    """Yields the same values, but takes each one when the value before it is requested."""
+    """Yields the same values, but has always taken the next one before it yields a value."""
     iterator = iter(values)
     ahead = list(itertools.islice(iterator, 1))
     for value in iterator:
@@ -307,7 +325,13 @@ def _collect_samples(
 
 
 def _try_sample(index: int) -> Sample | str:
-    """The sample, or the reason to skip it: one bad shape must not stop a long build."""
+    """Returns the sample of an item, or the reason to skip it.
+
+    One bad shape must not stop a long build.
+
+    Raises:
+        BuildError: the machine failed, so the shape may be good.
+    """
     try:
         sample = _source.sample(index)
         sample.check()
@@ -317,7 +341,10 @@ def _try_sample(index: int) -> Sample | str:
 
 
 def _usual_layout(samples: Iterable[Sample]) -> dict[str, Any]:
-    """The most frequent layout of the first shard of a split. All its other shapes must have it."""
+    """Returns the most frequent layout of the samples, which are the first ones of a split.
+
+    Shapes of the split with another layout are skipped.
+    """
     layouts = [sample.layout() for sample in samples]
     return max(layouts, key=layouts.count)
 

@@ -8,7 +8,8 @@ import numpy as np
 from occvae.errors import UserError
 from occvae.visualize.rendering import orbit_extrinsics
 
-# Choy et al. 2016 store distances as fractions of this one, which is in units of ShapeNet's meshes.
+# Largest camera distance of Choy et al. 2016, in units of ShapeNet's meshes. Their files store
+# distances as fractions of it.
 MAX_DISTANCE = 1.75
 
 

@@ -156,7 +156,7 @@ class ShapeDataset(Dataset[dict[str, Any]]):
             IndexError: there is no such shape.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"shape {index} of a dataset with {len(self)} shapes")
+            raise IndexError(f"there is no shape {index}: the dataset has {len(self)} shapes")
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self.shards[number], index - int(self._ends[number] - len(self.shards[number]))
 

@@ -140,7 +140,7 @@ def _copied(batch: Batch) -> Batch:
     return {name: tensor.clone() for name, tensor in batch.items()}
 
 
-@atexit.register  # after the handlers of torch and multiprocessing, so it runs before them
+@atexit.register  # registered after the handlers of torch and multiprocessing, so it runs first
 def _end_loaders() -> None:
     """Ends the workers at exit. Python would wait forever, because they block its signal."""
     for numbered in list(_active_iterators):

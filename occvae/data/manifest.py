@@ -140,7 +140,10 @@ class Manifest:
         return manifest
 
     def changes_since(self, former: "Manifest") -> list[str]:
-        """Names of the settings that differ. Settings of different sources are not compared."""
+        """Names of the settings that differ from those of `former`, to show to the user.
+
+        If the sources differ, it is one entry with both sources, and no settings are compared.
+        """
         if self.source != former.source:
             return [f"source {former.source}, now {self.source}"]
         names = {**former.settings, **self.settings}
@@ -162,7 +165,7 @@ def _check_types(manifest: Manifest) -> None:
                 raise TypeError(f"{name} is not {kind}")
     for entry in manifest.shards:
         if entry.split not in SPLITS or Path(entry.file).name != entry.file:
-            raise TypeError(f"a shard {entry.file!r} of split {entry.split!r}")
+            raise TypeError(f"a shard has a wrong file {entry.file!r} or split {entry.split!r}")
 
 
 def _is_of(kind: Any, value: object) -> bool:

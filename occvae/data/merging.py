@@ -15,7 +15,7 @@ from occvae.data.shards import REPAIR, Shard, file_sha256
 from occvae.data.sources import CONTINUES
 from occvae.data.splitting import fingerprint
 from occvae.errors import UserError
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import to_disk, write_whole
 
 
 def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest:
@@ -155,7 +155,7 @@ def _settings(manifests: list[Manifest]) -> dict[str, Any]:
 
 
 def _plan(roots: list[Path], manifests: list[Manifest]) -> list[tuple[Path, ShardEntry, str]]:
-    """Each shard with its folder and its new file name. Numbers count anew per split."""
+    """Each shard with its folder and its new file name. Each split is numbered from 0."""
     plan = []
     for split in SPLITS:
         members = [
@@ -172,17 +172,36 @@ def _plan(roots: list[Path], manifests: list[Manifest]) -> list[tuple[Path, Shar
 
 
 def _link_or_copy(root: Path, entry: ShardEntry, destination: Path, file: str) -> ShardEntry:
-    def place(path: Path) -> None:
-        source = (root / entry.file).resolve()  # a link to a symbolic link would depend on it
+    source, path = root / entry.file, destination / file
+    if _link(source, path):
         try:
-            os.link(source, path)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(source, path)
-        if file_sha256(path) != entry.sha256:
-            raise UserError(
-                f"{root / entry.file}: SHA-256 differs from the manifest (the file is damaged); "
-                f"{REPAIR}"
-            )
+            _check_content(path, source, entry)
+        except UserError:
+            path.unlink()
+            raise
+    else:
 
-    write_whole(destination / file, place, CONTINUES)
+        def copy(temporary: Path) -> None:
+            shutil.copyfile(source, temporary)
+            _check_content(temporary, source, entry)
+
+        write_whole(path, copy, CONTINUES)
     return ShardEntry(file, entry.split, entry.num_shapes, entry.num_bytes, entry.sha256)
+
+
+def _link(source: Path, path: Path) -> bool:
+    """Makes a hard link. False on another file system, or one without hard links."""
+    try:
+        path.unlink(missing_ok=True)
+        os.link(source.resolve(), path)  # a link to a symbolic link would depend on it
+    except OSError:
+        return False
+    to_disk(path.parent)
+    return True
+
+
+def _check_content(path: Path, source: Path, entry: ShardEntry) -> None:
+    if file_sha256(path) != entry.sha256:
+        raise UserError(
+            f"{source}: SHA-256 differs from the manifest (the file is damaged); {REPAIR}"
+        )

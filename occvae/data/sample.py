@@ -32,7 +32,7 @@ class Sample:
     near_occupancies: np.ndarray | None = None  # (M,) bool
     surface_points: np.ndarray | None = None  # (P, 3), uniform over the surface
     surface_normals: np.ndarray | None = None  # (P, 3) float16
-    voxels: dict[int, np.ndarray] = field(default_factory=dict)  # (R, R, R) bool by R
+    voxels: dict[int, np.ndarray] = field(default_factory=dict)  # (R, R, R) bool, by resolution R
     location: np.ndarray = field(default_factory=lambda: np.zeros(3))  # (3,)
     scale: float = 1.0  # original coordinates = unit coordinates * scale + location
     note: str | None = None  # remark for the user, such as how the inside was decided
@@ -95,7 +95,7 @@ class Sample:
         normals = self.surface_normals
         if normals is None or normals.shape != self.surface_points.shape:
             raise UserError(
-                f"{len(self.surface_points)} surface_points have another number of normals"
+                f"{len(self.surface_points)} surface_points need as many surface_normals, (P, 3)"
             )
         if not np.isfinite(normals).all():
             raise UserError("surface_normals are not all finite")

@@ -11,11 +11,11 @@ from occvae.data.points import HALF_EXTENT, dequantize_points, quantize_points
 from occvae.data.sample import Sample
 from occvae.errors import UserError
 from occvae.geometry.surface_sampling import Surface, sample_surface
-from occvae.geometry.voxelize import voxels_inside
 from occvae.images.io import encode_png
 from occvae.visualize import rendering
 
-# Standard deviation of points near the surface, in longest edges; that of ONet's ablation.
+# Standard deviation of points near the surface in longest edges, as in the ablation of Occupancy
+# Networks.
 NEAR_STD = 0.01
 
 
@@ -98,6 +98,8 @@ def make_sample(
     Raises:
         UserError: no cell of the coarsest grid is occupied, or the surface has no area.
     """
+    from occvae.geometry.voxelize import voxels_inside
+
     rng = np.random.default_rng([settings.seed, zlib.crc32(id.encode())])
     voxelize = voxelize or (lambda resolution: voxels_inside(shape.contains, resolution))
     voxels = {resolution: voxelize(resolution) for resolution in sorted(settings.voxel_resolutions)}
@@ -125,7 +127,10 @@ def make_sample(
 
 
 def _contains(shape: Shape, points: np.ndarray) -> np.ndarray:
-    """Occupancies of the points as stored, because rounding may move a point across the surface."""
+    """Occupancies (N,) bool of quantized points (N, 3) uint16, at their stored positions.
+
+    Quantization may move a point across the surface, so the original positions are not used.
+    """
     return shape.contains(dequantize_points(points).astype(np.float64))
 
 

@@ -144,7 +144,7 @@ def write_sample_sheet(
         for local in range(len(shard))
     ]
     if not places:
-        raise UserError(f"{root}: has no shapes to draw")
+        raise UserError(f"{root}: the dataset has no shapes to draw; build or import it again")
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(places))[:num_shapes]
     strips = [_strip(*places[int(number)], rng) for number in chosen]
@@ -153,7 +153,14 @@ def write_sample_sheet(
 
 
 def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np.ndarray:
-    """The three images of one shape side by side, (TILE, 3 TILE, 3) uint8."""
+    """Draws the three images of one shape for `write_sample_sheet`, (TILE, 3 TILE, 3) uint8.
+
+    Args:
+        split: name of the split, for the caption.
+        shard: the shard that holds the shape.
+        local: number of the shape within the shard.
+        rng: chooses the stored image.
+    """
     view = int(rng.integers(shard.num_views))
     front = orbit_extrinsics([35.0], [30.0], [1.8])
     cameras = np.concatenate(
@@ -171,7 +178,11 @@ def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np
 
 
 def _solid(shard: Shard, local: int) -> np.ndarray:
-    """The coarsest voxels (R, R, R), or the share of points inside each of 32^3 cells."""
+    """Values (R, R, R) in [0, 1] whose surface at 0.5 is drawn, for shape `local` of a shard.
+
+    They are the coarsest voxels. Without voxels, they are the share of inside points in each of
+    32^3 cells.
+    """
     if shard.voxel_resolutions:
         return shard.voxels(local)
     points, inside = shard.points(local, 0, shard.num_points)

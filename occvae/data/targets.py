@@ -158,11 +158,18 @@ def check_count(name: str, wanted: int, stored: int) -> None:
 
 
 def stored_points(root: str | Path, split: str, wanted: int) -> int:
-    """The number of stored points per shape of a split, but at most `wanted`."""
+    """The number of stored points per shape of a split, but at most `wanted`.
+
+    If no points are stored, it is `wanted`, because points are then drawn from the voxels.
+    """
     layout = Manifest.load(root).layouts.get(split)
     return wanted if not layout or not layout["points"] else min(wanted, layout["points"][0])
 
 
 def _start(stored: int, count: int, rng: np.random.Generator, train: bool) -> int:
-    """The first point of a slice, at random for training. Points are stored in random order."""
+    """Chooses the first of `count` points to read: at random for training, otherwise 0.
+
+    Points are stored in random order, so consecutive ones are a random sample. The result is a
+    multiple of 8, because occupancies are stored as bits.
+    """
     return 8 * int(rng.integers((stored - count) // 8 + 1)) if train else 0

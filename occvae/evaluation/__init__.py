@@ -168,7 +168,10 @@ def _rows(shapes: StoredShapes, scores: list[Score]) -> list[dict[str, Any]]:
 
 
 def _examples(shapes: StoredShapes, scores: list[Score]) -> dict[str, list[str]]:
-    """Returns ids of the best, the median and the worst shapes, without duplicates."""
+    """Returns ids of the best, the median and the worst shapes, by the first IoU of the scores.
+
+    No shape occurs twice. Fewer than three shapes are all "best".
+    """
     first = next(name for name in scores[0].metrics if name.startswith("iou_"))
     order = np.argsort([-score.metrics[first] for score in scores], kind="stable")
     count = min(_EXAMPLES, len(order) // 3)

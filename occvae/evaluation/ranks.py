@@ -17,6 +17,8 @@ from tqdm import tqdm
 
 from occvae.errors import UserError
 from occvae.system.devices import local_device, set_time_limit, share_cores
+from occvae.system.launchers import check_hostfile
+from occvae.system.verbosity import is_quiet
 
 _START_TIMEOUT = timedelta(minutes=10)  # nodes do not start at the same time
 _RANK_TIMEOUT = timedelta(hours=2)  # how long the fastest rank waits for the slowest
@@ -24,20 +26,26 @@ _Result = TypeVar("_Result")
 
 
 @contextmanager
-def processes() -> Iterator[torch.device]:
+def processes(device_name: str | None = None) -> Iterator[torch.device]:
     """Joins the other ranks, if a launcher started any.
 
     A process can do this only once. Under torchrun, a second call would find the addresses of the
     first call, which are closed by then.
 
+    Args:
+        device_name: device of the ranks, see `local_device`.
+
     Yields:
         The device of this rank.
 
     Raises:
-        UserError: the ranks do not meet.
+        UserError: the ranks do not meet, there is no such device, or deepspeed did not find its
+            hostfile.
+        SystemExit: likewise on the other ranks, if every rank fails in the same way.
     """
+    device = _check_start(device_name)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield local_device()
+        yield device
         return
     try:
         dist.init_process_group("gloo", timeout=_START_TIMEOUT)
@@ -48,10 +56,20 @@ def processes() -> Iterator[torch.device]:
     assert everyone is not None  # init_process_group has created it
     set_time_limit(_RANK_TIMEOUT, everyone)
     try:
-        yield local_device()
+        yield device
         _leave_together()
     finally:
         dist.destroy_process_group()
+
+
+def _check_start(device_name: str | None) -> torch.device:
+    try:
+        check_hostfile()
+        return local_device(device_name)
+    except UserError:
+        if os.environ.get("RANK", "0") != "0":
+            raise SystemExit(2) from None
+        raise
 
 
 def rank() -> int:
@@ -111,7 +129,7 @@ def map_over_ranks(
     """
     mine = numbers[rank() :: world_size()]
     # The bar is closed before an error is printed, so that the error starts a new line.
-    with tqdm(mine, label, unit="shape", mininterval=1.0, disable=rank() > 0) as bar:
+    with tqdm(mine, label, unit="shape", mininterval=1.0, disable=rank() > 0 or is_quiet()) as bar:
         part = raise_together(lambda: [function(number) for number in bar])
     parts = gather(part)
     return [parts[i % len(parts)][i // len(parts)] for i in range(len(numbers))]

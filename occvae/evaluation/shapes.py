@@ -97,7 +97,7 @@ class StoredShapes:
 def _choose_resolution(stored: list[int], model: Model) -> int | None:
     """Returns the stored resolution to compare at, None if no grids are stored.
 
-    The order of preference is the model's own, that of the protocols, the coarsest.
+    It prefers the model's own, then that of the protocols, then the coarsest.
     """
     own = model.resolution if isinstance(model, VoxelModel) else None
     for wanted in (own, _COMPARED_RESOLUTION):

@@ -96,7 +96,8 @@ def check_view_counts(
 def _shapes_with_grids(
     model: Model, root: str | Path, split: str, num_shapes: int | None, view_counts: Sequence[int]
 ) -> StoredShapes:
-    # `StoredShapes` refuses too many views and too few, so give it whichever would be wrong.
+    # `StoredShapes` checks a single number of views: the smallest if it is below 1, otherwise the
+    # largest, which the dataset may lack.
     num_views = min(view_counts) if min(view_counts) < 1 else max(view_counts)
     shapes = StoredShapes(root, split, model, num_shapes=num_shapes, num_views=num_views)
     if shapes.voxel_resolution is None:

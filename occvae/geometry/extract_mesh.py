@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -9,12 +10,14 @@ import torch
 from torch import Tensor
 
 from occvae.ops.caps import cap_normals
-from occvae.ops.field import Field, Progress
+from occvae.ops.field import Progress
 from occvae.ops.field_normals import field_normals
+from occvae.ops.lattice import DEFAULT_BOUNDS, Bounds
 from occvae.ops.marching_cubes import Mesh, check_memory, marching_cubes
 from occvae.ops.mise import mise
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid
-from occvae.ops.validation import check_count, check_resolutions
+from occvae.ops.sparse_grid import SparseGrid
+from occvae.ops.uniform_field import Field, UniformField
+from occvae.ops.validation import check_count, check_level, check_resolutions
 
 if TYPE_CHECKING:
     import trimesh
@@ -27,8 +30,9 @@ def extract_mesh(
     resolution: int = 256,
     coarse_resolution: int = 32,
     level: float = 0.0,
+    inside: str = "positive",
     num_shapes: int = 1,
-    bounds: tuple[float, float] = DEFAULT_BOUNDS,
+    bounds: Bounds = DEFAULT_BOUNDS,
     max_points_per_call: int = 262_144,
     device: torch.device | str | None = None,
     backend: str = "auto",
@@ -47,16 +51,30 @@ def extract_mesh(
     and with any number of threads. The result is not differentiable.
 
     Args:
-        field: any callable (points (N, 3) float32 in world units, shape_index (N,) int64) -> (N,)
-            floating values on the same device. Larger values are inside. See `mise`.
-        resolution: cells along each axis of the finest lattice. It must be
+        field: a function or module that takes points (N, 3) float32 in world units, or points and
+            shape_index (N,) int64. It returns (N,) or (N, 1) floating values, always of one dtype.
+
+            It gets `shape_index` if two of its parameters have no default, or if the second one is
+            called `shape_index`. For a module the parameters of `forward` count. If they do not
+            tell, as with `*args`, the first call tries both arguments and then the points alone.
+
+            The first call passes tensors on `device`. If it raises TypeError, AttributeError or
+            ValueError, or does not return usable values, it is repeated with NumPy arrays. Later
+            calls pass what worked. A field may return tensors, on the device of the points, or
+            arrays, whatever it gets. It must not change `shape_index` in place.
+        resolution: cells along the longest side of the bounds, on the finest lattice. It must be
             `coarse_resolution * 2**k` with k >= 0.
-        coarse_resolution: cells along each axis of the first lattice, which is evaluated in full.
-            Parts thinner than its cells can be missed: increase it for thin parts.
+        coarse_resolution: the same for the first lattice, which is evaluated in full. Parts thinner
+            than its cells can be missed: increase it for thin parts.
         level: the value of the field at the surface, in the field's own units: 0 for logits and
             signed distances, a threshold for probabilities.
+        inside: "positive" if values are larger inside, as logits are, or "negative" if they are
+            smaller inside, as most signed distances are.
         num_shapes: number of shapes. All are refined together, in common calls of the field.
-        bounds: world coordinates of the lower and upper end of the lattice, the same on all axes.
+        bounds: world coordinates of the lower and upper end on every axis, or the lower and upper
+            corner ((x, y, z), (x, y, z)) of a box. The field is evaluated within the bounds only.
+            Cells are cubes. If a side of a box is not a whole number of them, the last layer of
+            cells along it is 0.5 to 1.5 cells thick.
         max_points_per_call: the field is called with at most this many points. It bounds the
             memory that the field needs.
         device: device of the points that the field receives; None means PyTorch's default device.
@@ -76,6 +94,9 @@ def extract_mesh(
     Returns:
         `num_shapes` trimesh.Trimesh on the CPU, in the world units of `bounds`.
 
+    Warns:
+        UserWarning: all corners of the bounds are inside, so the signs are probably swapped.
+
     Raises:
         ValueError: an argument is out of range, or the field returns NaN, a wrong shape or values
             on another device.
@@ -87,11 +108,13 @@ def extract_mesh(
             installed. Raised before the first call of the field.
 
     Example:
-        >>> (ball,) = extract_mesh(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
+        >>> (ball,) = extract_mesh(lambda points: 0.4 - points.norm(dim=1), resolution=64)
         >>> ball.is_watertight
         True
     """
     trimesh = _import_trimesh()
+    field = UniformField(field, inside)
+    level = check_level(level) if inside == "positive" else -check_level(level)
     refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
     device = torch.get_default_device() if device is None else torch.device(device)
     _check_memory(resolution, coarse_resolution, device, backend)
@@ -115,6 +138,7 @@ def extract_mesh(
         progress=progress,
         backend=backend,
     )
+    _warn_if_inside_out(grid, meshes, inside)
     results = [
         trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
         for vertices, faces in meshes
@@ -137,10 +161,30 @@ def _check_memory(
     check_memory(resolution, first, device, backend, min(first, (resolution // 8 + 1) ** 3))
 
 
+def _warn_if_inside_out(grid: SparseGrid, meshes: list[Mesh], inside: str) -> None:
+    """Warns about shapes that contain all corners of the bounds: the signs are probably swapped."""
+    lattice = grid.lattice
+    advice = (
+        'if values are smaller inside, as most signed distances are, pass inside="negative"'
+        if inside == "positive"
+        else 'if values are larger inside, leave out inside="negative"'
+    )
+    for shape, (vertices, _) in enumerate(meshes):
+        ends = [vertices.new_tensor(end) for end in (lattice.lower, lattice.upper)]
+        # Most meshes end here, because they do not touch all sides.
+        if not len(vertices) or ((vertices.amin(0) > ends[0]) | (vertices.amax(0) < ends[1])).any():
+            continue
+        corners = torch.cartesian_prod(*torch.stack(ends, dim=1))
+        if all((vertices - corner).abs().amax(1).min() < lattice.cell / 2 for corner in corners):
+            warnings.warn(
+                f"shape {shape}: all corners of the bounds are inside; {advice}", stacklevel=3
+            )
+
+
 def _normals(
     grid: SparseGrid,
     meshes: list[Mesh],
-    field: Field,
+    field: UniformField,
     max_points_per_call: int,
     progress: Progress | None,
     first_round: int,
@@ -150,15 +194,13 @@ def _normals(
     counts = [len(vertices) for vertices, _ in meshes]
     shapes = torch.arange(len(meshes), device=vertices.device)
     shape_index = shapes.repeat_interleave(torch.tensor(counts, device=vertices.device))
-    normals = cap_normals(vertices, grid.resolution, grid.bounds)
+    normals = cap_normals(vertices, grid.lattice)
     within = ~normals.any(1)
-    lower, upper = grid.bounds
     normals[within] = field_normals(
         field,
         vertices[within],
         shape_index[within],
-        step=0.5 * (upper - lower) / grid.resolution,
-        bounds=grid.bounds,
+        lattice=grid.lattice,
         max_points_per_call=max_points_per_call,
         progress=progress,
         first_round=first_round,
@@ -185,7 +227,7 @@ class ProgressBar:
         label: text in front of the bar.
 
     Example:
-        >>> field = lambda points, shape: 0.4 - points.norm(dim=1)
+        >>> field = lambda points: 0.4 - points.norm(dim=1)
         >>> (ball,) = extract_mesh(field, resolution=64, progress=ProgressBar())
     """
 

@@ -117,7 +117,18 @@ def occupancy_of_mesh(mesh: UnitMesh) -> MeshOccupancy:
 def _closed_solid(
     vertices: np.ndarray, faces: np.ndarray, report: MeshReport, phrases: list[str]
 ) -> MeshOccupancy | None:
-    """Solid by parity, or by winding where parts overlap. None if it lacks part of the surface."""
+    """Makes the solid of a closed mesh: by parity, or by winding number if parts overlap.
+
+    Args:
+        vertices: (V, 3) float64.
+        faces: (F, 3) int64.
+        report: faults of this mesh.
+        phrases: receives what the verdict should report.
+
+    Returns:
+        The solid, without its verdict. None if crossing parity defines no inside, or if too much of
+        the surface bounds no volume.
+    """
     if not report.has_inside:
         return None
     oriented = report.inconsistent_edges == 0
@@ -136,7 +147,11 @@ def _closed_solid(
 
 
 def _open_solid(vertices: np.ndarray, faces: np.ndarray, phrases: list[str]) -> MeshOccupancy:
-    """Solid by winding, or by voxels if too little of the surface would bound that solid."""
+    """Makes the solid of any mesh: by winding number, or by voxels.
+
+    Voxels are used if too much of the surface would bound no volume. Arguments and result are as in
+    `_closed_solid`, but there is always a solid.
+    """
     solid = MeshOccupancy(vertices, _orient_parts(vertices, faces)[0], "winding", "")
     sides = [solid.winding(points) for points in _beside_surface(vertices, faces)]
     bounding = (np.maximum(*sides) > _CLEARLY_INSIDE).mean() if len(sides[0]) else 0.0
@@ -152,7 +167,7 @@ def _open_solid(vertices: np.ndarray, faces: np.ndarray, phrases: list[str]) -> 
 
 
 def _beside_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (N, 3) just above and just below the surface."""
+    """Random points of the surface, moved to just above it (N, 3) and to just below it (N, 3)."""
     surface = sample_surface(vertices, faces, _NUM_SAMPLES, seed=0)
     return surface.points + _STEP * surface.normals, surface.points - _STEP * surface.normals
 
@@ -170,7 +185,15 @@ def _overlaps(solid: MeshOccupancy) -> bool:
 
 
 def _wound_cells(solid: MeshOccupancy) -> np.ndarray:
-    """States (R, R, R) uint8 of cells, from one winding number per connected region of cells."""
+    """Finds which cells are inside, so that most points need no winding number of their own.
+
+    The winding number of a closed mesh is constant in a connected region of cells that the surface
+    does not touch. It is computed once per region.
+
+    Returns:
+        States (R, R, R) uint8 of the cells: `_INSIDE`, `_OUTSIDE`, or `_UNCLEAR` if the surface
+        touches the cell.
+    """
     from scipy.ndimage import label
 
     surface = surface_voxels(solid.vertices, solid.faces, _WOUND_RESOLUTION)
@@ -186,8 +209,8 @@ def _orient_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
     """Orients the parts of a mesh outwards, and returns the faces and the number of flipped parts.
 
     A part is a set of faces connected by edges. If the volume of the whole mesh is negative, all
-    faces are reversed first, which does not count. Then parts with negative volume are flipped,
-    except those within other parts: they are cavities.
+    faces are reversed first, and this is not counted as flipping. Then parts with negative volume
+    are flipped, except those within other parts: they are cavities.
     """
     triangles = vertices[faces]
     parts = _parts(faces)
@@ -235,6 +258,6 @@ def _parts(faces: np.ndarray) -> np.ndarray:
 
 
 def _without_duplicates(faces: np.ndarray) -> np.ndarray:
-    """Keeps the first of the faces with the same three corners, in any order."""
+    """Returns the faces without duplicates: the first one of each set of three corners."""
     _, first = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
     return faces[np.sort(first)]

@@ -97,7 +97,7 @@ def decimate_mesh(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
     """Reduces a mesh to about `num_faces` faces.
 
     Collapses edges in the order of their quadric error (Garland and Heckbert, SIGGRAPH 1997).
-    Closed meshes usually stay closed; check with `occvae.geometry.mesh_checks.check_mesh`.
+    Closed meshes usually stay closed, which `occvae.geometry.mesh_checks.check_mesh` can verify.
 
     Args:
         mesh: input, not modified.

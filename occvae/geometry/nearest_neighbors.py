@@ -44,7 +44,11 @@ def nearest_neighbors(
 
 
 def _search_tree(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Searches along a curve through space, so that consecutive queries use the same branches."""
+    """Searches on the CPU. Arguments and result are as in `nearest_neighbors`.
+
+    Points are sorted along a curve through space, so consecutive queries use the same branches of
+    the tree.
+    """
     kept = _first_of_equals(references)  # the tree cannot divide equal points
     query_order, reference_order = _along_curve(queries), kept[_along_curve(references[kept])]
     tree = cKDTree(references[reference_order], **_TREE)

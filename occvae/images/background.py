@@ -25,11 +25,12 @@ _FINE_EDGE = 400
 # Color distances are Euclidean, in RGB from 0 to 255.
 _LEAST_TOLERANCE, _MOST_TOLERANCE = 14.0, 36.0
 _TOLERANCE_STDS = 5.0
-# Limits of a shadow. _SHADOW_SLOPE is the largest change from one pixel to the next, after
-# smoothing, in images with a longest edge of at least _SHADOW_EDGE pixels. Smaller images allow up
-# to three times as much. The other two are the largest share of the light that a shadow takes. It
-# is larger on backgrounds with a hue, because dark pixels before gray may also be a gray object.
+# Largest change of brightness between neighboring pixels of a shadow, after smoothing. The value is
+# for images with a longest edge of at least _SHADOW_EDGE pixels. Smaller images allow up to three
+# times as much.
 _SHADOW_SLOPE, _SHADOW_EDGE = 2.5, 512
+# Largest share of the light that a shadow takes away: _DEEP_SHADOW on backgrounds whose saturation
+# is above _LEAST_SATURATION, _LIGHT_SHADOW on gray ones, where a darker shade may be an object.
 _DEEP_SHADOW, _LIGHT_SHADOW = 0.65, 0.40
 _LEAST_SATURATION = 0.15
 _NEARLY_WHITE = 250.0
@@ -96,7 +97,7 @@ def import_rembg() -> ModuleType:
         import rembg
     except (ImportError, SystemExit):  # rembg exits if onnxruntime is missing
         raise UserError(
-            "background rembg needs rembg: pip install 'rembg[cpu]', or choose auto"
+            "background rembg needs rembg: pip install 'rembg[cpu]', or choose background auto"
         ) from None
     return rembg
 
@@ -107,7 +108,15 @@ def _rembg_session() -> Any:
 
 
 def _fit_background(colors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fits the background (H, W, 3), and the largest color distance of its pixels from it."""
+    """Fits the model of the background to the border of an image (H, W, 3) float32.
+
+    Returns:
+        The color of the background (H, W, 3) at every pixel, and the color distance from it up to
+        which a pixel is background.
+
+    Raises:
+        BorderNotPlainError: too few pixels of the border agree with the fit.
+    """
     height, width = colors.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
@@ -130,7 +139,10 @@ def _fit_background(colors: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _object_mask(colors: np.ndarray, background: np.ndarray, tolerance: float) -> np.ndarray:
-    """The object (H, W) bool: all pixels except background, shadow and dust."""
+    """The object (H, W) bool: all pixels except background, shadow and dust.
+
+    `background` and `tolerance` are from `_fit_background`.
+    """
     alike = np.linalg.norm(colors - background, axis=-1) < tolerance
     regions, count = ndimage.label(alike)
     sizes = np.bincount(regions.reshape(-1), minlength=count + 1)
@@ -156,7 +168,10 @@ def _soft_alpha(mask: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def _shadow(colors: np.ndarray, background: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """The shadow (H, W) bool: darker shades of the background that adjoin it without an edge."""
+    """The shadow (H, W) bool: darker shades of the background that adjoin it without an edge.
+
+    `plain` (H, W) bool marks the background found so far. The result may include it.
+    """
     if background.min() > _NEARLY_WHITE:  # a rendering or a cut-out object, without shadow
         return np.zeros_like(plain)
     std = max(0.7, 2.5 * max(plain.shape) / _WORKING_EDGE)

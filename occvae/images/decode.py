@@ -40,7 +40,7 @@ def decode_image(
         pixels = load_image(content, image_size, background_gray).copy()
     image = torch.from_numpy(pixels).permute(2, 0, 1)
     if mirrored:
-        image = image.flip(-1)  # before resizing: training views are stored smaller
+        image = image.flip(-1)  # before resizing, because stored views are mostly smaller
     return _pad_to_square(image, image_size, mirrored, background_gray)
 
 

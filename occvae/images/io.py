@@ -67,7 +67,7 @@ def open_image(source: str | Path | bytes) -> Image.Image:
 
 
 def composite(image: Image.Image, background_gray: int = WHITE) -> Image.Image:
-    """Composites an image from `open_image` on a gray background; the result is RGB."""
+    """Composites an image from `open_image` on a gray background and returns it as RGB."""
     if image.mode == "RGB":
         return image
     plain = Image.new("RGBA", image.size, (background_gray, background_gray, background_gray, 255))

@@ -47,8 +47,8 @@ def prepare_image(
     the frame, and centered. An object with the usual size and position is not moved. Other images
     are only made square, as by `load_image`.
 
-    An image with little transparency, or with little of it along the border, does not count as cut
-    out. It is composited on white first.
+    An image counts as cut out if enough of it, and most of its border, is transparent. Any other
+    image is composited on white before its background is removed.
 
     Args:
         source: Path or encoded bytes.
@@ -124,7 +124,11 @@ def _stands_as_usual(box: tuple[int, int, int, int], size: tuple[int, int]) -> b
 
 
 def _cut_out(image: Image.Image, background: str) -> tuple[Image.Image | None, str]:
-    """The cut-out object RGBA, or None if the image is to be kept as it is; and a note."""
+    """Cuts the object out of an image.
+
+    Returns:
+        A pair: the object RGBA, or None to keep the image as it is, and a note for the user.
+    """
     if image.mode == "RGBA" and _is_cut_out(np.asarray(image.getchannel("A"))):
         return image, ""
     image = composite(image)

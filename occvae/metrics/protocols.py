@@ -77,7 +77,8 @@ def _conv_onet_metrics(comparison: Comparison) -> dict[str, float]:
 
 
 def _vecset_metrics(comparison: Comparison) -> dict[str, float]:
-    # Twice for the sum instead of its half, and twice for halves of an edge.
+    # `chamfer_l1` is half the sum, in edges. One factor of 2 gives the sum, the other one converts
+    # to half edges.
     return {
         "chamfer_sum_half_edge": 4.0 * comparison.chamfer_l1,
         "f_score_0.02_half_edge": comparison.f_score(0.01),
@@ -192,7 +193,7 @@ def _surface_protocol(name: str) -> Callable[[Comparison], dict[str, float]]:
 
 
 def occupancy_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Returns the IoU of two sets of points or voxels; 1 if both are empty.
+    """Returns the IoU of two sets of points or voxels, or 1 if both are empty.
 
     Args:
         predicted: bool array of any shape.
@@ -240,7 +241,7 @@ def what3d_f_score(
     seed: int | Sequence[int],
     device: str | torch.device = "cpu",
 ) -> float:
-    """Returns the F-score at 1 % of two grids by protocol `what3d`; 0 if either is empty.
+    """Returns the F-score at 1 % of two grids by protocol `what3d`, or 0 if either is empty.
 
     Points are drawn independently on the two surfaces. Nearly equal grids therefore score below 1,
     limited by the density of the points. Equal grids score exactly 1.

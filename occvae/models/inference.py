@@ -28,7 +28,7 @@ def check_threshold(threshold: float) -> None:
 
 
 def check_images(images: Tensor) -> None:
-    """Raises a ValueError unless images are floating point (B, V, 3, H, W), with one or more."""
+    """Raises a ValueError unless images are floating point, (B, V, 3, H, W) and not empty."""
     valid = images.dim() == 5 and images.shape[2] == 3 and images.numel() > 0
     if not (valid and images.is_floating_point()):
         raise ValueError(

@@ -19,8 +19,8 @@ from occvae.models.inference import (
 from occvae.models.presets import GENERAL, register_presets
 from occvae.models.protocol import ImplicitModel
 from occvae.models.registry import register_model
-from occvae.ops.field import Field
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
+from occvae.ops.uniform_field import Field
 from occvae.ops.validation import suitable_coarse_resolution
 
 if TYPE_CHECKING:
@@ -65,19 +65,19 @@ class OccupancyModel(ImplicitModel):
         return isinstance(self.decoder, FusedDecoder)
 
     def encode(self, images: Tensor) -> Tensor:
-        """RGB images (B, V, 3, H, W) in [0, 1] to conditioning (B, E), the mean over the views."""
+        """Conditioning (B, E) from RGB images (B, V, 3, H, W) in [0, 1], the mean over views."""
         check_images(images)
         batch, views = images.shape[:2]
         flat = resize_images(images.flatten(0, 1), self.image_size)
         return self.encoder(flat).view(batch, views, -1).mean(dim=1)
 
     def decode(self, points: Tensor, conditioning: Tensor) -> Tensor:
-        """Points (B, N, 3) in [-0.55, 0.55] and conditioning (B, E) to logits (B, N)."""
+        """Logits (B, N) at points (B, N, 3) in [-0.55, 0.55], for conditioning (B, E)."""
         _check_points(points, conditioning)
         return self.decoder(points, conditioning)
 
     def forward(self, images: Tensor, points: Tensor) -> Tensor:
-        """Images (B, V, 3, H, W) in [0, 1] and points (B, N, 3) to logits (B, N)."""
+        """Logits (B, N) at points (B, N, 3), for images (B, V, 3, H, W) in [0, 1]."""
         return self.decode(points, self.encode(images))
 
     @torch.no_grad()
@@ -143,7 +143,7 @@ class OccupancyModel(ImplicitModel):
             )
 
     def _query(self, points: Tensor, conditioning: Tensor) -> Tensor:
-        """Points (B, N, 3) and conditioning (B, E) to logits (B, N), in eval mode."""
+        """Logits (B, N) at points (B, N, 3), for conditioning (B, E), in eval mode."""
         _check_points(points, conditioning)
         packed = self._pack(conditioning)
         if packed is None:
@@ -167,7 +167,7 @@ class OccupancyModel(ImplicitModel):
         return field
 
     def _pack(self, conditioning: Tensor) -> PackedDecoder | None:
-        """Packs the decoder; None, with one warning, if it has no fused kernels."""
+        """Packs the decoder. Returns None, and warns once, if it has no fused kernels."""
         if isinstance(self.decoder, FusedDecoder):
             return self.decoder.pack(conditioning, self.precision)
         decoder = type(self.decoder)

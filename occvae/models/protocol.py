@@ -180,7 +180,11 @@ class VoxelModel(Model):
 
     @torch.no_grad()
     def predict_points(self, images: Tensor, points: Tensor, **views: Any) -> Tensor:
-        """Logits (B, N) of the interpolated probabilities at points (B, N, 3)."""
+        """Logits (B, N) at points (B, N, 3) in world units, from interpolated probabilities.
+
+        `**views` is as in `predict_voxels`. Probabilities are 0 outside the unit cube, and are
+        clamped to [1e-6, 1 - 1e-6] so that logits stay finite.
+        """
         return sample_volume(self.predict_voxels(images, **views), points).logit(_SURE)
 
     @torch.no_grad()

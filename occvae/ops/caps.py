@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from occvae.ops.lattice import Lattice
 from occvae.ops.sparse_grid import SparseGrid
 from occvae.ops.validation import MIN_EDGE_FRACTION
 
@@ -19,7 +20,8 @@ def count_cap_points(grid: SparseGrid, level: float) -> int:
     step = grid.resolution // grid.coarse_resolution
     coordinates = grid.points.reshape(-1)
     on_faces = (coordinates == 0).logical_or_(coordinates == grid.resolution)
-    points = on_faces.nonzero()[:, 0] // 3  # a point occurs once per face that it lies on
+    # A point on several faces occurs once per face, because each face has its own cap.
+    points = on_faces.nonzero()[:, 0] // 3
     points = points[grid.values[points].to(torch.float64) >= level]
     x, y, z = grid.points[points].long().unbind(1)
     bits = x | y | z | step
@@ -27,12 +29,12 @@ def count_cap_points(grid: SparseGrid, level: float) -> int:
     return int((coarsest**2).sum())
 
 
-def cap_normals(vertices: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:
+def cap_normals(vertices: Tensor, lattice: Lattice) -> Tensor:
     """Normals of the bounds at vertices of caps, and 0 at all other vertices, (V, 3) float64.
 
     Vertices of caps lie a thousandth of a cell beyond the bounds. All others lie within them.
     """
-    lower, upper = bounds
-    margin = MIN_EDGE_FRACTION / 2 * (upper - lower) / resolution
+    margin = MIN_EDGE_FRACTION / 2 * lattice.cell
     wide = vertices.to(torch.float64)
+    lower, upper = wide.new_tensor(lattice.lower), wide.new_tensor(lattice.upper)
     return (wide > upper + margin).to(torch.float64) - (wide < lower - margin).to(torch.float64)

@@ -8,7 +8,9 @@ import warnings
 import torch
 from torch import Tensor
 
-from occvae.ops.field import Field, Progress
+from occvae.ops.field import Progress
+from occvae.ops.lattice import Lattice
+from occvae.ops.uniform_field import UniformField
 
 # With gradients a network keeps its activations, 0.1 MB per point at width 256, so calls are small.
 _POINTS_WITH_GRADIENTS = 8192
@@ -17,12 +19,11 @@ _NO_DERIVATIVE = re.compile(r"grad|derivative|differentia|backward|inference ten
 
 
 def field_normals(
-    field: Field,
+    field: UniformField,
     vertices: Tensor,
     shape_index: Tensor,
     *,
-    step: float,
-    bounds: tuple[float, float],
+    lattice: Lattice,
     max_points_per_call: int,
     progress: Progress | None = None,
     first_round: int = 0,
@@ -30,17 +31,16 @@ def field_normals(
     """Outward unit normals at vertices: minus the direction of the field's gradient.
 
     The gradient comes from autograd if the field's values depend differentiably on the points, in
-    calls of at most 8,192 points. Otherwise it comes from central differences over +-step on each
-    axis, which take six values per vertex. This holds for values without a gradient, an op without
-    a derivative and a field that leaves PyTorch. Points of differences never leave the bounds, so
-    next to them the difference is one-sided.
+    calls of at most 8,192 points. Otherwise it comes from central differences over half a cell to
+    both sides on each axis, which take six values per vertex. This holds for values without a
+    gradient, an op without a derivative and a field that leaves PyTorch. Points of differences
+    never leave the bounds, so next to them the difference is one-sided.
 
     Args:
-        field: as in `occvae.mise`. Larger values are inside.
+        field: larger values are inside.
         vertices: (V, 3) float32 in world units.
         shape_index: (V,) int64, the shape of each vertex.
-        step: half width of the central differences, in world units.
-        bounds: lower and upper world coordinate, the same on all axes.
+        lattice: the lattice that the vertices were found on.
         max_points_per_call: the field is called with at most this many points.
         progress: as in `occvae.mise`.
         first_round: number of the round that `progress` receives.
@@ -58,7 +58,7 @@ def field_normals(
         gradient = _by_autograd(field, part, shapes) if by_autograd else None
         if gradient is None:
             by_autograd = False
-            gradient = _by_differences(field, part, shapes, step, bounds)
+            gradient = _by_differences(field, part, shapes, lattice)
         normals[chosen] = _directions(-gradient.to(torch.float64))
         done += len(part)
         if progress is not None:
@@ -66,7 +66,7 @@ def field_normals(
     return normals
 
 
-def _by_autograd(field: Field, points: Tensor, shape_index: Tensor) -> Tensor | None:
+def _by_autograd(field: UniformField, points: Tensor, shape_index: Tensor) -> Tensor | None:
     """Gradient (N, 3) at the points, or None if PyTorch has no derivative of the field."""
     points = points.detach().clone().requires_grad_()
     with torch.enable_grad(), warnings.catch_warnings():
@@ -86,16 +86,17 @@ def _by_autograd(field: Field, points: Tensor, shape_index: Tensor) -> Tensor | 
 
 @torch.no_grad()
 def _by_differences(
-    field: Field, points: Tensor, shape_index: Tensor, step: float, bounds: tuple[float, float]
+    field: UniformField, points: Tensor, shape_index: Tensor, lattice: Lattice
 ) -> Tensor:
     gradient = torch.empty(points.shape, dtype=torch.float64, device=points.device)
-    for axis in range(3):
+    for axis, limits in enumerate(zip(lattice.lower, lattice.upper, strict=True)):
         ends = []
-        for offset in (step, -step):
+        for offset in (lattice.cell / 2, -lattice.cell / 2):
             moved = points.clone()
-            moved[:, axis] = (moved[:, axis] + offset).clamp(*bounds)
+            moved[:, axis] = (moved[:, axis] + offset).clamp(*limits)
+            where = moved[:, axis].double()  # before the call, because fields may change points
             values = field(moved, shape_index).to(torch.float64, copy=True)
-            ends.append((values, moved[:, axis].double()))
+            ends.append((values, where))
         (above, high), (below, low) = ends
         gradient[:, axis] = (above - below) / (high - low)
     return gradient

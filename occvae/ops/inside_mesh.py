@@ -76,11 +76,13 @@ def inside_mesh(
 def winding_number(
     vertices: Tensor, faces: Tensor, points: Tensor, *, backend: str = "auto"
 ) -> Tensor:
-    """Generalized winding number of a mesh at each point: solid angles of its faces over 4 pi.
+    """Generalized winding number of a mesh at each point.
 
-    The number is 1 inside and 0 outside a closed mesh with outward faces, which are
-    counter-clockwise seen from outside. For a mesh with holes it varies smoothly between, except
-    at the surface. On the surface it is the value of one side, or between the values of both.
+    It is the sum of the signed solid angles of all faces, seen from the point, divided by 4 pi. For
+    a closed mesh with outward faces, which are counter-clockwise seen from outside, it is 1 inside
+    and 0 outside. If the mesh has holes, it varies smoothly from point to point and jumps only at
+    the surface. A point on the surface gets the value of one side, or a value between those of both
+    sides.
 
     The number is computed without approximation (Jacobson, Kavan and Sorkine-Hornung, SIGGRAPH
     2013). For points outside the bounding box of a group of faces, the CPU kernel replaces the

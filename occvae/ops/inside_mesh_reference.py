@@ -95,6 +95,7 @@ def _crosses(corners: Tensor, p: Tensor) -> Tensor:
 
 
 def _is_left(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
+    """Whether points p are left of the lines from a to b, (M,) bool. Ignores z. All are (M, 3)."""
     along, away = (b - a)[:, :2], (p - a)[:, :2]
     first, second = along[:, 0] * away[:, 1], along[:, 1] * away[:, 0]
     sign = _sign(first - second, _CROSS_BOUND * (first.abs() + second.abs()), _exact_cross, a, b, p)
@@ -102,6 +103,7 @@ def _is_left(a: Tensor, b: Tensor, p: Tensor) -> Tensor:
 
 
 def _side_of_plane(a: Tensor, b: Tensor, c: Tensor, p: Tensor) -> Tensor:
+    """Signs (M,) of the determinants of a - p, b - p and c - p, all (M, 3): the sides of p."""
     a_p, b_p, c_p = a - p, b - p, c - p
     determinant = (a_p * torch.linalg.cross(b_p, c_p)).sum(1)
     b_size, c_size = b_p.abs(), c_p.abs()
@@ -113,7 +115,14 @@ def _side_of_plane(a: Tensor, b: Tensor, c: Tensor, p: Tensor) -> Tensor:
 def _sign(
     value: Tensor, bound: Tensor, exact: Callable[..., Fraction], *positions: Tensor
 ) -> Tensor:
-    """Signs of `value`. Where its error may exceed its magnitude, `exact` recomputes the sign."""
+    """Signs (M,) of `value` (M,), which are exact in spite of rounding.
+
+    Args:
+        value: (M,) rounded results.
+        bound: (M,) limits of their errors.
+        exact: computes a result in fractions, for values that are smaller than their limit.
+        positions: arguments of `exact`, (M, 3) each.
+    """
     sign = value.sign()
     for i in (value.abs() < bound).nonzero()[:, 0].tolist():
         result = exact(*([Fraction(x) for x in position[i].tolist()] for position in positions))

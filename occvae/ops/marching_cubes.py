@@ -7,10 +7,17 @@ from torch import Tensor
 
 from occvae.ops import _extension
 from occvae.ops.caps import count_cap_points
-from occvae.ops.field import Evaluator, Field, Progress
-from occvae.ops.marching_cubes_reference import import_mcubes, march
+from occvae.ops.field import Evaluator, Progress
+from occvae.ops.lattice import corners
+from occvae.ops.marching_cubes_reference import (
+    edge_fractions,
+    import_mcubes,
+    march,
+    vertices_on_edges,
+)
 from occvae.ops.sparse_grid import SparseGrid
-from occvae.ops.validation import check_callable, check_count, check_level, check_progress
+from occvae.ops.uniform_field import Field, uniform_field
+from occvae.ops.validation import check_count, check_level, check_progress
 from occvae.ops.vertex_refinement import refine_vertices as move_vertices
 from occvae.system.memory import require_memory
 
@@ -20,6 +27,7 @@ _Parts = tuple[Tensor, Tensor, Tensor, Tensor]  # vertices, faces, edges, ends
 _ADVICE = "choose a lower resolution"
 
 
+@torch.no_grad()
 def marching_cubes(
     grid: SparseGrid,
     level: float | None = None,
@@ -33,26 +41,27 @@ def marching_cubes(
     """Extracts the surface of each shape of a grid as a closed triangle mesh.
 
     Applies marching cubes (Lorensen and Cline, SIGGRAPH 1987) to the cells of the finest lattice.
-    A lattice point is inside if its value is >= `level`, without rounding. Infinite values are
-    allowed. Everything beyond the lattice counts as outside, so a surface that reaches the bounds
-    is closed there by a cap, 0.001 cells beyond them.
+    A lattice point is inside if its value is >= `level`. The comparison is exact for every dtype.
+    Infinite values are allowed. Everything beyond the lattice counts as outside, so a surface that
+    reaches the bounds is closed there by a cap, 0.001 cells beyond them.
 
     Each vertex lies on a lattice edge between an inside and an outside point, where the linear
-    interpolation of their values equals `level`. It keeps a distance of at least 0.001 of the edge
+    interpolation of their values equals `level`. It is then moved to at least 0.001 of the edge
     from both ends, so all vertices are distinct. If both values are infinite, the vertex is in the
-    middle. If one is, the vertex is next to the finite one. Triangles share vertices and are
-    counter-clockwise seen from outside.
+    middle. If only one is infinite, the vertex is next to the point with the finite value.
+    Triangles share vertices and are counter-clockwise seen from outside.
 
     The kernel visits only cells with known corners: memory and time grow with the surface, not
     with the volume. The reference implementation takes the topology from PyMCubes on a dense array
-    of one byte per lattice point. Both find the same vertices and, where a face of a cell is
-    ambiguous, connect the inside. They differ in the order of vertices and faces, and in the
+    of one byte per lattice point. Both find the same vertices. Where a face of a cell is ambiguous,
+    both connect its inside corners. They differ in the order of vertices and faces, and in the
     diagonals that divide the polygons of a cell into triangles. Diagonals of the kernel never lie
     in a face of a cell. Its meshes therefore have exactly two triangles at every edge, even on
     random signs.
 
     Equal grids give equal meshes: the kernels' order of vertices and faces does not depend on the
-    device, the number of threads or the order of points. The result is not differentiable.
+    device, the number of threads or the order of points. The result is not differentiable: vertices
+    never require gradients, also if the values of the grid do.
 
     Args:
         grid: from `mise` or `SparseGrid.from_dense`.
@@ -98,18 +107,15 @@ def marching_cubes(
     check_progress(progress)
     if refine_vertices and field is None:
         raise ValueError(f"refine_vertices={refine_vertices} needs the field; pass field=...")
-    if refine_vertices:
-        check_callable("field", field)
+    field = uniform_field(field) if refine_vertices and field is not None else None
     _check_grid_memory(grid, level, backend)
     parts = [
-        _one_shape(grid, shape, level, refine_vertices > 0, backend)
+        _one_shape(grid, shape, level, field is not None, backend)
         for shape in range(grid.num_shapes)
     ]
-    if not refine_vertices or field is None:
+    if field is None:
         return [(vertices, faces) for vertices, faces, _, _ in parts]
-    evaluate = Evaluator(
-        field, grid.resolution, grid.bounds, max_points_per_call, progress, len(grid.rounds)
-    )
+    evaluate = Evaluator(field, grid.lattice, max_points_per_call, progress, len(grid.rounds))
     vertices = _refine(grid, level, parts, evaluate, refine_vertices)
     return [(moved, faces) for moved, (_, faces, _, _) in zip(vertices, parts, strict=True)]
 
@@ -181,7 +187,7 @@ def _kernel_device(device: torch.device) -> torch.device:
 def _one_shape(
     grid: SparseGrid, shape: int, level: float, with_edges: bool, backend: str
 ) -> _Parts:
-    points, values = grid.points, grid.values
+    points, values = grid.points, grid.values.detach()
     if grid.num_shapes > 1:
         chosen = grid.shape_index == shape
         points, values = points[chosen], values[chosen]
@@ -189,9 +195,19 @@ def _one_shape(
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
         run, device = _op, _kernel_device(device)
     sizes = (grid.resolution, grid.coarse_resolution)
+    lower, upper = corners(grid.bounds)
+    is_box = isinstance(grid.bounds[0], tuple)
     vertices, faces, edges, ends, problems = run(
-        points.to(device), values.to(device), *sizes, level, *grid.bounds, with_edges
+        points.to(device),
+        values.to(device),
+        *sizes,
+        level,
+        lower[0],
+        upper[0],
+        with_edges or is_box,
     )
+    if is_box and not with_edges:  # the op knows cubes only
+        vertices = vertices_on_edges(edges, edge_fractions(edges, ends, grid.lattice), grid.lattice)
     missing, repeated, nan, outside = problems.tolist()
     if outside:
         raise ValueError(f"grid has {outside} points of shape {shape} outside its lattice")
@@ -223,8 +239,7 @@ def _refine(
         ),
         steps=steps,
         level=level,
-        resolution=grid.resolution,
-        bounds=grid.bounds,
+        lattice=grid.lattice,
     )
     return vertices.split(counts)
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from occvae.ops.sparse_grid import lattice_to_world
+from occvae.ops.lattice import Lattice
 from occvae.ops.validation import MIN_EDGE_FRACTION
 
 
@@ -42,9 +42,9 @@ def march(
     lows = middles.floor()
     axes = ((middles - lows) * 2).argmax(1).to(torch.int32)
     edges = torch.cat([lows.to(torch.int32), axes[:, None]], 1).view(-1, 4)
-    ends, missing = _heights_of_ends(edges, points, heights, resolution)
-    fractions = edge_fractions(edges, ends, resolution)
-    vertices = vertices_on_edges(edges, fractions, resolution, (lower, upper))
+    lattice = Lattice(resolution, (lower, upper))
+    ends, missing = _heights_of_ends(edges, points, heights, lattice)
+    vertices = vertices_on_edges(edges, edge_fractions(edges, ends, lattice), lattice)
     repeated = len(points) - len(points.unique(dim=0))
     problems = torch.tensor([missing, repeated, int(values.isnan().sum()), 0], device="cpu")
     triangles = torch.from_numpy(faces.astype("int64")).to(points.device)
@@ -70,24 +70,24 @@ def import_mcubes() -> ModuleType:
     return mcubes
 
 
-def within_domain(edges: Tensor, resolution: int) -> Tensor:
-    """Whether edges (V, 4) lie within the domain, (V,) bool. The others carry the caps."""
-    lows, axis = edges[:, :3], edges[:, 3:].long()
-    along = lows.gather(1, axis)[:, 0]
-    return (along >= 0) & (along < resolution)
+def within_bounds(edges: Tensor, lattice: Lattice) -> Tensor:
+    """Whether edges (V, 4) lie within the bounds, (V,) bool. The others carry the caps."""
+    lows, axes = edges[:, :3], edges[:, 3].long()
+    along = lows.gather(1, axes[:, None])[:, 0]
+    return (along >= 0) & (along < lattice.last_along(axes))
 
 
-def edge_fractions(edges: Tensor, ends: Tensor, resolution: int) -> Tensor:
+def edge_fractions(edges: Tensor, ends: Tensor, lattice: Lattice) -> Tensor:
     """Position of each vertex along its edge, (V,) float64 from 0 to 1.
 
     Args:
         edges: (V, 4) int32, lower end and axis.
         ends: (V, 2) float64, value - level at both ends.
-        resolution: cells along an edge of the domain.
+        lattice: the lattice of the edges and its bounds.
     """
-    # Edges that leave the domain carry the caps. Their vertices go to the end inside the domain.
+    # Edges that leave the bounds carry the caps. Their vertices go to the end within the bounds.
     fractions = (edges[:, :3] < 0).any(1).to(torch.float64)
-    within = within_domain(edges, resolution)
+    within = within_bounds(edges, lattice)
     # Differences of infinities would be NaN. A quarter of the maximum lets differences stay finite.
     limit = torch.finfo(torch.float64).max / 4
     first, second = ends[within].clamp(-limit, limit).unbind(1)
@@ -95,13 +95,11 @@ def edge_fractions(edges: Tensor, ends: Tensor, resolution: int) -> Tensor:
     return fractions.clamp(MIN_EDGE_FRACTION, 1 - MIN_EDGE_FRACTION)
 
 
-def vertices_on_edges(
-    edges: Tensor, fractions: Tensor, resolution: int, bounds: tuple[float, float]
-) -> Tensor:
+def vertices_on_edges(edges: Tensor, fractions: Tensor, lattice: Lattice) -> Tensor:
     """World positions (V, 3) float32 at `fractions` (V,) along edges (V, 4)."""
     positions = edges[:, :3].to(torch.float64)
     positions.scatter_add_(1, edges[:, 3:].long(), fractions[:, None])
-    return lattice_to_world(positions, resolution, bounds).to(torch.float32)
+    return lattice.to_world(positions).to(torch.float32)
 
 
 def _fill(points: Tensor, inside: Tensor, resolution: int, coarse_resolution: int) -> Tensor:
@@ -126,16 +124,19 @@ def _fill(points: Tensor, inside: Tensor, resolution: int, coarse_resolution: in
 
 
 def _heights_of_ends(
-    edges: Tensor, points: Tensor, heights: Tensor, resolution: int
+    edges: Tensor, points: Tensor, heights: Tensor, lattice: Lattice
 ) -> tuple[Tensor, int]:
-    """Heights (V, 2) float64 at both ends of edges (V, 4), 0 for caps; and the unknown ends."""
-    within = within_domain(edges, resolution)
+    """Heights (V, 2) float64 at both ends of edges (V, 4), and the number of unknown ends.
+
+    Edges of caps have height 0.
+    """
+    within = within_bounds(edges, lattice)
     lows = edges[within, :3].long()
     highs = lows.scatter_add(1, edges[within, 3:].long(), torch.ones_like(lows[:, :1]))
-    side = resolution + 1
+    side = lattice.resolution + 1
     keys, wanted = (
-        (lattice[:, 0].long() * side + lattice[:, 1]) * side + lattice[:, 2]
-        for lattice in (points, torch.cat([lows, highs]))
+        (where[:, 0].long() * side + where[:, 1]) * side + where[:, 2]
+        for where in (points, torch.cat([lows, highs]))
     )
     keys, order = keys.sort()
     found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)

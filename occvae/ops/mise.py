@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 
 from occvae.ops import _extension, mise_native, mise_reference
-from occvae.ops.field import Evaluator, Field, Progress
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid
+from occvae.ops.field import Evaluator, Progress
+from occvae.ops.lattice import DEFAULT_BOUNDS, Bounds, Lattice
+from occvae.ops.sparse_grid import SparseGrid
+from occvae.ops.uniform_field import Field, uniform_field
 from occvae.ops.validation import (
     check_bounds,
-    check_callable,
+    check_coarse_box,
     check_count,
     check_level,
     check_progress,
@@ -24,7 +26,7 @@ def mise(
     coarse_resolution: int = 32,
     level: float = 0.0,
     num_shapes: int = 1,
-    bounds: tuple[float, float] = DEFAULT_BOUNDS,
+    bounds: Bounds = DEFAULT_BOUNDS,
     max_points_per_call: int = 262_144,
     device: torch.device | str | None = None,
     backend: str = "auto",
@@ -46,20 +48,23 @@ def mise(
     gradients.
 
     Args:
-        field: any callable (points (N, 3) float32 in world units, shape_index (N,) int64) -> (N,)
-            floating values on the same device, always of one dtype. Larger values are inside. It
-            is called under `torch.no_grad`, and its value must depend on the point and shape only.
-            Infinite values are allowed.
-        resolution: cells along an edge of the finest lattice, at most 2**24. It must be
+        field: any callable (points (N, 3) float32 in world units), or (points, shape_index (N,)
+            int64), to (N,) or (N, 1) floating values, with tensors or NumPy arrays. See
+            `extract_mesh` for its forms. Larger values are inside. Values must be on the device of
+            the points and always of one dtype. The field is called under `torch.no_grad`, and its
+            value must depend on the point and shape only. Infinite values are allowed.
+        resolution: cells along the longest side of the bounds, at most 2**24. It must be
             `coarse_resolution * 2**k` with k >= 0 and is never changed silently. If both
             resolutions are equal, every lattice point is evaluated.
-        coarse_resolution: cells along an edge of the first lattice, which is evaluated in full.
+        coarse_resolution: the same for the first lattice, which is evaluated in full.
         level: the value of the field at the surface, in the field's own units.
         num_shapes: number of shapes. All are refined together: each round is one pass of the field
             over the new points of all shapes.
-        bounds: world coordinates of the first and last lattice point, the same on all axes. Near
-            them, a thousandth of a cell must be at least two float32 steps. (-0.55, 0.55) allows
-            resolutions up to 9,227, and (10, 11) up to 524.
+        bounds: world coordinates of the first and last lattice point of every axis, or the lower
+            and upper corner ((x, y, z), (x, y, z)) of a box. The field is evaluated within the
+            bounds only, and everything beyond them is outside. Near the bounds, a thousandth of a
+            cell must be at least two float32 steps. (-0.55, 0.55) allows resolutions up to 9,227,
+            and (10, 11) up to 524. See `extract_mesh` for boxes.
         max_points_per_call: the field is called with at most this many points. A pass over more
             points calls it several times.
         device: device of the points that the field receives; None means PyTorch's default device.
@@ -69,7 +74,8 @@ def mise(
             counts from 0. `done` and `total` are the evaluated points and all points of the round.
 
     Returns:
-        The evaluated points and their values, on `device`.
+        The evaluated points and their values, on `device`. For a box also the points beyond it
+        that refinement added, with the value -inf.
 
     Raises:
         ValueError: an argument is out of range, or the field returns NaN, a wrong shape or values
@@ -81,7 +87,7 @@ def mise(
             the kernels, and about 0.75 bytes per cell of the finest lattice without.
 
     Example:
-        >>> grid = mise(lambda points, shape: 0.4 - points.norm(dim=1), resolution=64)
+        >>> grid = mise(lambda points: 0.4 - points.norm(dim=1), resolution=64)
         >>> grid.rounds
         [35937, 25298]
     """
@@ -89,14 +95,17 @@ def mise(
     level = check_level(level)
     num_shapes = check_count("num_shapes", num_shapes)
     bounds = check_bounds(bounds, resolution)
+    lattice = Lattice(resolution, bounds)
+    if not lattice.is_full:
+        check_coarse_box(lattice, coarse_resolution)
     max_points_per_call = check_count("max_points_per_call", max_points_per_call)
-    check_callable("field", field)
+    field = uniform_field(field)
     check_progress(progress)
     device = torch.get_default_device() if device is None else torch.device(device)
     books = _extension.kernel_device("mise_mark", device)
     native = _extension.use_native("mise_mark", books, backend)
 
-    evaluate = Evaluator(field, resolution, bounds, max_points_per_call, progress)
+    evaluate = Evaluator(field, lattice, max_points_per_call, progress)
     refine = mise_native.refine if native else mise_reference.refine
     points, values, shape_index, rounds = refine(
         evaluate,
@@ -106,6 +115,9 @@ def mise(
         num_shapes=num_shapes,
         device=device,
     )
+    within = lattice.contains(points)
+    if within is not None:
+        rounds = [int(part.count_nonzero()) for part in within.split(rounds)]
     return SparseGrid(
         points=points,
         values=values,

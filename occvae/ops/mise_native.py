@@ -68,7 +68,7 @@ class _Cells:
         if resolution > coarse_resolution:
             size = torch.ops.occvae._mise_state_size(resolution, coarse_resolution)
         state = 8 * num_shapes * size
-        # On CUDA choose() returns one number per record, which is four integers of the state.
+        # On CUDA, choose() returns one int64 per record. A record is four int64 of the state.
         splits = state // 4 if self._device.type == "cuda" else 0
         self.memory = MiseMemory(resolution, coarse_resolution, num_shapes, self._device)
         self.memory.require_state(state + splits)

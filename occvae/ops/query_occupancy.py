@@ -237,7 +237,11 @@ def _warn_of_width(precision: str, channels: int) -> None:
 
 
 def _has_width(device: torch.device, channels: int, backend: str) -> bool:
-    """Whether a kernel of the device supports this many channels."""
+    """Whether a kernel of the device supports this many channels. If not, it warns once.
+
+    Raises:
+        RuntimeError: no kernel supports them, and `backend` is "native".
+    """
     if device.type != "cuda" or channels <= _MOST_CUDA_CHANNELS:
         return True
     reason = f"CUDA kernels take at most {_MOST_CUDA_CHANNELS} channels, this decoder has"
@@ -248,7 +252,7 @@ def _has_width(device: torch.device, channels: int, backend: str) -> bool:
 
 
 def _precision_in_range(weights: Tensor, precision: str) -> str:
-    """Returns `precision`, or fp32 if a weight would become infinite in it."""
+    """Returns `precision`, or warns and returns fp32 if a weight would become infinite in it."""
     rounded = query_reference.pack_query_weights(weights, PRECISIONS.index(precision))
     if rounded.isfinite().all():
         return precision

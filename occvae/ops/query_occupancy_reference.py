@@ -59,14 +59,19 @@ def query_gradient(
     with torch.autocast(points.device.type, enabled=False):
         for (part, affine, known), upstream in zip(chunks, gradient.split(_CHUNK), strict=True):
             parts.append(_point_gradient(upstream * known, part, input, weights, affine, head))
-    # Makes the result depend on the points for autograd: it uses only signs of their activations.
-    # points * 0 would do the same, but could be NaN.
+    # The gradient uses only signs that depend on the points, so autograd would not connect it to
+    # them. This connects it, with derivative 0. points * 0 would do the same, but could be NaN.
     never = torch.zeros((), dtype=torch.bool, device=points.device)
     return torch.where(never, points, torch.cat(parts))
 
 
 class _Affines:
-    """Scale and shift of each row of a chunk, by layer."""
+    """Applies the scale and shift of a layer to each row of a chunk.
+
+    Args:
+        affines: (B, 2L + 1, 2, C), scale and shift by shape and layer.
+        shape: (m,) shape of each row.
+    """
 
     def __init__(self, affines: Tensor, shape: Tensor):
         self._affines, self._shape = affines, shape
@@ -85,7 +90,11 @@ class _Affines:
 def _chunks(
     points: Tensor, offsets: Tensor, affines: Tensor
 ) -> Iterator[tuple[Tensor, _Affines, Tensor]]:
-    """Yields points (m, 3), their affines, and whether each is evaluated (m,), without syncing."""
+    """Divides the points into chunks, without waiting for a GPU.
+
+    Yields:
+        Points (m, 3), their affines, and whether each point belongs to a shape, (m,) bool.
+    """
     rows = torch.arange(len(points), device=points.device)
     for part, row in zip(points.split(_CHUNK), rows.split(_CHUNK), strict=True):
         shape = torch.searchsorted(offsets[1:], row, right=True)

@@ -7,31 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from occvae.ops.lattice import DEFAULT_BOUNDS, Bounds, Lattice
 from occvae.ops.validation import check_bounds, check_count, check_level, check_resolutions
-
-DEFAULT_BOUNDS = (-0.55, 0.55)
-
-
-def lattice_to_world(coordinates: Tensor, resolution: int, bounds: tuple[float, float]) -> Tensor:
-    """Converts lattice coordinates to world: `size * (i / resolution - 0.5) + center` per axis.
-
-    The order of operations is that of the published code of Occupancy Networks (2019). A network
-    therefore receives a lattice point with exactly the same bits.
-
-    Args:
-        coordinates: (..., 3), integer or floating. 0 is the lower bound, `resolution` the upper.
-        resolution: number of cells along an edge of the cube.
-        bounds: lower and upper world coordinate, the same on all axes.
-
-    Returns:
-        (..., 3) in world units, float32 for integer input, otherwise in the dtype of the input.
-    """
-    lower, upper = bounds
-    if not coordinates.is_floating_point():
-        coordinates = coordinates.to(torch.float32)
-    # A tensor, because CUDA replaces division by a number with multiplication by its inverse.
-    divisor = coordinates.new_full((), resolution)
-    return (upper - lower) * (coordinates / divisor - 0.5) + (lower + upper) / 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +19,9 @@ class SparseGrid:
     resolution / coarse_resolution. Finer points are known only near the surface `field == level`.
     No point occurs twice, and points can be in any order. `mise` returns one, `from_dense` makes
     one from a full array, and `marching_cubes` takes either.
+
+    If the bounds are a box, the lattice fills the smallest cube that holds the box and starts at
+    its lower corner. Points of the lattice beyond the box have the value -inf.
 
     Raises:
         ValueError: shapes or devices of the tensors do not fit, or a number is out of range.
@@ -57,11 +37,11 @@ class SparseGrid:
     rounds: list[int]
     """Number of points that each round of `mise` evaluated, over all shapes."""
     resolution: int
-    """Cells along an edge of the finest lattice."""
+    """Cells along an edge of the finest lattice, which is the longest side of the bounds."""
     coarse_resolution: int
     """Cells along an edge of the coarsest lattice. Equal to `resolution` if all is known."""
-    bounds: tuple[float, float] = DEFAULT_BOUNDS
-    """World coordinates of lattice coordinates 0 and `resolution`, the same on all axes."""
+    bounds: Bounds = DEFAULT_BOUNDS
+    """World coordinates of the lower and upper end: numbers for a cube, points for a box."""
     level: float = 0.0
     """The value that separates inside (>= level) from outside. `mise` refined near it."""
     num_shapes: int = 1
@@ -83,25 +63,32 @@ class SparseGrid:
         devices = [str(getattr(self, name).device) for name in expected]
         if len(set(devices)) > 1:
             raise ValueError(f"SparseGrid's tensors must be on one device; got {devices}")
-        check_resolutions(self.resolution, self.coarse_resolution)
-        check_bounds(self.bounds, self.resolution)
-        check_level(self.level)
-        check_count("num_shapes", self.num_shapes)
+        resolution, coarse_resolution = check_resolutions(self.resolution, self.coarse_resolution)
+        numbers = {
+            "resolution": resolution,
+            "coarse_resolution": coarse_resolution,
+            "bounds": check_bounds(self.bounds, resolution),
+            "level": check_level(self.level),
+            "num_shapes": check_count("num_shapes", self.num_shapes),
+        }
+        for name, number in numbers.items():
+            object.__setattr__(self, name, number)  # as Python numbers, because the class is frozen
 
     @classmethod
     def from_dense(
         cls,
         values: Tensor,
         *,
-        bounds: tuple[float, float] = DEFAULT_BOUNDS,
+        bounds: Bounds = DEFAULT_BOUNDS,
         level: float = 0.0,
     ) -> SparseGrid:
         """Makes a grid in which every lattice point is known, from a dense array.
 
         Args:
             values: (B, R + 1, R + 1, R + 1) floating, indexed [shape, x, y, z].
-            bounds: world coordinates of the first and the last lattice point of an axis. For voxels
-                with centers at (i + 0.5) / N - 0.5 these are -0.5 + 0.5 / N and 0.5 - 0.5 / N.
+            bounds: world coordinates of the first and the last lattice point of an axis, or the
+                two points themselves, as a box of equal sides. For voxels with centers at
+                (i + 0.5) / N - 0.5 these are -0.5 + 0.5 / N and 0.5 - 0.5 / N.
             level: the value that separates inside (>= level) from outside.
 
         Returns:
@@ -122,6 +109,9 @@ class SparseGrid:
         shape = tuple(values.shape)
         if values.ndim != 4 or len(set(shape[1:])) != 1 or shape[1] < 2:
             raise ValueError(f"values must be (B, R + 1, R + 1, R + 1) with R >= 1; got {shape}")
+        bounds = check_bounds(bounds, shape[1] - 1)
+        if not Lattice(shape[1] - 1, bounds).is_full:
+            raise ValueError(f"bounds of a dense array must have equal sides; got {bounds}")
         index = torch.ones(shape, dtype=torch.bool, device=values.device).nonzero()
         return cls(
             points=index[:, 1:].to(torch.int32),
@@ -135,6 +125,11 @@ class SparseGrid:
             num_shapes=shape[0],
         )
 
+    @property
+    def lattice(self) -> Lattice:
+        """Converts lattice coordinates to world units."""
+        return Lattice(self.resolution, self.bounds)
+
     def world_points(self) -> Tensor:
         """Positions (M, 3) float32 of the points in world units, as the field received them."""
-        return lattice_to_world(self.points, self.resolution, self.bounds)
+        return self.lattice.to_world(self.points)

@@ -7,8 +7,11 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from occvae.ops.lattice import Bounds, Lattice, Vector
 
 # Lattice coordinates reach the field through float32, which has every integer up to 2**24.
 MAX_RESOLUTION = 2**24
@@ -28,10 +31,11 @@ def check_count(name: str, value: int, least: int = 1) -> int:
     return count
 
 
-def check_level(level: float) -> float:
+def check_level(level: Any) -> float:
+    """Returns a number, also of NumPy or a tensor of one element, as a float."""
     try:
-        number = float(level)
-    except (TypeError, ValueError):
+        number = float(level.item() if isinstance(level, Tensor | np.ndarray) else level)
+    except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"level must be a number; got {type(level).__name__}") from None
     if not math.isfinite(number):
         raise ValueError(f"level must be finite; got {number}")
@@ -57,22 +61,70 @@ def check_progress(progress: Callable[..., Any] | None) -> None:
         raise TypeError(f"progress must be callable or None; got {type(progress).__name__}")
 
 
-def check_bounds(bounds: tuple[float, float], resolution: int) -> tuple[float, float]:
-    """Returns bounds as floats. Refuses those where float32 could not tell vertices apart."""
-    try:
-        lower, upper = (float(bound) for bound in bounds)
-    except (TypeError, ValueError):
-        raise TypeError(f"bounds must be two numbers (lower, upper); got {bounds!r}") from None
-    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
-        raise ValueError(f"bounds must be finite with lower < upper; got ({lower}, {upper})")
-    farthest = max(abs(lower), abs(upper))
+def check_bounds(bounds: Bounds, resolution: int) -> Bounds:
+    """Returns bounds as floats, and a cube as two numbers.
+
+    Numbers and points can be of any kind that PyTorch converts to tensors. Refuses bounds where
+    float32 could not tell vertices apart, and boxes that are thinner than a cell.
+    """
+    lower, upper = _corners(bounds)
+    numbers = (*lower, *upper)
+    is_cube = len({*lower}) == len({*upper}) == 1
+    found: Bounds = (lower[0], upper[0]) if is_cube else (lower, upper)
+    ordered = all(low < high for low, high in zip(lower, upper, strict=True))
+    if not (all(map(math.isfinite, numbers)) and ordered):
+        raise ValueError(f"bounds must be finite with lower < upper; got {found}")
+    lattice = Lattice(resolution, found)
+    size = max(high - low for low, high in zip(lower, upper, strict=True))
+    farthest = max(max(abs(low), abs(low + size)) for low in lower)
     spacing = 2.0 ** (math.frexp(farthest)[1] - 24)  # distance between float32 numbers there
-    if MIN_EDGE_FRACTION * (upper - lower) / resolution < 2 * spacing:
+    thinnest = lattice.cell if lattice.is_full else lattice.cell / 2
+    if MIN_EDGE_FRACTION * thinnest < 2 * spacing:
         raise ValueError(
-            f"bounds ({lower}, {upper}) at resolution {resolution} are too far from 0 for float32: "
+            f"bounds {found} at resolution {resolution} are too far from 0 for float32: "
             "its steps there are not small compared with a cell; choose bounds around 0"
         )
+    thin = [high - low for low, high in zip(lower, upper, strict=True) if high - low < lattice.cell]
+    if thin:
+        raise ValueError(
+            f"bounds {found} have a side of {thin[0]:g}, less than a cell of {lattice.cell:g}: "
+            f"choose a resolution of at least {math.ceil(size / min(thin))} or thicker bounds"
+        )
+    return found
+
+
+def _corners(bounds: Bounds) -> tuple[Vector, Vector]:
+    try:
+        lower, upper = (_vector(end) for end in bounds)
+    except (TypeError, ValueError, RuntimeError):
+        got = " ".join(repr(bounds).split())
+        raise TypeError(
+            "bounds must be two numbers (lower, upper) or two points ((x, y, z), (x, y, z)); "
+            f"got {got}"
+        ) from None
     return lower, upper
+
+
+def _vector(end: float | Vector) -> Vector:
+    x, y, z = torch.as_tensor(end, dtype=torch.float64, device="cpu").expand(3).tolist()
+    return x, y, z
+
+
+def check_coarse_box(lattice: Lattice, coarse_resolution: int) -> None:
+    """Refuses a box with fewer than two coarse cells along a side: MISE would hardly look into it.
+
+    Raises:
+        ValueError: there are fewer, and cells are refined.
+    """
+    resolution, thinnest = lattice.resolution, min(lattice.last)
+    enough = coarse_resolution
+    while enough < resolution and thinnest * enough < 2 * resolution:
+        enough *= 2
+    if enough > coarse_resolution:
+        raise ValueError(
+            f"bounds {lattice.bounds} have a side of less than two cells of the coarse lattice: "
+            f"pass coarse_resolution={enough}"
+        )
 
 
 def check_resolutions(resolution: int, coarse_resolution: int) -> tuple[int, int]:

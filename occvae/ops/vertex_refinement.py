@@ -7,16 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from occvae.ops.lattice import Lattice
 from occvae.ops.marching_cubes_reference import (
     edge_fractions,
     vertices_on_edges,
-    within_domain,
+    within_bounds,
 )
 from occvae.ops.validation import MIN_EDGE_FRACTION
 from occvae.system.memory import require_memory
 
-# Each step keeps at least this share of the bracket as distance from its ends. The bracket then
-# shrinks even if one height is far larger than the other, as with saturated logits of a network.
+# Each step stays at least this share of the bracket away from its ends. Without the margin the
+# bracket would hardly shrink where one height is far larger than the other, as with saturated
+# logits.
 _MARGIN = 0.02
 # Peak bytes per vertex beside its edge and ends: mostly brackets and points in float64, and masks.
 _VERTEX_BYTES = 450
@@ -30,8 +32,7 @@ def refine_vertices(
     *,
     steps: int,
     level: float,
-    resolution: int,
-    bounds: tuple[float, float],
+    lattice: Lattice,
 ) -> Tensor:
     """Moves all vertices of all shapes by `steps` steps of root finding along their edges.
 
@@ -40,13 +41,13 @@ def refine_vertices(
 
     Args:
         evaluate: (points (N, 3) float64 lattice coordinates, shape_index (N,)) -> (N,) values.
+            Called only with points within the bounds.
         edges: (V, 4) int32, lower end and axis.
         ends: (V, 2) float64, value - level at both ends.
         shape_index: (V,) int64.
         steps: calls of `evaluate`, each with all vertices within the domain.
         level: value of the field at the surface.
-        resolution: cells along an edge of the lattice.
-        bounds: lower and upper world coordinate, the same on all axes.
+        lattice: the lattice of the edges and its bounds.
 
     Returns:
         (V, 3) float32 in world units.
@@ -60,8 +61,8 @@ def refine_vertices(
         f"refinement of {len(edges)} vertices",
         "choose a lower resolution, or refine_vertices=0",
     )
-    fractions = edge_fractions(edges, ends, resolution)
-    within = within_domain(edges, resolution)
+    fractions = edge_fractions(edges, ends, lattice)
+    within = within_bounds(edges, lattice)
     if steps and bool(within.any()):
         moving, shapes = edges[within], shape_index[within]
         lows, axes = moving[:, :3].to(torch.float64), moving[:, 3:].long()
@@ -72,13 +73,24 @@ def refine_vertices(
 
         root = _find_zeros(heights_at, ends[within], steps)
         fractions[within] = root.clamp(MIN_EDGE_FRACTION, 1 - MIN_EDGE_FRACTION)
-    return vertices_on_edges(edges, fractions, resolution, bounds)
+    return vertices_on_edges(edges, fractions, lattice)
 
 
 def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int) -> Tensor:
-    """Zeros (N,) in [0, 1] of N functions, given their heights `ends` (N, 2) at 0 and 1."""
-    limit = torch.finfo(torch.float64).max / 4  # differences of clamped infinities stay finite
-    weights = ends.clamp(-limit, limit)  # heights, reduced where an end did not move
+    """Approximates a zero in [0, 1] of each of N functions, with `steps` evaluations.
+
+    Args:
+        heights_at: maps positions (N,) to the values (N,) of the functions there.
+        ends: (N, 2), their values at 0 and 1, one of them inside (>= 0) and one outside.
+        steps: calls of `heights_at`.
+
+    Returns:
+        Positions (N,) of the zeros.
+    """
+    # Infinite heights are clamped so that their differences stay finite.
+    limit = torch.finfo(torch.float64).max / 4
+    # The method reduces the height of an end that stays in place for two steps in a row.
+    weights = ends.clamp(-limit, limit)
     bracket = torch.tensor([0.0, 1.0], dtype=ends.dtype, device=ends.device).expand_as(ends).clone()
     starts_inside = ends[:, 0] >= 0
     last = torch.full_like(starts_inside, 2, dtype=torch.int64)
@@ -98,7 +110,10 @@ def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int
 
 
 def _share(heights: Tensor) -> Tensor:
-    """Zeros (N,) in [0, 1] of the lines through `heights` (N, 2), of opposite signs, at 0 and 1."""
+    """Zeros (N,) in [0, 1] of lines, given their values `heights` (N, 2) at 0 and 1.
+
+    The two values of a line have opposite signs.
+    """
     first, second = heights.unbind(1)
     difference = first - second
     return torch.where(difference == 0, 0.5, first / difference)

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,8 +105,9 @@ def voxel_iou_counts(
     return count(pred, target, levels, packed)
 
 
-def _check_thresholds(thresholds: float | Sequence[float]) -> list[float]:
-    if isinstance(thresholds, int | float):
+def _check_thresholds(thresholds: Any) -> list[float]:
+    is_array = isinstance(thresholds, Tensor | np.ndarray)
+    if isinstance(thresholds, int | float | np.number) or (is_array and thresholds.ndim == 0):
         thresholds = (thresholds,)
     levels = [float(level) for level in thresholds]
     if not levels or not all(math.isfinite(level) for level in levels):

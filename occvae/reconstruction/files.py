@@ -71,7 +71,11 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
 
 
 def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
-    """Renders the preview that `write_previews` writes."""
+    """Renders the image that `write_previews` writes, from the same arguments.
+
+    There is one row per mesh, with four views around it. The input images are left of the first
+    row.
+    """
     seen = [
         np.asarray(Image.fromarray(view).resize((_TILE, _TILE), Image.Resampling.BILINEAR))
         for view in pixels[:_MOST_SEEN]

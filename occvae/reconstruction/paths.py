@@ -19,8 +19,9 @@ _OWN_ENDINGS = (".preview.png", ".turntable.gif", ".turntable.png")
 def find_images(inputs: list[str | Path]) -> list[Path]:
     """Lists the given files and the images in the given folders.
 
-    Given files are not checked here. Of a folder, the images directly in it are listed by name.
-    Hidden files, other kinds of files and output of `reconstruct_files` are left out.
+    Given files are not checked here. The images of a folder are listed by name, without those in
+    its subfolders. Hidden files, other kinds of files and output of `reconstruct_files` are left
+    out.
 
     Args:
         inputs: Files and folders.

@@ -26,6 +26,7 @@ from occvae.reconstruction.prediction import Prediction, predict_meshes
 from occvae.reconstruction.settings import ReconstructionSettings
 from occvae.system.atomic_write import WriteError, check_writable
 from occvae.system.terminal import one_line
+from occvae.system.verbosity import note
 
 _FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
 
@@ -104,16 +105,16 @@ class _Run:
                 self._fail(error, item.name)
             else:
                 self.done += 1
-                print(one_line(line), flush=True)
+                note(line)
 
     def finish(self) -> None:
-        """Raises if objects failed; otherwise prints a summary if there were several objects."""
+        """Prints a summary if there were several objects. Raises a UserError if objects failed."""
         if self.failed:
             names = ", ".join(str(name) for name in self.failed[:5])
             names += ", ..." * (len(self.failed) > 5)
             raise UserError(f"{len(self.failed)} of {self.total} objects have no mesh: {names}")
         if self.total > 1:
-            print(f"all {self.total} objects reconstructed")
+            note(f"all {self.total} objects reconstructed")
 
     def _predict(self, objects: list[_Object]) -> Iterator[tuple[_Object, Prediction]]:
         """Yields pairs of an object and its prediction, for all objects that have one."""

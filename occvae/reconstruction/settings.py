@@ -80,11 +80,12 @@ class ReconstructionSettings:
         if self.normals and (self.smooth or self.decimate is not None):
             raise UserError(
                 "normals cannot be combined with smooth or decimate, which change the surface that "
-                "they belong to; leave one out"
+                "the normals belong to; leave out normals, or both smooth and decimate"
             )
         if self.blocks and (self.normals or self.refine_vertices):
             raise UserError(
-                "blocks cannot be combined with normals or refine_vertices; leave one out"
+                "blocks cannot be combined with normals or refine_vertices; leave out blocks, or "
+                "both normals and refine_vertices"
             )
 
     def check(self, model: Model, format: str) -> None:

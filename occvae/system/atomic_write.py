@@ -1,6 +1,7 @@
 """Atomic file writes: a file is complete or absent, even after a crash."""
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,12 +46,28 @@ def _write_and_rename(path: Path, save: Callable[[Path], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A killed write may have left a link to another file, which must not be written through.
         temporary.unlink(missing_ok=True)
-        save(temporary)
+        save_with_usual_mode(temporary, save)
         to_disk(temporary)
         os.replace(temporary, path)
         to_disk(path.parent)
     finally:
         _remove(temporary)
+
+
+def save_with_usual_mode(path: Path, save: Callable[[Path], object]) -> None:
+    """Writes a new file with the access rights that `open` gives to new files.
+
+    Some libraries create files that only their owner can read.
+
+    Args:
+        path: file to write, in a folder that exists.
+        save: writes the file to the path that it is given.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save(path)
+    if path.stat().st_mode != mode:
+        path.chmod(stat.S_IMODE(mode))
 
 
 def to_disk(path: Path) -> None:
@@ -76,7 +93,7 @@ def check_writable(path: Path) -> None:
         UserError: `path` is a folder, or its folder cannot be written or created.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder")
+        raise UserError(f"{path}: is a folder; give the path of a file")
     folder = path.absolute().parent
     while not folder.exists():
         folder = folder.parent

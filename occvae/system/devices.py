@@ -1,6 +1,7 @@
 """The device of a process, its share of the CPU cores, and timeouts of process groups."""
 
 import os
+import re
 import socket
 from datetime import timedelta
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from occvae.errors import UserError
 from occvae.system.openmp import chosen_threads, usable_cores
 
 
@@ -19,15 +21,40 @@ def set_time_limit(limit: timedelta, group: dist.ProcessGroup) -> None:
         dist.distributed_c10d._set_pg_timeout(limit, group)
 
 
-def local_device() -> torch.device:
-    """Returns the device of this rank: a GPU by LOCAL_RANK if there are GPUs, else the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device(
-        "cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-    )
+def local_device(name: str | None = None) -> torch.device:
+    """Returns the device of this rank and makes it the current GPU if it is one.
+
+    Args:
+        name: "cpu", "cuda", or a GPU such as "cuda:1". "cuda" is the GPU by LOCAL_RANK. None is
+            "cuda" if there are GPUs, otherwise "cpu".
+
+    Raises:
+        UserError: this machine has no such device, or ranks would share a GPU.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _named_device(name)
+    if device.type == "cpu":
+        return device
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "cuda":
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    elif local_rank:
+        raise UserError(f"--device {name}: ranks cannot share a GPU; use --device cuda")
     torch.cuda.set_device(device)
     return device
+
+
+def _named_device(name: str) -> torch.device:
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if match is None:
+        raise UserError(f"--device {name}: choose cpu, cuda, or a GPU such as cuda:1")
+    count = torch.cuda.device_count()
+    if name != "cpu" and count == 0:
+        raise UserError(f"--device {name}: no GPU is visible; `occvae info` prints what is found")
+    if match[1] is not None and int(match[1]) >= count:
+        raise UserError(f"--device {name}: there are {count} GPU(s), numbered from 0")
+    return torch.device(name)
 
 
 def share_cores(group: dist.ProcessGroup | None = None, busy: int = 0) -> None:

@@ -34,7 +34,7 @@ def require_memory(needed: int, device: torch.device, purpose: str, advice: str)
 
 
 class FreeMemory:
-    """Checks of repeated allocations on one device, which query the device only rarely.
+    """Checks repeated allocations on one device, and queries the device only rarely.
 
     A request of up to a quarter of the last known free memory passes without a query. This is safe
     if at most three times the request was allocated since the query.

@@ -28,7 +28,7 @@ import torch
 
 from occvae.data.manifest import MANIFEST
 from occvae.errors import UserError
-from occvae.system.atomic_write import to_disk
+from occvae.system.atomic_write import save_with_usual_mode, to_disk
 
 TRAIN_CONFIG = "train_config.json"
 FORMAT_VERSION = 3
@@ -142,7 +142,7 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        save_file(tensors, partial / _TENSORS)
+        save_with_usual_mode(partial / _TENSORS, lambda path: save_file(tensors, path))
         content = {"format_version": FORMAT_VERSION, **asdict(progress)}
         (partial / _STATE).write_text(json.dumps(content) + "\n")
         for path in (partial / _TENSORS, partial / _STATE, partial):
@@ -197,7 +197,7 @@ def read_tensors(run: Path) -> dict[str, torch.Tensor]:
 def _newest(run: Path) -> Path:
     checkpoints = list_checkpoints(run)
     if not checkpoints:
-        raise UserError(f"{run}: holds no checkpoint to resume")
+        raise UserError(f"{run}: holds no checkpoint to resume; start a new run without --resume")
     return checkpoints[-1]
 
 

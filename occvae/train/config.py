@@ -11,7 +11,6 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from occvae.errors import UserError, suggest
-from occvae.models.registry import model_options
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -171,7 +170,7 @@ class TrainConfig:
     """Interval between checkpoints. The last step is always saved. Type int, unit optimizer steps,
     default 2000."""
     keep_checkpoints: int = 2
-    """Number of newest checkpoints to keep. The exports best/ and last/ are kept besides. Type int,
+    """Number of newest checkpoints to keep. The exports best/ and last/ are kept too. Type int,
     unit checkpoints, default 2."""
     profile_steps: int = 0
     """Steps of rank 0 to record with torch.profiler, from the fifth step of the process on. 0
@@ -208,6 +207,8 @@ def from_dict(content: dict[str, Any]) -> TrainConfig:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    if not isinstance(content["arch"], str):
+        raise UserError(f"arch = {content['arch']!r}: expected the name of an architecture")
     _refuse_unknown(content, TrainConfig, "")
     content = {**content, "model": _typed_options(content["arch"], content.get("model", {}))}
     try:
@@ -229,9 +230,7 @@ def apply_overrides(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     """
     content = config.to_dict()
     for override in overrides:
-        name, separator, text = override.partition("=")
-        if not separator or not name:
-            raise UserError(f"override {override!r} is not of the form section.name=value")
+        name, text = split_override(override)
         *sections, leaf = name.split(".")
         target = content
         for section in sections:
@@ -240,6 +239,18 @@ def apply_overrides(config: TrainConfig, overrides: list[str]) -> TrainConfig:
             raise UserError(f"override {override!r}: {'.'.join(sections)} is not a section")
         target[leaf] = _parse_value(text)
     return from_dict(content)
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """Returns the name and the value of an override such as "optim.lr=3e-4".
+
+    Raises:
+        UserError: it has no name or no "=".
+    """
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise UserError(f"override {override!r} is not of the form section.name=value")
+    return name, text
 
 
 def _parse_value(text: str) -> Any:
@@ -254,17 +265,34 @@ def _refuse_unknown(content: dict[str, Any], schema: type, prefix: str) -> None:
     fields = {entry.name: entry for entry in dataclasses.fields(schema)}
     for name, value in content.items():
         if name not in fields:
-            raise UserError(f"unknown setting {prefix}{name}; {suggest(name, fields, prefix)}")
+            same = _settings_called(name, content.get("arch"))
+            hint = f"did you mean {' or '.join(same)}?" if same else suggest(name, fields, prefix)
+            raise UserError(f"unknown setting {prefix}{name}; {hint}")
         kind = fields[name].type
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            if not isinstance(value, dict):
-                raise UserError(f"{prefix}{name} is a section; set {prefix}{name}.NAME=value")
+        section = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        if (section or name == "model") and not isinstance(value, dict):
+            raise UserError(f"{prefix}{name} is a section; set {prefix}{name}.NAME=value")
+        if isinstance(kind, type) and section:
             _refuse_unknown(value, kind, f"{prefix}{name}.")
+
+
+def _settings_called(name: str, arch: str | None) -> list[str]:
+    """Returns the full names of the settings whose last part is `name`."""
+    from occvae.models.registry import model_options
+
+    sections = {"": TrainConfig, "data.": DataConfig, "optim.": OptimConfig}
+    known = [
+        f"{p}{entry.name}" for p, kind in sections.items() for entry in dataclasses.fields(kind)
+    ]
+    known += [f"model.{option}" for option in (model_options(arch) if arch else ())]
+    return [setting for setting in known if setting.rpartition(".")[2] == name]
 
 
 def _typed_options(arch: str, options: dict[str, Any]) -> dict[str, Any]:
     """Converts model options to the types that the architecture declares."""
     from pydantic import TypeAdapter, ValidationError
+
+    from occvae.models.registry import model_options
 
     known = model_options(arch)
     typed = {}

@@ -106,7 +106,7 @@ def make_deepspeed_config(config: TrainConfig, stage: int, dtype: torch.dtype | 
         "gradient_clipping": config.optim.clip_norm if stage else 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # DeepSpeed's own CPU optimizer would be compiled at run time.
+        # DeepSpeed's own CPU optimizer would need a compiler at run time.
         "zero_force_ds_cpu_optimizer": False,
         # Autocast instead of DeepSpeed's fp16 and bf16 modes keeps parameters and checkpoints fp32.
         "torch_autocast": {

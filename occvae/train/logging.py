@@ -12,6 +12,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from occvae.system.atomic_write import write_whole_text
+from occvae.system.verbosity import is_quiet, is_verbose
 
 
 class Mirror(Protocol):
@@ -47,7 +48,7 @@ class RunLogger:
             total=last_step,
             initial=first_step,
             unit="step",
-            disable=folder is None,
+            disable=folder is None or is_quiet(),
             mininterval=1.0,
             dynamic_ncols=True,
             bar_format="{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
@@ -84,10 +85,12 @@ class RunLogger:
                 self._writer.add_scalar(name, value, step)
         if self._mirror is not None:
             self._mirror.write(step, metrics)
+        if is_verbose():
+            self.say(f"step {step}: {', '.join(f'{k} {v:.4g}' for k, v in metrics.items())}")
 
     def say(self, line: str) -> None:
-        """Prints a line above the progress bar."""
-        if self._folder is not None:
+        """Prints a line above the progress bar, unless this process is quiet."""
+        if self._folder is not None and not is_quiet():
             self._bar.write(line)
 
     def close(self) -> None:
@@ -105,7 +108,7 @@ class RunLogger:
         try:
             yield
         except OSError as error:
-            raise OSError(f"{self._folder}: no metrics can be written: {error}") from None
+            raise OSError(f"{self._folder}: metrics cannot be written ({error})") from None
 
 
 def _unless_raised_again(

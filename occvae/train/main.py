@@ -1,10 +1,10 @@
-"""The command `launchers/train.py`. Every rank of a run executes it."""
+"""Trains a model from options of the command line. Every rank of a run executes it."""
 
-import argparse
 import dataclasses
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,10 +13,10 @@ import torch.distributed as dist
 
 from occvae.data.manifest import MANIFEST, Manifest
 from occvae.errors import UserError
-from occvae.models.presets import list_presets
-from occvae.models.registry import list_models, model_options
 from occvae.system.atomic_write import write_whole_text
+from occvae.system.launchers import check_hostfile
 from occvae.system.terminal import one_line
+from occvae.system.verbosity import is_verbose, note
 from occvae.train import parallel
 from occvae.train.checkpoint import (
     TRAIN_CONFIG,
@@ -26,7 +26,8 @@ from occvae.train.checkpoint import (
     list_checkpoints,
     read_progress,
 )
-from occvae.train.config import DataConfig, TrainConfig, apply_overrides, from_dict
+from occvae.train.config import DataConfig, TrainConfig, from_dict
+from occvae.train.config_file import format_config
 from occvae.train.deepspeed_config import resolve_deepspeed
 from occvae.train.failures import (
     MachineFailure,
@@ -38,8 +39,8 @@ from occvae.train.failures import (
     place,
 )
 from occvae.train.launch import complete_environment
-from occvae.train.presets import make_preset
 from occvae.train.run_lock import lock_run
+from occvae.train.run_options import RunOptions, configure, override
 
 if TYPE_CHECKING:
     from occvae.train.trainer import Trainer
@@ -48,18 +49,14 @@ if TYPE_CHECKING:
 _FEW_SAMPLES = 16
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Trains a model as the command line says.
-
-    Args:
-        arguments: arguments of the command; None takes those of the process.
+def train(options: RunOptions) -> int:
+    """Trains a model, or prints the settings of the run if the options ask for that.
 
     Returns:
         Exit status. 0: the training reached its last step. 1: a machine, process or network failed,
         so the run can be resumed as it is. 2: something must be corrected first. 128 + N: signal N
         stopped the run, which was saved.
     """
-    options = _parse(arguments)
     try:
         status = _join_and_train(options)
     except KeyboardInterrupt:
@@ -84,16 +81,20 @@ def _exit_at_once(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _join_and_train(options: argparse.Namespace) -> int:
+def _join_and_train(options: RunOptions) -> int:
     complete_environment(os.environ)
+    first = os.environ["RANK"] == "0"
     try:
-        if options.arch is not None:
-            model_options(options.arch)  # reports an unknown arch before slow imports
-        if not options.resume:
-            _configure(options)  # reports a wrong setting likewise
+        check_hostfile()
+        options.check()
+        config = None if options.resume else configure(options)  # before slow imports
     except UserError as error:  # every rank fails in the same way
-        raise error if os.environ["RANK"] == "0" else ReportedByPeer("see rank 0") from None
-    with parallel.distributed(options.timeout) as device:
+        raise error if first else ReportedByPeer("see rank 0") from None
+    if config is not None and options.print_config:
+        if first:
+            print(format_config(config), end="")
+        return 0
+    with parallel.distributed(options.timeout, options.device) as device:
         status = _train(options, device)
     if os.environ["WORLD_SIZE"] != "1":
         # Threads of torch may abort during the cleanup of Python. The launcher would then report a
@@ -110,22 +111,23 @@ def _fail(error: Exception) -> int:
         where = ""
         if rank != "0" or (size != "1" and isinstance(error, MachineFailure)):
             where = f"{place(rank)}: "
+        if is_verbose():
+            traceback.print_exception(error)
         print(f"error: {where}{one_line(last_line(error))}", file=sys.stderr, flush=True)
     return exit_status(error)
 
 
-def _train(options: argparse.Namespace, device: torch.device) -> int:
+def _train(options: RunOptions, device: torch.device) -> int:
     from occvae.train.trainer import Trainer
 
     config, run = parallel.from_first_rank(lambda: _prepare(options, device))
     trainer = Trainer(config, run, device, options.resume)
     if parallel.rank() == 0:
         size = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
-        print(
+        note(
             f"{config.arch}: {size:.1f} M parameters, {len(trainer.train_set)} shapes, "
             f"{parallel.world_size()} rank(s) on {device.type}, "
-            f"{trainer.engine.precision}, run folder {run}{_beginning(trainer)}",
-            flush=True,
+            f"{trainer.engine.precision}, run folder {run}{_beginning(trainer)}"
         )
     if trainer.fit():
         return 0
@@ -139,13 +141,16 @@ def _beginning(trainer: "Trainer") -> str:
     return f", from step {step}" if step else ""
 
 
-def _prepare(options: argparse.Namespace, device: torch.device) -> tuple[TrainConfig, Path]:
+def _prepare(options: RunOptions, device: torch.device) -> tuple[TrainConfig, Path]:
     """Returns the configuration and the run folder, and builds the data. Runs on rank 0 only."""
-    run = choose_run_folder(options.out, options.arch or TrainConfig().arch, options.resume)
-    config = _resumed_config(options, run) if options.resume else _configure(options)
+    new = None if options.resume else configure(options)
+    arch = new.arch if new is not None else options.arch or TrainConfig().arch
+    run = choose_run_folder(options.out, arch, options.resume)
+    config = new if new is not None else _resumed_config(options, run)
     config = resolve_deepspeed(config, parallel.world_size(), device.type)
     _ensure_data(config.data.root)
-    config = _with_root(config, os.path.abspath(config.data.root))
+    data = dataclasses.replace(config.data, root=os.path.abspath(config.data.root))
+    config = dataclasses.replace(config, data=data)
     if not options.resume:
         run.mkdir(parents=True, exist_ok=True)
         lock_run(run)
@@ -167,15 +172,8 @@ def _warn(config: TrainConfig) -> None:
         )
 
 
-def _configure(options: argparse.Namespace) -> TrainConfig:
-    config = make_preset(options.preset, options.arch or TrainConfig().arch)
-    return _override(config, options)
-
-
-def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
+def _resumed_config(options: RunOptions, run: Path) -> TrainConfig:
     path = run / TRAIN_CONFIG
-    if options.preset is not None:
-        raise UserError("--preset cannot be combined with --resume; the run keeps its settings")
     if not path.is_file():
         raise UserError(f"{run}: no run to resume ({TRAIN_CONFIG} is missing)")
     lock_run(run)
@@ -185,7 +183,7 @@ def _resumed_config(options: argparse.Namespace, run: Path) -> TrainConfig:
         raise UserError(f"{path}: cannot be read ({error!r})") from None
     if options.arch not in (None, config.arch):
         raise UserError(f"{run}: has arch {config.arch!r}, not {options.arch!r}; leave out --arch")
-    resumed = _override(_share_batch(config, read_progress(run, config.arch)), options)
+    resumed = override(_share_batch(config, read_progress(run, config.arch)), options)
     if resumed.data.root == config.data.root and not _is_default_data(config.data.root):
         check_recorded_data(path, config.data.root)
     return resumed
@@ -202,17 +200,6 @@ def _share_batch(config: TrainConfig, progress: Progress) -> TrainConfig:
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=share))
 
 
-def _override(config: TrainConfig, options: argparse.Namespace) -> TrainConfig:
-    config = apply_overrides(config, options.overrides)
-    if options.data is None:
-        return config
-    return _with_root(config, options.data)
-
-
-def _with_root(config: TrainConfig, root: str) -> TrainConfig:
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
-
-
 def _is_default_data(root: str) -> bool:
     """Whether a dataset folder is the one of the embedded dataset, which is built if absent."""
     return os.path.abspath(root) == os.path.abspath(DataConfig().root)
@@ -224,40 +211,7 @@ def _ensure_data(root: str) -> None:
         if not Manifest.load(root).complete:
             raise UserError(f"{root}: is incomplete; run the same `occvae data` command again")
     elif not (Path(root) / MANIFEST).is_file() or not Manifest.load(root).complete:
-        from occvae.data.build import build_default
+        from occvae.data.build import build_default, describe_default
 
+        note(f"{root}: building {describe_default()}; --data FOLDER trains on another dataset")
         build_default(root)
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="train.py",
-        description="Train a model under DeepSpeed, torchrun or plain python.",
-        epilog="example: deepspeed launchers/train.py --arch vitocc optim.lr=3e-4",
-    )
-    parser.add_argument("--arch", help=f"architecture: {', '.join(list_models())}; default vitocc")
-    parser.add_argument(
-        "--preset",
-        help=f"{', '.join(list_presets())}; default: default with a GPU, cpu-small without",
-    )
-    parser.add_argument("--data", help="dataset folder; short for data.root=FOLDER")
-    parser.add_argument("--out", help="run folder; default the next free runs/ARCH")
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the run from its newest checkpoint"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=60.0,
-        help="seconds to wait for a rank that does not answer; default 60",
-    )
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # deepspeed passes it
-    parser.add_argument("overrides", nargs="*", metavar="section.name=value")
-    return parser.parse_intermixed_args(arguments)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 86_400:
-        raise argparse.ArgumentTypeError("must be positive and less than a day")
-    return value

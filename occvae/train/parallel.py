@@ -17,6 +17,7 @@ import torch.distributed as dist
 from occvae.errors import UserError
 from occvae.system.devices import local_device, set_time_limit, share_cores
 from occvae.system.openmp import busy_cores, chosen_threads, usable_cores
+from occvae.system.verbosity import is_verbose
 from occvae.train.failures import MachineFailure, ReportedByPeer, exit_status
 from occvae.train.launch import check_address, choose_interface
 from occvae.train.watch import watch_launchers
@@ -25,7 +26,8 @@ _Result = TypeVar("_Result")
 
 # Seconds between heartbeats of rank 0 while it writes, reads or builds alone.
 _HEARTBEAT_SECONDS = 1.0
-# Nodes do not start at the same time, so ranks wait this many times longer for each other then.
+# At the start, ranks wait this many times longer for each other, because nodes do not start at the
+# same time.
 _START_FACTOR = 10
 
 
@@ -37,7 +39,7 @@ class _Waiting:
 
 
 @contextmanager
-def distributed(timeout: float) -> Iterator[torch.device]:
+def distributed(timeout: float, device_name: str | None = None) -> Iterator[torch.device]:
     """Joins the process group that the launcher announced, or a group of a single process.
 
     After success the ranks leave together through a barrier. A gloo process that exits while others
@@ -46,13 +48,14 @@ def distributed(timeout: float) -> Iterator[torch.device]:
     Args:
         timeout: seconds to wait for ranks that do not answer, see `begin_time_limits`. Until then
             ranks wait ten times as long.
+        device_name: device of the ranks, see `local_device`.
 
     Yields:
         The device of this rank.
 
     Raises:
         MachineFailure: the ranks do not meet.
-        UserError: the port is in use, or MASTER_ADDR is unknown.
+        UserError: the port is in use, MASTER_ADDR is unknown, or there is no such device.
     """
     watch_launchers()
     env = os.environ
@@ -61,7 +64,7 @@ def distributed(timeout: float) -> Iterator[torch.device]:
         # except under torchrun, which serves the port itself.
         env["MASTER_PORT"] = str(_free_port())
     check_address(env)
-    device = local_device()
+    device = local_device(device_name)
     deepspeed = _import_deepspeed(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     choose_interface(env)
@@ -163,7 +166,7 @@ def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def broadcast_model(model: torch.nn.Module, device: torch.device) -> None:
-    """Moves a model to a device and gives it the weights and buffers of rank 0."""
+    """Moves a model to a device and copies weights and buffers from rank 0. Collective."""
     model.to(device)
     if world_size() > 1:
         for tensor in model.state_dict().values():
@@ -177,7 +180,7 @@ def from_first_rank(function: Callable[[], _Result]) -> _Result:
 
     Raises:
         UserError: the function raised it on rank 0. The other ranks raise `ReportedByPeer`.
-        OSError: likewise.
+        OSError: as for UserError.
     """
     outcome: list[Any] = [None, 0]  # a result, or the exit status
     failure: Exception | None = None
@@ -225,7 +228,11 @@ def _heartbeat() -> Iterator[None]:
 
 
 def _wait_for_first_rank() -> None:
-    """A rank blocked in a collective cannot handle signals, so it returns on each heartbeat."""
+    """Waits until rank 0 leaves `_heartbeat`.
+
+    A rank blocked in a collective cannot handle signals. Each heartbeat completes a collective, so
+    this rank can handle signals about once per second.
+    """
     done = torch.zeros(1)
     while not done:
         dist.broadcast(done, 0, _Waiting.first_rank)
@@ -240,7 +247,7 @@ def on_every_rank(function: Callable[[], _Result], device: torch.device) -> _Res
     Raises:
         UserError: the function raised it on this rank, which is the lowest rank with a failure. The
             other ranks raise `ReportedByPeer` with the same exit status.
-        OSError: likewise.
+        OSError: as for UserError.
     """
     result: Any = None
     failure: Exception | None = None
@@ -271,6 +278,7 @@ def _import_deepspeed(device: torch.device) -> ModuleType:
 
     import deepspeed
 
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if not is_verbose():
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

@@ -11,7 +11,9 @@ _NAME = ".lock"
 
 
 def lock_run(run: Path) -> None:
-    """Locks a run folder until this process ends.
+    """Locks a run folder until this process ends. Only one process at a time can train in it.
+
+    Does nothing if this process already holds the lock.
 
     Raises:
         UserError: another process holds the lock.

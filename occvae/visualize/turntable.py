@@ -57,7 +57,8 @@ def write_turntable(path: str | Path, mesh: trimesh.Trimesh, size: int = 224) ->
     if kind == "png":
         make_sheet([*frames], len(frames)).save(path)
         return
-    # The frames have few shades of one color, so one palette is enough. It also avoids flicker.
+    # One palette for all frames avoids flicker. It is enough, because the frames have few shades of
+    # one color.
     palette = make_sheet([*frames[:: max(1, len(frames) // 8)]], 1).quantize(255)
     first, *others = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
-from occvae.cli.main import main
+from occvae.cli.main import create_parser, main
 from occvae.data.manifest import Manifest
 from occvae.data.shards import Shard
 from occvae.errors import UserError
 from occvae.models import save_pretrained
 from occvae.models.decoders import CbnDecoder
 from occvae.reconstruction import FORMATS, output_paths
+from occvae.system.verbosity import Verbosity, set_verbosity
 from tests.fakes import CENTER, RADIUS, octahedron_model, tiny_model, tiny_voxel_model
 from tests.fresh_process import run_fresh
 from tests.tiny import write_archive
@@ -82,13 +84,85 @@ def test_the_exit_status_of_a_process_tells_success(here):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["paint"], ["data"], ["data", "build"], ["evaluate", "x"]]
+    ("arguments", "message"),
+    [
+        ([], "give one of the commands info, data, train"),
+        (["paint"], "invalid choice: 'paint' (choose from "),
+        (["data"], "give one of the actions build, import"),
+        (["data", "build"], "required: source; see `occvae data build --help`"),
+        (["evaluate", "x"], "unrecognized arguments: x; see `occvae evaluate --help`"),
+        (["evaluate", "--modle", "x"], "unrecognized arguments: --modle x; did you mean --model?"),
+        (["train", "--lr", "1"], "unrecognized arguments: --lr; did you mean optim.lr=VALUE?"),
+        (["train", "--batch-size=1"], "--batch-size=1; did you mean optim.batch_size=VALUE?"),
+        (["train", "--timeout", "soon"], "must be positive and less than a day, got soon"),
+        (["info", "-q", "-v"], "not allowed with argument"),
+        (["completion", "csh"], "choose from 'bash', 'zsh', 'fish'"),
+    ],
 )
-def test_wrong_usage_ends_with_status_2(arguments, capsys):
+def test_wrong_usage_is_one_line_and_status_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage: occvae" in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message.replace("'", "") in line.replace("'", "")
+
+
+def test_options_may_come_between_positional_arguments():
+    options = create_parser().parse_args(["reconstruct", "a.png", "-o", "b.glb", "c.png"])
+    assert options.images == ["a.png", "c.png"]
+
+
+def test_info_as_json(capsys):
+    assert run("info", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["torch"]["version"] == torch.__version__
+    assert found["packages"]["numpy"] == np.__version__
+    assert set(found["kernels"]) == {"cpu", "cuda"}
+
+
+def test_verify_as_json(tiny_dataset, capsys):
+    assert run("data", "verify", tiny_dataset, "--deep", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_shapes"] == {"train": 64, "val": 32} and found["problems"] == {}
+
+
+def test_quiet_prints_no_notes(here, model, capsys, normal_verbosity):
+    arguments = ["reconstruct", "photo.png", "--model", model, "--resolution", 32, "-o", "a.ply"]
+    assert run(*arguments, "--quiet") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and Path("a.ply").stat().st_size
+    assert run(*arguments) == 0
+    assert "photo.png -> a.ply" in capsys.readouterr().out
+
+
+def test_quiet_shows_no_progress_bars(here):
+    command = [sys.executable, "-m", "occvae", "data", "build", "procedural", "set", *SMALL]
+    command += ["--shapes-per-category", "1", "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stderr == "" and result.stdout.startswith("12 shapes")
+
+
+def test_verbose_prints_the_traceback_of_an_error(capsys, normal_verbosity):
+    assert run("data", "verify", "nowhere", "--verbose") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback") and lines[-1].startswith("error: nowhere/dataset.json")
+
+
+@pytest.fixture
+def normal_verbosity(monkeypatch):
+    """Restores the verbosity after a test."""
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    yield
+    set_verbosity(Verbosity.NORMAL)
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "evaluate"])
+def test_a_device_that_is_not_there_is_refused(here, capsys, model, command):
+    arguments = ["--model", model, "--data", "x"][: 2 if command == "reconstruct" else 4]
+    arguments += ["photo.png", "-o", "a.ply"] if command == "reconstruct" else []
+    for device, message in (("gpu", "choose cpu, cuda"), ("cuda:99", "--device cuda:99: ")):
+        assert_refused(capsys, command, *arguments, "--device", device, message=message)
+    assert not Path("a.ply").exists()
 
 
 def test_build_voxels_and_verify(here, capsys):
@@ -337,8 +411,7 @@ def test_options_cannot_be_abbreviated(capsys):
     with pytest.raises(SystemExit):
         main(["data", "import", "meshes", "a", "b", "--view", "4"])
     errors = capsys.readouterr().err
-    assert errors.startswith("usage: occvae data import meshes [-h]")
-    assert errors.endswith("occvae data import meshes: error: unrecognized arguments: --view 4\n")
+    assert errors == "error: unrecognized arguments: --view 4; did you mean --views?\n"
 
 
 def test_a_folder_is_not_imported_into_itself(tmp_path, capsys):
@@ -356,3 +429,13 @@ def test_a_closed_pipe_ends_the_command_without_an_error(tiny_dataset):
 
 def test_occvae_metrics_needs_no_import_of_its_own():
     run_fresh("import occvae; assert occvae.metrics.PROTOCOLS")
+
+
+def test_evaluate_prints_json(here, capsys, model, tiny_dataset):
+    arguments = ["evaluate", "--model", model, "--data", tiny_dataset, "--no-meshes", "--shapes", 4]
+    assert run(*arguments, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(
+        (Path(model) / "evaluation-data-val-no-meshes-shapes-4.json").read_text()
+    )
+    assert printed["data"]["num_shapes"] == 4

@@ -224,9 +224,8 @@ def test_a_run_says_where_its_data_was(tiny_dataset, tmp_path, monkeypatch, caps
             "if the dataset moved, give its new folder with --data\n"
         )
         assert main([*quick, "--data", str(moved)]) == 0
-        out = capsys.readouterr().out
-        note = "note: it is unknown how many of these shapes the model was trained on"
-        assert f"{note} ({root}/dataset.json: no dataset here" in out
+        warning = "warning: it is unknown how many of these shapes the model was trained on"
+        assert f"{warning} ({root}/dataset.json: no dataset here" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").mkdir()
     moved.rename(tmp_path / "old" / "relative")

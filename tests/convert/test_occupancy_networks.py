@@ -1,4 +1,4 @@
-"""Converted checkpoints of occupancy_networks compute the published outputs; others are refused."""
+"""Converted checkpoints of occupancy_networks compute the published outputs. Others fail."""
 
 import json
 import os

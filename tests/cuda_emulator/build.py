@@ -57,7 +57,7 @@ FOLDER = _folder()
 
 
 def compiler() -> str | None:
-    """Path of the compiler that CXX names, g++ by default; None if there is none."""
+    """Path of the compiler that CXX names, g++ by default. None if there is no compiler."""
     return shutil.which(os.environ.get("CXX", "g++").split()[0])
 
 
@@ -112,7 +112,7 @@ def write_if_changed(path: Path, text: str) -> None:
 
 
 def copy_sources() -> Path:
-    """Copies csrc into the build folder as C++; returns the copy."""
+    """Copies csrc into the build folder as C++ and returns the copy."""
     copy = FOLDER / "csrc"
     for path in (ROOT / "csrc").rglob("*.*"):
         write_if_changed(copy / path.relative_to(ROOT / "csrc"), rewrite(path.read_text()))

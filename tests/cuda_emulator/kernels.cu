@@ -1,5 +1,5 @@
 // Small kernels for the tests of the emulator and of csrc/cuda/ptx.cuh. They are CUDA code, so on a
-// GPU the same tests run on it. `mistake` omits or spoils one step; only emulator tests use it.
+// GPU the same tests run on it. `mistake` omits or spoils one step. Only emulator tests use it.
 #include <cuda_runtime.h>
 
 #include <cstdint>

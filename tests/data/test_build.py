@@ -276,7 +276,7 @@ def small_sample() -> Sample:
         ({"points": np.zeros((64, 3))}, "points must be uint16 or float16"),
         ({"points": np.full((64, 3), np.nan, np.float16)}, "points are not all finite"),
         ({"near_points": np.zeros((7, 3), np.float16)}, "near_points must be a positive multiple"),
-        ({"surface_normals": None}, "16 surface_points have another number of normals"),
+        ({"surface_normals": None}, "16 surface_points need as many surface_normals"),
         ({"surface_normals": np.full((16, 3), np.inf, np.float16)}, "normals are not all finite"),
         (
             {"extrinsics": np.zeros((1, 3, 4))},

@@ -197,7 +197,9 @@ def test_merge_links_shards_and_needs_no_source_afterwards(first, second, tmp_pa
     real = sources[0] / "val-00000.h5"
     elsewhere = real.rename(tmp_path / "elsewhere.h5")
     real.symlink_to(elsewhere)
+    (sources[1] / "train-00000.h5").chmod(0o444)
     manifest = merge_datasets(sources, tmp_path / "all")
+    assert (sources[1] / "train-00000.h5").stat().st_mode & 0o777 == 0o444
     assert inodes(tmp_path / "all") == inodes(sources[0]) | inodes(sources[1])
     assert count_linked(tmp_path / "all", manifest) == 6
     assert not any(path.is_symlink() for path in (tmp_path / "all").iterdir())
@@ -447,7 +449,7 @@ def test_verify_finds_a_repeated_shape(first, tmp_path):
     again = replace(manifest.shards[0], file="train-00009.h5")
     os.link(root / manifest.shards[0].file, root / again.file)
     replace(manifest, shards=[*manifest.shards, again]).save(root)
-    with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' is there a second time"):
+    with pytest.raises(UserError, match=r"train-00009\.h5: shape 'a0' occurs a second time; build"):
         verify_dataset(root)
 
 
@@ -462,7 +464,7 @@ def test_info_refuses_invalid_numbers(first, tmp_path, capsys, option):
 
 def test_an_empty_dataset_has_no_sheet(tmp_path):
     Manifest("list", "own", {}, []).save(tmp_path)
-    with pytest.raises(UserError, match="has no shapes to draw"):
+    with pytest.raises(UserError, match="the dataset has no shapes to draw; build or import"):
         write_sample_sheet(tmp_path / "x.png", tmp_path)
 
 

@@ -322,7 +322,7 @@ def test_manifests_with_wrong_types_are_reported(tmp_path, change):
 
 def test_verify_refuses_a_dataset_without_shapes(tmp_path):
     Manifest("voxels", "own", {}, [], complete=True).save(tmp_path)
-    with pytest.raises(UserError, match="has no shapes"):
+    with pytest.raises(UserError, match="the dataset has no shapes; build or import it again"):
         verify_dataset(tmp_path)
 
 

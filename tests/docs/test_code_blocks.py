@@ -2,10 +2,11 @@
 
 The Python blocks of a page run in their order, in one namespace and in one temporary folder. In
 that folder `runs/vitocc` is a tiny model and `chair.jpg` an image. A block that cannot run there
-has a comment `<!-- not run: reason -->` above it and is only compiled; commands below such a
+has a comment `<!-- not run: reason -->` above it and is only compiled. Commands below such a
 comment are not parsed.
 """
 
+import argparse
 import doctest
 import os
 import re
@@ -17,10 +18,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from occvae.cli.main import _COMMANDS
-from occvae.cli.parser import CommandParser
+from occvae.cli.main import create_parser
 from occvae.errors import UserError
 from occvae.models import save_pretrained
+from occvae.train.run_options import RunOptions, configure
 from tests.docs.pages import PAGES, ROOT, Block, page_name, read_blocks
 from tests.fakes import octahedron_model
 from tests.fresh_process import run_fresh
@@ -85,6 +86,7 @@ def test_commands_of_page_parse(page, monkeypatch):
         "occvae evaluate --modle runs/vitocc",
         "python launchers/train.py --arch vitnet",
         "python launchers/train.py optim.rate=3",
+        "occvae train --preset huge",
         "torchrun --processes 2 launchers/train.py",
         "deepspeed --processes 2 launchers/train.py",
         "deepspeed launchers/trian.py",
@@ -120,13 +122,13 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 
 def check(words: list[str]) -> None:
-    """Fails for a command of this project that its parser refuses; passes other commands."""
+    """Fails for a command of this project that its parser rejects. Other commands pass."""
     program, *arguments = words
     program = program.rpartition("/")[2]
     if program == "occvae":
-        parser = CommandParser(prog="occvae")
-        parser.add_commands("command", _COMMANDS)
-        parser.parse_args(arguments)
+        options = create_parser().parse_args(arguments)
+        if options.command == "train":
+            check_settings(options)
     elif program == "deepspeed":
         from deepspeed.launcher.runner import parse_args
 
@@ -154,15 +156,17 @@ def check(words: list[str]) -> None:
         check_extras(arguments)
 
 
+def check_settings(options: argparse.Namespace) -> None:
+    """Checks the settings of a training, except those in a file."""
+    run = RunOptions(arch=options.arch, preset=options.preset, overrides=tuple(options.overrides))
+    run.check()
+    if not options.resume:
+        configure(run)
+
+
 def check_script(words: list[str]) -> None:
     script, *arguments = words
-    if script == "launchers/train.py":
-        from occvae.train import main
-
-        options = main._parse(arguments)
-        if not options.resume:
-            main._configure(options)
-    elif script in ("launchers/evaluate.py", "launchers/reconstruct.py"):
+    if script in ("launchers/train.py", "launchers/evaluate.py", "launchers/reconstruct.py"):
         check(["occvae", Path(script).stem, *arguments])
     elif script.startswith(("launchers/", "benchmarks/", "tests/")):
         assert (ROOT / script).is_file(), f"{script} does not exist"

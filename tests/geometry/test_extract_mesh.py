@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -58,6 +59,44 @@ def test_bounds_and_level_are_in_the_units_of_the_field():
     np.testing.assert_allclose(mesh.bounds, [[-1, -1, -1], [3, 3, 3]], atol=1e-2)
 
 
+@pytest.mark.parametrize("level", [0.0, 0.05])
+def test_signed_distances_are_negative_inside(level):
+    """Equals the mesh of the negated field, also for ties and in the units of the level."""
+
+    def sdf(points):
+        return (points.abs().amax(dim=1) * 64).round() / 64 - 0.25
+
+    options = {"resolution": 64, "bounds": (-0.5, 0.5), "normals": True}
+    (mesh,) = extract_mesh(sdf, inside="negative", level=level, **options)
+    (expected,) = extract_mesh(lambda points: -sdf(points), level=-level, **options)
+    assert mesh.volume == pytest.approx((0.5 + 2 * level) ** 3, rel=0.1)
+    np.testing.assert_array_equal(mesh.vertices, expected.vertices)
+    np.testing.assert_array_equal(mesh.faces, expected.faces)
+    np.testing.assert_array_equal(mesh.vertex_normals, expected.vertex_normals)
+
+
+NUMBERS = [np.int64, np.int8, np.array, torch.tensor]
+
+
+@pytest.mark.parametrize("integer", NUMBERS)
+def test_numbers_may_be_scalars_of_numpy_and_tensors(integer):
+    real = {np.int64: np.float32, np.int8: np.float64}.get(integer, integer)
+    (mesh,) = extract_mesh(
+        sphere(),
+        resolution=integer(64),
+        coarse_resolution=integer(16),
+        level=real(0.125),
+        num_shapes=integer(1),
+        bounds=(real(-0.5), real(0.5)),
+        max_points_per_call=integer(100),
+        refine_vertices=integer(1),
+    )
+    (expected,) = extract_mesh(
+        sphere(), resolution=64, coarse_resolution=16, level=0.125, bounds=(-0.5, 0.5)
+    )
+    assert mesh.volume == pytest.approx(expected.volume, rel=1e-3)
+
+
 def test_an_empty_shape_of_a_batch_gives_an_empty_mesh():
     radii = torch.tensor([0.2, -1.0, 0.4])
     meshes = extract_mesh(
@@ -96,6 +135,10 @@ def test_memory_and_arguments_are_checked_before_the_field_is_used(monkeypatch):
         ({"progress": 1}, TypeError, "progress must be callable or None; got int"),
         ({"max_points_per_call": 0}, ValueError, "max_points_per_call must be at least 1; got 0"),
         ({"level": math.nan}, ValueError, "level must be finite; got nan"),
+        ({"level": np.zeros(2)}, TypeError, "level must be a number; got ndarray"),
+        ({"level": torch.zeros(2)}, TypeError, "level must be a number; got Tensor"),
+        ({"resolution": torch.tensor(64.0)}, TypeError, "must be an integer; got Tensor"),
+        ({"inside": "in"}, ValueError, 'inside must be "positive" or "negative"; got \'in\''),
         ({"bounds": (1e5, 1e5 + 1)}, ValueError, "too far from 0 for float32"),
     ):
         with pytest.raises(error, match=message):
@@ -138,3 +181,24 @@ def test_import_needs_neither_trimesh_nor_pymcubes():
     without = "import sys; sys.modules.update(trimesh=None, mcubes=None)"
     code = f"{without}; import occvae.geometry.extract_mesh"
     run_fresh(code)
+
+
+@pytest.mark.parametrize("bounds", [(-0.55, 0.55), ((-0.6, -0.5, -0.5), (0.6, 0.5, 0.71))])
+def test_swapped_signs_are_reported(bounds):
+    def sdf(points):
+        return points.norm(dim=1) - 0.4
+
+    with pytest.warns(UserWarning, match='shape 0: all corners .* pass inside="negative"'):
+        extract_mesh(sdf, resolution=32, bounds=bounds)
+    with pytest.warns(UserWarning, match='shape 0: all corners .* leave out inside="negative"'):
+        extract_mesh(lambda points: -sdf(points), inside="negative", resolution=32, bounds=bounds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extract_mesh(sdf, inside="negative", resolution=32, bounds=bounds)
+
+
+def test_a_surface_that_leaves_the_bounds_on_all_sides_is_not_reported():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (mesh,) = extract_mesh(lambda points: 0.6 - points.norm(dim=1), resolution=32)
+    assert mesh.extents.min() > 1.0999

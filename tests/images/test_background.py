@@ -1,4 +1,4 @@
-"""Plain backgrounds are removed with pixel accuracy; other backgrounds are refused."""
+"""Plain backgrounds are removed with pixel accuracy. Other backgrounds are rejected."""
 
 import io
 import sys

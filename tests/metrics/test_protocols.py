@@ -159,7 +159,7 @@ def test_what3d_scores_of_cubes_are_as_computed():
 
 
 def test_what3d_surfaces_are_the_faces_of_the_padded_grid():
-    """Marching cubes puts them midway between the samples; index 1 of the padded grid is cell 0."""
+    """Marching cubes puts them midway between the samples. Cell 0 has index 1 after padding."""
     occupied = np.zeros((8, 8, 8), bool)
     occupied[2:6, 3:5, 1:7] = True
     points = _grid_surface(occupied, np.random.SeedSequence(0)).points

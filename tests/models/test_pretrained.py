@@ -40,6 +40,11 @@ def test_metadata_is_kept_and_sources_of_weights_are_not(tmp_path):
     from_pretrained(tmp_path)
 
 
+def test_the_files_have_the_mode_of_other_new_files(export):
+    (export / "other").touch()
+    assert len({file.stat().st_mode for file in export.iterdir()}) == 1
+
+
 def test_saving_replaces_an_export(export):
     other = tiny_model(num_blocks=2)
     save_pretrained(other, export)

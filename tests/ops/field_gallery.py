@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from occvae.ops.lattice import DEFAULT_BOUNDS
 from occvae.ops.mise import Field
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS
 from tests.fields import (
     double_torus,
     gyroid,

@@ -42,7 +42,7 @@ def packed_flat(packed: PackedDecoder) -> tuple:
 
 @contextmanager
 def limit_cuda_kernel(limit: int) -> Iterator[int]:
-    """Limits packing to kernels up to this number of query_kernels.cuh; yields the one in use."""
+    """Limits packing to kernels up to this number (`QueryKernel`). Yields the number in use."""
     before = torch.ops.occvae._cuda_query_kernel()
     try:
         yield torch.ops.occvae._cuda_query_kernel(limit)

@@ -57,7 +57,7 @@ def test_meshes_are_extracted_without_kernels():
 
 
 def test_python_and_binary_have_the_same_schemas():
-    """Without kernels Python defines the schemas; with them the binary does."""
+    """Without kernels Python defines the schemas. With kernels the binary does."""
     code = (
         "import torch, occvae.ops.voxel_iou\n"
         "print(torch.ops.occvae.voxel_iou_counts.default._schema)\n"

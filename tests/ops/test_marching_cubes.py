@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from occvae.ops.lattice import DEFAULT_BOUNDS, Lattice
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
+from occvae.ops.sparse_grid import SparseGrid
 from occvae.ops.validation import MIN_EDGE_FRACTION
 from occvae.system import memory
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus, world_to_lattice
@@ -18,7 +19,7 @@ from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus, world_
 
 def dense_grid(field, resolution, level=0.0):
     lattice = torch.cartesian_prod(*[torch.arange(resolution + 1)] * 3)
-    world = lattice_to_world(lattice, resolution, DEFAULT_BOUNDS)
+    world = Lattice(resolution, DEFAULT_BOUNDS).to_world(lattice)
     values = field(world, torch.zeros(len(world), dtype=torch.long))
     return SparseGrid.from_dense(values.view(1, *[resolution + 1] * 3), level=level)
 
@@ -114,6 +115,31 @@ def test_vertices_interpolate_linearly(backend):
         SparseGrid.from_dense(values, bounds=(-1.0, 1.0)), backend=backend
     )
     torch.testing.assert_close(vertices.norm(dim=1), torch.full((6,), 0.25))
+
+
+@pytest.mark.parametrize("refine_vertices", [0, 2])
+@pytest.mark.parametrize("bounds", [(-0.5, 0.5), ((-0.5, -0.5, -0.5), (0.5, 0.5, 0.2))])
+def test_meshes_never_require_gradients(refine_vertices, bounds, backend):
+    grid = mise(sphere(), resolution=16, coarse_resolution=16, bounds=bounds, backend=backend)
+    grid = replace(grid, values=grid.values.clone().requires_grad_())
+    shift = torch.zeros(3, requires_grad=True)
+    ((vertices, faces),) = marching_cubes(
+        grid,
+        field=lambda points, shape: sphere()(points - shift, shape),
+        refine_vertices=refine_vertices,
+        backend=backend,
+    )
+    assert not vertices.requires_grad and vertices.grad_fn is None and len(faces) > 100
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64, np.array, torch.tensor])
+def test_levels_may_be_scalars_of_numpy_and_tensors(real, backend):
+    values = torch.rand(1, 5, 5, 5)
+    grid = SparseGrid.from_dense(values, level=real(0.5), bounds=[real(-1.0), real(1.0)])
+    assert type(grid.level) is float and grid.bounds == (-1.0, 1.0)
+    ((vertices, _),) = marching_cubes(grid, real(0.25), backend=backend)
+    ((expected, _),) = marching_cubes(grid, 0.25, backend=backend)
+    assert torch.equal(vertices, expected)
 
 
 def test_infinite_values_place_vertices(backend):

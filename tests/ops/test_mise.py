@@ -3,12 +3,9 @@
 import pytest
 import torch
 
+from occvae.ops.lattice import DEFAULT_BOUNDS, Lattice
 from occvae.ops.mise import mise
-from occvae.ops.sparse_grid import (
-    DEFAULT_BOUNDS,
-    SparseGrid,
-    lattice_to_world,
-)
+from occvae.ops.sparse_grid import SparseGrid
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus, world_to_lattice
 from tests.ops.mise_oracle import corner_only_mise, voxel_list_mise
 
@@ -17,7 +14,7 @@ def lattice_field(field, resolution, shape=0):
     """Adapts a field to the oracle: lists of lattice points in, lists of numbers out."""
 
     def evaluate(points):
-        world = lattice_to_world(torch.tensor(points), resolution, DEFAULT_BOUNDS)
+        world = Lattice(resolution, DEFAULT_BOUNDS).to_world(torch.tensor(points))
         return field(world, torch.full((len(points),), shape)).tolist()
 
     return evaluate
@@ -196,7 +193,7 @@ def test_the_field_receives_world_points_and_shape_indices(backend):
 
 def test_lattice_coordinates_convert_as_in_the_published_code():
     lattice = torch.randint(0, 97, (50, 3), dtype=torch.int32)
-    world = lattice_to_world(lattice, 96, (-0.55, 0.55))
+    world = Lattice(96, (-0.55, 0.55)).to_world(lattice)
     assert world.dtype == torch.float32
     assert torch.equal(world, 1.1 * (lattice.float() / 96 - 0.5))
     back = world_to_lattice(world.double(), 96, (-0.55, 0.55))
@@ -255,9 +252,9 @@ def test_bad_arguments_are_refused(options, error, message):
 @pytest.mark.parametrize(
     ("returns", "error", "message"),
     [
-        (lambda n: torch.zeros(n, 1), ValueError, r"shape \(125,\); got \(125, 1\)"),
+        (lambda n: torch.zeros(n, 2), ValueError, r"\(125,\) or \(125, 1\); got \(125, 2\)"),
         (lambda n: torch.zeros(n, dtype=torch.bool), TypeError, "floating values; got torch.bool"),
-        (lambda n: [0.0] * n, TypeError, "must return a tensor; got list"),
+        (lambda n: [0.0] * n, TypeError, "must return a tensor or a NumPy array; got list"),
         (lambda n: torch.zeros(n, device="meta"), ValueError, "values on cpu; got meta"),
     ],
 )

@@ -8,9 +8,10 @@ import torch
 import trimesh
 
 from occvae.geometry.extract_mesh import extract_mesh
+from occvae.ops.lattice import DEFAULT_BOUNDS, Lattice
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import Field, mise
-from occvae.ops.sparse_grid import DEFAULT_BOUNDS, SparseGrid, lattice_to_world
+from occvae.ops.sparse_grid import SparseGrid
 from tests.conftest import needs_kernels
 from tests.fields import double_torus, lattice_hash, sphere, torus, waves
 from tests.ops.field_gallery import GALLERY, each_exhibit
@@ -114,7 +115,7 @@ def count_opposite_pairs(inside: np.ndarray) -> int:
 
 def dense_signs(field, resolution: int) -> np.ndarray:
     lattice = torch.cartesian_prod(*[torch.arange(resolution + 1)] * 3)
-    world = lattice_to_world(lattice, resolution, DEFAULT_BOUNDS)
+    world = Lattice(resolution, DEFAULT_BOUNDS).to_world(lattice)
     values = field(world, torch.zeros(len(world), dtype=torch.long))
     return (values >= 0).view([resolution + 1] * 3).numpy()
 

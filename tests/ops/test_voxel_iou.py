@@ -69,6 +69,14 @@ def test_known_cases_have_their_iou(device, backend, pred, target, thresholds, e
     torch.testing.assert_close(iou.cpu(), torch.tensor([expected], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.array, torch.tensor])
+def test_a_threshold_may_be_a_scalar_of_numpy_or_a_tensor(number):
+    pred, target = random_grids(3, (7,), dtype=torch.float32)
+    expected = voxel_iou(pred, target, 0.25)
+    assert torch.equal(voxel_iou(pred, target, number(0.25)), expected)
+    assert torch.equal(voxel_iou(pred, target, [number(0.25)]), expected)
+
+
 def test_an_empty_union_has_the_value_of_empty():
     pred, target = torch.zeros(2, 8), torch.zeros(2, 8, dtype=torch.bool)
     target[1, 3] = True
@@ -185,7 +193,7 @@ def test_many_samples_are_exact(device):
 )
 def test_kernel_agrees_with_oracle_and_reference(batch, voxels, dtype, levels, isa, seed):
     generator = torch.Generator().manual_seed(seed)
-    # Few distinct values, so that ties happen; the thresholds are among them.
+    # Few distinct values, the thresholds among them, so that ties happen.
     pool = torch.tensor([*levels, -math.inf, math.inf, math.nan, 0.0, 0.5], dtype=dtype)
     pred = pool[torch.randint(len(pool), (batch, voxels), generator=generator)]
     target = torch.rand(batch, voxels, generator=generator) < 0.5

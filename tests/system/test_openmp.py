@@ -50,7 +50,8 @@ def test_values_of_the_user_are_kept(own):
             "from occvae.cli.main import main; main(['info'])", id="occvae", marks=pytest.mark.slow
         ),
         pytest.param(
-            "sys.argv = ['train.py', '--help']; runpy.run_path(sys.argv[0], run_name='__main__')",
+            "sys.argv = ['train.py', '--print-config']; "
+            "runpy.run_path(sys.argv[0], run_name='__main__')",
             id="launcher",
         ),
     ],

@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from occvae.train.main import main
+from occvae.cli.main import main
 
 _PRELOADED = ["tests.train.warm"]
 _LAUNCHED = re.compile(r"(RANK|WORLD_SIZE|LOCAL_.*|MASTER_.*|OMPI_.*|SLURM_.*)")
@@ -73,19 +73,19 @@ def start(
     namespace: str | None = None,
     prepare: Callable[[], None] | None = None,
     sheets: bool = False,
-    entry: Callable[[list[str]], int] = main,
+    entry: Callable[[list[str]], int] | None = None,
     **environment: str,
 ) -> list[Rank]:
     """Starts the ranks of one training on this host.
 
     Args:
         folder: folder of the logs.
-        arguments: arguments of train.py.
+        arguments: arguments of `occvae train`, or of `entry`.
         ranks: number of ranks.
         namespace: network namespace, by its name in `ip netns`.
         prepare: function that each rank calls before it trains.
         sheets: whether contact sheets are drawn, which takes a second each.
-        entry: function that each rank calls with the arguments instead of train.py's main function.
+        entry: function that each rank calls with the arguments instead of `occvae train`.
         **environment: additional environment variables.
     """
     context = multiprocessing.get_context("forkserver")
@@ -103,7 +103,9 @@ def start(
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **common}
         log = folder / f"rank-{rank}-{len(list(folder.glob('rank-*')))}.log"
         log.touch()
-        call = functools.partial(_call, entry, [str(word) for word in arguments], prepare, sheets)
+        call = functools.partial(
+            _call, entry or _train, [str(word) for word in arguments], prepare, sheets
+        )
         process = context.Process(target=_run, args=(log, own, namespace, call))
         process.start()
         started.append(Rank(process, log))
@@ -139,6 +141,10 @@ def _run(
         False  # daemons may not start loader processes
     )
     sys.exit(call())
+
+
+def _train(arguments: list[str]) -> int:
+    return main(["train", *arguments])
 
 
 def _call(

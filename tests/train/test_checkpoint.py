@@ -38,6 +38,13 @@ def test_a_checkpoint_round_trips(tmp_path):
     assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
 
 
+def test_the_files_have_the_mode_of_other_new_files(tmp_path):
+    (tmp_path / "other").touch()
+    save(tmp_path, 7)
+    modes = {file.stat().st_mode for file in (tmp_path / "checkpoints" / "step-7").iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
 def test_the_newest_checkpoints_are_kept(tmp_path):
     for step in (8, 9, 10, 100):  # by number, not by name
         save(tmp_path, step)

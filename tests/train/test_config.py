@@ -1,11 +1,8 @@
 """Overrides are typed, every mistake names its setting, and every setting is documented."""
 
-import ast
-import dataclasses
-import inspect
 import json
-import re
-from collections.abc import Iterator
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -13,10 +10,10 @@ import pytest
 from occvae.errors import UserError
 from occvae.models import list_models
 from occvae.models.presets import presets_of
-from occvae.train import config as config_module
 from occvae.train.config import DataConfig, OptimConfig, TrainConfig, apply_overrides, from_dict
 from occvae.train.presets import make_preset
 from occvae.train.schedule import warmup_cosine, warmup_halved
+from occvae.train.settings import list_settings
 
 
 def test_overrides_take_the_declared_types():
@@ -37,6 +34,12 @@ def test_overrides_take_the_declared_types():
         ("optim.learning=1", "unknown setting optim.learning; choose from steps, batch_size"),
         ("optim.lr=NaN", "optim.lr must be positive, got nan"),
         ("seed=-1", "seed must not be negative, got -1"),
+        ("lr=1", r"unknown setting lr; did you mean optim\.lr\?$"),
+        ("num_points=1", r"unknown setting num_points; did you mean data\.num_points\?$"),
+        ("hidden_size=1", r"unknown setting hidden_size; did you mean model\.hidden_size\?$"),
+        ("data.lr=1", r"unknown setting data\.lr; did you mean optim\.lr\?$"),
+        ("model=3", "model is a section; set model.NAME=value"),
+        ("arch=3", "arch = 3: expected the name"),
         ("optimizer.lr=1", "unknown setting optimizer; did you mean optim"),
         ("optim=3", "optim is a section"),
         ("optim.lr.x=3", "optim.lr is not a section"),
@@ -103,49 +106,26 @@ def test_the_halved_schedule_rises_and_halves():
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "training.md"
 SECTIONS = {TrainConfig: "", DataConfig: "data.", OptimConfig: "optim."}
-DOCUMENTATION = re.compile(
-    r"(?P<meaning>.+) Type (?P<type>.+?), (no unit|unit (?P<unit>.+?)|a (?P<path>path)), "
-    r"default (?P<default>.+)\."
-)
 
 
-def documented_settings() -> Iterator[tuple[str, object, re.Match]]:
-    """Yields full name, default value and parsed documentation of each setting."""
-    classes = {c.name: c for c in ast.parse(inspect.getsource(config_module)).body if is_class(c)}
-    for section, prefix in SECTIONS.items():
-        body, defaults = classes[section.__name__].body, section().__dict__
-        texts = {
-            statement.target.id: ast.get_docstring(ast.Module([following], []))
-            for statement, following in zip(body, body[1:], strict=False)
-            if isinstance(statement, ast.AnnAssign)
-        }
-        for field in dataclasses.fields(section):
-            match = DOCUMENTATION.fullmatch(" ".join((texts[field.name] or "").split()))
-            assert match, f"{prefix}{field.name} lacks meaning, type, unit or default"
-            yield prefix + field.name, defaults[field.name], match
-
-
-def is_class(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.ClassDef)
+def test_every_setting_is_documented():
+    names = {prefix + field.name for kind, prefix in SECTIONS.items() for field in fields(kind)}
+    assert {setting.name for setting in list_settings()} == names
 
 
 def test_documented_defaults_are_the_defaults():
-    for name, default, documentation in documented_settings():
-        if documentation["type"] == "section":
+    config = TrainConfig()
+    for setting in list_settings():
+        if setting.type == "section":
             continue
-        text = documentation["default"].partition(" (")[0]
+        default = attrgetter(setting.name)(config)
+        text = setting.default.partition(" (")[0]
         found = default if text == str(default) else json.loads(text)
-        assert found == (list(default) if isinstance(default, tuple) else default), name
+        assert found == (list(default) if isinstance(default, tuple) else default), setting.name
 
 
 def test_the_guide_lists_every_setting_as_documented():
     lines = GUIDE.read_text().splitlines()
-    for name, _, documentation in documented_settings():
-        unit = documentation["unit"] or documentation["path"] or ""
-        cells = [
-            f"`{name}`",
-            documentation["type"],
-            unit,
-            *documentation.group("default", "meaning"),
-        ]
+    for setting in list_settings():
+        cells = [f"`{setting.name}`", setting.type, setting.unit, setting.default, setting.meaning]
         assert f"| {' | '.join(cells)} |" in lines

@@ -245,7 +245,7 @@ def test_unwritable_metrics_end_the_run_before_it_trains(tiny_dataset, tmp_path)
     ranks = start(tmp_path, ["--out", run, "--data", tiny_dataset, *FRESH], ranks=2)
     assert [rank.status() for rank in ranks] == [2, 2]
     [line] = [line for rank in ranks for line in rank.errors()]
-    assert line.startswith(f"error: {run}: no metrics can be written: ")
+    assert line.startswith(f"error: {run}: metrics cannot be written (")
 
 
 def hang_in_checkpoints() -> None:

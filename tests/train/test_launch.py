@@ -14,7 +14,8 @@ from occvae.train import launch
 from occvae.train.failures import ReportedByPeer
 from occvae.train.launch import choose_interface, complete_environment, first_host
 from occvae.train.run_lock import lock_run
-from tests.train.ranks import wait_until
+from tests.train.ranks import free_port, wait_until
+from tests.train.runs import DEEPSPEED
 
 SRUN = {
     "SLURM_JOB_ID": "4711",
@@ -172,18 +173,25 @@ time.sleep(60)
 """
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def write_launchers(folder: Path, start_next: str, rank: str) -> list[str]:
+    """Writes scripts with the names of deepspeed's processes, and returns their paths."""
+    (folder / "rank.py").write_text(rank)
+    for name in ("deepspeed", "deepspeed.launcher.launch"):
+        (folder / name).write_text(start_next)
+    return [
+        str(folder / script) for script in ("deepspeed", "deepspeed.launcher.launch", "rank.py")
+    ]
+
+
 def test_a_rank_gets_sigterm_when_a_launcher_above_its_parent_dies(tmp_path):
     """deepspeed runs a front process, below it deepspeed.launcher.launch, below it the ranks."""
-    rank = tmp_path / "rank.py"
-    rank.write_text(WATCHED)
-    start_next = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])\n"
-    for name in ("deepspeed", "deepspeed.launcher.launch"):
-        (tmp_path / name).write_text(start_next)
     told = tmp_path / "told"
-    scripts = ["deepspeed", "deepspeed.launcher.launch", "rank.py"]
-    words = [str(tmp_path / script) for script in scripts] + [str(told)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    front = subprocess.Popen([sys.executable, *words], env=environment)
+    start_next = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])\n"
+    words = write_launchers(tmp_path, start_next, WATCHED)
+    front = subprocess.Popen([sys.executable, *words, str(told)], env=ENVIRONMENT)
     try:
         wait_until(lambda: (tmp_path / "told.ready").exists())
         front.send_signal(signal.SIGTERM)
@@ -191,3 +199,43 @@ def test_a_rank_gets_sigterm_when_a_launcher_above_its_parent_dies(tmp_path):
     finally:
         front.kill()
         front.wait()
+
+
+STARTS_NEXT = """
+import subprocess, sys
+rest = [word for word in sys.argv[1:] if "deepspeed" in word or "rank.py" in word]
+sys.exit(subprocess.run([sys.executable, *rest]).returncode)
+"""
+CHECKED = "from occvae.system.launchers import check_hostfile; check_hostfile()"
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        (["--hostfile", "missing"], True),
+        (["--num_gpus", "2", "--hostfile=missing"], True),
+        (["-H", "missing"], True),
+        (["-H", "there"], False),
+        (["--num_gpus", "2"], False),
+    ],
+)
+def test_a_hostfile_that_deepspeed_did_not_find_is_an_error(tmp_path, options, missing):
+    (tmp_path / "there").write_text("localhost slots=1")
+    front, *rest = write_launchers(tmp_path, STARTS_NEXT, CHECKED)
+    command = [sys.executable, front, *options, *rest]
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == missing, result.stderr
+    message = "UserError: deepspeed --hostfile missing: no such file, so deepspeed started ranks on"
+    assert (message in result.stderr) == missing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_the_launchers_stop_without_the_hostfile(tmp_path, script):
+    launcher = Path(__file__).parents[2] / "launchers" / script
+    command = [DEEPSPEED, "--hostfile", "missing", "--master_port", str(free_port()), launcher]
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 2, result.stdout + result.stderr
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: deepspeed --hostfile missing: no such file")
+    assert [path.name for path in tmp_path.iterdir()] == []

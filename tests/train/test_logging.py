@@ -6,6 +6,7 @@ import threading
 import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from occvae.system.verbosity import Verbosity
 from occvae.train.logging import RunLogger
 
 
@@ -38,3 +39,23 @@ def test_failures_of_other_threads_are_reported(tmp_path, monkeypatch):
     thread.join()
     logger.close()
     assert [str(error) for error in told] == ["unexpected"]
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "printed"),
+    [
+        (Verbosity.QUIET, []),
+        (Verbosity.NORMAL, ["saved"]),
+        (Verbosity.VERBOSE, ["step 1: train/loss 0.1235, val/iou 2", "saved"]),
+    ],
+)
+def test_the_verbosity_selects_the_lines(tmp_path, capsys, monkeypatch, verbosity, printed):
+    monkeypatch.setattr("occvae.system.verbosity._chosen", verbosity)
+    logger = RunLogger(tmp_path, 0, 2)
+    logger.write(1, {"train/loss": 0.12345, "val/iou": 2.0})
+    logger.advance()
+    logger.say("saved")
+    logger.close()
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == printed
+    assert bool(captured.err) == (verbosity is not Verbosity.QUIET)  # the progress bar

@@ -34,6 +34,8 @@ def test_a_job_starts_a_run_once_and_then_resumes_it(submit, tmp_path):
     assert submit(run, *arguments) == (0, [f"{LAUNCH} {run} {' '.join(arguments)}"])
     (run / "checkpoints" / "step-5").mkdir(parents=True)
     assert submit(run, *arguments) == (0, [f"{LAUNCH} {run} --resume --timeout 600"])
+    both = ["--device", "cpu", "--timeout=8"]
+    assert submit(run, *both) == (0, [f"{LAUNCH} {run} --resume --timeout 8 --device cpu"])
     assert submit(run, "--timeout=9") == (0, [f"{LAUNCH} {run} --resume --timeout 9"])
     assert submit(run, "--arch", "onet") == (0, [f"{LAUNCH} {run} --resume"])
 

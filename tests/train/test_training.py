@@ -171,6 +171,8 @@ def wait_for(condition, process: subprocess.Popen, timeout: float = 120) -> None
         (["--out", "{trained}", "--resume", "--arch", "onet"], "not 'onet'"),
         (["--out", "{trained}", "--resume", "--preset", "default"], "--preset"),
         (["--resume"], "no run to resume"),
+        (["--device", "cuda:99"], "--device cuda:99: "),
+        (["--config", "{folder}/nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )
 def test_mistakes_end_in_one_line(tiny_dataset, tmp_path, trained, arguments, message):

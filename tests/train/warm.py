@@ -10,6 +10,7 @@ import torch
 for module in (
     "occvae.cli.main",
     "occvae.evaluation",
+    "occvae.train.main",
     "occvae.train.trainer",
     "scipy.ndimage",
     "tests.train.engine_ranks",

@@ -19,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from occvae.data.published import PUBLISHED, download_published
     from occvae.system.disk_room import format_bytes
+    from occvae.system.verbosity import note
 
     dataset = PUBLISHED[options.dataset]
-    print(
+    note(
         f"{options.dataset}: about {format_bytes(dataset.num_bytes)} to download and "
         f"{format_bytes(dataset.unpacked_bytes)} unpacked, to {options.destination}"
     )

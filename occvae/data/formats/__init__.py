@@ -34,7 +34,10 @@ class Format:
 
 
 def find_formats() -> dict[str, Format]:
-    """Imports every module of this package, and returns the formats by name."""
+    """Imports every module of this package, and returns the formats by name.
+
+    The modules import torch and what needs it in functions, so `--help` is fast.
+    """
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: importlib.import_module(f"{__name__}.{name}").FORMAT for name in names}
 

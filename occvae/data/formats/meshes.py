@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,14 +20,9 @@ from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
 from occvae.errors import UserError
-from occvae.geometry.mesh_io import (
-    UnitMesh,
-    mesh_endings,
-    missing_packages,
-    normalize_mesh,
-    read_mesh,
-)
-from occvae.geometry.mesh_occupancy import occupancy_of_mesh
+
+if TYPE_CHECKING:
+    from occvae.geometry.mesh_io import UnitMesh
 
 # Up to this many files are all read before they are divided, because each of them matters.
 _FEW_FILES = 8
@@ -93,6 +89,8 @@ class MeshSource:
             self.items.append(Item(only.id + _REPEATED, only.category, "val"))
 
     def sample(self, index: int) -> Sample:
+        from occvae.geometry.mesh_occupancy import occupancy_of_mesh
+
         item = self.items[index]
         mesh = self._load(self.root / item.id.removesuffix(_REPEATED))
         solid = occupancy_of_mesh(mesh)
@@ -107,7 +105,9 @@ class MeshSource:
             )
         return sample
 
-    def _load(self, path: Path) -> UnitMesh:
+    def _load(self, path: Path) -> "UnitMesh":
+        from occvae.geometry.mesh_io import normalize_mesh, read_mesh
+
         vertices, faces = read_mesh(path)
         if self.up == "z":
             vertices = vertices[:, [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
@@ -132,12 +132,26 @@ class MeshSource:
 
 
 def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]:
-    """Returns the folder, and the paths of the mesh files relative to it, sorted."""
+    """Finds the mesh files in a folder and its subfolders.
+
+    Args:
+        root: the folder, or one mesh file.
+        skipped: receives the reason why each other file or folder is left out, by its name.
+
+    Returns:
+        The folder, and the sorted paths of its mesh files relative to it. For one mesh file, the
+        folder that contains it.
+
+    Raises:
+        UserError: there is no such file or folder, or no mesh file in it.
+    """
     if root.is_file():
         return root.resolve().parent, [Path(root.name)]
     root = root.resolve()
     if not root.is_dir():
         raise UserError(f"{root}: no such folder or file")
+    from occvae.geometry.mesh_io import mesh_endings
+
     endings = mesh_endings()
     files: list[Path] = []
     others: Counter[str] = Counter()
@@ -163,6 +177,8 @@ def _find_meshes(root: Path, skipped: dict[str, str]) -> tuple[Path, list[Path]]
 
 
 def _report_unreadable(others: Counter[str], skipped: dict[str, str]) -> None:
+    from occvae.geometry.mesh_io import missing_packages
+
     missing = missing_packages()
     for ending in sorted(others.keys() & (_UNREADABLE_ENDINGS | missing.keys())):
         reason = f"{others[ending]} files of a format that trimesh does not read"
@@ -184,7 +200,7 @@ def _walk(root: Path, skipped: dict[str, str]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()  # of two paths to a folder, always take the same one
+        folders.sort()  # so that the same one of several paths to a folder is always taken
         for name in names:
             path = Path(folder, name)
             relative = os.path.relpath(path, root)
@@ -223,9 +239,8 @@ def _divide(files: list[Path]) -> list[Item]:
         named = {file: None if split == "train" else split for file, split in named.items()}
     order = []
     for number, category in enumerate(sorted(members)):
-        free = itertools.count(
-            number
-        )  # start at another number per category, because some may have few shapes
+        # Starts at another number per category, so that small ones do not all go to one split.
+        free = itertools.count(number)
         for rank, file in enumerate(members[category]):
             split = named[file] or own_split(next(free))
             order.append((rank, Item(file.as_posix(), category, split)))

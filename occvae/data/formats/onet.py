@@ -14,7 +14,7 @@ from occvae.data.readers.listings import (
     list_digest,
     name_unlisted,
     nothing_usable,
-    numbered,
+    sort_by_number,
     subfolders,
 )
 from occvae.data.sample import Sample
@@ -206,7 +206,9 @@ def _read_grid(path: Path) -> np.ndarray:
 def _read_images(sample: Sample, folder: Path) -> list[tuple[int, int]]:
     """Reads the images into the sample, and returns the width and height of each."""
     suffixes = (".jpg", ".jpeg", ".png")
-    names = numbered([path.name for path in folder.iterdir() if path.suffix.lower() in suffixes])
+    names = sort_by_number(
+        [path.name for path in folder.iterdir() if path.suffix.lower() in suffixes]
+    )
     sample.images = [read_bytes(folder / name) for name in names]
     return [image_size(*pair) for pair in zip(names, sample.images, strict=True)]
 

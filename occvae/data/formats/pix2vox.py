@@ -20,7 +20,7 @@ from occvae.data.readers.listings import (
     list_digest,
     name_unlisted,
     nothing_usable,
-    numbered,
+    sort_by_number,
     subfolders,
 )
 from occvae.data.sample import Sample
@@ -90,7 +90,7 @@ class Pix2VoxSource:
         grid, location, scale = self._read_grid(item.id)
         if not grid.any():
             raise UserError("shape is empty")
-        names = numbered([path.name for path in folder.glob("*.png")])
+        names = sort_by_number([path.name for path in folder.glob("*.png")])
         images = [read_bytes(folder / name) for name in names]
         sizes = [image_size(*pair) for pair in zip(names, images, strict=True)]
         published = _read_cameras(folder / _METADATA, len(names))
@@ -163,7 +163,14 @@ def _read_taxonomy(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_cameras(path: Path, count: int) -> np.ndarray:
-    """Extrinsics (V, 3, 4), coordinates of the mesh to camera coordinates."""
+    """Reads the cameras of `count` images from a rendering_metadata.txt.
+
+    Returns:
+        Extrinsics (count, 3, 4), from coordinates of the mesh to camera coordinates.
+
+    Raises:
+        UserError: the file cannot be read, or does not hold one valid camera per image.
+    """
     try:
         lines = [line for line in path.read_text().splitlines() if line.strip()]
         rows = np.array([[float(word) for word in line.split()] for line in lines])
@@ -200,7 +207,10 @@ def _mesh_frame(grid: np.ndarray, location: np.ndarray, scale: float) -> tuple[n
 
 
 def _intrinsics(width: int, height: int) -> np.ndarray:
-    """Camera matrix (3, 3). As in Blender, the 32 mm of the sensor are the longer side."""
+    """Camera matrix (3, 3) for images of this size in pixels.
+
+    As in Blender, the sensor width of 32 mm covers the longer side of the image.
+    """
     focal = FOCAL_RATIO * max(width, height)
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 

@@ -227,7 +227,7 @@ def _crop(root: Path, annotation: _Annotation) -> tuple[np.ndarray, int, int, in
     left, top = round((x0 + x1 - edge) / 2), round((y0 + y1 - edge) / 2)
     square = (left, top, left + edge, top + edge)
     if mask.crop(square).getextrema()[1] == 0:
-        raise UserError(f"{Path(annotation.mask).name} is empty in the box")
+        raise UserError(f"{Path(annotation.mask).name} is empty around bbox {list(annotation.box)}")
     white = Image.new("RGB", (edge, edge), (255, 255, 255))
     image = Image.composite(photograph.crop(square), white, mask.crop(square))
     if edge > _LARGEST_IMAGE:
@@ -245,7 +245,7 @@ def _open(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
         reason = describe_error(error)
         raise UserError(f"{path.name} cannot be read as an image ({reason})") from None
     if converted.size != size:
-        raise UserError(f"{path.name} is {converted.size}, but pix3d.json says {size}")
+        raise UserError(f"{path.name} has the size {converted.size}, but pix3d.json says {size}")
     return converted
 
 

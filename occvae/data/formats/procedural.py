@@ -2,7 +2,6 @@
 
 import argparse
 
-from occvae.data import procedural
 from occvae.data.formats import Format
 from occvae.data.manifest import OWN_SPLITS
 from occvae.data.sample import Sample
@@ -31,6 +30,8 @@ class ProceduralSource:
         shapes_per_category: int = DEFAULT_SHAPES_PER_CATEGORY,
         shape_settings: ShapeSettings = ShapeSettings(),  # noqa: B008 - immutable
     ):
+        from occvae.data.procedural import CATEGORIES
+
         if shapes_per_category < 1:
             raise UserError(f"shapes_per_category must be at least 1, got {shapes_per_category}")
         self.shape_settings = shape_settings
@@ -40,14 +41,16 @@ class ProceduralSource:
         self.items = [
             Item(f"{category}-{index:05d}", category, own_split(index))
             for index in range(shapes_per_category)
-            for category in procedural.CATEGORIES
+            for category in CATEGORIES
         ]
 
     def shape(self, index: int) -> Shape:
         """The solid of the item with this index."""
+        from occvae.data.procedural import make_shape
+
         item = self.items[index]
         number = int(item.id.rsplit("-", 1)[1])
-        return procedural.make_shape(item.category, self.shape_settings.seed * 1_000_003 + number)
+        return make_shape(item.category, self.shape_settings.seed * 1_000_003 + number)
 
     def sample(self, index: int) -> Sample:
         item = self.items[index]

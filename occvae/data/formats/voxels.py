@@ -15,8 +15,6 @@ from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
 from occvae.errors import UserError
-from occvae.geometry.voxelize import occupancies_from_voxels
-from occvae.geometry.voxels_to_mesh import grid_mesh
 
 
 @dataclass
@@ -26,10 +24,14 @@ class VoxelShape:
     grid: np.ndarray  # (R, R, R) bool
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
+        from occvae.geometry.voxels_to_mesh import grid_mesh
+
         # Smoothing the grid first would look better, but would lose parts that are one voxel thick.
         return grid_mesh(self.grid, 0.5)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
+        from occvae.geometry.voxelize import occupancies_from_voxels
+
         return occupancies_from_voxels(self.grid, points)
 
 
@@ -112,7 +114,18 @@ def _digest(path: Path) -> str | None:
 
 
 def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, list[str]]]:
-    """Packed bits (N, ceil(R^3 / 8)), R, and the columns. Earlier archives have `before` shapes."""
+    """Reads an archive of voxel grids.
+
+    Args:
+        path: the .npz archive.
+        before: number of shapes in the archives before it, which continue its numbering.
+
+    Returns:
+        Packed bits (N, ceil(R^3 / 8)), R, and the columns `id`, `category` and `split`.
+
+    Raises:
+        UserError: the archive cannot be read, or its arrays do not fit together.
+    """
     if path.exists() and not path.is_file():  # reading a pipe would block
         raise UserError(f"{path}: not a readable .npz archive (it is not a regular file)")
     try:
@@ -143,7 +156,14 @@ def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, l
 
 
 def _pack_grids(path: Path, content: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
-    """Packed bits (N, ceil(R^3 / 8)) uint8, to save memory, and R."""
+    """Packs the grids of an archive to bits, to save memory.
+
+    Returns:
+        Bits (N, ceil(R^3 / 8)) uint8, and R.
+
+    Raises:
+        UserError: the array 'voxels' is neither (N, R, R, R) nor packed bits with a resolution.
+    """
     voxels = content["voxels"]
     if voxels.dtype.kind not in "biuf":
         raise UserError(f"{path}: 'voxels' is {voxels.dtype}; expected bool or numbers")

@@ -20,8 +20,8 @@ import numpy as np
 
 from occvae.data.procedural.convex import Convex
 
-# Vertices closer than this are merged. A reader that merges near vertices would otherwise turn the
-# slivers between them into holes.
+# Vertices closer than this are merged. Slivers between them would become holes in programs that
+# merge close vertices when they read a mesh.
 _MESH_TOLERANCE = 1e-6
 
 

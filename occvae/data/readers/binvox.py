@@ -97,7 +97,7 @@ def _decode_runs(runs: np.ndarray, size: int) -> np.ndarray:
         raise ValueError("it is truncated in the middle of a run")
     values, counts = runs[::2], runs[1::2]
     if (values > 1).any() or (counts == 0).any():
-        raise ValueError("it has runs with values other than 0 and 1, or without voxels")
+        raise ValueError("it has a run whose value is not 0 or 1, or whose length is 0")
     # Compared before anything is allocated, because a bad header may ask for more than the memory.
     total = int(counts.sum(dtype=np.int64))
     if total != size:

@@ -18,17 +18,27 @@ def subfolders(folder: Path) -> set[str]:
 
 
 def name_unlisted(category: str, models: set[str]) -> dict[str, str]:
-    """The entry of `Source.skipped` for folders of a class that no split lists."""
+    """Reports folders that no split lists, as an entry for `Source.skipped`.
+
+    Args:
+        category: folder of the class.
+        models: names of its subfolders that no split lists.
+
+    Returns:
+        One entry, or none if `models` is empty.
+    """
     if not models:
         return {}
     return {f"{category}/*": f"{len(models)} folders are not in any list ({min(models)}, ...)"}
 
 
-def numbered(names: list[str]) -> list[str]:
-    """Sorts the file names of images by their numbers, which must be 0, 1, 2 and so on.
+def sort_by_number(names: list[str]) -> list[str]:
+    """Sorts image files by number. Their names without the ending must be 0, 1, 2 and so on.
+
+    Image i belongs to camera i. If a number were missing, all later images would get wrong cameras.
 
     Raises:
-        UserError: a number is missing or occurs twice. Later images would get wrong cameras.
+        UserError: a name is not a number, or a number is missing or occurs twice.
     """
     by_number = {int(Path(name).stem): name for name in names if Path(name).stem.isdecimal()}
     if len(by_number) != len(names):
@@ -46,6 +56,12 @@ def list_digest(items: list[Item]) -> str:
 
 
 def nothing_usable(where: str | Path, what: str, skipped: dict[str, str]) -> UserError:
-    """Makes the error for a source without usable shapes. It gives the first reasons."""
+    """Makes the error for a source without usable shapes.
+
+    Args:
+        where: folder or file of the source.
+        what: what is wrong with all shapes.
+        skipped: `Source.skipped`. The message gives the first reasons.
+    """
     reasons = "; ".join(f"{key}: {reason}" for key, reason in itertools.islice(skipped.items(), 5))
     return UserError(f"{where}: {what} ({reasons[:200]})")

@@ -19,7 +19,9 @@ _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
     12: "i8",
     13: "u8",
 }
-_NUMERIC_CLASSES = range(6, 16)  # double to uint64; not cells, structures, text and sparse arrays
+_NUMERIC_CLASSES = range(
+    6, 16
+)  # double to uint64, without cells, structures, text and sparse arrays
 _COMPLEX = 0x800
 
 

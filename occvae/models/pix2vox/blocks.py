@@ -17,7 +17,7 @@ RAW_CHANNELS = MAP_CHANNELS + 1  # input of the mergers: that map, and the volum
 
 
 def scaled(channels: int, width: float) -> int:
-    """Scales a number of channels; a multiple of 8, because features are reshaped to 2^3 cubes."""
+    """Scales a number of channels to a multiple of 8: features are reshaped to 2^3 cubes."""
     return max(8, 8 * round(channels * width / 8))
 
 

@@ -159,7 +159,7 @@ def _is_of_torchvision(name: str) -> bool:
 
 
 def _resnet_layers(name: str) -> tuple[nn.Sequential, int]:
-    """The layers, and the number of their output channels."""
+    """Returns the layers of a torchvision ResNet up to stride 8, and their output channels."""
     from torchvision.models import get_model
 
     network = get_model(name)
@@ -202,7 +202,10 @@ def _timm_backbone(
             features: Any = timm.create_model(name, features_only=True)
         reductions = features.feature_info.reduction()
         if STRIDE not in reductions:
-            raise UserError(f"backbone {name!r} has no feature map of stride 8 (of {reductions})")
+            raise UserError(
+                f"backbone {name!r} has feature maps of strides {reductions}, but not of stride "
+                f"{STRIDE}; choose another backbone"
+            )
         network: Any = timm.create_model(name, out_indices=(reductions.index(STRIDE),), **options)
     except (OSError, RuntimeError) as error:
         if weights_file is not None:

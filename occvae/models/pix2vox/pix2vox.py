@@ -42,7 +42,7 @@ class Pix2Vox(Pix2VoxBase):
     ones. These things differ from the published code:
 
     - Pretrained weights of the backbone are kept. The original overwrites them with random ones
-      after loading them; `legacy_init=True` of the builders does the same.
+      after loading them. `legacy_init=True` of the builders does the same.
     - Images are normalized as for ImageNet, because the backbones' weights expect that. The
       original maps them to [-1, 1] (`normalization="symmetric"`).
     - The last layers are initialized such that volumes start almost empty, see
@@ -55,7 +55,7 @@ class Pix2Vox(Pix2VoxBase):
     """
 
     def encode(self, images: Tensor, view_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Encodes RGB images (B, V, 3, H, W) in [0, 1]; the result is that of `encode_views`."""
+        """Encodes RGB images (B, V, 3, H, W) in [0, 1]. Returns the result of `encode_views`."""
         return self.encode_views(images, view_mask)
 
     def forward(self, images: Tensor, view_mask: Tensor | None = None) -> VoxelOutput:

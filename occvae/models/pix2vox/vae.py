@@ -31,12 +31,12 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
     Sources: variational autoencoders (Kingma and Welling 2014) and the layers of Pix2Vox-A (Xie et
     al. 2019). Public code under the name Pix2Vox-VAE exists, without a paper. Four things differ:
 
-    - The posteriors of the views are multiplied, as experts; the original averages features.
+    - The posteriors of the views are multiplied, as experts. The original averages features.
     - There is no merger. The original decodes one latent into as many equal volumes as there are
       views, and merging equal volumes is an identity.
-    - The KL term is averaged over the batch. The original sums it, so that its weight depends on
-      the batch size.
-    - In eval mode the latent is the posterior's mean. The original draws it at random, so that its
+    - The KL term is averaged over the batch. The original sums it, so its weight depends on the
+      batch size.
+    - In eval mode the latent is the posterior's mean. The original draws it at random, so its
       metrics vary from run to run.
 
     All information from images to volumes passes through the latent, so the KL term limits all of

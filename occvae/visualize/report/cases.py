@@ -44,11 +44,18 @@ def cases_section(
 ) -> str:
     """Returns the HTML of all cases, the best first.
 
+    Cases are ranked by the first metric whose name starts with "iou". If there is none, they are
+    ranked by the first metric.
+
     Args:
         cases: the shapes to show.
         rows: metrics of all shapes; a case is ranked among them.
-        examples: name of each group to the ids in it. If empty, the cases are split into thirds.
+        examples: name of each group to the ids in it. If empty, three or more cases are divided
+            into the best, the middle and the worst third.
         viewer: collects the meshes.
+
+    Raises:
+        ValueError: an image or the errors of a case have a wrong shape or dtype.
     """
     if not cases:
         return ""

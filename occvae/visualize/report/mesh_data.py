@@ -57,9 +57,8 @@ def pack_mesh(
     step = (vertices.max(axis=0) - offset) / _STEPS
     lattice = np.rint((vertices - offset) / np.where(step > 0, step, 1.0)).astype(np.int64)
     differences = np.diff(lattice, axis=0, prepend=0).astype(np.int16).astype(np.int32)
-    zigzag = ((differences << 1) ^ (differences >> 31)).astype(
-        "<u2"
-    )  # small numbers of either sign become small
+    # Differences 0, -1, 1, -2, ... become 0, 1, 2, 3, ..., so small ones have a high byte of 0.
+    zigzag = ((differences << 1) ^ (differences >> 31)).astype("<u2")
     data = b"".join(_planes(axis) for axis in zigzag.T) + _planes(codes.astype("<u4"))
     if intensities is not None:
         shades = np.nan_to_num(np.asarray(intensities, np.float64)[order], nan=1.0)
@@ -104,7 +103,12 @@ def _decimated(
 
 
 def _first_use_codes(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns old vertex indices in order of first use, and the (3 F,) codes of the corners."""
+    """Numbers the vertices in the order of their first use by the faces (F, 3).
+
+    Returns:
+        The old index of each vertex, and a code (3 F,) per corner. The code is the number of
+        vertices used by earlier corners, minus the new index. It is 0 for a new vertex.
+    """
     used, first, corners = np.unique(faces.ravel(), return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty(len(used), np.int64)

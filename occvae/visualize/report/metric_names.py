@@ -41,7 +41,7 @@ def label(name: str) -> str:
     text = text[:1].upper() + text[1:]
     if not unit:
         return text
-    # A distance in percent belongs to the name of an F-score; the score has no unit.
+    # A distance in percent is part of the name of an F-score. The score itself has no unit.
     return f"{text} %" if unit == "_percent" else f"{text} ({_UNITS[unit]})"
 
 

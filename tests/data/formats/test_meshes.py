@@ -10,12 +10,12 @@ import trimesh
 
 from occvae.cli import main as cli
 from occvae.data.build import build_dataset, verify_dataset
-from occvae.data.formats import meshes
 from occvae.data.formats.meshes import MeshSource
 from occvae.data.points import dequantize_points
 from occvae.data.shapes import ShapeSettings
 from occvae.data.shards import Shard
 from occvae.errors import UserError
+from occvae.geometry import mesh_io
 from occvae.images.io import load_image
 from tests.mesh_builders import box, sphere
 
@@ -283,8 +283,8 @@ def test_formats_that_need_another_package_name_it(tmp_path, monkeypatch):
     for name in ("b.dae", "c.dae", "d.zip", "e.txt"):
         (tmp_path / name).write_bytes(b"")
     wanting = {".dae": "missing `pip install pycollada`"}
-    monkeypatch.setattr(meshes, "mesh_endings", lambda: {".off"})
-    monkeypatch.setattr(meshes, "missing_packages", lambda: wanting)
+    monkeypatch.setattr(mesh_io, "mesh_endings", lambda: {".off"})
+    monkeypatch.setattr(mesh_io, "missing_packages", lambda: wanting)
     assert MeshSource(tmp_path, SETTINGS).skipped == {
         "*.dae": "2 files of a format that trimesh does not read here "
         "(missing `pip install pycollada`)",

@@ -304,7 +304,7 @@ IMAGE, MASK, VOXEL, MODEL = (
         (lambda r: (r / MASK).write_bytes(encode(np.zeros((9, 9), np.uint8))), "json says"),
         (
             lambda r: (r / MASK).write_bytes(encode(np.zeros((HEIGHT, WIDTH), np.uint8))),
-            "is empty in the box",
+            "is empty around bbox ",
         ),
         (lambda r: (r / VOXEL).unlink(), r"voxel\.mat is missing"),
         (lambda r: (r / VOXEL).write_bytes(b"MATLAB"), r"voxel\.mat: not a usable MATLAB file"),

@@ -19,7 +19,7 @@ def grid(shape: tuple[int, int, int], density: float = 0.4) -> np.ndarray:
 
 
 def encode(voxels: np.ndarray, header: str = "translate 0 0 0\nscale 1\n") -> bytes:
-    """Encodes a grid by the format's definition: y is fastest, then z, then x; runs of 1 to 255."""
+    """Encodes a grid in runs of 1 to 255 voxels. y changes fastest, then z, then x."""
     x_size, y_size, z_size = voxels.shape
     values = []
     for x in range(x_size):
@@ -108,8 +108,8 @@ GOOD = encode(grid((4, 4, 4)))
         (GOOD[:-1], "truncated in the middle of a run"),
         (GOOD[:-2], "its header says 64"),
         (GOOD + b"\x01\x01", "runs have 65 voxels, its header says 64"),
-        (GOOD[:-2] + b"\x02" + GOOD[-1:], "values other than 0 and 1"),
-        (GOOD + b"\x00\x00", "without voxels"),
+        (GOOD[:-2] + b"\x02" + GOOD[-1:], "a run whose value is not 0 or 1"),
+        (GOOD + b"\x00\x00", "or whose length is 0"),
     ],
 )
 def test_damage_is_described(tmp_path, content, message):

@@ -117,7 +117,7 @@ def test_resolution_128_works():
         ({"threshold": 0.0}, "threshold must be a probability"),
         ({"backbone": "vgg99"}, "unknown backbone 'vgg99'"),
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19'"),
-        ({"backbone": "vit_tiny_patch16_224"}, "no feature map of stride 8"),
+        ({"backbone": "vit_tiny_patch16_224"}, "but not of stride 8; choose another backbone"),
         ({"encoder_weights": "nowhere.pth"}, "nowhere.pth: no such weights file"),
     ],
 )
