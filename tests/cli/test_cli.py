@@ -88,7 +88,7 @@ def test_the_exit_status_of_a_process_tells_success(here):
     [
         ([], "give one of the commands info, data, train"),
         (["paint"], "invalid choice: 'paint' (choose from "),
-        (["data"], "give one of the actions build, import"),
+        (["data"], "give one of the actions build, download"),
         (["data", "build"], "required: source; see `occvae data build --help`"),
         (["evaluate", "x"], "unrecognized arguments: x; see `occvae evaluate --help`"),
         (["evaluate", "--modle", "x"], "unrecognized arguments: --modle x; did you mean --model?"),
