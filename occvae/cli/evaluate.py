@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from occvae.cli.shared import (
+    MODEL_HELP,
     add_device,
     add_precision,
     load_model,
@@ -28,7 +29,7 @@ _STDOUT = ""  # --json without a file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="run folder or export (default: the newest run in runs/)")
+    parser.add_argument("--model", help=MODEL_HELP)
     parser.add_argument(
         "--data", help="dataset folder (default: the dataset that the run was trained on)"
     )

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from occvae.models.protocol import Model
 
 
+MODEL_HELP = (
+    "run folder, export, built-in model, or owner/name on the Hugging Face Hub (default: the "
+    "newest run in runs/)"
+)
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", help="fp32, fp16 or bf16 (default: fp16 on a GPU, fp32 on a CPU)"
@@ -29,7 +35,7 @@ def load_model(path: str | None) -> tuple[Model, Path]:
     """Loads a model. Returns it and the folder of its export.
 
     Args:
-        path: run folder or export; None takes the newest run in `runs/`.
+        path: as for `occvae.from_pretrained`; None takes the newest run in `runs/`.
     """
     from occvae.models import from_pretrained
     from occvae.models.pretrained import find_export

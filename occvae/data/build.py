@@ -27,6 +27,7 @@ from occvae.data.sources import CONTINUES, BuildError, Source, skip_reason
 from occvae.errors import UserError
 from occvae.system.openmp import usable_cores
 from occvae.system.terminal import one_line
+from occvae.system.verbosity import is_quiet
 
 SHAPES_PER_SHARD = 64
 # Largest share of a split that may be skipped because its layout differs from the usual one.
@@ -140,7 +141,9 @@ def verify_dataset(root: str | Path) -> Manifest:
     seen: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         shards = pool.map(lambda entry: _verify_shard(root, entry), manifest.shards)
-        for shard in tqdm(shards, total=len(manifest.shards), desc="verify", unit="shard"):
+        for shard in tqdm(
+            shards, total=len(manifest.shards), desc="verify", unit="shard", disable=is_quiet()
+        ):
             for id in shard.ids:
                 if id in seen:
                     raise UserError(
@@ -176,7 +179,11 @@ def _build_shards(
     if not todo:
         return
     with tqdm(
-        total=len(source.items), desc=f"build {root}", unit="shape", mininterval=0.5
+        total=len(source.items),
+        desc=f"build {root}",
+        unit="shape",
+        mininterval=0.5,
+        disable=is_quiet(),
     ) as progress:
         while todo:
             left = sum(len(indices) for _, indices in todo)

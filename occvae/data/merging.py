@@ -16,6 +16,7 @@ from occvae.data.sources import CONTINUES
 from occvae.data.splitting import fingerprint
 from occvae.errors import UserError
 from occvae.system.atomic_write import to_disk, write_whole
+from occvae.system.verbosity import is_quiet
 
 
 def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest:
@@ -57,7 +58,9 @@ def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest
     with sole_writer(destination):
         merged = _new_manifest(manifests).resume(destination)
         finished = {entry.file for entry in merged.shards}
-        for root, entry, file in tqdm(_plan(folders, manifests), desc=f"merge {destination}"):
+        for root, entry, file in tqdm(
+            _plan(folders, manifests), desc=f"merge {destination}", disable=is_quiet()
+        ):
             if file not in finished:
                 merged.shards.append(_link_or_copy(root, entry, destination, file))
                 merged.shards.sort(key=lambda shard: shard.file)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from occvae.errors import UserError
 from occvae.system.atomic_write import WriteError, to_disk, write_whole_text
 from occvae.system.disk_room import check_room
+from occvae.system.verbosity import is_quiet
 
 _MAX_FAILURES = 5  # in a row, without a byte more than before
 _TIMEOUT = 60.0  # seconds without data after which a connection is given up
@@ -47,7 +48,7 @@ def download(url: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = _Partial(url, path)
-        with tqdm(desc=path.name, unit="B", unit_scale=True) as progress:
+        with tqdm(desc=path.name, unit="B", unit_scale=True, disable=is_quiet()) as progress:
             _repeat(partial, progress)
         partial.finish()
     except OSError as error:  # network errors are handled in `_repeat`

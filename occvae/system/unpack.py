@@ -8,14 +8,18 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
 from tqdm import tqdm
 
 from occvae.errors import UserError
 from occvae.system.atomic_write import WriteError
 from occvae.system.disk_room import check_room
+from occvae.system.verbosity import is_quiet
+
+_Entry = TypeVar("_Entry")
 
 # Raised by zipfile for a compression that it does not know, and without a password.
 _UNKNOWN = (NotImplementedError, RuntimeError)
@@ -78,7 +82,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
                 missing.append((path, entry))
         size = sum(entry.file_size for _, entry in missing)
         check_room(folder, size, f"unpacking {archive.name}")
-        for path, entry in tqdm(missing, desc=f"unpack {archive.name}", unit="file"):
+        for path, entry in _progress(missing, archive):
             with file.open(entry) as source:
                 _write(path, source, entry.file_size)
 
@@ -87,12 +91,16 @@ def _unpack_tgz(archive: Path, folder: Path) -> None:
     # tarfile's own gzip does not compare the checksum, which also finds a missing end.
     with gzip.open(archive) as content:
         with tarfile.open(fileobj=content, mode="r|") as file:
-            for entry in tqdm(file, desc=f"unpack {archive.name}", unit="file"):
+            for entry in _progress(file, archive):
                 _unpack_entry(archive, folder, file, entry)
                 # Otherwise it keeps an object for each of a million files.
                 file.members = []  # type: ignore[attr-defined]
         while content.read(1 << 20):
             pass
+
+
+def _progress(entries: Iterable[_Entry], archive: Path) -> "tqdm[_Entry]":
+    return tqdm(entries, desc=f"unpack {archive.name}", unit="file", disable=is_quiet())
 
 
 def _unpack_entry(

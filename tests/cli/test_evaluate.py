@@ -15,12 +15,15 @@ import torch
 import trimesh
 
 from occvae.cli.main import main
+from occvae.data.build import build_dataset
 from occvae.data.dataset import ShapeDataset
+from occvae.data.formats.procedural import ProceduralSource
 from occvae.evaluation.files import report_name
 from occvae.evaluation.shapes import StoredShapes
 from occvae.models import save_pretrained
 from tests.evaluation.datasets import copy_shapes
 from tests.fakes import CENTER, RADIUS, octahedron_model
+from tests.tiny import SETTINGS
 from tests.train.ranks import Rank, no_rank_left, start
 
 pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
@@ -250,6 +253,19 @@ def written(monkeypatch) -> dict:
     )
     monkeypatch.setitem(sys.modules, "occvae.visualize.report", module)
     return given
+
+
+def test_the_page_shows_stored_meshes_as_the_truth(model, tmp_path, written):
+    root = tmp_path / "data"
+    build_dataset(ProceduralSource(1, SETTINGS), root, num_workers=1)
+    data = ["--data", str(root), "--split", "train", "--shapes", "3", "--no-meshes"]
+    page = ["--html", str(tmp_path / "report.html")]
+    assert main(["evaluate", "--model", str(model), *data, *page]) == 0
+    shapes = StoredShapes(root, "train", octahedron_model())
+    for case in written["cases"]:
+        vertices, faces = shapes.mesh(shapes.ids.index(case["id"]))
+        np.testing.assert_array_equal(case["truth"][0], vertices)
+        np.testing.assert_array_equal(case["truth"][1], faces)
 
 
 def test_the_page_shows_the_examples_of_the_report(

@@ -116,9 +116,12 @@ def test_files_that_are_not_meshes_are_left_out(serve, mesh_file, tmp_path, caps
     (tmp_path / "<bad>.ply").write_text("no mesh")
     page = get(serve(tmp_path))[2]
     assert "good.off: 8 vertices, 12 faces" in page and page.count("</canvas>") == 1
-    assert f"<p>left out: {tmp_path}/&lt;bad&gt;.ply: not a mesh that trimesh can read" in page
+    assert (
+        f"<p>left out: {tmp_path}/&lt;bad&gt;.ply: not a PLY file: it does not begin with ply"
+        in page
+    )
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"left out: {tmp_path}/<bad>.ply: not a mesh that trimesh can read (")
+    assert line.startswith(f"left out: {tmp_path}/<bad>.ply: not a PLY file")
 
 
 @pytest.mark.parametrize(

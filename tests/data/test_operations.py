@@ -336,6 +336,7 @@ def test_info_counts_shapes_and_bytes(first, capsys):
     assert summary["shapes"] == {"train": 9, "val": 3} and summary["complete"]
     assert summary["bytes"] == sum(path.stat().st_size for path in first.glob("*.h5"))
     assert summary["skipped"] == {"is empty": 1} and summary["notes"] == 12
+    assert summary["meshes"] == 8  # every third random_sample has no mesh
     by_category = {"even": {"train": 6}, "odd": {"train": 3, "val": 3}}
     for name, counts in by_category.items():
         found = summary["categories"][name]
@@ -346,7 +347,14 @@ def test_info_counts_shapes_and_bytes(first, capsys):
     assert json.loads(capsys.readouterr().out) == summary
     assert main(["data", "info", str(first)]) == 0
     text = capsys.readouterr().out
-    for part in ("12 shapes", "splits 'own'", "64 points (uint16)", "voxels 3^3, 6^3", "is empty"):
+    for part in (
+        "12 shapes",
+        "splits 'own'",
+        "64 points (uint16)",
+        "voxels 3^3, 6^3",
+        "is empty",
+        "8 shapes have a mesh",
+    ):
         assert part in text
 
 

@@ -53,6 +53,8 @@ def test_exports_record_the_splits_they_were_trained_on(trained):
     for name, step in (("best", 120), ("last", 240)):
         config = json.loads((trained / name / "config.json").read_text())
         assert config["splits"] == "own" and config["step"] >= step
+        assert config["trained_on"]["source"] == "voxels"
+        assert config["trained_on"]["num_shapes"] > 0 and config["trained_on"]["categories"]
 
 
 def test_a_run_leaves_its_records(trained):
