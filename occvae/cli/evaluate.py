@@ -149,15 +149,20 @@ def _prepare(
     counts = _view_counts(options.views)
     if counts is not None:
         check_view_counts(model, data, options.split, counts)
-    return model, folder, data, counts, _output(options, folder / _default_name(options, data))
+    return model, folder, data, counts, _output(options, _default_file(options, folder, data))
 
 
-def _default_name(options: argparse.Namespace, data: str) -> str:
-    """Returns the file name of the report, made of data, split and all settings of the command."""
+def _default_file(options: argparse.Namespace, folder: Path, data: str) -> Path:
+    """Returns the file of the report. Its name tells data, split and settings.
+
+    It lies beside the model. For a downloaded or built-in model, which lies in a cache or in the
+    installed package, it is in the current folder.
+    """
     from occvae.evaluation.files import report_name
 
+    is_own = options.model is None or Path(options.model).exists()
     other_resolution = options.resolution != _RESOLUTION and not options.no_meshes
-    return report_name(
+    name = report_name(
         data,
         options.split,
         {
@@ -170,6 +175,7 @@ def _default_name(options: argparse.Namespace, data: str) -> str:
             "precision": options.precision,
         },
     )
+    return folder / name if is_own else Path(name)
 
 
 def _output(options: argparse.Namespace, default: Path) -> Path:

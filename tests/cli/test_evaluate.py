@@ -188,6 +188,18 @@ def test_different_evaluations_have_different_files(model, tiny_dataset, tmp_pat
     assert len(list(export.glob("evaluation-*.csv"))) == len(settings)
 
 
+def test_the_report_of_a_downloaded_model_is_in_the_current_folder(
+    model, tiny_dataset, tmp_path, monkeypatch
+):
+    before = set(model.iterdir())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("occvae.models.pretrained.find_export", lambda _: model)
+    quick = ["--data", str(tiny_dataset), "--no-meshes", "--shapes", "3"]
+    assert main(["evaluate", "--model", "someone/chairs", *quick]) == 0
+    assert Path("evaluation-data-val-no-meshes-shapes-3.json").is_file()
+    assert set(model.iterdir()) == before
+
+
 def test_names_of_reports_are_file_names():
     name = report_name(
         "data/a b\u00e9\n" + "x" * 300, "te/st", {"seed": 1, "no-meshes": "", "x": None}
