@@ -51,13 +51,35 @@ def load_model(path: str | None) -> tuple[Model, Path]:
 
 
 def trained_on(export: Path) -> str:
-    """Returns the folder of the dataset that the run of an export was trained on."""
+    """Returns the folder of the dataset that the run of an export was trained on.
+
+    Raises:
+        UserError: the export does not belong to a run, or the dataset is gone.
+    """
+    from occvae.train.checkpoint import TRAIN_CONFIG, check_recorded_data
+
+    root = recorded_data(export)
+    check_recorded_data(export.parent / TRAIN_CONFIG, root)
+    return root
+
+
+def recorded_data(export: Path) -> str:
+    """Returns the dataset folder that the run of an export records, which may be gone.
+
+    Raises:
+        UserError: the export does not belong to a run.
+    """
     from occvae.train.checkpoint import TRAIN_CONFIG
 
     config = export.parent / TRAIN_CONFIG
     if not config.is_file():
         raise UserError(f"{export}: does not belong to a run; give the dataset with --data")
-    return json.loads(config.read_text())["data"]["root"]
+    try:
+        return str(json.loads(config.read_text())["data"]["root"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{config}: cannot be read ({error!r}); give the dataset with --data"
+        ) from None
 
 
 def set_precision(model: Model, precision: str | None) -> None:

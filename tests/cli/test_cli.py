@@ -88,7 +88,7 @@ def test_the_exit_status_of_a_process_tells_success(here):
     [
         ([], "give one of the commands info, data, train"),
         (["paint"], "invalid choice: 'paint' (choose from "),
-        (["data"], "give one of the actions build, import"),
+        (["data"], "give one of the actions build, download"),
         (["data", "build"], "required: source; see `occvae data build --help`"),
         (["evaluate", "x"], "unrecognized arguments: x; see `occvae evaluate --help`"),
         (["evaluate", "--modle", "x"], "unrecognized arguments: --modle x; did you mean --model?"),
@@ -388,7 +388,7 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
     assert report["model"]["path"] == model and report["data"]["split"] == "val"
     assert f"{report['metrics']['iou_points']['micro']['mean']:.4f}" in out
     assert run(*arguments, "--split", "train") == 0
-    beside = json.loads((Path(model) / "evaluation.json").read_text())
+    beside = json.loads((Path(model) / "evaluation-data-train-no-meshes.json").read_text())
     assert beside["data"]["split"] == "train"
     assert beside["data"]["num_shapes"] > report["data"]["num_shapes"]
     # This model ignores its images.
@@ -444,5 +444,7 @@ def test_evaluate_prints_json(here, capsys, model, tiny_dataset):
     arguments = ["evaluate", "--model", model, "--data", tiny_dataset, "--no-meshes", "--shapes", 4]
     assert run(*arguments, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((Path(model) / "evaluation.json").read_text())
+    assert printed == json.loads(
+        (Path(model) / "evaluation-data-val-no-meshes-shapes-4.json").read_text()
+    )
     assert printed["data"]["num_shapes"] == 4
