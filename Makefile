@@ -5,8 +5,9 @@
 # make typecheck  checks the types of the package
 # make coverage   runs all tests and measures the branch coverage of the package
 # make docs       builds the documentation into build/docs; a warning is an error
-# make wheel      builds a wheel with the kernels into dist/; Linux only
+# make notebooks  executes the notebooks of the documentation, for some minutes, and writes their outputs
 # make docs-links lists addresses in the documentation that do not answer; needs the network
+# make wheel      builds a wheel with the kernels into dist/; Linux only
 # make clean      removes what was built, except the virtual environments
 #
 # Each target installs what it needs into .venv or .venv-lint. It needs Python 3.11 or later, make
@@ -18,7 +19,7 @@ LINTER ?= .venv-lint
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: train test test-all lint typecheck coverage docs docs-links wheel clean
+.PHONY: train test test-all lint typecheck coverage docs notebooks docs-links wheel clean
 
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
@@ -59,6 +60,10 @@ SPHINX = $(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --qu
 docs: $(VENV)/docs
 	$(SPHINX) --builder html docs build/docs
 
+# Takes some minutes. Look at the notebooks and commit them.
+notebooks: $(READY)
+	$(BIN)/python -m tests.docs.notebooks
+
 docs-links: $(VENV)/docs
 	$(SPHINX) --builder linkcheck docs build/docs-links
 
@@ -93,4 +98,4 @@ $(LINTER)/ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
+	rm -rf build dist docs/notebooks/build *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*

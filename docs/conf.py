@@ -27,7 +27,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["**/.ipynb_checkpoints"]
+exclude_patterns = ["**/.ipynb_checkpoints", "notebooks/build"]
 
 # Single backticks in docstrings are code. A name that is documented here becomes a link.
 default_role = "py:obj"

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from occvae.errors import UserError as UserError
     from occvae.geometry.extract_mesh import ProgressBar as ProgressBar
     from occvae.geometry.extract_mesh import extract_mesh as extract_mesh
+    from occvae.models.inputs import load_image as load_image
     from occvae.models.pretrained import from_pretrained as from_pretrained
+    from occvae.models.pretrained import list_pretrained as list_pretrained
+    from occvae.models.publishing import push_to_hub as push_to_hub
     from occvae.models.registry import create_model as create_model
     from occvae.models.registry import list_models as list_models
     from occvae.ops.inside_mesh import inside_mesh as inside_mesh
@@ -38,8 +41,11 @@ _HOMES = {
     "from_pretrained": "occvae.models",
     "inside_mesh": "occvae.ops.inside_mesh",
     "list_models": "occvae.models",
+    "list_pretrained": "occvae.models",
+    "load_image": "occvae.models",
     "marching_cubes": "occvae.ops.marching_cubes",
     "mise": "occvae.ops.mise",
+    "push_to_hub": "occvae.models",
     "query_occupancy": "occvae.ops.query_occupancy",
     "query_shapes": "occvae.ops.query_occupancy",
     "voxel_iou": "occvae.ops.voxel_iou",

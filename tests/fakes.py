@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from occvae.data.dataset import ShapeDataset
 from occvae.models import create_model
+from occvae.models.decoders import CbnDecoder
 from occvae.models.occupancy import OccupancyModel
 from occvae.models.protocol import Model, VoxelModel
 from occvae.train.config import apply_overrides
@@ -27,7 +28,12 @@ def tiny_model(**options) -> OccupancyModel:
 def octahedron_model(sharpness: float = 20.0) -> OccupancyModel:
     """Returns the tiny network with weights for logit = sharpness (RADIUS - |p - CENTER|_1)."""
     model = tiny_model().eval()
-    decoder = model.decoder
+    set_octahedron(model.decoder, sharpness)
+    return model
+
+
+def set_octahedron(decoder: CbnDecoder, sharpness: float = 20.0) -> None:
+    """Sets the weights of a new decoder for logit = sharpness (RADIUS - |p - CENTER|_1)."""
     directions = torch.cat([torch.eye(3), -torch.eye(3)])
     with torch.no_grad():
         for layer in (decoder.linear_in, decoder.linear_out):
@@ -37,7 +43,6 @@ def octahedron_model(sharpness: float = 20.0) -> OccupancyModel:
         decoder.linear_in.bias[:6] = -directions @ torch.tensor(CENTER)
         decoder.linear_out.weight[0, :6] = -sharpness
         decoder.linear_out.bias.fill_(sharpness * RADIUS)
-    return model
 
 
 def tiny_voxel_model(arch: str = "pix2vox-a", **options):

@@ -2,28 +2,43 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from occvae.cli.shared import add_device, add_precision, load_model, set_precision, trained_on
+from occvae.cli.shared import (
+    MODEL_HELP,
+    add_device,
+    add_precision,
+    load_model,
+    recorded_data,
+    set_precision,
+    trained_on,
+)
 from occvae.errors import UserError
+from occvae.system.terminal import one_line
 from occvae.system.verbosity import note
 
 if TYPE_CHECKING:
     from occvae.models.protocol import Model
+
+_RESOLUTION = 128
 
 
 _STDOUT = ""  # --json without a file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="run folder or export (default: the newest run in runs/)")
+    parser.add_argument("--model", help=MODEL_HELP)
     parser.add_argument(
         "--data", help="dataset folder (default: the dataset that the run was trained on)"
     )
     parser.add_argument("--split", default="val", help="split to evaluate (default: val)")
     parser.add_argument(
-        "--resolution", type=int, default=128, help="cells per axis of the meshes (default: 128)"
+        "--resolution",
+        type=int,
+        default=_RESOLUTION,
+        help=f"cells per axis of the meshes (default: {_RESOLUTION})",
     )
     parser.add_argument(
         "--no-meshes", action="store_true", help="faster: only metrics of points and voxels"
@@ -50,11 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=_STDOUT,
         metavar="FILE",
-        help="file of the report; a .csv with one row per shape is written beside it (default: "
-        "evaluation.json in the folder of the model). Without FILE, print the report as JSON "
-        "instead of tables",
+        help="file of the report; a .csv with one row per shape is written beside it (default: a "
+        "name made of data, split and settings, in the folder of the model). Without FILE, print "
+        "the report as JSON instead of tables",
     )
     parser.add_argument("--html", help="file of a page with the report and examples in 3D")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
     # The deepspeed launcher passes it.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
@@ -133,15 +149,45 @@ def _prepare(
     counts = _view_counts(options.views)
     if counts is not None:
         check_view_counts(model, data, options.split, counts)
-    return model, folder, data, counts, _output(options, folder)
+    return model, folder, data, counts, _output(options, _default_file(options, folder, data))
 
 
-def _output(options: argparse.Namespace, folder: Path) -> Path:
-    """Returns the report's file, once all output files are distinct and writable."""
+def _default_file(options: argparse.Namespace, folder: Path, data: str) -> Path:
+    """Returns the file of the report. Its name tells data, split and settings.
+
+    It lies beside the model. For a downloaded or built-in model, which lies in a cache or in the
+    installed package, it is in the current folder.
+    """
+    from occvae.evaluation.files import report_name
+
+    is_own = options.model is None or Path(options.model).exists()
+    other_resolution = options.resolution != _RESOLUTION and not options.no_meshes
+    name = report_name(
+        data,
+        options.split,
+        {
+            "no-meshes": "" if options.no_meshes else None,
+            "resolution": options.resolution if other_resolution else None,
+            "threshold": options.threshold,
+            "shapes": options.shapes,
+            "seed": options.seed or None,
+            "views": options.views,
+            "precision": options.precision,
+        },
+    )
+    return folder / name if is_own else Path(name)
+
+
+def _output(options: argparse.Namespace, default: Path) -> Path:
+    """Returns the report's file, once all output files are distinct, writable and new.
+
+    Args:
+        options: options of the command. With `force`, files may exist.
+        default: file of the report if the options name none.
+    """
     from occvae.system.atomic_write import check_writable
 
-    named = None if options.json == _STDOUT else options.json
-    path = Path(named or folder / "evaluation.json")
+    path = Path(options.json or default)
     files = {"the report": path, "the table of all shapes": path.with_suffix(".csv")}
     if options.html is not None:
         files["the page"] = Path(options.html)
@@ -152,6 +198,11 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
         if first != kind:
             raise UserError(f"{file}: cannot be {first} and {kind}; change --json or --html")
         check_writable(file)
+        if file.exists() and not options.force:
+            option = "--html" if kind == "the page" else "--json"
+            raise UserError(
+                f"{file}: exists; replace it with --force, or name another file with {option}"
+            )
     if options.html is not None and files["the page"].suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--html {options.html}: expected a file ending in .html")
     return path
@@ -160,13 +211,20 @@ def _output(options: argparse.Namespace, folder: Path) -> Path:
 def _count_trained_on(folder: Path, report: dict[str, Any]) -> int | None:
     """Counts the evaluated shapes that the model was trained on, by their ids.
 
-    None if the model does not belong to a run, or if the run's dataset no longer exists.
+    None if the model does not belong to a run. Also None, with a warning, if the run's dataset
+    cannot be read.
     """
     from occvae.data.dataset import ShapeDataset
 
     try:
-        training = ShapeDataset(trained_on(folder), "train", image_size=8)
+        root = recorded_data(folder)
     except UserError:
+        return None
+    try:
+        training = ShapeDataset(root, "train", image_size=8)
+    except UserError as error:
+        unknown = "it is unknown how many of these shapes the model was trained on"
+        print(f"warning: {unknown} ({one_line(error)})", file=sys.stderr)
         return None
     return len({shape["id"] for shape in report["shapes"]} & set(training.ids))
 

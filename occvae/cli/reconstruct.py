@@ -3,7 +3,13 @@
 import argparse
 from pathlib import Path
 
-from occvae.cli.shared import add_device, add_precision, load_model, set_precision
+from occvae.cli.shared import (
+    MODEL_HELP,
+    add_device,
+    add_precision,
+    load_model,
+    set_precision,
+)
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
 
@@ -27,7 +33,14 @@ def run(options: argparse.Namespace) -> None:
     outputs = output_paths([views[0] for views in objects], options.output, options.format)
     model, _ = load_model(options.model)
     set_precision(model, options.precision)
-    reconstruct_files(model, objects, outputs, settings, device=device)
+    reconstruct_files(
+        model,
+        objects,
+        outputs,
+        settings,
+        device=device,
+        overwrite=options.output is not None,
+    )
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +63,15 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         "other backgrounds; keep: use the image as it is; remove: like auto, but an error for "
         "other backgrounds; rembg: cut out with the rembg library (default: auto)",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail for an image whose background is not removed, instead of a warning",
+    )
 
 
 def _add_surface(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="run folder or export (default: the newest run in runs/)")
+    parser.add_argument("--model", help=MODEL_HELP)
     parser.add_argument("--resolution", type=int, default=128, help="cells per axis (default: 128)")
     parser.add_argument(
         "--threshold", type=float, help="probability of the surface (default: the model's own)"
@@ -98,8 +116,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        required=True,
-        help="out.glb|obj|ply|stl|off, or a folder for several meshes",
+        help="out.glb|obj|ply|stl|off, or a folder for several meshes (default: the name of each "
+        "image, in the working directory; files that exist are not replaced)",
     )
     parser.add_argument(
         "--format",
@@ -141,6 +159,8 @@ def _take_image(options: argparse.Namespace) -> Path:
 
     [mesh] = output_paths(["webcam"], options.output, options.format)
     path = mesh.with_suffix(".webcam.png") if mesh.stem != "webcam" else mesh.with_suffix(".png")
+    if options.output is None and path.exists():
+        raise UserError(f"{path} exists; name the mesh with -o")
     check_writable(path)
     write_whole(path, capture_still(options.webcam).save)
     print(one_line(f"camera {options.webcam} -> {path}"))

@@ -20,12 +20,14 @@ from tqdm import tqdm
 
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.manifest import OWN_SPLITS, Manifest, ShardEntry, sole_writer
+from occvae.data.parts import PART
 from occvae.data.sample import Sample
 from occvae.data.shards import REPAIR, Shard, file_sha256, write_shard
 from occvae.data.sources import CONTINUES, BuildError, Source, skip_reason
 from occvae.errors import UserError
 from occvae.system.openmp import usable_cores
 from occvae.system.terminal import one_line
+from occvae.system.verbosity import is_quiet
 
 SHAPES_PER_SHARD = 64
 # Largest share of a split that may be skipped because its layout differs from the usual one.
@@ -54,7 +56,8 @@ def build_dataset(
     Shapes that cannot be used are skipped, and the manifest lists them with the reason.
 
     Args:
-        source: the shapes, see `Source`.
+        source: the shapes, see `Source`. To build them on several machines, give a `SourcePart` to
+            each, and merge the results.
         destination: folder of the dataset, created if absent.
         shapes_per_shard: largest number of shapes per shard. To continue a build, it must not
             change.
@@ -66,7 +69,7 @@ def build_dataset(
     Raises:
         UserError: the folder holds a dataset with other settings.
         UserError: another command is writing to the folder.
-        UserError: no shape is usable.
+        UserError: no shape is usable. A part of a source may end up without shapes.
         UserError: more than 5 % of a split (and more than one shape) have a layout that differs
             from the usual one. The other shapes then form a complete dataset.
         BuildError: the machine failed, for example because the disk is full.
@@ -82,12 +85,14 @@ def build_dataset(
     with sole_writer(root):
         manifest = _new_manifest(source, shapes_per_shard).resume(root)
         _build_shards(source, root, manifest, shapes_per_shard, num_workers)
-        if not manifest.shards:
+        is_part = PART in manifest.settings
+        if not manifest.shards and not is_part:
             id, reason = next(iter(manifest.skipped.items()))
             raise UserError(f"{root}: no shape is usable; the first one is {id}: {reason}")
         manifest.complete = True
         manifest.save(root)
-    _check_layouts(source, root, manifest)
+    if not is_part:  # a merge checks all parts together
+        _check_layouts(source, root, manifest)
     return manifest
 
 
@@ -136,7 +141,9 @@ def verify_dataset(root: str | Path) -> Manifest:
     seen: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         shards = pool.map(lambda entry: _verify_shard(root, entry), manifest.shards)
-        for shard in tqdm(shards, total=len(manifest.shards), desc="verify", unit="shard"):
+        for shard in tqdm(
+            shards, total=len(manifest.shards), desc="verify", unit="shard", disable=is_quiet()
+        ):
             for id in shard.ids:
                 if id in seen:
                     raise UserError(
@@ -172,7 +179,11 @@ def _build_shards(
     if not todo:
         return
     with tqdm(
-        total=len(source.items), desc=f"build {root}", unit="shape", mininterval=0.5
+        total=len(source.items),
+        desc=f"build {root}",
+        unit="shape",
+        mininterval=0.5,
+        disable=is_quiet(),
     ) as progress:
         while todo:
             left = sum(len(indices) for _, indices in todo)
@@ -354,19 +365,35 @@ def _differences(layout: dict[str, Any], usual: dict[str, Any]) -> str:
 
 
 def _check_layouts(source: Source, root: Path, manifest: Manifest) -> None:
-    """Raises an error if too many shapes were skipped for their layout."""
+    """Raises an error if too many shapes of a split were skipped for their layout."""
     total = collections.Counter(item.split for item in source.items)
-    odd = collections.defaultdict(list)
+    skipped: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for item in source.items:
-        if _ODD_LAYOUT in manifest.skipped.get(item.id, ""):
-            odd[item.split].append(item.id)
-    for split, ids in odd.items():
-        if len(ids) > max(1, _MAX_ODD_SHARE * total[split]):
-            raise UserError(
-                f"{root}: {len(ids)} of {total[split]} {split} shapes were skipped because their "
-                f"layout differs ({ids[0]}: {manifest.skipped[ids[0]]}); to include them, fix "
-                "their files and build the dataset again in another folder"
-            )
+        if item.id in manifest.skipped:
+            skipped[item.split][item.id] = manifest.skipped[item.id]
+    for split, reasons in skipped.items():
+        check_odd_layouts(root, reasons, total[split], f"{split} shapes")
+
+
+def check_odd_layouts(root: Path, skipped: dict[str, str], total: int, what: str) -> None:
+    """Checks that few shapes were skipped because their layout differs from the usual one.
+
+    Args:
+        root: folder of the dataset, for the message.
+        skipped: why shapes were skipped, by id.
+        total: number of shapes of the source, with those that were skipped.
+        what: what the message calls the shapes.
+
+    Raises:
+        UserError: it is more than 5 % of the shapes, and more than one shape.
+    """
+    odd = [id for id, reason in skipped.items() if _ODD_LAYOUT in reason]
+    if len(odd) > max(1, _MAX_ODD_SHARE * total):
+        raise UserError(
+            f"{root}: {len(odd)} of {total} {what} were skipped because their layout differs "
+            f"({odd[0]}: {skipped[odd[0]]}); to include them, fix their files and build the "
+            "dataset again in another folder"
+        )
 
 
 def _finish_shard(root: Path, file: str, samples: list[Sample], manifest: Manifest) -> None:

@@ -10,6 +10,7 @@ from occvae.data.points import HALF_EXTENT, HALF_PRECISION
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard
 from occvae.errors import UserError
+from occvae.system.verbosity import is_quiet
 
 
 def inspect_dataset(root: str | Path) -> dict[str, str]:
@@ -18,7 +19,7 @@ def inspect_dataset(root: str | Path) -> dict[str, str]:
     Unlike `verify_dataset`, it finds data that was already bad when it was written.
     """
     problems = {}
-    for entry in tqdm(Manifest.load(root).shards, desc="inspect", unit="shard"):
+    for entry in tqdm(Manifest.load(root).shards, desc="inspect", unit="shard", disable=is_quiet()):
         shard = Shard(Path(root), entry)
         for local, id in enumerate(shard.ids):
             try:

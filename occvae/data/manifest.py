@@ -130,7 +130,7 @@ class Manifest:
         if not (root / MANIFEST).exists():
             return self
         manifest = Manifest.load(root)
-        if changed := self._changes_since(manifest):
+        if changed := self.changes_since(manifest):
             raise UserError(
                 f"{root}: holds a dataset built with other settings or from other files "
                 f"({', '.join(changed)}); choose another folder"
@@ -139,7 +139,7 @@ class Manifest:
         manifest.complete = False
         return manifest
 
-    def _changes_since(self, former: "Manifest") -> list[str]:
+    def changes_since(self, former: "Manifest") -> list[str]:
         """Names of the settings that differ from those of `former`, to show to the user.
 
         If the sources differ, it is one entry with both sources, and no settings are compared.

@@ -1,25 +1,35 @@
 """Merges several datasets into one."""
 
+import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from occvae.data.build import check_odd_layouts
 from occvae.data.manifest import SPLITS, Manifest, ShardEntry, sole_writer
+from occvae.data.parts import PART, arrange_parts, without_part
 from occvae.data.shards import REPAIR, Shard, file_sha256
 from occvae.data.sources import CONTINUES
 from occvae.data.splitting import fingerprint
 from occvae.errors import UserError
-from occvae.system.atomic_write import write_whole
+from occvae.system.atomic_write import to_disk, write_whole
+from occvae.system.verbosity import is_quiet
 
 
 def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest:
-    """Copies the shards of several datasets into a new one. An interrupted merge continues.
+    """Merges the shards of several datasets into a new one. An interrupted merge continues.
+
+    Shards on the file system of the destination become hard links, which take no space and stay
+    when a source is deleted. Others are copied. Checksums of both are compared with the manifest.
+
+    Parts of a source (see `SourcePart`) are merged in the order of their numbers.
 
     Args:
         roots: folders of the datasets. `Manifest.splits` must be equal, and so must the layouts of
-            each split.
+            each split. If one is a part of a source, all must be, and no part may be missing.
         destination: folder of the new dataset, created if absent.
 
     Returns:
@@ -27,13 +37,20 @@ def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest
 
     Raises:
         UserError: the datasets do not fit together, or two shapes have the same id.
+        UserError: a part of the source is missing or given twice.
+        UserError: more than 5 % of the shapes of all parts have an unusual layout. The other shapes
+            then form a complete dataset.
         UserError: a shard differs from its manifest.
         UserError: the destination holds another dataset.
     """
     folders = [Path(root) for root in roots]
-    if len(folders) < 2:
-        raise UserError("give at least two datasets to merge")
     manifests = [Manifest.load_complete(folder) for folder in folders]
+    folders, manifests = arrange_parts(folders, manifests)
+    are_parts = PART in manifests[0].settings
+    if len(folders) < 2 and not are_parts:
+        raise UserError("give at least two datasets to merge")
+    if not any(manifest.shards for manifest in manifests):
+        raise UserError(f"{', '.join(map(str, folders))}: have no shapes")
     _check_splits(folders, manifests)
     _check_layouts(folders, manifests)
     _check_ids(folders, manifests)
@@ -41,14 +58,24 @@ def merge_datasets(roots: list[str | Path], destination: str | Path) -> Manifest
     with sole_writer(destination):
         merged = _new_manifest(manifests).resume(destination)
         finished = {entry.file for entry in merged.shards}
-        for root, entry, file in tqdm(_plan(folders, manifests), desc=f"merge {destination}"):
+        for root, entry, file in tqdm(
+            _plan(folders, manifests), desc=f"merge {destination}", disable=is_quiet()
+        ):
             if file not in finished:
-                merged.shards.append(_copy(root, entry, destination, file))
+                merged.shards.append(_link_or_copy(root, entry, destination, file))
                 merged.shards.sort(key=lambda shard: shard.file)
                 merged.save(destination)
         merged.complete = True
         merged.save(destination)
+    if are_parts:
+        total = sum(merged.count_shapes().values()) + len(merged.skipped)
+        check_odd_layouts(destination, merged.skipped, total, "shapes")
     return merged
+
+
+def count_linked(root: str | Path, manifest: Manifest) -> int:
+    """Number of shards of a dataset that share their disk space with another dataset."""
+    return sum((Path(root) / entry.file).stat().st_nlink > 1 for entry in manifest.shards)
 
 
 def _check_splits(roots: list[Path], manifests: list[Manifest]) -> None:
@@ -94,16 +121,7 @@ def _new_manifest(manifests: list[Manifest]) -> Manifest:
     fresh = Manifest(
         source="+".join(dict.fromkeys(manifest.source for manifest in manifests)),
         splits=manifests[0].splits,
-        settings={
-            "merged": [
-                {
-                    "source": manifest.source,
-                    "settings": manifest.settings,
-                    "shards": fingerprint(manifest),
-                }
-                for manifest in manifests
-            ]
-        },
+        settings=_settings(manifests),
         categories=sorted({name for manifest in manifests for name in manifest.categories}),
     )
     for manifest in manifests:
@@ -116,6 +134,27 @@ def _new_manifest(manifests: list[Manifest]) -> Manifest:
             reasons = dict.fromkeys([*fresh.skipped.get(name, "").split("; "), reason])
             fresh.skipped[name] = "; ".join(filter(None, reasons))
     return fresh
+
+
+def _settings(manifests: list[Manifest]) -> dict[str, Any]:
+    """Identifies what is merged, so that another merge into the same folder is refused."""
+    if PART in manifests[0].settings:
+        shards = "".join(map(fingerprint, manifests))
+        return {
+            **without_part(manifests[0]).settings,
+            "merged_parts": len(manifests),
+            "shards": hashlib.sha256(shards.encode()).hexdigest(),
+        }
+    return {
+        "merged": [
+            {
+                "source": manifest.source,
+                "settings": manifest.settings,
+                "shards": fingerprint(manifest),
+            }
+            for manifest in manifests
+        ]
+    }
 
 
 def _plan(roots: list[Path], manifests: list[Manifest]) -> list[tuple[Path, ShardEntry, str]]:
@@ -135,14 +174,37 @@ def _plan(roots: list[Path], manifests: list[Manifest]) -> list[tuple[Path, Shar
     return plan
 
 
-def _copy(root: Path, entry: ShardEntry, destination: Path, file: str) -> ShardEntry:
-    def copy(path: Path) -> None:
-        shutil.copyfile(root / entry.file, path)
-        if file_sha256(path) != entry.sha256:
-            raise UserError(
-                f"{root / entry.file}: SHA-256 differs from the manifest (the file is damaged); "
-                f"{REPAIR}"
-            )
+def _link_or_copy(root: Path, entry: ShardEntry, destination: Path, file: str) -> ShardEntry:
+    source, path = root / entry.file, destination / file
+    if _link(source, path):
+        try:
+            _check_content(path, source, entry)
+        except UserError:
+            path.unlink()
+            raise
+    else:
 
-    write_whole(destination / file, copy, CONTINUES)
+        def copy(temporary: Path) -> None:
+            shutil.copyfile(source, temporary)
+            _check_content(temporary, source, entry)
+
+        write_whole(path, copy, CONTINUES)
     return ShardEntry(file, entry.split, entry.num_shapes, entry.num_bytes, entry.sha256)
+
+
+def _link(source: Path, path: Path) -> bool:
+    """Makes a hard link. False on another file system, or one without hard links."""
+    try:
+        path.unlink(missing_ok=True)
+        os.link(source.resolve(), path)  # a link to a symbolic link would depend on it
+    except OSError:
+        return False
+    to_disk(path.parent)
+    return True
+
+
+def _check_content(path: Path, source: Path, entry: ShardEntry) -> None:
+    if file_sha256(path) != entry.sha256:
+        raise UserError(
+            f"{source}: SHA-256 differs from the manifest (the file is damaged); {REPAIR}"
+        )

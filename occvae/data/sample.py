@@ -32,6 +32,9 @@ class Sample:
     near_occupancies: np.ndarray | None = None  # (M,) bool
     surface_points: np.ndarray | None = None  # (P, 3), uniform over the surface
     surface_normals: np.ndarray | None = None  # (P, 3) float16
+    # The surface to draw, quantized like the points. Shapes from voxels have none.
+    mesh_vertices: np.ndarray | None = None  # (V, 3) uint16
+    mesh_faces: np.ndarray | None = None  # (F, 3) uint16, numbers of vertices
     voxels: dict[int, np.ndarray] = field(default_factory=dict)  # (R, R, R) bool, by resolution R
     location: np.ndarray = field(default_factory=lambda: np.zeros(3))  # (3,)
     scale: float = 1.0  # original coordinates = unit coordinates * scale + location
@@ -40,7 +43,8 @@ class Sample:
     def layout(self) -> dict[str, Any]:
         """Which fields the shape has, and their sizes, as JSON values.
 
-        All shapes of a split have the same layout.
+        All shapes of a split have the same layout. The mesh is not part of it, because shapes of a
+        split may have meshes of different sizes or none.
         """
         return {
             "views": len(self.images),
@@ -62,6 +66,7 @@ class Sample:
         self._check_points("points", self.points, self.occupancies)
         self._check_points("near_points", self.near_points, self.near_occupancies)
         self._check_surface()
+        self._check_mesh()
         self._check_cameras()
         for resolution, grid in self.voxels.items():
             if grid.shape != (resolution,) * 3 or grid.dtype != bool:
@@ -99,6 +104,25 @@ class Sample:
             )
         if not np.isfinite(normals).all():
             raise UserError("surface_normals are not all finite")
+
+    def _check_mesh(self) -> None:
+        vertices, faces = self.mesh_vertices, self.mesh_faces
+        if vertices is None and faces is None:
+            return
+        if faces is None:
+            raise UserError("mesh_vertices need mesh_faces")
+        if vertices is None:
+            raise UserError("mesh_faces need mesh_vertices")
+        for name, array in (("mesh_vertices", vertices), ("mesh_faces", faces)):
+            if array.dtype != np.uint16 or array.shape != (len(array), 3):
+                raise UserError(f"{name} must be uint16 (N, 3), got {array.dtype} {array.shape}")
+        if not len(faces):
+            raise UserError("mesh_faces are empty")
+        if faces.max() >= len(vertices):
+            raise UserError(
+                f"mesh_faces refer to vertex {faces.max()}, but there are only {len(vertices)} "
+                "mesh_vertices"
+            )
 
     def _check_cameras(self) -> None:
         views = len(self.images)

@@ -17,6 +17,9 @@ from occvae.visualize import rendering
 # Standard deviation of points near the surface in longest edges, as in the ablation of Occupancy
 # Networks.
 NEAR_STD = 0.01
+# Meshes with more faces are not stored. A closed mesh with 20,000 faces takes 180 kB, which is a
+# fifth of a shape. Vertex numbers of such meshes fit into uint16.
+MAX_MESH_FACES = 20_000
 
 
 class Shape(Protocol):
@@ -83,6 +86,8 @@ def make_sample(
     shape: Shape,
     settings: ShapeSettings,
     voxelize: Callable[[int], np.ndarray] | None = None,
+    *,
+    keep_mesh: bool = True,
 ) -> Sample:
     """Makes the sample of a solid. The result is the same for the same id and seed.
 
@@ -94,6 +99,8 @@ def make_sample(
         settings: what to make.
         voxelize: maps a resolution R to a grid (R, R, R) bool. By default, a cell is occupied if
             its center is inside.
+        keep_mesh: whether to store the mesh. A mesh with more than `MAX_MESH_FACES` faces is never
+            stored.
 
     Raises:
         UserError: no cell of the coarsest grid is occupied, or the surface has no area.
@@ -121,6 +128,7 @@ def make_sample(
         points=points,
         occupancies=_contains(shape, points),
         voxels=voxels,
+        **(_stored_mesh(vertices, faces) if keep_mesh else {}),
         **_near_surface(shape, vertices, faces, settings, rng),
         **_on_surface(vertices, faces, split, settings, rng),
     )
@@ -132,6 +140,17 @@ def _contains(shape: Shape, points: np.ndarray) -> np.ndarray:
     Quantization may move a point across the surface, so the original positions are not used.
     """
     return shape.contains(dequantize_points(points).astype(np.float64))
+
+
+def _stored_mesh(vertices: np.ndarray, faces: np.ndarray) -> dict[str, Any]:
+    """Fields of the mesh, without unused vertices. Empty if there is no mesh or it is too large."""
+    if not 0 < len(faces) <= MAX_MESH_FACES:
+        return {}
+    used, corners = np.unique(faces, return_inverse=True)
+    return {
+        "mesh_vertices": quantize_points(vertices[used]),
+        "mesh_faces": corners.reshape(faces.shape).astype(np.uint16),
+    }
 
 
 def _near_surface(

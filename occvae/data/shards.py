@@ -9,6 +9,10 @@ of a shard have the same layout. Arrays that the source does not provide are abs
     occupancies, near_occupancies (S, N/8)   uint8   numpy.packbits of the points' occupancies
     surface_points                (S, P, 3)  uint16 or float16
     surface_normals               (S, P, 3)  float16
+    mesh_vertices                 (A, 3)     uint16  vertices of all meshes, one after the other
+    mesh_faces                    (B, 3)     uint16  faces of all meshes, with vertex numbers within
+                                                     the mesh
+    mesh_ends                     (S, 2)     int64   end of each shape's vertices and of its faces
     voxels_R                      (S, ceil(R^3/8)) uint8  numpy.packbits of the [x, y, z] grid in
                                              C order
     image_bytes                   (T,)       uint8   encoded images, one after the other
@@ -94,10 +98,26 @@ def _arrays(samples: list[Sample]) -> dict[str, np.ndarray]:
             arrays[name] = np.stack([getattr(sample, name) for sample in samples]).astype(
                 np.float32
             )
+    arrays |= _mesh_arrays(samples)
     for resolution in first.voxels:
         bits = [np.packbits(sample.voxels[resolution]) for sample in samples]
         arrays[_voxels_name(resolution)] = np.stack(bits)
     return arrays
+
+
+def _mesh_arrays(samples: list[Sample]) -> dict[str, np.ndarray]:
+    """Arrays of the meshes. Left out if all are empty, because HDF5 gives these no offset."""
+    none = np.empty((0, 3), np.uint16)
+    vertices = [none if s.mesh_vertices is None else s.mesh_vertices for s in samples]
+    faces = [none if s.mesh_faces is None else s.mesh_faces for s in samples]
+    if not any(map(len, faces)):
+        return {}
+    counts = [(len(points), len(corners)) for points, corners in zip(vertices, faces, strict=True)]
+    return {
+        "mesh_vertices": np.concatenate(vertices),
+        "mesh_faces": np.concatenate(faces),
+        "mesh_ends": np.cumsum(counts, axis=0, dtype=np.int64),
+    }
 
 
 def _voxels_name(resolution: int | str) -> str:
@@ -159,6 +179,7 @@ class Shard:
         num_views: images per shape.
         voxel_resolutions: resolutions of the voxel grids, in ascending order.
         has_cameras: whether there are extrinsics and intrinsics.
+        num_meshes: number of shapes with a mesh.
 
     Raises:
         UserError: the file is missing, damaged, or of another format version.
@@ -203,6 +224,13 @@ class Shard:
         points = decode_points(self._row("surface_points", index))
         return points, self._row("surface_normals", index).astype(np.float32)
 
+    def mesh(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Vertices (V, 3) float32 and faces (F, 3) int64 of the surface, or None if not stored."""
+        vertices, faces = self._stored_mesh(index)
+        if vertices is None or faces is None:
+            return None
+        return decode_points(vertices), faces.astype(np.int64)
+
     def packed_voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
         """Packed bits (ceil(R^3 / 8),) uint8 of a voxel grid, by default of the coarsest."""
         return self._row(_voxels_name(resolution or self.voxel_resolutions[0]), index)
@@ -244,6 +272,7 @@ class Shard:
             if name in present:
                 present[name] = np.unpackbits(present[name], count=count).view(bool)
         location, scale = self.original_frame(index)
+        mesh_vertices, mesh_faces = self._stored_mesh(index)
         return Sample(
             id=self.ids[index],
             category=self.categories[index],
@@ -251,8 +280,24 @@ class Shard:
             voxels={edge: self.voxels(index, edge) for edge in self.voxel_resolutions},
             location=location,
             scale=scale,
+            mesh_vertices=mesh_vertices,
+            mesh_faces=mesh_faces,
             **present,
         )
+
+    def _stored_mesh(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Vertices and faces as they are stored, or None twice for a shape without a mesh."""
+        if "mesh_ends" not in self._arrays:
+            return None, None
+        ends = self._row("mesh_ends", index)
+        starts = self._row("mesh_ends", index - 1) if index else np.zeros_like(ends)
+        if ends[1] == starts[1]:
+            return None, None
+        vertices, faces = (
+            self._read(name, 3 * int(start), 3 * int(end - start)).reshape(-1, 3)
+            for name, start, end in zip(("mesh_vertices", "mesh_faces"), starts, ends, strict=True)
+        )
+        return vertices, faces
 
     def _slice(
         self, points: str, occupancies: str, index: int, start: int, count: int
@@ -320,6 +365,8 @@ class Shard:
         # Kept in memory, because each image needs two of them: 12 kB for 64 shapes with 24 views.
         self._image_ends = file["image_ends"][:].reshape(-1)
         self.has_cameras = "extrinsics" in file
+        face_ends = file["mesh_ends"][:, 1] if "mesh_ends" in file else np.zeros(len(self.ids))
+        self.num_meshes = int(np.count_nonzero(np.diff(face_ends, prepend=0)))
         grids = [name for name in file if name.startswith(_voxels_name(""))]
         self.voxel_resolutions = sorted(int(name.removeprefix(_voxels_name(""))) for name in grids)
         self._arrays = {

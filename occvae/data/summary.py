@@ -9,9 +9,9 @@ from PIL import ImageDraw
 
 from occvae.data.manifest import Manifest
 from occvae.data.shards import Shard
+from occvae.data.truth import true_mesh
 from occvae.errors import UserError
-from occvae.geometry.voxels_to_mesh import grid_mesh
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from occvae.system.terminal import one_line
 from occvae.visualize.rendering import orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
@@ -59,6 +59,7 @@ def summarize_dataset(root: str | Path) -> dict[str, Any]:
             for category, shapes in sorted(members.items())
         },
         "settings": manifest.settings,
+        "meshes": sum(shard.num_meshes for _, shard in shards),
         "notes": len(manifest.notes),
         "skipped": dict(Counter(manifest.skipped.values()).most_common()),
     }
@@ -97,6 +98,10 @@ def format_summary(summary: dict[str, Any]) -> str:
         mean = figures["mean_occupancy"]
         lines.append(f"{category:<{width}}{counts}{'' if mean is None else f'{mean:>8.3f}'}")
     lines += [f"setting {name}: {value}" for name, value in summary["settings"].items()]
+    if summary["meshes"]:
+        lines.append(
+            f"{summary['meshes']} shapes have a mesh, which contact sheets and reports draw"
+        )
     if summary["notes"]:
         lines.append(f"{summary['notes']} shapes have notes; `occvae data verify` prints them")
     reasons = [f"{count} skipped: {reason}" for reason, count in summary["skipped"].items()]
@@ -124,8 +129,8 @@ def write_sample_sheet(
 ) -> None:
     """Writes a contact sheet of random shapes.
 
-    It shows three images per shape: a stored image, the solid seen from the same camera, and the
-    solid seen from behind.
+    It shows three images per shape: a stored image, the true surface seen from the same camera, and
+    the true surface seen from behind.
 
     Args:
         path: file to write, .png, .jpg, .jpeg or .webp. Its folder is created if absent.
@@ -169,23 +174,9 @@ def _strip(split: str, shard: Shard, local: int, rng: np.random.Generator) -> np
             orbit_extrinsics([215.0], [30.0], [1.8]),
         ]
     )
-    tiles = render_views(*grid_mesh(_solid(shard, local), 0.5), cameras, TILE)
-    seen = load_image(shard.image(local, view), TILE)
+    tiles = render_views(*true_mesh(shard, local), cameras, TILE)
+    seen = load_square_image(shard.image(local, view), TILE)
     strip = make_sheet([seen, *tiles], 3)
     caption = f"{shard.categories[local]}, {split}, view {view}"
     ImageDraw.Draw(strip).text((TILE + 4, 2), caption, fill="black")
     return np.asarray(strip)
-
-
-def _solid(shard: Shard, local: int) -> np.ndarray:
-    """Values (R, R, R) in [0, 1] whose surface at 0.5 is drawn, for shape `local` of a shard.
-
-    They are the coarsest voxels. Without voxels, they are the share of inside points in each of
-    32^3 cells.
-    """
-    if shard.voxel_resolutions:
-        return shard.voxels(local)
-    points, inside = shard.points(local, 0, shard.num_points)
-    edges = [np.linspace(-0.5, 0.5, 33)] * 3
-    counts, hits = (np.histogramdd(chosen, edges)[0] for chosen in (points, points[inside]))
-    return hits / np.maximum(counts, 1)

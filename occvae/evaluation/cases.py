@@ -56,7 +56,9 @@ def _example(
     resolution = settings.mesh_resolution or _MESH_RESOLUTION
     mesh = predict_mesh(model, images.to(settings.device), resolution, settings.threshold)
     vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
-    truth = _true_mesh(shapes.voxels(number)) if shapes.voxel_resolution else None
+    truth = shapes.mesh(number)
+    if truth is None and shapes.voxel_resolution:
+        truth = _mesh_of_voxels(shapes.voxels(number))
     return {
         "id": row["id"],
         "category": row["category"],
@@ -68,7 +70,7 @@ def _example(
     }
 
 
-def _true_mesh(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mesh_of_voxels(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the smooth mesh of a grid at two or more cells per voxel."""
     resolution = 64
     while resolution < 2 * len(voxels):
@@ -82,7 +84,7 @@ def _true_points(
 ) -> np.ndarray:
     """Returns points (P, 3) on the true surface.
 
-    They are the stored ones, or drawn from the mesh of the voxels, or none if there is neither.
+    They are the stored ones, or drawn from the true mesh, or none if there is neither.
     """
     if shapes.num_surface_points:
         return shapes.surface(number).points

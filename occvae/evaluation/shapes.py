@@ -83,6 +83,11 @@ class StoredShapes:
         shard, local = self._dataset.locate(number)
         return shard.voxels(local, self.voxel_resolution)
 
+    def mesh(self, number: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the stored vertices (V, 3) and faces (F, 3) of the true surface, or None."""
+        shard, local = self._dataset.locate(number)
+        return shard.mesh(local)
+
     def surface(self, number: int) -> Surface:
         """Returns the stored points on the true surface, with normals."""
         shard, local = self._dataset.locate(number)

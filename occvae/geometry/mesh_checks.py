@@ -125,20 +125,33 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> MeshReport:
     if lost or broken or not len(faces):
         return MeshReport(**sizes, non_finite_vertices=int(broken), indices_out_of_range=int(lost))
     positions = vertices.astype(np.float64) + 0.0  # turns -0 into 0
-    _, merged = np.unique(positions, axis=0, return_inverse=True)
-    corners = merged.reshape(-1)[faces]
+    corners = _merge_equal(positions)[faces]
     distinct = (corners != np.roll(corners, 1, axis=1)).all(1)
     normals, volume = _normals_and_volume(positions[faces])
     degenerate = ~distinct | (normals == 0).all(1)
-    _, copies = np.unique(np.sort(corners, axis=1), axis=0, return_counts=True)
+    low, middle, high = np.sort(corners, axis=1).T
+    _, sides = np.unique(low * len(vertices) + middle, return_inverse=True)
+    _, copies = np.unique(sides * len(vertices) + high, return_counts=True)
     return MeshReport(
         **sizes,
         degenerate_faces=int(degenerate.sum()),
         duplicate_faces=len(faces) - len(copies),
         cancelling_faces=int((copies // 2 * 2).sum()),
         volume=volume,
-        **_count_edges(corners[distinct]),
+        **_count_edges(corners[distinct], len(vertices)),
     )
+
+
+def _merge_equal(rows: np.ndarray) -> np.ndarray:
+    """Numbers (N,) int64 from 0 of rows (N, K). Equal rows have equal numbers.
+
+    Sorting columns is several times as fast as `numpy.unique` of rows.
+    """
+    numbers = np.zeros(len(rows), np.int64)
+    for column in rows.T:
+        values, codes = np.unique(column, return_inverse=True)
+        _, numbers = np.unique(numbers * len(values) + codes, return_inverse=True)
+    return numbers
 
 
 def _normals_and_volume(triangles: np.ndarray) -> tuple[np.ndarray, float]:
@@ -149,11 +162,11 @@ def _normals_and_volume(triangles: np.ndarray) -> tuple[np.ndarray, float]:
     return normals, float((centered * normals).sum() / 6)
 
 
-def _count_edges(corners: np.ndarray) -> dict[str, int]:
+def _count_edges(corners: np.ndarray, num_vertices: int) -> dict[str, int]:
     starts, ends = corners.reshape(-1), np.roll(corners, -1, axis=1).reshape(-1)
-    edges = np.sort(np.stack([starts, ends], axis=1), axis=1)
-    _, place, count = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
-    forwards = np.bincount(place.reshape(-1), weights=starts < ends, minlength=len(count))
+    edges = np.minimum(starts, ends) * num_vertices + np.maximum(starts, ends)
+    _, place, count = np.unique(edges, return_inverse=True, return_counts=True)
+    forwards = np.bincount(place, weights=starts < ends, minlength=len(count))
     return dict(
         open_edges=int((count == 1).sum()),
         crowded_edges=int((count > 2).sum()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from occvae.errors import UserError
+from occvae.geometry.mesh_files.gltf import read_gltf
+from occvae.geometry.mesh_files.obj import read_obj
+from occvae.geometry.mesh_files.off import read_off
+from occvae.geometry.mesh_files.ply import read_ply
+from occvae.geometry.mesh_files.stl import read_stl
 from occvae.ops.inside_mesh import GREATEST_COORDINATE
 
 if TYPE_CHECKING:
     import trimesh
 
+_READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
+    ".obj": lambda path: read_obj(path.read_bytes()),
+    ".off": lambda path: read_off(path.read_bytes()),
+    ".ply": lambda path: read_ply(path.read_bytes()),
+    ".stl": lambda path: read_stl(path.read_bytes()),
+    ".stl_ascii": lambda path: read_stl(path.read_bytes()),
+    ".glb": lambda path: read_gltf(path.read_bytes(), path.parent),
+    ".gltf": lambda path: read_gltf(path.read_bytes(), path.parent),
+}
+# Packages of the extra `formats` that trimesh needs.
+_PACKAGES = {
+    ".3mf": "lxml",
+    ".3dxml": "lxml",
+    ".xaml": "lxml",
+    ".dae": "pycollada",
+    ".zae": "pycollada",
+}
 # Average copies per vertex up to which `weld` merges. More are distinct vertices, and their pairs
 # would fill the memory.
 _MOST_COPIES = 64
@@ -42,34 +64,37 @@ class UnitMesh:
 def mesh_endings() -> set[str]:
     """File endings that `read_mesh` can read, in lower case with their dot.
 
-    They are those of trimesh and depend on the installed packages: lxml and pycollada add .dae.
+    Those that trimesh reads depend on the installed packages: lxml adds .3mf, for example.
     """
     from trimesh.exchange.load import mesh_formats
 
     point_clouds = {"xyz"}
-    return {f".{ending}" for ending in set(mesh_formats()) - point_clouds}
+    return _READERS.keys() | {f".{ending}" for ending in set(mesh_formats()) - point_clouds}
 
 
 def missing_packages() -> dict[str, str]:
-    """Maps file endings that need packages which are not installed to trimesh's reason."""
+    """Maps file endings that need packages which are not installed to the command or the reason."""
     from trimesh.exceptions import ExceptionWrapper
     from trimesh.exchange.load import mesh_loaders
 
     missing = {}
-    for ending, loader in mesh_loaders.items():
+    for name, loader in mesh_loaders.items():
+        ending = f".{name}"
         if isinstance(loader, ExceptionWrapper):
             try:
                 loader()
             except ImportError as error:
-                missing[f".{ending}"] = str(error)
+                package = _PACKAGES.get(ending)
+                missing[ending] = f"pip install {package}" if package else str(error)
     return missing
 
 
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the triangles of a mesh file with trimesh, all parts together in scene coordinates.
+    """Reads the triangles of a mesh file, all parts together in scene coordinates.
 
-    Polygons are cut into triangles. Materials are ignored, and nothing is fetched from a network.
-    Text that is not UTF-8 is read as Latin-1, because old programs write names and comments so.
+    A file is read as a whole or refused. Only positions, faces and placements matter. Polygons are
+    cut into triangles, which keep the area of concave ones. Nothing is fetched from a network.
+    OBJ, OFF, PLY, STL and glTF are read by `occvae.geometry.mesh_files`, others by trimesh.
 
     Args:
         path: a file with one of `mesh_endings`.
@@ -78,24 +103,44 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         Vertices (V, 3) float64 and faces (F, 3) int64.
 
     Raises:
-        UserError: there is no such file, trimesh cannot read it, or it has no faces.
+        UserError: the file does not exist, is cut or damaged, uses something that is not read, or
+            has no faces.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
+        if path.stat().st_size == 0:
+            raise UserError("the file is empty")
+        reader = _READERS.get(path.suffix.lower(), _read_with_trimesh)
+        with np.errstate(all="ignore"):  # `normalize_mesh` refuses what is not finite
+            vertices, faces = reader(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except MemoryError:
+        raise UserError(f"{path}: too large for the memory") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    if not len(faces):
+        found = "a point cloud" if len(vertices) else "no mesh"
+        raise UserError(f"{path}: no faces ({found} in it)")
+    return vertices, faces
+
+
+def _read_with_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    ending = path.suffix.lower()
+    if ending in (missing := missing_packages()):
+        raise UserError(f"{ending} files need a package that is missing: {missing[ending]}")
+    try:
         scene = _load_scene(path)
-        kinds = {type(part).__name__ for part in scene.geometry.values()}
+        clouds = [part for part in scene.geometry.values() if type(part).__name__ == "PointCloud"]
         mesh = scene.to_mesh()
         vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
         faces = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
     except Exception as error:  # trimesh's loaders do not check files and raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{path}: not a mesh that trimesh can read ({reason[:200]})") from None
-    if not len(faces):
-        found = "a point cloud" if "PointCloud" in kinds else "no mesh"
-        raise UserError(f"{path}: no faces ({found} in it)")
-    return vertices, faces
+        raise UserError(f"not a mesh that trimesh can read ({reason[:200]})") from None
+    return (vertices, faces) if len(faces) or not clouds else (clouds[0].vertices, faces)
 
 
 def _load_scene(path: Path) -> trimesh.Scene:
@@ -108,12 +153,8 @@ def _load_scene(path: Path) -> trimesh.Scene:
         "process": False,
         "skip_materials": True,
     }
-    try:
-        with path.open("rb") as file:  # trimesh cannot open file names that are not UTF-8
-            return trimesh.load_scene(file, **options)
-    except (ModuleNotFoundError, UnicodeDecodeError):  # trimesh guesses encodings with a package
-        text = io.BytesIO(path.read_bytes().decode("latin-1").encode())
-        return trimesh.load_scene(text, **options)
+    with path.open("rb") as file:  # trimesh cannot open file names that are not UTF-8
+        return trimesh.load_scene(file, **options)
 
 
 def normalize_mesh(vertices: np.ndarray, faces: np.ndarray) -> UnitMesh:

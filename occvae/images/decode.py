@@ -1,4 +1,4 @@
-"""Decodes stored images for training, in less than half the time of `load_image`."""
+"""Decodes stored images for training, in less than half the time of `load_square_image`."""
 
 import io
 
@@ -8,20 +8,20 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from occvae.images.io import WHITE, composite, load_image
+from occvae.images.io import WHITE, composite, load_square_image
 
-# Substrings of metadata names that need `load_image`: orientation of the camera, and a transparent
-# color.
+# Substrings of metadata names that need `load_square_image`: orientation of the camera, and a
+# transparent color.
 _SPECIAL = ("exif", "xmp", "transparency")
 
 
 def decode_image(
     content: bytes, image_size: int, *, mirrored: bool = False, background_gray: int = WHITE
 ) -> Tensor:
-    """Decodes an image of any size and mode to a square on the background, as `load_image` does.
+    """Decodes an image of any size and mode to a square, like `load_square_image`.
 
     Most images are resized by torch, which is three times as fast as Pillow. The result is within
-    one gray level of `load_image`. Rare modes, formats and metadata are passed to `load_image`.
+    one gray level of `load_square_image`, which decodes rare modes, formats and metadata itself.
 
     Args:
         content: Encoded bytes.
@@ -37,7 +37,7 @@ def decode_image(
     """
     pixels = _decode_ordinary(content, background_gray)
     if pixels is None:
-        pixels = load_image(content, image_size, background_gray).copy()
+        pixels = load_square_image(content, image_size, background_gray).copy()
     image = torch.from_numpy(pixels).permute(2, 0, 1)
     if mirrored:
         image = image.flip(-1)  # before resizing, because stored views are mostly smaller
@@ -45,7 +45,7 @@ def decode_image(
 
 
 def _decode_ordinary(content: bytes, background_gray: int = WHITE) -> np.ndarray | None:
-    """Pixels (H, W, 3) uint8, or None if `load_image` must decode the image or report its error."""
+    """Pixels (H, W, 3) uint8, or None if `load_square_image` must decode it or report its error."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()

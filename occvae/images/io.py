@@ -1,23 +1,32 @@
 """Reads images of any kind as square RGB images without transparency."""
 
+import contextlib
 import io
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from occvae.errors import UserError
+from occvae.images.arrays import array_to_image
 
 # Phones take images of 200 million pixels. By default Pillow suspects an attack from 89 million on,
 # whenever it opens or crops an image.
 MOST_PIXELS = 300_000_000
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 WHITE = 255
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `Path` reduces // to /
+
+ImageSource = str | Path | bytes | Image.Image | np.ndarray | Tensor
+"""An image: a path, encoded bytes, a Pillow image, or an array or tensor as `array_to_image` takes
+it."""
 
 
-def load_image(
-    source: str | Path | bytes, image_size: int, background_gray: int = WHITE
+def load_square_image(
+    source: ImageSource, image_size: int, background_gray: int = WHITE
 ) -> np.ndarray:
     """Reads an image of any size and mode as a square, in the form of training views.
 
@@ -26,7 +35,7 @@ def load_image(
     background.
 
     Args:
-        source: Path or encoded bytes.
+        source: See `ImageSource`.
         image_size: Edge of the result in pixels.
         background_gray: Gray level of the background, 0 to 255.
 
@@ -39,24 +48,35 @@ def load_image(
     return np.asarray(pad_to_square(open_image(source), image_size, background_gray))
 
 
-def open_image(source: str | Path | bytes) -> Image.Image:
+def open_image(source: ImageSource) -> Image.Image:
     """Reads an image in its own size, upright, in mode RGB, or RGBA if it has transparency.
 
     Values of 16 bits are scaled to 8 bits. Floating point values are scaled from [0, 1].
 
     Args:
-        source: Path or encoded bytes.
+        source: See `ImageSource`.
 
     Raises:
-        UserError: The file is missing, is not an image, or has more than `MOST_PIXELS`.
+        UserError: The file is missing, is not an image, or has more than `MOST_PIXELS`. An array
+            or tensor is not an image.
     """
-    name = "image" if isinstance(source, bytes) else str(source)
+    if isinstance(source, np.ndarray | Tensor):
+        return array_to_image(source)
+    if not isinstance(source, ImageSource):
+        raise UserError(
+            f"an image is a path, bytes, a Pillow image, an array or a tensor; got a "
+            f"{type(source).__name__}"
+        )
+    name = source_name(source)
     try:
         with _open(source) as image:
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
+        refuse_url(source)
         raise UserError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{name}: is a folder; give an image file") from None
     except UnidentifiedImageError:
         raise UserError(f"{name}: not an image (expected PNG, JPEG, WebP, ...)") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -64,6 +84,17 @@ def open_image(source: str | Path | bytes) -> Image.Image:
         raise UserError(f"{name}: has more than {most}; make it smaller") from None
     except Exception as error:  # decoders raise many kinds of errors on damaged files
         raise UserError(f"{name}: cannot be read as an image ({error})") from None
+
+
+def source_name(source: ImageSource) -> str:
+    """Returns the path of an image, or "image" if it is not a file."""
+    return str(source) if isinstance(source, str | Path) else "image"
+
+
+def refuse_url(source: ImageSource) -> None:
+    """Raises a UserError if the source is an address and not a path."""
+    if isinstance(source, str | Path) and _URL.match(str(source)):
+        raise UserError(f"{source}: is an address; download the image and give the file")
 
 
 def composite(image: Image.Image, background_gray: int = WHITE) -> Image.Image:
@@ -93,7 +124,11 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _open(source: str | Path | bytes) -> Image.Image:
+def _open(
+    source: str | Path | bytes | Image.Image,
+) -> contextlib.AbstractContextManager[Image.Image]:
+    if isinstance(source, Image.Image):
+        return contextlib.nullcontext(source)  # the caller's image stays open
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)

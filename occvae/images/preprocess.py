@@ -1,6 +1,5 @@
 """Prepares images like training views: one object on a plain background, framed as in training."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,14 @@ from PIL import Image
 
 from occvae.errors import UserError
 from occvae.images.background import BorderNotPlainError, remove_background, remove_with_rembg
-from occvae.images.io import WHITE, composite, open_image, pad_to_square
+from occvae.images.io import (
+    WHITE,
+    ImageSource,
+    composite,
+    open_image,
+    pad_to_square,
+    source_name,
+)
 
 BACKGROUNDS = ("auto", "keep", "remove", "rembg")
 
@@ -31,11 +37,13 @@ class PreparedImage(NamedTuple):
     pixels: np.ndarray
     """(S, S, 3) uint8 RGB, the input of the model."""
     note: str
-    """What was changed, or why not, in a phrase; empty if there is nothing to report."""
+    """What was changed, in a phrase; empty if nothing was."""
+    warning: str = ""
+    """Why the background was not removed, in a phrase; empty if there is nothing to warn of."""
 
 
 def prepare_image(
-    source: str | Path | bytes,
+    source: ImageSource,
     image_size: int,
     background: str = "auto",
     background_gray: int = WHITE,
@@ -45,21 +53,22 @@ def prepare_image(
     If the object is cut out, by the image's own transparency or by this function, it is composited
     on `background_gray`. It is then framed: scaled until its longer edge takes `OBJECT_SHARE` of
     the frame, and centered. An object with the usual size and position is not moved. Other images
-    are only made square, as by `load_image`.
+    are only made square, as by `load_square_image`.
 
     An image counts as cut out if enough of it, and most of its border, is transparent. Any other
     image is composited on white before its background is removed.
 
     Args:
-        source: Path or encoded bytes.
+        source: See `occvae.images.io.ImageSource`.
         image_size: S, edge of the result in pixels.
         background: `auto` cuts the object out if the image is not cut out and its border is plain.
-            `remove` does the same, and raises if the border is not plain. `rembg` cuts it out with
+            If the border is not plain, it keeps the image and sets the `warning`. `remove` does
+            the same, but raises if the border is not plain. `rembg` cuts it out with
             the library of that name. `keep` neither cuts out nor frames.
         background_gray: Gray level of the model's background, 0 to 255.
 
     Raises:
-        UserError: The file is not an image, or shows no object. With `remove`, the border is not
+        UserError: The source is not an image, or shows no object. With `remove`, the border is not
             plain. With `rembg`, the library is not installed.
     """
     if background not in BACKGROUNDS:
@@ -69,13 +78,14 @@ def prepare_image(
         return PreparedImage(np.asarray(pad_to_square(image, image_size, background_gray)), "")
     try:
         cut_out, note = _cut_out(image, background)
-        if cut_out is None:
-            return PreparedImage(
-                np.asarray(pad_to_square(image, image_size, background_gray)), note
-            )
         framed, moved = frame_object(cut_out, image_size, background_gray)
+    except BorderNotPlainError as error:
+        if background == "remove":
+            raise UserError(f"{source_name(source)}: {error}; choose keep or rembg") from None
+        square = pad_to_square(image, image_size, background_gray)
+        return PreparedImage(np.asarray(square), "", str(error))
     except UserError as error:
-        raise UserError(f"{'image' if isinstance(source, bytes) else source}: {error}") from None
+        raise UserError(f"{source_name(source)}: {error}") from None
     notes = [note] * bool(note) + ["scaled and centered"] * moved
     return PreparedImage(np.asarray(framed), ", ".join(notes))
 
@@ -123,23 +133,14 @@ def _stands_as_usual(box: tuple[int, int, int, int], size: tuple[int, int]) -> b
     return USUAL_SHARES[0] <= share <= USUAL_SHARES[1] and offset <= USUAL_OFFSET
 
 
-def _cut_out(image: Image.Image, background: str) -> tuple[Image.Image | None, str]:
-    """Cuts the object out of an image.
-
-    Returns:
-        A pair: the object RGBA, or None to keep the image as it is, and a note for the user.
-    """
+def _cut_out(image: Image.Image, background: str) -> tuple[Image.Image, str]:
+    """The object RGBA, and a note. Raises BorderNotPlainError if it cannot be cut out."""
     if image.mode == "RGBA" and _is_cut_out(np.asarray(image.getchannel("A"))):
         return image, ""
     image = composite(image)
     if background == "rembg":
         return remove_with_rembg(image), "background removed"
-    try:
-        return remove_background(image), "background removed"
-    except BorderNotPlainError as error:
-        if background == "remove":
-            raise UserError(f"{error}; choose keep or rembg") from None
-        return None, str(error)
+    return remove_background(image), "background removed"
 
 
 def _is_cut_out(alpha: np.ndarray) -> bool:

@@ -7,7 +7,18 @@ docs/contributing/add_an_architecture.md lists the steps.
 
 from occvae.models import occupancy as occupancy  # registers the architectures
 from occvae.models import pix2vox as pix2vox
-from occvae.models.pretrained import from_pretrained, save_pretrained
+from occvae.models.inputs import load_image
+from occvae.models.pretrained import from_pretrained, list_pretrained, save_pretrained
+from occvae.models.publishing import model_card, push_to_hub
 from occvae.models.registry import create_model, list_models
 
-__all__ = ["create_model", "from_pretrained", "list_models", "save_pretrained"]
+__all__ = [
+    "create_model",
+    "from_pretrained",
+    "list_models",
+    "list_pretrained",
+    "load_image",
+    "model_card",
+    "push_to_hub",
+    "save_pretrained",
+]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.system.deferred_import import without_dynamo
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -39,6 +40,7 @@ class ImageEncoder(nn.Module):
         return self.backbone((images - self.mean) / self.std)
 
 
+@without_dynamo()
 def resnet_encoder(
     name: str, embedding_size: int, pretrained: bool, weights_file: str | None
 ) -> ImageEncoder:
@@ -77,6 +79,7 @@ def resnet_encoder(
     return ImageEncoder(backbone, IMAGENET_MEAN, IMAGENET_STD)
 
 
+@without_dynamo()
 def timm_encoder(
     name: str,
     embedding_size: int,

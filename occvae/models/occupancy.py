@@ -16,6 +16,7 @@ from occvae.models.inference import (
     evaluation_mode,
     resize_images,
 )
+from occvae.models.inputs import ImageInput
 from occvae.models.presets import GENERAL, register_presets
 from occvae.models.protocol import ImplicitModel
 from occvae.models.registry import register_model
@@ -98,7 +99,7 @@ class OccupancyModel(ImplicitModel):
     @torch.no_grad()
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = 256,
         threshold: float | None = None,
         *,
@@ -106,10 +107,10 @@ class OccupancyModel(ImplicitModel):
         refine_vertices: int = 0,
         normals: bool = False,
     ) -> list["trimesh.Trimesh"]:
-        """One watertight mesh per item of the images. All are extracted together.
+        """One watertight mesh per object. All are extracted together.
 
         Args:
-            images: (B, V, 3, H, W) RGB in [0, 1].
+            images: As in `Model.reconstruct`.
             resolution: Cells along each axis of the padded cube: a number up to 64, or a power of
                 two times a number from 32 to 64.
             threshold: Probability at the surface. None selects the model's own.
@@ -121,22 +122,23 @@ class OccupancyModel(ImplicitModel):
             B meshes. A mesh without faces means that there is no surface at the threshold.
 
         Raises:
-            UserError: threshold is not a probability.
+            UserError: threshold is not a probability, or an image cannot be prepared.
             ValueError: resolution is not of this form, or the field is not finite.
         """
         from occvae.geometry.extract_mesh import extract_mesh
 
         threshold = self.threshold if threshold is None else threshold
         check_threshold(threshold)
+        batch = self.to_batch(images)
         with evaluation_mode(self):
-            conditioning = self.encode(images).float()
+            conditioning = self.encode(batch).float()
             return extract_mesh(
                 self._field(conditioning),
                 resolution=resolution,
                 coarse_resolution=suitable_coarse_resolution(resolution),
                 level=math.log(threshold) - math.log1p(-threshold),
                 num_shapes=len(conditioning),
-                device=images.device,
+                device=batch.device,
                 progress=progress,
                 refine_vertices=refine_vertices,
                 normals=normals,

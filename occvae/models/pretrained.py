@@ -1,10 +1,15 @@
-"""Exports: folders with config.json (architecture and options) and model.safetensors."""
+"""Exports: folders with config.json (architecture and options) and model.safetensors.
+
+A model is named by a folder, as a built-in model of this package, or by its id on the Hugging Face
+Hub. Weights are always read from safetensors files, which cannot run code.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from occvae.errors import UserError
+from occvae.models.hub import download_export, is_hub_id
 from occvae.models.protocol import Model
 from occvae.models.registry import create_model
 from occvae.system.atomic_write import write_whole, write_whole_text
@@ -14,6 +19,10 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 RUN_EXPORTS = ("best", "last")
 # Exports up to commit f105938 have the names on the left for these options.
 _RENAMED = {"backdrop": "background_gray", "normalisation": "normalization"}
+# A model built from an export takes its weights from it, so it must not download or read others.
+_SOURCES_OF_WEIGHTS = ("pretrained", "encoder_weights")
+# Built-in models, one export per folder. The folder's name is the model's name.
+_BUILT_IN = Path(__file__).with_name("built_in")
 
 
 def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
@@ -27,12 +36,7 @@ def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    # A model built from this export takes its weights from it, so it must not download others.
-    options = {
-        key: value
-        for key, value in model.options.items()
-        if key not in ("pretrained", "encoder_weights")
-    }
+    options = {key: value for key, value in model.options.items() if key not in _SOURCES_OF_WEIGHTS}
     config = {"arch": model.arch, "options": options, **metadata}
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     text = json.dumps(config, indent=1) + "\n"
@@ -41,18 +45,26 @@ def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
 
 
 def from_pretrained(path: str | Path) -> Model:
-    """Loads an export: the model in eval mode, on the CPU.
+    """Loads a model in eval mode, on the CPU.
+
+    A path that exists is always meant as a path. The network is used only for a text `owner/name`
+    for which no folder `owner` exists. What was downloaded is cached by huggingface_hub, and works
+    without the network. With the environment variable `HF_HUB_OFFLINE=1` only the cache is used.
 
     Args:
-        path: An export folder, the model.safetensors in it, or a run folder. Of a run folder the
-            export `best` is loaded, or `last` if there is no `best`.
+        path: One of:
+
+            - a run folder. Its export `best` is loaded, or `last` if there is no `best`;
+            - an export folder, or the model.safetensors in it;
+            - the name of a built-in model, see `list_pretrained`;
+            - an id on the Hugging Face Hub, `owner/name`.
 
     Returns:
         The model. Its `options` are those of the export.
 
     Raises:
-        UserError: There is no export, its config.json is damaged, or the weights do not fit the
-            architecture.
+        UserError: There is no such model, it cannot be downloaded, its config.json is damaged, or
+            the weights do not fit the architecture.
 
     Example:
         >>> import occvae
@@ -62,7 +74,11 @@ def from_pretrained(path: str | Path) -> Model:
     try:
         config = json.loads((folder / CONFIG).read_text())
         arch = config["arch"]
-        options = {_RENAMED.get(name, name): value for name, value in config["options"].items()}
+        options = {
+            _RENAMED.get(name, name): value
+            for name, value in config["options"].items()
+            if name not in _SOURCES_OF_WEIGHTS
+        }
         model = create_model(arch, **options)
     except UserError:
         raise
@@ -100,16 +116,42 @@ def _load_state(model: Model, arch: str, folder: Path) -> None:
         raise UserError(f"{folder / WEIGHTS}: does not fit {arch}: {reason}") from None
 
 
+def list_pretrained() -> list[str]:
+    """Returns the sorted names of the built-in models, which `from_pretrained` loads.
+
+    Example:
+        >>> import occvae
+        >>> occvae.list_pretrained()
+        []
+    """
+    return sorted(config.parent.name for config in _BUILT_IN.glob(f"*/{CONFIG}"))
+
+
 def find_export(path: str | Path) -> Path:
-    """Returns the folder with config.json and model.safetensors.
+    """Returns the folder with config.json and model.safetensors, after a download if needed.
 
     Args:
         path: As for `from_pretrained`.
 
     Raises:
-        UserError: There is no such folder.
+        UserError: There is no such model, or it cannot be downloaded.
     """
-    path = Path(path)
+    local = Path(path)
+    if local.exists():
+        return _find_local(local)
+    if str(path) in list_pretrained():
+        return _BUILT_IN / str(path)
+    # A folder `owner` makes a mistyped path more likely than an id.
+    if isinstance(path, str) and is_hub_id(path) and not local.parent.exists():
+        return download_export(path, (CONFIG, WEIGHTS))
+    names = ", ".join(list_pretrained()) or "none in this version"
+    raise UserError(
+        f"{path}: no such run or export; give the folder of one, owner/name of the Hugging Face "
+        f"Hub, or a built-in model ({names})"
+    )
+
+
+def _find_local(path: Path) -> Path:
     if path.is_file():
         path = path.parent
     for folder in (path, *(path / name for name in RUN_EXPORTS)):

@@ -16,6 +16,7 @@ cube [-0.5, 0.5]^3. Surfaces are extracted in the padded cube [-0.55, 0.55]^3. G
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -28,6 +29,7 @@ from occvae.geometry.voxelize import cell_centers
 from occvae.geometry.voxels_to_mesh import block_mesh, sample_volume, smooth_meshes
 from occvae.images.io import WHITE
 from occvae.models.inference import check_threshold, evaluation_mode
+from occvae.models.inputs import ImageInput, to_batch
 from occvae.ops.validation import check_count
 
 if TYPE_CHECKING:
@@ -82,6 +84,12 @@ class Model(nn.Module, ABC):
         """Whether predictions use the fused kernels, to which `precision` applies."""
         return False
 
+    def to_batch(self, images: ImageInput) -> Tensor:
+        """Returns what `reconstruct` takes as images (B, V, 3, H, W) on the model's device."""
+        batch = to_batch(images, self)
+        weights = itertools.chain(self.parameters(), self.buffers())
+        return batch.to(next(weights, batch).device)
+
     @abstractmethod
     def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
         """Logits (B, N) float32 at points (B, N, 3), from RGB images (B, V, 3, H, W) in [0, 1]."""
@@ -98,7 +106,7 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = 256,
         threshold: float | None = None,
         *,
@@ -106,10 +114,17 @@ class Model(nn.Module, ABC):
         refine_vertices: int = 0,
         normals: bool = False,
     ) -> list[trimesh.Trimesh]:
-        """One watertight mesh per item of the images.
+        """One watertight mesh per object.
+
+        The result is always a list. `[mesh] = model.reconstruct("chair.jpg")` gets the mesh of a
+        single image.
+
+        A path, encoded bytes, a Pillow image, an array and a uint8 tensor are prepared by
+        `occvae.load_image`. A floating point tensor is used as it is.
 
         Args:
-            images: (B, V, 3, H, W) RGB in [0, 1].
+            images: One image, or a list of objects. An object is an image, or a list of views of
+                it. A tensor (B, V, 3, H, W) in [0, 1] has B objects with V views each.
             resolution: Cells along each axis of the padded cube.
             threshold: Probability at the surface. None selects the model's own.
             progress: As in `occvae.mise`.
@@ -120,6 +135,7 @@ class Model(nn.Module, ABC):
             B meshes. A mesh without faces means that there is no surface at the threshold.
 
         Raises:
+            UserError: An image cannot be prepared, or objects differ in their number of views.
             ValueError: The resolution is not possible, or the field is not finite.
             MemoryError: The resolution needs more host memory than there is.
             torch.OutOfMemoryError: The resolution needs more device memory than there is.
@@ -190,7 +206,7 @@ class VoxelModel(Model):
     @torch.no_grad()
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = 256,
         threshold: float | None = None,
         *,
@@ -200,10 +216,10 @@ class VoxelModel(Model):
         normals: bool = False,
         **views: Any,
     ) -> list[trimesh.Trimesh]:
-        """One watertight mesh per item of the images.
+        """One watertight mesh per object.
 
         Args:
-            images: (B, V, 3, H, W) RGB in [0, 1].
+            images: As in `Model.reconstruct`.
             resolution: Cells along each axis of the padded cube. Any number is possible. One that
                 can be halved down to about twice the model's grid needs the fewest field values.
             threshold: Probability at the surface. None selects the model's own.
@@ -218,10 +234,10 @@ class VoxelModel(Model):
             B meshes. A mesh without faces means that there is no surface at the threshold.
 
         Raises:
-            UserError: threshold is not a probability.
+            UserError: threshold is not a probability, or an image cannot be prepared.
         """
         return self.mesh(
-            self.predict_voxels(images, **views),
+            self.predict_voxels(self.to_batch(images), **views),
             resolution,
             threshold,
             blocks,

@@ -27,6 +27,19 @@ def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
     return [output.with_name(f"{output.stem}-{i + 1}{output.suffix}") for i in range(count)]
 
 
+def planned_files(output: Path, num_samples: int | None, turntable: str | None) -> list[Path]:
+    """Returns the files of an object: meshes, turntables and the preview.
+
+    Args:
+        output: Path of the mesh.
+        num_samples: As in `ReconstructionSettings`.
+        turntable: As in `ReconstructionSettings`.
+    """
+    meshes = hypothesis_paths(output, num_samples)
+    turntables = [_turntable_path(mesh, turntable) for mesh in meshes] if turntable else []
+    return [*meshes, *turntables, _preview_path(output)]
+
+
 def write_mesh(path: Path, mesh: trimesh.Trimesh) -> None:
     """Writes a mesh in the format that the suffix names."""
     write_whole(path, mesh.export)
@@ -43,8 +56,7 @@ def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimes
     Returns:
         Path of the preview.
     """
-    # The suffix .png alone could overwrite the input image.
-    path = output.with_suffix(".preview.png")
+    path = _preview_path(output)
     write_whole(path, preview_image(pixels, meshes).save)
     return path
 
@@ -60,7 +72,7 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
     Returns:
         Paths of the turntables.
     """
-    turntables = [path.with_suffix(f".turntable.{kind}") for path in paths]
+    turntables = [_turntable_path(path, kind) for path in paths]
     for turntable, mesh in zip(turntables, meshes, strict=True):
 
         def save(file: Path, mesh: trimesh.Trimesh = mesh) -> None:
@@ -68,6 +80,15 @@ def write_turntables(paths: list[Path], meshes: list[trimesh.Trimesh], kind: str
 
         write_whole(turntable, save)
     return turntables
+
+
+def _preview_path(output: Path) -> Path:
+    # The suffix .png alone could overwrite the input image.
+    return output.with_suffix(".preview.png")
+
+
+def _turntable_path(mesh: Path, kind: str) -> Path:
+    return mesh.with_suffix(f".turntable.{kind}")
 
 
 def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:

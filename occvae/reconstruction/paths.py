@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from occvae.errors import UserError
+from occvae.images.io import refuse_url
 
 FORMATS = ("glb", "obj", "ply", "stl", "off")
 """Endings of the mesh files that can be written."""
@@ -27,10 +28,16 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
         inputs: Files and folders.
 
     Raises:
-        UserError: A folder contains no images.
+        UserError: A folder contains no images. An input is an address, or `-` for standard input.
     """
     images = []
-    for path in map(Path, inputs):
+    for given in inputs:
+        if given == "-":
+            raise UserError(
+                "-: images are not read from standard input; save the image and give the file"
+            )
+        refuse_url(given)
+        path = Path(given)
         if not path.is_dir():
             images.append(path)
             continue
@@ -42,7 +49,7 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
 
 
 def output_paths(
-    images: Sequence[str | Path], output: str | Path, format: str | None = None
+    images: Sequence[str | Path], output: str | Path | None = None, format: str | None = None
 ) -> list[Path]:
     """Chooses the path of each object's mesh, named after its first image.
 
@@ -51,7 +58,8 @@ def output_paths(
 
     Args:
         images: The first image of each object.
-        output: A mesh file for one object, or a folder for any number of objects.
+        output: A mesh file for one object, or a folder for any number of objects. None is the
+            working directory.
         format: One of `FORMATS`. None selects the format of the file, or glb in a folder.
 
     Returns:
@@ -61,6 +69,8 @@ def output_paths(
         UserError: The format is unknown or differs from that of the file, a file is given for
             several objects, or the name is empty.
     """
+    if output is None:
+        output = "."
     if not str(output):
         raise UserError("the name of the output is empty; give a file or a folder")
     path = Path(output)

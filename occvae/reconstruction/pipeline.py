@@ -14,10 +14,11 @@ import torch
 from occvae.errors import UserError
 from occvae.geometry.extract_mesh import ProgressBar
 from occvae.geometry.mesh_checks import check_mesh
-from occvae.images.preprocess import prepare_image
+from occvae.models.inputs import prepare_for
 from occvae.models.protocol import Model
 from occvae.reconstruction.files import (
     hypothesis_paths,
+    planned_files,
     write_mesh,
     write_previews,
     write_turntables,
@@ -29,6 +30,7 @@ from occvae.system.terminal import one_line
 from occvae.system.verbosity import note
 
 _FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
+_CUT_OUT = "cut the object out with --background rembg, or accept the image with --background keep"
 
 
 class _Object(NamedTuple):
@@ -45,11 +47,13 @@ def reconstruct_files(
     settings: ReconstructionSettings | None = None,
     *,
     device: torch.device | str = "cpu",
+    overwrite: bool = True,
 ) -> None:
     """Reconstructs objects from their images, and writes meshes and previews.
 
-    For each object one line on stdout lists the files and whether the meshes are watertight. If an
-    object fails, a line on stderr gives the reason, and the other objects are still reconstructed.
+    For each object one line on stdout lists the files and whether the meshes are watertight. A line
+    on stderr warns of each image whose background is not removed. If an object fails, a line on
+    stderr gives the reason, and the other objects are still reconstructed.
     If a batch fails, for example because memory is short, its objects are tried one by one.
 
     Args:
@@ -59,16 +63,19 @@ def reconstruct_files(
             are written beside it. With `num_samples` hypotheses are numbered: chair-1.glb, ...
         settings: See `ReconstructionSettings`. None selects the defaults.
         device: Device to compute on.
+        overwrite: Whether to replace files that exist.
 
     Raises:
-        UserError: The settings do not suit the model or the format, a file cannot be written, or,
-            after all objects were tried, at least one object has no mesh. With a single object the
-            error is the reason itself.
+        UserError: The settings do not suit the model or the format, a file cannot be written, or
+            exists and `overwrite` is false. Or, after all objects were tried, at least one object
+            has no mesh. With a single object the error is the reason itself.
     """
     settings = ReconstructionSettings() if settings is None else settings
     for output in outputs:
         settings.check(model, output.suffix.lower().lstrip("."))
         check_writable(output)
+    if not overwrite:
+        _refuse_existing(outputs, settings)
     run = _Run(model.to(device).eval(), settings, torch.device(device), total=len(images))
     pairs = list(zip(images, outputs, strict=True))
     # Images are read batch by batch, so that thousands of images do not fill the memory.
@@ -77,6 +84,13 @@ def reconstruct_files(
         for start in range(0, len(alike), settings.batch_size):
             run.reconstruct(alike[start : start + settings.batch_size])
     run.finish()
+
+
+def _refuse_existing(outputs: list[Path], settings: ReconstructionSettings) -> None:
+    for output in outputs:
+        for path in planned_files(output, settings.num_samples, settings.turntable):
+            if path.exists():
+                raise UserError(f"{path} exists; replace it with -o {output}, or give another name")
 
 
 class _Run:
@@ -154,10 +168,16 @@ class _Run:
 def _read(
     images: Sequence[str | Path], output: Path, model: Model, settings: ReconstructionSettings
 ) -> _Object:
-    prepared = [
-        prepare_image(image, model.image_size, settings.background, model.background_gray)
-        for image in images
-    ]
+    prepared = [prepare_for(model, image, settings.background) for image in images]
+    for image, view in zip(images, prepared, strict=True):
+        if view.warning and settings.strict:
+            raise UserError(f"{image}: {view.warning}; {_CUT_OUT}")
+        if view.warning:
+            print(
+                f"warning: {one_line(f'{image}: {view.warning}; {_CUT_OUT}')}",
+                file=sys.stderr,
+                flush=True,
+            )
     notes = list(dict.fromkeys(view.note for view in prepared if view.note))
     return _Object(str(images[0]), np.stack([view.pixels for view in prepared]), notes, output)
 

@@ -55,6 +55,8 @@ class ReconstructionSettings:
     """Number of faces to keep, see `occvae.geometry.mesh_processing`."""
     background: str = "auto"
     """How to cut out the object, see `occvae.images.preprocess.prepare_image`."""
+    strict: bool = False
+    """Whether an object fails if a background is not removed, instead of a warning."""
     turntable: str | None = None
     """`gif` or `png` for a turntable beside each mesh."""
     batch_size: int = 8

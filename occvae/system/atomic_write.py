@@ -44,6 +44,8 @@ def _write_and_rename(path: Path, save: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A killed write may have left a link to another file, which must not be written through.
+        temporary.unlink(missing_ok=True)
         save_with_usual_mode(temporary, save)
         to_disk(temporary)
         os.replace(temporary, path)

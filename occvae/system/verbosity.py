@@ -1,6 +1,5 @@
 """What a command prints besides its results, warnings and errors."""
 
-import os
 from enum import IntEnum
 
 from occvae.system.terminal import one_line
@@ -22,11 +21,9 @@ _chosen = Verbosity.NORMAL
 
 
 def set_verbosity(verbosity: Verbosity) -> None:
-    """Sets the verbosity of this process. Call it before tqdm is imported."""
+    """Sets the verbosity of this process."""
     global _chosen
     _chosen = verbosity
-    if verbosity is Verbosity.QUIET:
-        os.environ["TQDM_DISABLE"] = "1"  # the default of every bar, also in child processes
 
 
 def is_quiet() -> bool:

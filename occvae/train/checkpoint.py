@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from occvae.data.manifest import MANIFEST
 from occvae.errors import UserError
 from occvae.system.atomic_write import save_with_usual_mode, to_disk
 
@@ -56,6 +57,24 @@ class Progress:
     engine: dict[str, Any] | None
     best_iou: float
     global_batch: int
+
+
+def check_recorded_data(config: Path, root: str) -> None:
+    """Checks that the dataset of a run is still where the run recorded it.
+
+    Args:
+        config: the file of the run that records the dataset, for the message.
+        root: recorded folder. Runs of earlier versions may record a relative path.
+
+    Raises:
+        UserError: there is no dataset.
+    """
+    if not (Path(root) / MANIFEST).is_file():
+        relative = "" if os.path.isabs(root) else ", relative to where the training was started"
+        raise UserError(
+            f"{root}: no dataset here; {config} names this folder{relative}; if the dataset moved, "
+            "give its new folder with --data"
+        )
 
 
 def choose_run_folder(out: str | None, arch: str, resume: bool) -> Path:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from occvae.data.dataset import ShapeDataset
+from occvae.data.truth import true_mesh
 from occvae.geometry.voxels_to_mesh import grid_mesh
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from occvae.models.protocol import Model, VariationalModel
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
@@ -74,7 +75,7 @@ def _row(
     cameras = np.concatenate(
         [shard.extrinsics(local, 0)[None], orbit_extrinsics([215.0], [30.0], [1.8])]
     )
-    truth = render_views(*grid_mesh(shard.voxels(local), 0.5), cameras, TILE)
+    truth = render_views(*true_mesh(shard, local), cameras, TILE)
     guess = render_views(*grid_mesh(prediction, threshold), cameras, TILE, PREDICTION_ALBEDO)
-    seen = load_image(shard.image(local, 0), TILE)
+    seen = load_square_image(shard.image(local, 0), TILE)
     return [seen, truth[0], guess[0], truth[1], guess[1]]

@@ -21,6 +21,7 @@ from occvae.train import parallel
 from occvae.train.checkpoint import (
     TRAIN_CONFIG,
     Progress,
+    check_recorded_data,
     choose_run_folder,
     list_checkpoints,
     read_progress,
@@ -147,7 +148,9 @@ def _prepare(options: RunOptions, device: torch.device) -> tuple[TrainConfig, Pa
     run = choose_run_folder(options.out, arch, options.resume)
     config = new if new is not None else _resumed_config(options, run)
     config = resolve_deepspeed(config, parallel.world_size(), device.type)
-    _ensure_data(config.data.root)
+    _ensure_data(config.data.root, named=options.resume or options.names_data())
+    data = dataclasses.replace(config.data, root=os.path.abspath(config.data.root))
+    config = dataclasses.replace(config, data=data)
     if not options.resume:
         run.mkdir(parents=True, exist_ok=True)
         lock_run(run)
@@ -180,7 +183,10 @@ def _resumed_config(options: RunOptions, run: Path) -> TrainConfig:
         raise UserError(f"{path}: cannot be read ({error!r})") from None
     if options.arch not in (None, config.arch):
         raise UserError(f"{run}: has arch {config.arch!r}, not {options.arch!r}; leave out --arch")
-    return override(_share_batch(config, read_progress(run, config.arch)), options)
+    resumed = override(_share_batch(config, read_progress(run, config.arch)), options)
+    if resumed.data.root == config.data.root and not _is_default_data(config.data.root):
+        check_recorded_data(path, config.data.root)
+    return resumed
 
 
 def _share_batch(config: TrainConfig, progress: Progress) -> TrainConfig:
@@ -194,13 +200,44 @@ def _share_batch(config: TrainConfig, progress: Progress) -> TrainConfig:
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, batch_size=share))
 
 
-def _ensure_data(root: str) -> None:
-    """Builds the embedded dataset if it is asked for and absent. Checks any other dataset."""
-    if root != DataConfig().root:
+def _is_default_data(root: str) -> bool:
+    """Whether a dataset folder is the one of the embedded dataset, which is built if absent."""
+    return os.path.abspath(root) == os.path.abspath(DataConfig().root)
+
+
+def _ensure_data(root: str, named: bool) -> None:
+    """Builds the embedded dataset if it is asked for and absent. Checks any other dataset.
+
+    Args:
+        root: folder of the dataset.
+        named: whether the command line or the resumed run names the dataset. If so, its shapes may
+            come from another version of the shape programs.
+    """
+    if not _is_default_data(root):
         if not Manifest.load(root).complete:
             raise UserError(f"{root}: is incomplete; run the same `occvae data` command again")
-    elif not (Path(root) / MANIFEST).is_file() or not Manifest.load(root).complete:
-        from occvae.data.build import build_default, describe_default
+        return
+    if (Path(root) / MANIFEST).is_file():
+        manifest = Manifest.load(root)
+        _check_generator(root, manifest, named)
+        if manifest.complete:
+            return
+    from occvae.data.build import build_default, describe_default
 
-        note(f"{root}: building {describe_default()}; --data FOLDER trains on another dataset")
-        build_default(root)
+    note(f"{root}: building {describe_default()}; --data FOLDER trains on another dataset")
+    build_default(root)
+
+
+def _check_generator(root: str, manifest: Manifest, named: bool) -> None:
+    """Refuses procedural shapes of another version, unless they are complete and named."""
+    from occvae.data.formats.procedural import ProceduralSource
+    from occvae.data.procedural import GENERATOR
+
+    current = manifest.settings.get("generator") == GENERATOR
+    if current or manifest.source != ProceduralSource.name or (named and manifest.complete):
+        return
+    keep = f", or add --data {root} to train on it" if manifest.complete else ""
+    raise UserError(
+        f"{root}: the dataset has the procedural shapes of another version of occvae; rename "
+        f"the folder to build the present shapes{keep}"
+    )

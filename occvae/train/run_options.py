@@ -58,6 +58,14 @@ class RunOptions:
         if self.arch is not None:
             model_options(self.arch)  # raises for an unknown architecture
 
+    def names_data(self) -> bool:
+        """Whether --data or an override names the dataset.
+
+        A file does not count, because `--print-config` writes the default folder into files.
+        """
+        names = [name for name, _ in map(split_override, self.overrides)]
+        return self.data is not None or "data.root" in names
+
 
 def configure(options: RunOptions) -> TrainConfig:
     """Returns the configuration of a new run: a preset, then the file, then the overrides.

@@ -277,8 +277,19 @@ class Trainer:
         parallel.from_first_rank(write)
 
     def _export(self, model: Model, name: str, **metrics: float) -> None:
-        splits = self.train_set.manifest.splits
-        save_pretrained(model, self.run / name, step=self.progress.step, splits=splits, **metrics)
+        manifest = self.train_set.manifest
+        save_pretrained(
+            model,
+            self.run / name,
+            step=self.progress.step,
+            splits=manifest.splits,
+            trained_on={
+                "source": manifest.source,
+                "categories": manifest.categories,
+                "num_shapes": len(self.train_set),
+            },
+            **metrics,
+        )
 
     def _step(self, micro_batches: list[Batch], logger: RunLogger) -> None:
         self._loss, self._indices = torch.zeros((), device=self.device), []

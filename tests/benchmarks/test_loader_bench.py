@@ -10,7 +10,7 @@ from PIL import Image
 import loader_bench
 from npz_folder import NOISE, NpzFolder, write_npz_folder
 from occvae.data.dataset import ShapeDataset
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 
 
 @pytest.mark.parametrize("with_noise", [True, False])
@@ -28,7 +28,7 @@ def test_the_npz_folder_holds_the_points_and_images_of_the_shards(
         nearest = distances.argmin()
         assert distances[nearest] <= (6 * NOISE if with_noise else 0) + 1e-7
         assert with_noise or occupancies[nearest] == bool(inside)
-    stored = [load_image(shard.image(local, view), 24) for view in range(shard.num_views)]
+    stored = [load_square_image(shard.image(local, view), 24) for view in range(shard.num_views)]
     found = 255 * sample["images"][0].permute(1, 2, 0).numpy()
     assert min(np.abs(found - image).mean() for image in stored) < 4  # JPEG
     with Image.open(folders[3] / "img_choy2016" / "000.jpg") as image:

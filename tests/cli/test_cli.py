@@ -102,7 +102,7 @@ def test_the_exit_status_of_a_process_tells_success(here):
     [
         ([], "give one of the commands info, data, train"),
         (["paint"], "invalid choice: 'paint' (choose from "),
-        (["data"], "give one of the actions build, import"),
+        (["data"], "give one of the actions build, download"),
         (["data", "build"], "required: source; see `occvae data build --help`"),
         (["evaluate", "x"], "unrecognized arguments: x; see `occvae evaluate --help`"),
         (["evaluate", "--modle", "x"], "unrecognized arguments: --modle x; did you mean --model?"),
@@ -163,9 +163,8 @@ def test_verbose_prints_the_traceback_of_an_error(capsys, normal_verbosity):
 
 
 @pytest.fixture
-def normal_verbosity(monkeypatch):
+def normal_verbosity():
     """Restores the verbosity after a test."""
-    monkeypatch.setenv("TQDM_DISABLE", "0")
     yield
     set_verbosity(Verbosity.NORMAL)
 
@@ -249,6 +248,16 @@ def test_build_procedural(here, capsys):
         *("data", "build", "procedural", "set", "--shapes-per-category", 1, *SMALL, "--seed", 1),
         message="set: holds a dataset built with other settings",
     )
+
+
+def test_shapes_of_another_generator_are_not_continued(here, capsys):
+    build = ("data", "build", "procedural", "set", "--shapes-per-category", 1, *SMALL)
+    assert run(*build) == 0
+    manifest = Manifest.load("set")
+    del manifest.settings["generator"]  # as in datasets of version 1
+    manifest.complete = False
+    manifest.save(Path("set"))
+    assert_refused(capsys, *build, message="other settings or from other files (generator)")
 
 
 @pytest.mark.parametrize(
@@ -360,7 +369,7 @@ def test_output_paths_follow_the_images_and_the_format():
         (["photo.png", "--threshold", 2], "threshold must be a probability"),
         (["photo.png", "--threshold", "nan"], "threshold must be a probability"),
         (["photo.png", "--precision", "fp8"], "--precision fp8: choose from fp32, fp16, bf16"),
-        (["photo.png", "--model", "nowhere"], "nowhere: holds no config.json"),
+        (["photo.png", "--model", "nowhere"], "nowhere: no such run or export"),
         (["photo.png", "-o", "out.xyz"], "out.xyz: unknown mesh format"),
         (["photo.png", "-o", "photo.png/out.glb"], "photo.png"),
         (["photo.png", "photo.png"], "give a folder"),
@@ -393,7 +402,7 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
     assert report["model"]["path"] == model and report["data"]["split"] == "val"
     assert f"{report['metrics']['iou_points']['micro']['mean']:.4f}" in out
     assert run(*arguments, "--split", "train") == 0
-    beside = json.loads((Path(model) / "evaluation.json").read_text())
+    beside = json.loads((Path(model) / "evaluation-data-train-no-meshes.json").read_text())
     assert beside["data"]["split"] == "train"
     assert beside["data"]["num_shapes"] > report["data"]["num_shapes"]
     # This model ignores its images.
@@ -410,7 +419,7 @@ def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):
         (["--threshold", "high"], "--threshold high: expected a probability or val"),
         (["--resolution", "101", "--shapes", "1"], "nearest valid are 100 and 102"),
         (["--precision", "double"], "--precision double: choose from fp32, fp16, bf16"),
-        (["--model", "nowhere"], "nowhere: holds no config.json"),
+        (["--model", "nowhere"], "nowhere: no such run or export"),
     ],
 )
 def test_wrong_arguments_of_evaluate_are_errors(
@@ -449,5 +458,7 @@ def test_evaluate_prints_json(here, capsys, model, tiny_dataset):
     arguments = ["evaluate", "--model", model, "--data", tiny_dataset, "--no-meshes", "--shapes", 4]
     assert run(*arguments, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((Path(model) / "evaluation.json").read_text())
+    assert printed == json.loads(
+        (Path(model) / "evaluation-data-val-no-meshes-shapes-4.json").read_text()
+    )
     assert printed["data"]["num_shapes"] == 4

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,15 @@ import torch
 import trimesh
 
 from occvae.cli.main import main
+from occvae.data.build import build_dataset
 from occvae.data.dataset import ShapeDataset
+from occvae.data.formats.procedural import ProceduralSource
+from occvae.evaluation.files import report_name
 from occvae.evaluation.shapes import StoredShapes
 from occvae.models import save_pretrained
 from tests.evaluation.datasets import copy_shapes
 from tests.fakes import CENTER, RADIUS, octahedron_model
+from tests.tiny import SETTINGS
 from tests.train.ranks import Rank, no_rank_left, start
 
 pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
@@ -156,13 +161,97 @@ def test_shapes_that_the_model_was_trained_on_are_counted(tiny_dataset, tmp_path
     assert main(["data", "split", str(tiny_dataset), divided, "--val", "0.5"]) == 0
     quick = ["evaluate", "--model", str(run), "--no-meshes"]
     assert main([*quick, "--data", divided]) == 0
-    report = json.loads((run / "last" / "evaluation.json").read_text())
+    report = json.loads((run / "last" / "evaluation-divided-val-no-meshes.json").read_text())
     trained = set(ShapeDataset(tiny_dataset, "train", image_size=8).ids)
     count = len(trained & {shape["id"] for shape in report["shapes"]})
     assert 0 < count == report["data"]["trained_on"] < len(report["shapes"])
     assert f"the model was trained on {count} of these 48 shapes" in (capsys.readouterr().out)
     assert main(quick) == 0
     assert "trained on" not in capsys.readouterr().out
+
+
+def test_different_evaluations_have_different_files(model, tiny_dataset, tmp_path, capsys):
+    export = Path(shutil.copytree(model, tmp_path / "export"))
+    quick = ["evaluate", "--model", str(export), "--data", f"{tiny_dataset}/", "--no-meshes"]
+    quick += ["--shapes", "3"]
+    settings = {
+        "-shapes-3": [],
+        "-shapes-2": ["--shapes", "2"],
+        "-threshold-0.4-shapes-3-seed-2": ["--threshold", "0.4", "--seed", "2"],
+        "-shapes-3-views-1-2-precision-fp32": ["--views", "1,2", "--precision", "fp32"],
+    }
+    for name, arguments in settings.items():
+        assert main([*quick, *arguments]) == 0
+        assert (
+            f"report: {export}/evaluation-data-val-no-meshes{name}.json" in capsys.readouterr().out
+        )
+    assert len(list(export.glob("evaluation-*.csv"))) == len(settings)
+
+
+def test_the_report_of_a_downloaded_model_is_in_the_current_folder(
+    model, tiny_dataset, tmp_path, monkeypatch
+):
+    before = set(model.iterdir())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("occvae.models.pretrained.find_export", lambda _: model)
+    quick = ["--data", str(tiny_dataset), "--no-meshes", "--shapes", "3"]
+    assert main(["evaluate", "--model", "someone/chairs", *quick]) == 0
+    assert Path("evaluation-data-val-no-meshes-shapes-3.json").is_file()
+    assert set(model.iterdir()) == before
+
+
+def test_names_of_reports_are_file_names():
+    name = report_name(
+        "data/a b\u00e9\n" + "x" * 300, "te/st", {"seed": 1, "no-meshes": "", "x": None}
+    )
+    assert name == f"evaluation-a-b\u00e9-{'x' * 55}-te-st-seed-1-no-meshes.json"
+
+
+@pytest.mark.parametrize("existing", ["report.json", "report.csv", "page.html"])
+def test_files_are_replaced_only_with_force(arguments, tmp_path, capsys, existing):
+    files = ["--json", str(tmp_path / "report.json"), "--html", str(tmp_path / "page.html")]
+    quick = ["evaluate", *arguments[:4], "--no-meshes", "--shapes", "3", *files]
+    (tmp_path / existing).write_text("precious")
+    assert main(quick) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    option = "--html" if existing == "page.html" else "--json"
+    assert line == (
+        f"error: {tmp_path / existing}: exists; replace it with --force, or name another file with "
+        f"{option}"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == [existing]
+    assert (tmp_path / existing).read_text() == "precious"
+    assert main([*quick, "--force"]) == 0
+    assert (tmp_path / existing).read_text() != "precious"
+
+
+def test_a_run_says_where_its_data_was(tiny_dataset, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    save_pretrained(octahedron_model(), run / "last")
+    moved = shutil.copytree(tiny_dataset, tmp_path / "moved")
+    for root in (str(tmp_path / "gone"), "old/relative"):
+        (run / "train_config.json").write_text(json.dumps({"data": {"root": root}}))
+        quick = ["evaluate", "--model", str(run), "--no-meshes", "--shapes", "3", "--force"]
+        assert main(quick) == 2
+        where = ", relative to where the training was started" if root[0] != "/" else ""
+        assert capsys.readouterr().err == (
+            f"error: {root}: no dataset here; {run}/train_config.json names this folder{where}; "
+            "if the dataset moved, give its new folder with --data\n"
+        )
+        assert main([*quick, "--data", str(moved)]) == 0
+        warning = "warning: it is unknown how many of these shapes the model was trained on"
+        assert f"{warning} ({root}/dataset.json: no dataset here" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    moved.rename(tmp_path / "old" / "relative")
+    assert main(quick) == 0  # runs of earlier versions record relative folders
+
+
+def test_an_unreadable_configuration_of_a_run_is_an_error(tmp_path, capsys):
+    save_pretrained(octahedron_model(), tmp_path / "last")
+    (tmp_path / "train_config.json").write_text("{}")
+    assert main(["evaluate", "--model", str(tmp_path)]) == 2
+    assert "train_config.json: cannot be read (KeyError('data'))" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -176,6 +265,19 @@ def written(monkeypatch) -> dict:
     )
     monkeypatch.setitem(sys.modules, "occvae.visualize.report", module)
     return given
+
+
+def test_the_page_shows_stored_meshes_as_the_truth(model, tmp_path, written):
+    root = tmp_path / "data"
+    build_dataset(ProceduralSource(1, SETTINGS), root, num_workers=1)
+    data = ["--data", str(root), "--split", "train", "--shapes", "3", "--no-meshes"]
+    page = ["--html", str(tmp_path / "report.html")]
+    assert main(["evaluate", "--model", str(model), *data, *page]) == 0
+    shapes = StoredShapes(root, "train", octahedron_model())
+    for case in written["cases"]:
+        vertices, faces = shapes.mesh(shapes.ids.index(case["id"]))
+        np.testing.assert_array_equal(case["truth"][0], vertices)
+        np.testing.assert_array_equal(case["truth"][1], faces)
 
 
 def test_the_page_shows_the_examples_of_the_report(

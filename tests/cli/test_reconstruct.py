@@ -170,11 +170,50 @@ def test_the_image_of_the_camera_is_saved(here, model, monkeypatch, capsys):
     for still in stills:
         np.testing.assert_array_equal(still, frame[:, :, ::-1])
     assert "camera 1 -> out/webcam.png" in capsys.readouterr().out
+    assert run(model, "--webcam") == 0
+    assert refusal(capsys, model, "--webcam") == "error: webcam.png exists; name the mesh with -o"
+
+
+def test_without_an_output_meshes_are_named_after_their_images(here, model, capsys):
+    assert run(model, "in/photo.jpg", "in/gray.png", "--format", "ply") == 0
+    assert {path.name for path in Path(".").glob("*.*")} == {
+        f"{stem}{suffix}" for stem in ("photo", "gray") for suffix in (".ply", ".preview.png")
+    }
+    before = Path("photo.ply").stat().st_mtime_ns
+    message = "error: photo.ply exists; replace it with -o photo.ply, or give another name"
+    assert refusal(capsys, model, "in/photo.jpg", "--format", "ply") == message
+    Path("photo.ply").unlink()
+    line = refusal(capsys, model, "in/photo.jpg", "--format", "ply")  # the preview
+    assert line.startswith("error: photo.preview.png exists; replace it with -o photo.ply")
+    assert not Path("photo.ply").exists()
+    assert run(model, "in/photo.jpg", "-o", "photo.ply") == 0
+    assert run(model, "in/photo.jpg", "-o", "photo.ply") == 0
+    assert Path("photo.ply").stat().st_mtime_ns > before
+
+
+def test_a_background_that_is_not_removed_is_its_own_line(here, model, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save("street.png")
+    reason = (
+        "street.png: background not removed: the border of the image is not plain; cut the object "
+        "out with --background rembg, or accept the image with --background keep"
+    )
+    assert run(model, "street.png", "in/photo.jpg", "-o", "out") == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"warning: {reason}\n"
+    assert "background not removed" not in captured.out
+    assert run(model, "street.png", "-o", "out", "--background", "keep", "--strict") == 0
+    assert capsys.readouterr().err == ""
+    assert refusal(capsys, model, "street.png", "-o", "strict", "--strict") == f"error: {reason}"
+    assert run(model, "street.png", "in/photo.jpg", "-o", "strict", "--strict") == 2
+    assert {path.name for path in Path("strict").glob("*.glb")} == {"photo.glb"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["https://example.org/chair.jpg"], "is an address; download the image and give the file"),
+        (["-"], "-: images are not read from standard input; save the image and give the file"),
         ([], "no images: give files, folders or --webcam"),
         (["empty"], "empty: no images in this folder"),
         (["in", "--webcam"], "--webcam takes the image"),

@@ -34,6 +34,7 @@ def run_folder(tmp_path_factory) -> Path:
     text = "\n".join(map(json.dumps, lines)) + '\n{"step": 51, "train/lo'  # cut by a crash
     (folder / "metrics.jsonl").write_text(text)
     (folder / "last" / "evaluation.json").write_text(json.dumps(evaluation({"a": 0.5})))
+    (folder / "last" / "evaluation-mine-test.json").write_text(json.dumps(evaluation({"b": 0.75})))
     for step in (1, 2):
         Image.new("RGB", (20, 10), (step, 0, 0)).save(folder / "samples" / f"step-{step}.png")
     (folder / "samples" / "step-3.png").write_bytes(b"half")
@@ -80,6 +81,7 @@ def test_the_page_of_a_run_shows_curves_metrics_and_sheets(serve, run_folder):
     assert "a&lt;b&gt;" in page and "a<b>" not in page
     assert "Loss over steps" in page and "val</span> 0.25" in page
     assert "last/evaluation.json" in page and "0.2500" in page
+    assert "last/evaluation-mine-test.json" in page and "0.7500" in page
     assert page.count("<img src=") == 2  # the half-written one is left out
 
 
@@ -114,9 +116,12 @@ def test_files_that_are_not_meshes_are_left_out(serve, mesh_file, tmp_path, caps
     (tmp_path / "<bad>.ply").write_text("no mesh")
     page = get(serve(tmp_path))[2]
     assert "good.off: 8 vertices, 12 faces" in page and page.count("</canvas>") == 1
-    assert f"<p>left out: {tmp_path}/&lt;bad&gt;.ply: not a mesh that trimesh can read" in page
+    assert (
+        f"<p>left out: {tmp_path}/&lt;bad&gt;.ply: not a PLY file: it does not begin with ply"
+        in page
+    )
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"left out: {tmp_path}/<bad>.ply: not a mesh that trimesh can read (")
+    assert line.startswith(f"left out: {tmp_path}/<bad>.ply: not a PLY file")
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from occvae.data import build
+from occvae.data import build, shapes
 from occvae.data.build import build_dataset, verify_dataset
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.formats.voxels import VoxelArchiveSource, VoxelShape
 from occvae.data.manifest import Manifest, sole_writer
 from occvae.data.points import dequantize_points
+from occvae.data.procedural import make_shape
 from occvae.data.sample import Sample
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import Shard
@@ -214,6 +215,26 @@ def test_points_voxels_and_images_of_a_sample_agree():
     assert sample.extrinsics.shape == (SETTINGS.num_views, 3, 4)
 
 
+def test_a_solid_is_stored_with_its_mesh():
+    solid = make_shape("mug", 3)
+    sample = make_sample("mug", "mug", "train", solid, SETTINGS)
+    vertices, faces = solid.mesh()
+    stored = dequantize_points(sample.mesh_vertices)
+    np.testing.assert_allclose(stored, vertices, atol=0.55 / 65536 + 1e-6)
+    np.testing.assert_array_equal(sample.mesh_faces, faces)
+
+
+def test_a_mesh_with_too_many_faces_is_not_stored(monkeypatch):
+    monkeypatch.setattr(shapes, "MAX_MESH_FACES", 11)
+    solid = make_shape("table", 3)
+    assert make_sample("table", "table", "train", solid, SETTINGS).mesh_faces is None
+
+
+def test_voxels_are_stored_without_a_mesh(straight):
+    manifest = Manifest.load(straight)
+    assert all(Shard(straight, entry).mesh(0) is None for entry in manifest.shards)
+
+
 def test_cell_centers_run_in_c_order():
     centers = cell_centers(4).numpy()
     np.testing.assert_allclose(centers[0], -0.375)
@@ -278,6 +299,14 @@ def small_sample() -> Sample:
         ({"near_points": np.zeros((7, 3), np.float16)}, "near_points must be a positive multiple"),
         ({"surface_normals": None}, "16 surface_points need as many surface_normals"),
         ({"surface_normals": np.full((16, 3), np.inf, np.float16)}, "normals are not all finite"),
+        ({"mesh_vertices": np.zeros((3, 3))}, "mesh_vertices must be uint16 .* got float64"),
+        ({"mesh_faces": None}, "mesh_vertices need mesh_faces"),
+        ({"mesh_vertices": None}, "mesh_faces need mesh_vertices"),
+        ({"mesh_faces": np.zeros((0, 3), np.uint16)}, "mesh_faces are empty"),
+        (
+            {"mesh_vertices": np.zeros((2, 3), np.uint16), "mesh_faces": np.eye(3, dtype="u2") * 2},
+            "mesh_faces refer to vertex 2, but there are only 2 mesh_vertices",
+        ),
         (
             {"extrinsics": np.zeros((1, 3, 4))},
             r"extrinsics must be finite and of shape \(2, 3, 4\)",

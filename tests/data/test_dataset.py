@@ -24,7 +24,7 @@ from occvae.data.shapes import ShapeSettings
 from occvae.data.sources import Item
 from occvae.data.targets import PointTarget, VoxelTarget
 from occvae.errors import UserError
-from occvae.images.io import encode_png, load_image
+from occvae.images.io import encode_png, load_square_image
 
 RESOLUTION, SIZE, VIEWS = 8, 24, 4
 
@@ -84,7 +84,7 @@ def test_evaluation_takes_the_first_views_and_points(lopsided):
     np.testing.assert_array_equal(sample["points"], points)
     np.testing.assert_array_equal(sample["occupancies"], occupancies)
     for view in range(2):
-        image = load_image(shard.image(local, view), SIZE).transpose(2, 0, 1)
+        image = load_square_image(shard.image(local, view), SIZE).transpose(2, 0, 1)
         np.testing.assert_array_equal(sample["images"][view], image)
 
 
@@ -105,7 +105,7 @@ def test_mirroring_flips_the_image_and_the_shape_together(lopsided):
     for epoch in range(12):
         sample = dataset[epoch, epoch % len(dataset)]
         shard, local = dataset.locate(sample["index"])
-        stored = [load_image(shard.image(local, view), SIZE) for view in range(VIEWS)]
+        stored = [load_square_image(shard.image(local, view), SIZE) for view in range(VIEWS)]
         images = sample["images"].numpy().transpose(0, 2, 3, 1)
         plain = [any(np.array_equal(p, s) for s in stored) for p in images]
         flipped = [any(np.array_equal(p[:, ::-1], s) for s in stored) for p in images]

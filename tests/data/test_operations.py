@@ -1,5 +1,6 @@
 """Datasets are summarized, split, merged and inspected, and no shape is lost silently."""
 
+import errno
 import json
 import os
 import select
@@ -21,7 +22,7 @@ from occvae.data.build import build_dataset, verify_dataset
 from occvae.data.dataset import ShapeDataset
 from occvae.data.inspection import inspect_dataset
 from occvae.data.manifest import Manifest
-from occvae.data.merging import merge_datasets
+from occvae.data.merging import count_linked, merge_datasets
 from occvae.data.sample import Sample
 from occvae.data.shards import Shard, file_sha256
 from occvae.data.sources import Item
@@ -183,6 +184,56 @@ def test_merge_keeps_every_shape(first, second, tmp_path):
     assert files == [f"train-0000{n}.h5" for n in range(4)] + ["val-00000.h5", "val-00001.h5"]
 
 
+def refuse_link(*_, **__):
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def inodes(root: Path) -> set[int]:
+    return {path.stat().st_ino for path in root.glob("*.h5")}
+
+
+def test_merge_links_shards_and_needs_no_source_afterwards(first, second, tmp_path):
+    sources = [Path(shutil.copytree(root, tmp_path / root.name)) for root in (first, second)]
+    real = sources[0] / "val-00000.h5"
+    elsewhere = real.rename(tmp_path / "elsewhere.h5")
+    real.symlink_to(elsewhere)
+    (sources[1] / "train-00000.h5").chmod(0o444)
+    manifest = merge_datasets(sources, tmp_path / "all")
+    assert (sources[1] / "train-00000.h5").stat().st_mode & 0o777 == 0o444
+    assert inodes(tmp_path / "all") == inodes(sources[0]) | inodes(sources[1])
+    assert count_linked(tmp_path / "all", manifest) == 6
+    assert not any(path.is_symlink() for path in (tmp_path / "all").iterdir())
+    before = shapes(tmp_path / "all")
+    shutil.rmtree(sources[0])
+    elsewhere.unlink()
+    assert verify_dataset(tmp_path / "all") == manifest
+    after = shapes(tmp_path / "all")
+    assert all(same(sample, after[id][1]) for id, (_, sample) in before.items())
+    assert count_linked(tmp_path / "all", manifest) == 3
+
+
+def test_a_rebuilt_source_does_not_change_a_merged_dataset(first, second, tmp_path):
+    """Shards are replaced as files and never written in place."""
+    source = make(tmp_path, "a")
+    manifest = merge_datasets([source, second], tmp_path / "all")
+    shared = inodes(source)
+    for name in ("train-00000.h5", "train-00001.h5"):
+        (source / name).unlink()
+    (source / "val-00000.h5").rename(source / ".val-00000.partial.h5")  # as a killed build leaves
+    make(tmp_path, "a")
+    assert not inodes(source) & shared
+    assert shapes(source).keys() == shapes(first).keys()
+    assert verify_dataset(tmp_path / "all") == manifest
+
+
+def test_merge_copies_between_file_systems(first, second, tmp_path, monkeypatch):
+    monkeypatch.setattr(merging.os, "link", refuse_link)
+    manifest = merge_datasets([first, second], tmp_path / "all")
+    assert not inodes(tmp_path / "all") & (inodes(first) | inodes(second))
+    assert count_linked(tmp_path / "all", manifest) == 0
+    assert verify_dataset(tmp_path / "all") == manifest
+
+
 def test_merge_refuses_datasets_that_do_not_fit_together(first, second, tmp_path):
     destination = tmp_path / "all"
     with pytest.raises(UserError, match=r"same id: a0 \(.*\), a1 .* and 7 more"):
@@ -211,6 +262,7 @@ def test_a_merge_on_a_full_disk_is_reported_and_can_continue(first, second, tmp_
         really(source, target)
 
     with monkeypatch.context() as patched:
+        patched.setattr(merging.os, "link", refuse_link)
         patched.setattr(merging.shutil, "copyfile", copy)
         with pytest.raises(UserError, match=r"train-00002.h5: cannot be written .No space left"):
             merge_datasets([first, second], tmp_path)
@@ -284,6 +336,7 @@ def test_info_counts_shapes_and_bytes(first, capsys):
     assert summary["shapes"] == {"train": 9, "val": 3} and summary["complete"]
     assert summary["bytes"] == sum(path.stat().st_size for path in first.glob("*.h5"))
     assert summary["skipped"] == {"is empty": 1} and summary["notes"] == 12
+    assert summary["meshes"] == 8  # every third random_sample has no mesh
     by_category = {"even": {"train": 6}, "odd": {"train": 3, "val": 3}}
     for name, counts in by_category.items():
         found = summary["categories"][name]
@@ -294,7 +347,14 @@ def test_info_counts_shapes_and_bytes(first, capsys):
     assert json.loads(capsys.readouterr().out) == summary
     assert main(["data", "info", str(first)]) == 0
     text = capsys.readouterr().out
-    for part in ("12 shapes", "splits 'own'", "64 points (uint16)", "voxels 3^3, 6^3", "is empty"):
+    for part in (
+        "12 shapes",
+        "splits 'own'",
+        "64 points (uint16)",
+        "voxels 3^3, 6^3",
+        "is empty",
+        "8 shapes have a mesh",
+    ):
         assert part in text
 
 

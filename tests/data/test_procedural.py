@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from occvae.data.procedural import CATEGORIES, make_shape
+from occvae.data.procedural import CATEGORIES, GENERATOR, make_shape
 from occvae.data.procedural.convex import (
     bevelled_box,
     box,
@@ -19,6 +19,7 @@ from occvae.data.procedural.convex import (
     sweep,
 )
 from occvae.data.procedural.solids import Body, Solid
+from occvae.data.procedural.vessels import cavity
 
 SEEDS = range(6)
 
@@ -126,6 +127,37 @@ def test_no_single_shape_is_close_to_all_of_a_category():
         union = (inside | guess).sum(axis=1)
         best = max(best, ((inside & guess).sum(axis=1) / union).mean())
     assert best < 0.3
+
+
+# Sums of the volumes of SEEDS, by GENERATOR. If shapes change, increase it and renew the sums.
+VOLUMES = {
+    2: {
+        "chair": 0.374079698,
+        "table": 0.536067979,
+        "shelf": 0.578357369,
+        "sofa": 0.851546711,
+        "bed": 0.702079099,
+        "lamp": 0.334524718,
+        "mug": 0.509128888,
+        "vase": 0.361227184,
+        "hammer": 0.168638768,
+        "wrench": 0.126997244,
+        "scissors": 0.117622736,
+        "airplane": 0.119784811,
+    }
+}
+
+
+def test_shapes_change_only_with_the_generator():
+    volumes = {name: sum(shape(name, seed).volume() for seed in SEEDS) for name in CATEGORIES}
+    assert volumes == pytest.approx(VOLUMES[GENERATOR], rel=1e-7)
+
+
+def test_cavity_is_finite_when_rounding_exceeds_the_wall():
+    # linspace(-wall, wall) ends above `wall` here, so a square root without a bound gives NaN.
+    wall = 0.03504388138594222
+    inner = cavity(np.array([[0.1, 0.0], [0.3, 0.45]]), wall, 0.06)
+    assert np.isfinite(inner).all()
 
 
 def test_an_unknown_category_gets_a_suggestion():

@@ -37,6 +37,7 @@ RESOLUTIONS = (3, 6)  # 6^3 bits fill whole bytes, 3^3 bits do not
 
 def random_sample(seed: int) -> Sample:
     rng = np.random.default_rng(seed)
+    has_mesh = seed % 3 > 0
     return Sample(
         id=f"shape-{seed}",
         category="gr\u00f6\u00dfe" if seed % 2 else "chair",
@@ -46,6 +47,8 @@ def random_sample(seed: int) -> Sample:
         near_occupancies=rng.random(NEAR) < 0.5,
         surface_points=rng.uniform(-0.5, 0.5, (5, 3)).astype(np.float16),
         surface_normals=rng.standard_normal((5, 3)).astype(np.float16),
+        mesh_vertices=rng.integers(0, 65536, (4 + seed, 3)).astype(np.uint16) if has_mesh else None,
+        mesh_faces=rng.integers(0, 4, (2 * seed, 3)).astype(np.uint16) if has_mesh else None,
         voxels={edge: rng.random((edge,) * 3) < 0.5 for edge in RESOLUTIONS},
         location=rng.standard_normal(3),
         scale=float(rng.random()),
@@ -95,6 +98,12 @@ def test_every_field_is_read_as_written(samples, path):
             shard.surface(index), (sample.surface_points, sample.surface_normals), strict=True
         ):
             np.testing.assert_array_equal(found, written.astype(np.float32))
+        if sample.mesh_vertices is None:
+            assert shard.mesh(index) is None
+        else:
+            vertices, faces = shard.mesh(index)
+            np.testing.assert_array_equal(vertices, dequantize_points(sample.mesh_vertices))
+            np.testing.assert_array_equal(faces, sample.mesh_faces)
         np.testing.assert_array_equal(shard.voxels(index), sample.voxels[3])
         for edge, grid in sample.voxels.items():
             assert shard.voxels(index, edge).dtype == bool
@@ -126,7 +135,7 @@ def test_fields_that_a_source_lacks_are_absent(tmp_path):
     write_shard(tmp_path / "train-00000.h5", bare)
     shard = Shard(tmp_path, entry_of(tmp_path / "train-00000.h5"))
     assert (shard.num_points, shard.num_near_points, shard.num_surface_points) == (0, 0, 0)
-    assert not shard.has_cameras and shard.voxels(0).all()
+    assert not shard.has_cameras and shard.voxels(0).all() and shard.mesh(0) is None
     assert shard.image(0, 0) == b"x"
 
 

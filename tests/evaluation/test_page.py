@@ -22,8 +22,8 @@ def folder(tiny_dataset, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
     save_pretrained(octahedron_model(), folder)
     arguments = ["--model", str(folder), "--data", str(tiny_dataset), "--shapes", "6"]
-    page = ["--html", str(folder / "page.html")]
-    assert main(["evaluate", *arguments, "--resolution", "32", *page]) == 0
+    files = ["--json", str(folder / "evaluation.json"), "--html", str(folder / "page.html")]
+    assert main(["evaluate", *arguments, "--resolution", "32", *files]) == 0
     return folder
 
 

@@ -87,12 +87,16 @@ def test_missing_packages_are_listed_by_file_ending(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("empty.obj", b"", "no faces"),
-    ("empty.off", b"", "not a mesh that trimesh can read"),
-    ("empty.stl", b"", "no faces|not a mesh"),
-    ("cut.off", b"OFF\n8 12 0\n0 0 0\n", "not a mesh that trimesh can read"),
-    ("text.ply", b"ply\nformat binary_little", "not a mesh that trimesh can read"),
-    ("noise.glb", bytes(range(256)), "not a mesh that trimesh can read"),
+    ("empty.obj", b"", "the file is empty"),
+    ("empty.off", b"", "the file is empty"),
+    ("empty.stl", b"", "the file is empty"),
+    ("empty.ply", b"", "the file is empty"),
+    ("empty.glb", b"", "the file is empty"),
+    ("empty.gltf", b"", "the file is empty"),
+    ("empty.other", b"", "the file is empty"),
+    ("cut.off", b"OFF\n8 12 0\n0 0 0\n", "the file is cut"),
+    ("text.ply", b"ply\nformat binary_little", "the header does not end"),
+    ("noise.glb", bytes(range(256)), "not a glTF file"),
     ("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", r"no faces \((a point cloud|no mesh) in it\)"),
     ("other.txt", b"v 0 0 0", "not a mesh that trimesh can read"),
 ])  # fmt: skip
@@ -191,3 +195,42 @@ def test_damaged_files_are_not_reported_as_missing_packages(tmp_path):
     with pytest.raises(UserError) as caught:
         read_mesh(tmp_path / "noise.stl")
     assert "ModuleNotFound" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending, package", [("3mf", "lxml"), ("dae", "collada")])
+def test_formats_of_the_extra_are_read(tmp_path, ending, package):
+    pytest.importorskip(package)
+    path = tmp_path / f"box.{ending}"
+    path.write_bytes(trimesh.Trimesh(*arrays(box())).export(file_type=ending))
+    assert volume(*read_mesh(path)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ending, package", [(".3mf", "lxml"), (".dae", "pycollada")])
+def test_a_missing_package_is_named(tmp_path, monkeypatch, ending, package):
+    from trimesh.exceptions import ExceptionWrapper
+    from trimesh.exchange.load import mesh_loaders
+
+    monkeypatch.setitem(mesh_loaders, ending[1:], ExceptionWrapper(ImportError("is missing")))
+    assert missing_packages()[ending] == f"pip install {package}"
+    (tmp_path / f"a{ending}").write_bytes(b"content")
+    with pytest.raises(
+        UserError, match=rf"{ending} files need a package .*: pip install {package}$"
+    ):
+        read_mesh(tmp_path / f"a{ending}")
+
+
+def test_buffers_beside_a_gltf_file_are_read(tmp_path):
+    for name, content in trimesh.Trimesh(*arrays(box())).export(file_type="gltf").items():
+        (tmp_path / name).write_bytes(content)
+    assert volume(*read_mesh(tmp_path / "model.gltf")) == pytest.approx(1)
+
+
+def test_a_file_without_permission_keeps_the_cause(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "a.obj").write_text(CUBE_OF_QUADS)
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    with pytest.raises(UserError, match=r"a\.obj: Permission denied$") as caught:
+        read_mesh(tmp_path / "a.obj")
+    assert isinstance(caught.value.__context__, PermissionError)

@@ -1,4 +1,4 @@
-"""`decode_image` gives what `load_image`, the slow reference, gives."""
+"""`decode_image` gives what `load_square_image`, the slow reference, gives."""
 
 import io
 
@@ -9,7 +9,7 @@ from PIL import Image
 from occvae.errors import UserError
 from occvae.images import decode as decoding
 from occvae.images.decode import decode_image
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 
 
 def scene(width: int, height: int) -> Image.Image:
@@ -33,7 +33,7 @@ def encode(mode: str, format: str, size: tuple[int, int] = (61, 61), **options) 
 def difference(content: bytes, size: int, **options) -> int:
     found = decode_image(content, size, **options)
     assert found.shape == (3, size, size)
-    expected = load_image(content, size, options.get("background_gray", 255))
+    expected = load_square_image(content, size, options.get("background_gray", 255))
     expected = expected[:, ::-1] if options.get("mirrored") else expected
     return np.abs(found.permute(1, 2, 0).numpy().astype(int) - expected).max()
 
@@ -52,7 +52,7 @@ def test_ordinary_images_are_within_one_gray_level(mode, format, options, size, 
     content = encode(mode, format, **options)
     assert difference(content, size) <= 1
     assert difference(content, size, mirrored=True) <= 1
-    monkeypatch.setattr(decoding, "load_image", None)  # shows that the fast path was used
+    monkeypatch.setattr(decoding, "load_square_image", None)  # shows that the fast path was used
     decode_image(content, size)
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from occvae.errors import UserError
-from occvae.images.io import composite, encode_png, load_image, open_image
+from occvae.images.io import composite, encode_png, load_square_image, open_image
 
 WHITE = [255, 255, 255]
 
@@ -32,7 +32,7 @@ def gray16(value: int) -> Image.Image:
 
 def test_png_round_trip_is_exact():
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(load_image(encode_png(image), 16), image)
+    np.testing.assert_array_equal(load_square_image(encode_png(image), 16), image)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_png_round_trip_is_exact():
     ],
 )
 def test_every_mode_becomes_rgb_over_white(content, expected):
-    loaded = load_image(content, 8)
+    loaded = load_square_image(content, 8)
     assert loaded.shape == (8, 8, 3) and loaded.dtype == np.uint8
     np.testing.assert_array_equal(loaded, np.broadcast_to(expected, (8, 8, 3)))
 
@@ -73,14 +73,14 @@ def test_opened_images_keep_their_size_and_transparency():
 
 
 def test_palettes_with_transparency_are_read():
-    loaded = load_image(encode(palette_image(), transparency=0), 8)
+    loaded = load_square_image(encode(palette_image(), transparency=0), 8)
     np.testing.assert_array_equal(loaded[0, 0], WHITE)
     np.testing.assert_array_equal(loaded[7, 7], [200, 100, 50])
 
 
 @pytest.mark.parametrize("size", [(40, 20), (20, 40), (400, 200), (20, 10)])
 def test_the_shorter_edge_is_padded_with_white(size):
-    loaded = load_image(encode(Image.new("RGB", size, (0, 0, 0))), 40)
+    loaded = load_square_image(encode(Image.new("RGB", size, (0, 0, 0))), 40)
     expected = np.full((40, 40), 255)
     expected[10:30] = 0
     np.testing.assert_array_equal(
@@ -91,14 +91,14 @@ def test_the_shorter_edge_is_padded_with_white(size):
 def test_transparency_is_composited_on_any_gray():
     half = Image.new("RGBA", (20, 10), (0, 0, 0, 0))
     half.paste((9, 8, 7, 255), (10, 0, 20, 10))
-    loaded = load_image(encode(half), 20, background_gray=240)
+    loaded = load_square_image(encode(half), 20, background_gray=240)
     expected = np.full((20, 20, 3), 240)
     expected[5:15, 10:] = [9, 8, 7]
     np.testing.assert_array_equal(loaded[:, [0, 8, 11, 19]], expected[:, [0, 8, 11, 19]])
 
 
 def test_a_long_panorama_needs_little_memory():
-    loaded = load_image(encode(Image.new("L", (60_000, 1), 0)), 8)
+    loaded = load_square_image(encode(Image.new("L", (60_000, 1), 0)), 8)
     assert (loaded == 0).all(axis=(1, 2)).sum() == 1  # as a square it would take 10 GB
 
 
@@ -109,19 +109,19 @@ def test_images_of_the_largest_cameras_are_read(tmp_path):
     path.write_bytes(
         b"P4 10000 10000\n" + bytes(10_000 // 8 * 10_000)
     )  # one bit per pixel, all white
-    loaded = load_image(path, 8)
+    loaded = load_square_image(path, 8)
     assert (loaded == 255).all()
     for height in (15_001, 100_000):
         path.write_bytes(b"P4 20000 %d\n" % height)
         with pytest.raises(UserError) as caught:
-            load_image(path, 8)
+            load_square_image(path, 8)
         message = f"{path}: has more than 300 million pixels; make it smaller"
         assert str(caught.value) == message
 
 
 def test_resizing_is_antialiased():
     checkers = np.indices((64, 64)).sum(axis=0) % 2 * 255
-    loaded = load_image(encode(Image.fromarray(checkers.astype(np.uint8))), 8)
+    loaded = load_square_image(encode(Image.fromarray(checkers.astype(np.uint8))), 8)
     np.testing.assert_allclose(loaded, 127.5, atol=3)
 
 
@@ -136,7 +136,7 @@ def test_exif_orientation_is_applied(orientation, corner):
     image.putpixel((0, 0), (255, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    loaded = load_image(encode(image, exif=exif), 8)
+    loaded = load_square_image(encode(image, exif=exif), 8)
     np.testing.assert_array_equal(loaded[corner], [255, 0, 0])
     assert (loaded[..., 0] == 255).sum() == 1
 
@@ -155,7 +155,7 @@ def test_errors_name_broken_files(tmp_path):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(UserError, match=f"{name}: {message}") as caught:
-            load_image(path, 8)
+            load_square_image(path, 8)
         assert "\n" not in str(caught.value)
 
 
@@ -168,6 +168,6 @@ def test_random_damage_raises_only_user_errors(format):
         damaged = bytearray(whole)
         damaged[rng.integers(len(damaged))] = rng.integers(256)
         try:
-            assert load_image(bytes(damaged), 8).shape == (8, 8, 3)
+            assert load_square_image(bytes(damaged), 8).shape == (8, 8, 3)
         except UserError:
             pass

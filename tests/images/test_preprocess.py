@@ -9,7 +9,7 @@ from PIL import Image
 from occvae.data.procedural import CATEGORIES, make_shape
 from occvae.errors import UserError
 from occvae.images import preprocess as preparation
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from occvae.images.preprocess import (
     OBJECT_SHARE,
     USUAL_OFFSET,
@@ -58,7 +58,7 @@ def test_objects_are_framed_as_in_training(center, radii):
 def test_objects_framed_as_in_training_are_not_moved():
     image = cut_out(ellipse(300, (0.53, 0.47), (0.33, 0.2)))
     prepared = prepare_image(encode(image), EDGE)
-    np.testing.assert_array_equal(prepared.pixels, load_image(encode(image), EDGE))
+    np.testing.assert_array_equal(prepared.pixels, load_square_image(encode(image), EDGE))
     assert prepared.note == ""
     for center, radius in (((0.7, 0.5), 0.3), ((0.5, 0.5), 0.2), ((0.5, 0.5), 0.49)):
         _, moved = frame_object(cut_out(ellipse(300, center, (radius, radius))), EDGE)
@@ -156,17 +156,17 @@ def test_transparency_without_cut_out_becomes_white():
     image = Image.fromarray(noise)
     image.putalpha(Image.fromarray(rounded(90, 120, 8)))
     prepared = prepare_image(encode(image), EDGE)
-    np.testing.assert_array_equal(prepared.pixels, load_image(encode(image), EDGE))
-    assert prepared.note.startswith("background not removed")
+    np.testing.assert_array_equal(prepared.pixels, load_square_image(encode(image), EDGE))
+    assert prepared.warning.startswith("background not removed")
 
 
 def test_backgrounds_that_are_not_plain_are_kept_or_refused():
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     image = encode(Image.fromarray(noise))
     prepared = prepare_image(image, EDGE)
-    np.testing.assert_array_equal(prepared.pixels, load_image(image, EDGE))
-    assert prepared.note == "background not removed: the border of the image is not plain"
-    assert "\n" not in prepared.note
+    np.testing.assert_array_equal(prepared.pixels, load_square_image(image, EDGE))
+    assert prepared.warning == "background not removed: the border of the image is not plain"
+    assert "\n" not in prepared.warning and prepared.note == ""
     with pytest.raises(UserError, match="^image: background not removed"):
         prepare_image(image, EDGE, "remove")
 
@@ -174,7 +174,7 @@ def test_backgrounds_that_are_not_plain_are_kept_or_refused():
 def test_keep_changes_nothing():
     for image in (photograph(ellipse(200, (0.3, 0.3), (0.1, 0.1))), Image.new("L", (5, 5), 9)):
         prepared = prepare_image(encode(image), EDGE, "keep")
-        np.testing.assert_array_equal(prepared.pixels, load_image(encode(image), EDGE))
+        np.testing.assert_array_equal(prepared.pixels, load_square_image(encode(image), EDGE))
         assert prepared.note == ""
 
 

@@ -66,7 +66,7 @@ def test_missing_files_are_refused(export, gone):
     (export / gone).unlink()
     with pytest.raises(UserError, match=f"export: holds no {CONFIG} with {WEIGHTS}; give an"):
         from_pretrained(export)
-    with pytest.raises(UserError, match="nowhere: holds no"):
+    with pytest.raises(UserError, match="nowhere: no such run or export; give the folder"):
         from_pretrained(export / "nowhere")
 
 

@@ -40,7 +40,7 @@ def arguments(tmp_path, monkeypatch) -> list[str]:
     save_pretrained(octahedron_model(), "model")
     Path("out").mkdir()
     command = ["reconstruct", "photo.png", "-o", "out/photo.glb", "--model", "model"]
-    return [*command, "--resolution", "32"]
+    return [*command, "--background", "keep", "--resolution", "32"]
 
 
 def interrupt(*_, **__):

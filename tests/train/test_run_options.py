@@ -120,7 +120,7 @@ def test_the_size_of_the_embedded_dataset_is_printed_before_it_is_built(
     printed = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("occvae.data.build.build_default", build)
-    _ensure_data("data/procedural")
+    _ensure_data("data/procedural", named=False)
     [text] = printed
     assert text.startswith(
         "data/procedural: building the embedded dataset of 768 shapes (about 650"

@@ -53,6 +53,8 @@ def test_exports_record_the_splits_they_were_trained_on(trained):
     for name, step in (("best", 120), ("last", 240)):
         config = json.loads((trained / name / "config.json").read_text())
         assert config["splits"] == "own" and config["step"] >= step
+        assert config["trained_on"]["source"] == "voxels"
+        assert config["trained_on"]["num_shapes"] > 0 and config["trained_on"]["categories"]
 
 
 def test_a_run_leaves_its_records(trained):
@@ -179,6 +181,21 @@ def test_mistakes_end_in_one_line(tiny_dataset, tmp_path, trained, arguments, me
     words = [word.format(folder=tmp_path, trained=trained) for word in arguments]
     standard = ["--data", str(tiny_dataset), "--out", str(tmp_path / "run")]
     assert_refused(start(tmp_path, [*standard, *words]), message)
+
+
+def test_a_run_records_its_dataset_by_an_absolute_path(tiny_dataset, tmp_path, monkeypatch):
+    out, data = tmp_path / "run", Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    steps = ["optim.steps=1", "validate_every=1", "data.num_workers=0"]
+    succeed(Path("data"), out, *TINY_RUN, *steps)
+    assert json.loads((out / "train_config.json").read_text())["data"]["root"] == str(data)
+    data.rename(tmp_path / "moved")
+    resume = ["--out", str(out), "--resume", "optim.steps=2"]
+    message = f"{data}: no dataset here; {out}/train_config.json names this folder; if the dataset"
+    assert_refused(start(tmp_path, resume), message)
+    succeed(Path("moved"), out, "--resume", "optim.steps=2")
+    recorded = json.loads((out / "train_config.json").read_text())["data"]["root"]
+    assert recorded == str(tmp_path / "moved")
 
 
 def test_a_failure_ends_the_run_and_its_loaders(tiny_dataset, tmp_path):

@@ -1,4 +1,4 @@
-"""Imports a folder of meshes, in any file format that trimesh reads."""
+"""Imports a folder of meshes, in any file format that `read_mesh` reads."""
 
 import argparse
 import hashlib
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FEW_FILES = 8
 _CATEGORY = "object"
 _REPEATED = " (again)"  # suffix of the id of a training shape that is repeated for validation
-# Endings of meshes and archives that trimesh does not read, to report instead of ignoring them.
+# Endings of meshes and archives that are not read, to report instead of ignoring them.
 _UNREADABLE_ENDINGS = set(
     ".3ds .7z .abc .blend .bz2 .dwg .dxf .fbx .gz .iges .igs .ma .max .mb .rar .tar .tgz .usd "
     ".usda .usdc .usdz .vrml .vtk .wrl .x3d .xyz .xz .zip".split()
@@ -181,9 +181,9 @@ def _report_unreadable(others: Counter[str], skipped: dict[str, str]) -> None:
 
     missing = missing_packages()
     for ending in sorted(others.keys() & (_UNREADABLE_ENDINGS | missing.keys())):
-        reason = f"{others[ending]} files of a format that trimesh does not read"
+        reason = f"{others[ending]} files of a format that is not read"
         if ending in missing:
-            reason += f" here ({missing[ending]})"
+            reason += f" without another package ({missing[ending]})"
         skipped[f"*{ending}"] = reason
 
 
@@ -279,7 +279,7 @@ def _make_source(options: argparse.Namespace) -> MeshSource:
 
 
 FORMAT = Format(
-    help="a folder of meshes in any format that trimesh reads",
+    help="a folder of meshes in one of the common formats",
     add_arguments=_add_arguments,
     make_source=_make_source,
 )

@@ -30,12 +30,16 @@ class ProceduralSource:
         shapes_per_category: int = DEFAULT_SHAPES_PER_CATEGORY,
         shape_settings: ShapeSettings = ShapeSettings(),  # noqa: B008 - immutable
     ):
-        from occvae.data.procedural import CATEGORIES
+        from occvae.data.procedural import CATEGORIES, GENERATOR
 
         if shapes_per_category < 1:
             raise UserError(f"shapes_per_category must be at least 1, got {shapes_per_category}")
         self.shape_settings = shape_settings
-        self.settings = {"shapes_per_category": shapes_per_category, **shape_settings.to_dict()}
+        self.settings = {
+            "generator": GENERATOR,
+            "shapes_per_category": shapes_per_category,
+            **shape_settings.to_dict(),
+        }
         self.skipped: dict[str, str] = {}
         # Categories alternate so that each shard holds all of them.
         self.items = [

@@ -93,7 +93,12 @@ class VoxelArchiveSource:
     def sample(self, index: int) -> Sample:
         item = self.items[index]
         return make_sample(
-            item.id, item.category, item.split, self.shape(index), self.shape_settings
+            item.id,
+            item.category,
+            item.split,
+            self.shape(index),
+            self.shape_settings,
+            keep_mesh=False,  # it would hold no more than the voxels
         )
 
     def _add_archive(self, path: Path) -> None:

@@ -34,6 +34,10 @@ _PROGRAMS: dict[str, Callable[[np.random.Generator], Solid]] = {
 
 CATEGORIES: tuple[str, ...] = tuple(_PROGRAMS)
 
+# Version of the shape programs. Increase it when a pair of category and seed gives another shape.
+# Datasets record it, because a dataset must not mix shapes of two versions.
+GENERATOR = 2
+
 # Shapes of less volume are drawn again, because too few cells of a coarse grid would be inside.
 _MIN_VOLUME = 0.012
 

@@ -12,15 +12,15 @@ from occvae.data.procedural.solids import Body, Solid
 def bed(rng: np.random.Generator) -> Solid:
     """Single or double bed with head and foot boards, a canopy, or two bunks."""
     half_x, half_z = rng.uniform(0.2, 0.46), rng.uniform(0.42, 0.5)
-    deck, thick = rng.uniform(0.1, 0.28), rng.uniform(0.05, 0.1)
-    post = rng.uniform(0.02, 0.035)
+    deck, thick = rng.uniform(0.1, 0.24), rng.uniform(0.05, 0.1)
+    post = rng.uniform(0.022, 0.035)
     parts = _berth(rng, half_x, half_z, deck, thick)
-    style = pick(rng, "boards", "boards", "boards", "canopy", "bunk")
+    style = pick(rng, *["boards"] * 5, "canopy", "bunk")
     if style == "boards":
-        head = deck + rng.uniform(0.1, 0.45)
+        head = deck + rng.uniform(0.2, 0.45)
         parts += _bed_board(rng, half_x, -half_z, head, post)
         if chance(rng, 0.5):
-            foot = deck + rng.uniform(0.0, 0.6) * (head - deck)
+            foot = deck + rng.uniform(0.1, 0.55) * (head - deck)
             parts += _bed_board(rng, half_x, half_z, foot, post)
         if chance(rng, 0.7) or deck < 0.14:
             bottom = 0.0 if deck < 0.14 else 0.3 * deck
@@ -31,8 +31,6 @@ def bed(rng: np.random.Generator) -> Solid:
     parts += _bed_feet(half_x, half_z, high, post)
     if style == "canopy":
         parts += _frame_top(half_x, half_z, high, post)
-        if chance(rng, 0.3):
-            parts.append(box((-half_x, high - post, -half_z), (half_x, high, half_z)))
         parts += _bed_board(rng, half_x, -half_z, deck + rng.uniform(0.1, 0.3), post)
     else:
         upper = rng.uniform(0.55, 0.8) * high + 0.5 * thick
@@ -45,19 +43,23 @@ def bed(rng: np.random.Generator) -> Solid:
 def _berth(
     rng: np.random.Generator, half_x: float, half_z: float, deck: float, thick: float
 ) -> list[Convex]:
-    """Frame, mattress and pillows. The upper side of the frame is at y = `deck`."""
+    """Frame, mattress, pillows and sometimes a blanket. The frame ends at y = `deck`."""
     inset = rng.uniform(0.0, 0.03)
     mattress = rng.uniform(0.04, 0.1)
     top = deck + mattress
     parts = [box((-half_x, deck - 0.8 * thick, -half_z), (half_x, deck, half_z))]
     low = (-half_x + inset, deck - 0.02, -half_z + inset)
     parts.append(bevelled_box(low, (half_x - inset, top, half_z - inset), 0.2 * mattress))
+    if chance(rng, 0.5):
+        # A blanket hangs over the sides.
+        low = (-half_x - 0.012, deck - rng.uniform(0.0, 0.03), rng.uniform(-0.4, 0.0) * half_z)
+        parts.append(bevelled_box(low, (half_x + 0.012, top + 0.018, half_z - inset), 0.016))
     count = 2 if half_x > 0.32 else 1
-    wide = rng.uniform(0.7, 0.9) * half_x / count
+    wide, puff = rng.uniform(0.7, 0.9) * half_x / count, rng.uniform(0.05, 0.075)
     for k in range(count):
         x = half_x * (2 * k + 1 - count) / count
         low = (x - wide, top - 0.02, -0.95 * half_z)
-        parts.append(bevelled_box(low, (x + wide, top + 0.045, -0.65 * half_z), 0.02))
+        parts.append(bevelled_box(low, (x + wide, top + puff, -0.62 * half_z), 0.4 * puff))
     return parts
 
 
@@ -100,7 +102,7 @@ def _bed_board(
     bow = Convex(
         np.concatenate(
             [
-                arc((0, top - 0.01, z + s * thin), (half_x, 0.35 * half_x), (0, 180), 12)
+                arc((0, top - 0.01, z + s * thin), (half_x, 0.35 * half_x), (0, 180), 16)
                 for s in (-1, 1)
             ]
         )

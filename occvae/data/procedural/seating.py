@@ -20,17 +20,16 @@ from occvae.data.procedural.solids import Body, Solid
 
 
 def chair(rng: np.random.Generator) -> Solid:
-    """Chair or stool. Seat, base, back and arms are chosen independently."""
+    """Chair. Seat, base, back and arms are chosen independently."""
     half_x, half_z = rng.uniform(0.17, 0.34), rng.uniform(0.17, 0.31)
-    seat, thick = rng.uniform(0.26, 0.6), rng.uniform(0.04, 0.11)
+    seat, thick = rng.uniform(0.28, 0.52), rng.uniform(0.04, 0.09)
     kind = pick(rng, "square", "soft", "rounded", "round")
     if kind == "round":
         half_z = half_x
     parts = [slab(kind, half_x, half_z, seat - thick, seat)]
     parts += _chair_base(rng, half_x, half_z, seat - 0.5 * thick, kind)
-    if chance(rng, 0.82):
-        high = rng.uniform(0.22, 0.7)
-        parts += _chair_back(rng, half_x, half_z, (seat, thick, high), kind)
+    high = rng.uniform(0.32, 0.65)
+    parts += _chair_back(rng, half_x, half_z, (seat, thick, high), kind)
     if kind != "round" and chance(rng, 0.4):
         parts += _chair_arms(rng, half_x, half_z, seat, thick)
     return Solid.of(Body.of(parts))
@@ -39,17 +38,14 @@ def chair(rng: np.random.Generator) -> Solid:
 def _chair_base(
     rng: np.random.Generator, half_x: float, half_z: float, top: float, kind: str
 ) -> list[Convex]:
-    thick = rng.uniform(0.022, 0.042)
+    thick = rng.uniform(0.024, 0.042)
     inset = 0.62 if kind == "round" else 0.97 - 1.5 * thick / min(half_x, half_z)
     x, z = half_x * inset, half_z * inset
-    style = pick(rng, "legs", "legs", "legs", "pedestal", "sled", "cantilever", "panels", "block")
+    style = pick(rng, *["legs"] * 5, "pedestal", "sled", "cantilever", "panels")
     if style == "legs":
         return four_legs(rng, x, z, top, thick, rng.choice([0.0, rng.uniform(0.05, 0.4)]))
     if style == "pedestal":
         return pedestal(rng, top, rng.uniform(0.75, 1.1) * half_x, thick)
-    if style == "block":
-        sides = slab(kind, half_x * rng.uniform(0.6, 0.95), half_z * 0.9, 0.0, top)
-        return [sides]
     if style == "panels":
         width = max(thick, 0.03)
         return [box((s * x - width, 0.0, -z), (s * x + width, top, z)) for s in (-1, 1)]
@@ -76,7 +72,7 @@ def _chair_back(
     """Back that leans backwards. `heights` are those of seat, seat thickness and back."""
     seat, thick, high = heights
     wide = half_x * rng.uniform(0.6, 0.7) if kind == "round" else half_x * rng.uniform(0.75, 0.97)
-    depth = rng.uniform(0.018, 0.04)
+    depth = rng.uniform(0.022, 0.04)
     # On a round seat, the back stands on the chord of its own width.
     edge = -half_z * np.sqrt(1.0 - (wide / half_x) ** 2) if kind == "round" else -half_z
     edge += 1.2 * depth
@@ -116,7 +112,7 @@ def _back_spindles(
     parts = _posts(wide, high, depth)
     parts.append(box((-wide, high - rail, -depth), (wide, high, depth)))
     count = int(rng.integers(1, 6))
-    thin = max(0.016, rng.uniform(0.2, 0.35) * wide / count)
+    thin = max(0.018, rng.uniform(0.2, 0.35) * wide / count)
     for x in np.linspace(-wide, wide, count + 2)[1:-1]:
         parts.append(box((x - thin, 0.0, -0.6 * depth), (x + thin, high, 0.6 * depth)))
     return parts
@@ -172,8 +168,8 @@ _BACKS = {
 def _chair_arms(
     rng: np.random.Generator, half_x: float, half_z: float, seat: float, thick: float
 ) -> list[Convex]:
-    high, bar = rng.uniform(0.13, 0.24), rng.uniform(0.02, 0.035)
-    sides = (-1, 1) if chance(rng, 0.75) else (1,)
+    high, bar = rng.uniform(0.14, 0.24), rng.uniform(0.022, 0.035)
+    sides = (-1, 1)
     style = pick(rng, "frame", "panel", "post", "tablet")
     bottom, top = seat - 0.7 * thick, seat + high
     parts = []
@@ -186,18 +182,18 @@ def _chair_arms(
         for z in ends:
             z *= half_z
             parts.append(box((x - bar, bottom, z - bar), (x + bar, top, z + bar)))
-        wide = 3.0 * bar if style == "tablet" else 1.3 * bar
+        wide = 2.2 * bar if style == "tablet" else 1.3 * bar
         parts.append(box((x - wide, top - bar, -half_z), (x + wide, top + bar, 0.9 * half_z)))
     return parts
 
 
 def sofa(rng: np.random.Generator) -> Solid:
-    """Armchair, two-seater or three-seater, sometimes with one arm or as a corner piece."""
-    seats = int(rng.integers(1, 4))
+    """Armchair, two-seater or three-seater, sometimes with a chaise longue and only one arm."""
+    seats = int(rng.choice([1, 2, 2, 3, 3]))
     half_x = 0.5 * seats * rng.uniform(0.3, 0.42) + 0.02
     half_z, seat = rng.uniform(0.19, 0.32), rng.uniform(0.16, 0.3)
     arm, back = rng.uniform(0.05, 0.13), rng.uniform(0.06, 0.16)
-    leg = rng.choice([0.0, rng.uniform(0.04, 0.16)])
+    leg = rng.choice([0.0, *rng.uniform(0.05, 0.14, 2)])
     base = leg + rng.uniform(0.3, 0.6) * seat
     high = leg + seat + rng.uniform(0.12, 0.42)
     wall = half_x + arm
@@ -205,8 +201,12 @@ def sofa(rng: np.random.Generator) -> Solid:
     rest = bevelled_box((-wall, leg, -half_z - back), (wall, high, -half_z + 0.02), 0.2 * back)
     parts += turned([rest], "x", -rng.uniform(0.0, 12.0), (0.0, base, -half_z))
     parts += _sofa_cushions(rng, seats, (half_x, half_z), (base - 0.02, leg + seat))
-    parts += _sofa_arms(rng, (half_x, half_z + back, arm), (leg, leg + seat, high))
-    if chance(rng, 0.3):
+    if chance(rng, 0.5):
+        parts += _back_cushions(rng, seats, (half_x, half_z), (leg + seat, high))
+    chaise = seats > 1 and chance(rng, 0.3)
+    sides = pick(rng, "both", "left", "right") if chaise else "both"
+    parts += _sofa_arms(rng, (half_x, half_z + back, arm), (leg, leg + seat, high), sides)
+    if chaise:
         side, reach = rng.choice([-1, 1]), half_z + rng.uniform(0.2, 0.45)
         inner, outer = sorted((side * (half_x - 0.36), side * half_x))
         parts.append(box((inner, leg, 0.0), (outer, base, reach)))
@@ -237,17 +237,32 @@ def _sofa_cushions(
     ]
 
 
+def _back_cushions(
+    rng: np.random.Generator, seats: int, half: tuple[float, float], heights: tuple[float, float]
+) -> list[Convex]:
+    """One cushion per seat. It leans on the back and may be higher than the back."""
+    half_x, half_z = half
+    seat, back = heights
+    top = max(back + rng.uniform(-0.04, 0.06), seat + 0.1)
+    thick, wide = rng.uniform(0.06, 0.11), half_x / seats
+    parts = []
+    for k in range(seats):
+        x = wide * (2 * k + 1 - seats)
+        low = (x - 0.97 * wide, seat - 0.04, -half_z - 0.04)
+        parts.append(bevelled_box(low, (x + 0.97 * wide, top, thick - half_z), 0.3 * thick))
+    return turned(parts, "x", -rng.uniform(4.0, 12.0), (0.0, seat, -half_z))
+
+
 def _sofa_arms(
     rng: np.random.Generator,
     sizes: tuple[float, float, float],
     heights: tuple[float, float, float],
+    which: str,
 ) -> list[Convex]:
     half_x, depth, arm = sizes
     bottom, seat, high = heights
-    top = min(seat + rng.uniform(0.04, 0.2), high)
-    sides = {"both": (-1, 1), "left": (-1,), "right": (1,), "none": ()}[
-        pick(rng, "both", "both", "both", "left", "right", "none")
-    ]
+    top = min(seat + rng.uniform(0.07, 0.2), high)
+    sides = {"both": (-1, 1), "left": (-1,), "right": (1,)}[which]
     rolled = chance(rng, 0.4)
     front = depth * rng.uniform(0.55, 0.9) if chance(rng, 0.3) else depth - 0.08
     parts = []

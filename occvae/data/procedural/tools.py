@@ -5,10 +5,13 @@ Tools stand upright, with the handle along y, the working end up and the flat si
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from occvae.data.procedural.convex import (
     Convex,
+    Point,
     arc,
     bevelled_box,
     box,
@@ -29,53 +32,69 @@ from occvae.data.procedural.solids import Body, Solid
 
 
 def hammer(rng: np.random.Generator) -> Solid:
-    """Hammer, mallet, axe or pickaxe."""
-    style = pick(rng, "claw", "claw", "mallet", "sledge", "peen", "axe", "double", "pick")
-    length, grip = rng.uniform(0.5, 0.95), rng.uniform(0.035, 0.06)
-    head, top = _HEADS[style](rng, grip)
+    """Claw hammer, ball-peen or cross-peen hammer, sledgehammer, rock hammer or mallet."""
+    style = pick(rng, "claw", "claw", "claw", "mallet", "mallet", "sledge", "peen", "peen", "rock")
+    length, grip = rng.uniform(0.55, 0.9), rng.uniform(0.035, 0.055)
+    head, top = _HEADS[style](rng)
     parts = moved(head, (0.0, length, 0.0))
     flat = rng.uniform(0.7, 1.0)
-    neck = rng.uniform(0.6, 0.9) * grip
+    neck = rng.uniform(0.65, 0.9) * grip
     profile = [[grip, 0.0], [grip * rng.uniform(1.0, 1.35), 0.05 * length], [grip, 0.4 * length]]
     profile += [[neck, 0.7 * length], [neck, length + top]]
-    handle = scaled(revolve(np.array(profile), int(rng.choice([4, 10]))), (1.25, 1.0, flat))
-    bend = rng.uniform(-0.06, 0.06)
-    lower = [frustum((bend, 0, 0), (0, 0.4 * length, 0), 1.1 * grip, grip, 8)]
-    return Solid.of(Body.of(parts + handle + (lower if style == "axe" else [])))
+    handle = scaled(revolve(np.array(profile), int(rng.choice([4, 12]))), (1.25, 1.0, flat))
+    return Solid.of(Body.of(parts + handle))
 
 
-def _claw_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], float]:
-    size, reach = rng.uniform(0.06, 0.095), rng.uniform(0.15, 0.26)
-    parts = [frustum((-0.06, 0, 0), (reach, 0, 0), 0.85 * size, 0.85 * size, 8)]
-    parts.append(frustum((0.75 * reach, 0, 0), (reach + 0.03, 0, 0), size, 1.2 * size, 12))
-    bend = arc((-0.04, -reach, 0), (reach * 1.1, reach), (90, rng.uniform(150, 175)), 6)
-    shrink = np.linspace(1.0, 0.55, len(bend))
-    prong = sweep(bend, polygon(4, 0.045, 0.9 * size), (0, 0, 1), scales=shrink)
-    gap = rng.uniform(0.022, 0.04)
+def _hammer_face(reach: float, size: float, sides: int) -> list[Convex]:
+    """Neck towards +x with the striking face at its end."""
+    neck = frustum((-0.06, 0, 0), (reach, 0, 0), 0.85 * size, 0.8 * size, sides)
+    return [neck, frustum((0.7 * reach, 0, 0), (reach + 0.03, 0, 0), size, 1.15 * size, 16)]
+
+
+def _prong(rng: np.random.Generator, reach: float, size: float, bend: float) -> list[Convex]:
+    """Tapered bar towards -x that follows an ellipse downwards, to the angle `bend` in degrees."""
+    path = arc((-0.04, -reach, 0), (reach * 1.1, reach), (90, bend), 8)
+    return sweep(
+        path, polygon(4, 0.045, 0.9 * size), (0, 0, 1), scales=np.linspace(1.0, 0.55, len(path))
+    )
+
+
+def _claw_head(rng: np.random.Generator) -> tuple[list[Convex], float]:
+    size, reach = rng.uniform(0.065, 0.095), rng.uniform(0.15, 0.24)
+    parts = _hammer_face(reach, size, int(rng.choice([8, 14])))
+    prong = _prong(rng, rng.uniform(0.18, 0.28), size, rng.uniform(140.0, 175.0))
+    gap = rng.uniform(0.025, 0.04)
     for side in (-1, 1):
-        spread = turned(prong, "y", side * rng.uniform(6.0, 14.0))
+        spread = turned(prong, "y", side * rng.uniform(8.0, 14.0))
         parts += moved(spread, (0, 0, side * gap))
     return parts, 0.5 * size
 
 
-def _mallet_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], float]:
-    reach, size = rng.uniform(0.14, 0.3), rng.uniform(0.09, 0.17)
-    if chance(rng, 0.5):
-        deep = size * rng.uniform(0.6, 1.0)
+def _rock_head(rng: np.random.Generator) -> tuple[list[Convex], float]:
+    """Square face on one side, a chisel or point on the other."""
+    size, reach = rng.uniform(0.06, 0.09), rng.uniform(0.14, 0.22)
+    pick_end = _prong(rng, rng.uniform(0.28, 0.36), size, rng.uniform(125.0, 145.0))
+    return [*_hammer_face(reach, size, 4), *scaled(pick_end, (1, 1, rng.uniform(1.2, 1.8)))], size
+
+
+def _mallet_head(rng: np.random.Generator) -> tuple[list[Convex], float]:
+    reach, size = rng.uniform(0.18, 0.3), rng.uniform(0.1, 0.16)
+    if chance(rng, 0.4):
+        deep = size * rng.uniform(0.7, 1.0)
         low, high = (-reach, -size, -deep), (reach, size, deep)
-        head = [bevelled_box(low, high, rng.uniform(0.05, 0.3) * size)]
+        head = [bevelled_box(low, high, rng.uniform(0.08, 0.3) * size)]
     else:
-        head = [frustum((-reach, 0, 0), (reach, 0, 0), size, size, 16)]
+        head = [frustum((-reach, 0, 0), (reach, 0, 0), size, size, 20)]
         if chance(rng, 0.5):
             belt = 1.2 * size
             for s in (-1, 1):
                 ends = (s * 0.6 * reach, 0, 0), (s * 1.02 * reach, 0, 0)
-                head.append(frustum(*ends, belt, belt, 16))
+                head.append(frustum(*ends, belt, belt, 20))
     return head, rng.choice([0.0, 1.3 * size])
 
 
-def _sledge_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], float]:
-    reach, size = rng.uniform(0.12, 0.24), rng.uniform(0.06, 0.11)
+def _sledge_head(rng: np.random.Generator) -> tuple[list[Convex], float]:
+    reach, size = rng.uniform(0.16, 0.26), rng.uniform(0.07, 0.11)
     parts = [frustum((-0.6 * reach, 0, 0), (0.6 * reach, 0, 0), size, size, 8)]
     for s in (-1, 1):
         ends = (s * 0.5 * reach, 0, 0), (s * reach, 0, 0)
@@ -83,12 +102,12 @@ def _sledge_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], f
     return parts, 1.1 * size
 
 
-def _peen_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], float]:
-    reach, size = rng.uniform(0.14, 0.24), rng.uniform(0.06, 0.1)
+def _peen_head(rng: np.random.Generator) -> tuple[list[Convex], float]:
+    reach, size = rng.uniform(0.16, 0.24), rng.uniform(0.065, 0.1)
     parts = [frustum((-0.5 * reach, 0, 0), (0.6 * reach, 0, 0), 0.75 * size, 0.75 * size, 8)]
-    parts.append(frustum((0.5 * reach, 0, 0), (reach, 0, 0), size, size, 14))
+    parts.append(frustum((0.5 * reach, 0, 0), (reach, 0, 0), size, size, 16))
     if chance(rng, 0.5):
-        parts.append(ellipsoid((-0.65 * reach, 0, 0), (size, size, size), 12, 8))
+        parts.append(ellipsoid((-0.65 * reach, 0, 0), (size, size, size), 16, 10))
     else:
         # A wedge from the square stem to a thin edge.
         edge = np.insert(polygon(4, 1.2 * size, 0.02), 0, -1.2 * reach, axis=1)
@@ -97,91 +116,58 @@ def _peen_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], flo
     return parts, size
 
 
-def _blade(rng: np.random.Generator, grip: float) -> Convex:
-    """Axe blade that flares towards its edge at +x."""
-    reach, edge = rng.uniform(0.2, 0.36), rng.uniform(0.12, 0.22)
-    root, sag = rng.uniform(0.05, 0.09), rng.uniform(-0.1, 0.0)
-    thick = max(1.1 * grip, 0.04)
-    back = box((-1.6 * grip, -root, -thick), (0.0, root, thick)).vertices
-    bow = arc((reach - 0.06, sag, 0), (0.06, edge), (-90, 90), 7)
-    return Convex(np.concatenate([back, bow + [0, 0, 0.014], bow - [0, 0, 0.014]]))
-
-
-def _axe_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], float]:
-    poll = rng.uniform(0.05, 0.16)
-    parts = [_blade(rng, grip)]
-    parts.append(box((-poll - grip, -0.055, -0.045), (0.0, 0.055, 0.045)))
-    return parts, 0.08
-
-
-def _double_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], float]:
-    blade = _blade(rng, grip)
-    return [blade, *scaled([blade], (-1, 1, 1))], 0.1
-
-
-def _pick_head(rng: np.random.Generator, grip: float) -> tuple[list[Convex], float]:
-    reach, drop = rng.uniform(0.3, 0.48), rng.uniform(0.05, 0.25)
-    x = np.linspace(-1.0, 1.0, 9)
-    path = np.stack([reach * x, -drop * x**2, 0.0 * x], axis=1)
-    taper = 1.0 - 0.6 * np.abs(x) ** 1.5
-    if chance(rng, 0.5):
-        # One end is a broad adze instead of a point.
-        taper = np.where(x > 0.0, np.maximum(taper, 0.75), taper)
-    outline = polygon(4, rng.uniform(0.05, 0.09), rng.uniform(0.06, 0.09))
-    return sweep(path, outline, (0, 0, 1), scales=taper), 0.09
-
-
 _HEADS = {
     "claw": _claw_head,
+    "rock": _rock_head,
     "mallet": _mallet_head,
     "sledge": _sledge_head,
     "peen": _peen_head,
-    "axe": _axe_head,
-    "double": _double_head,
-    "pick": _pick_head,
+}
+
+
+# Lower ends that real wrenches have, by upper end. An end is as probable as it is often listed.
+_LOWER_ENDS = {
+    "open": ("ring", "ring", "open", "hole"),
+    "ring": ("open", "open", "hole"),
+    "adjustable": ("hole", "grip"),
 }
 
 
 def wrench(rng: np.random.Generator) -> Solid:
-    """Spanner with an open, ring or adjustable jaw, T-handle key or four-way wheel brace."""
-    length, wide = rng.uniform(0.45, 0.95), rng.uniform(0.04, 0.085)
-    thick = rng.uniform(0.04, 0.07)
-    style = pick(rng, "plain", "plain", "plain", "bent", "tee", "cross")
-    if style in ("tee", "cross"):
-        return _bar_wrench(rng, length, wide, style == "cross")
-    # Only the shaft of a "bent" wrench bends. The jaws follow its ends.
-    bend = rng.uniform(0.12, 0.3) * rng.choice([-1, 1]) if style == "bent" else 0.0
-    y = np.linspace(0.0, length, 9)
-    curve = np.sin if chance(rng, 0.5) else lambda a: 1.0 - np.cos(a)
-    path = np.stack([0.5 * bend * curve(2.0 * np.pi * y / length * 0.75), y, 0.0 * y], axis=1)
+    """Spanner with an open, ring or adjustable jaw, or four-way wheel brace."""
+    length, wide = rng.uniform(0.5, 0.85), rng.uniform(0.055, 0.08)
+    thick = rng.uniform(0.048, 0.064)
+    if chance(rng, 0.07):
+        return _wheel_brace(rng, length, wide)
+    # A bent shaft curves to both sides. The jaws follow its ends.
+    bend = rng.uniform(0.12, 0.25) * rng.choice([-1, 1]) if chance(rng, 0.2) else 0.0
+    y = np.linspace(0.0, length, 9 if bend else 2)
+    path = np.stack([0.5 * bend * np.sin(1.5 * np.pi * y / length), y, 0.0 * y], axis=1)
     shaft = sweep(path, polygon(4, 1.2 * thick, 1.4 * wide), (0, 0, 1))
     upper = pick(rng, "open", "open", "ring", "adjustable")
-    lower = pick(rng, "open", "ring", "ring", "grip", "hole")
+    lower = pick(rng, *_LOWER_ENDS[upper])
     bodies = [Body.of(shaft)]
     for style, end, before in ((upper, path[-1], path[-2]), (lower, path[0], path[1])):
         along = end - before
         lean = np.degrees(np.arctan2(-along[0], along[1]))
-        jaw = _jaw(rng, style, wide * rng.uniform(0.85, 1.1), thick)
+        jaw = _jaw(rng, style, wide * rng.uniform(0.9, 1.1), thick)
         bodies.append(jaw.affine(rotation("z", lean), end))
     return Solid.of(*bodies)
 
 
-def _bar_wrench(rng: np.random.Generator, length: float, wide: float, cross: bool) -> Solid:
-    """Round bars with sockets, one below a T-handle or one at each end of a cross."""
+def _wheel_brace(rng: np.random.Generator, length: float, wide: float) -> Solid:
+    """Cross of two round bars with a socket at each end."""
     bar = rng.uniform(0.7, 0.95) * wide
-    reach = length * rng.uniform(0.25, 0.5)
-    level = length * rng.uniform(0.4, 0.65) if cross else length
+    reach, level = length * rng.uniform(0.4, 0.55), length * rng.uniform(0.4, 0.6)
     parts = [frustum((0, 0, 0), (0, length, 0), bar, bar, 10)]
     parts.append(frustum((-reach, level, 0), (reach, level, 0), bar, bar, 10))
-    ends = [(np.zeros(3), np.array([0.0, -1.0, 0.0]))]
-    if cross:
-        ends.append((np.array([0.0, length, 0.0]), np.array([0.0, 1.0, 0.0])))
-        for side in (-1.0, 1.0):
-            ends.append((np.array([side * reach, level, 0.0]), np.array([side, 0.0, 0.0])))
+    tips = [(0.0, 0.0, 0.0), (0.0, length, 0.0), (-reach, level, 0.0), (reach, level, 0.0)]
+    ways = [(0.0, -1.0, 0.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0), (1.0, 0.0, 0.0)]
     bodies = [Body.of(parts)]
-    for end, out in ends:
-        radius, deep = bar * rng.uniform(1.5, 2.2), rng.uniform(0.06, 0.12)
-        socket = frustum(end - 0.03 * out, end + deep * out, radius, radius, 12)
+    for tip, way in zip(tips, ways, strict=True):
+        end, out = np.array(tip), np.array(way)
+        radius, deep = bar * rng.uniform(1.5, 2.0), rng.uniform(0.06, 0.12)
+        socket = frustum(end - 0.03 * out, end + deep * out, radius, radius, 16)
         hole = frustum(end + 0.03 * out, end + 2.0 * deep * out, 0.6 * radius, 0.6 * radius, 6)
         bodies.append(Body.of([socket], [hole]))
     return Solid.of(*bodies)
@@ -189,19 +175,20 @@ def _bar_wrench(rng: np.random.Generator, length: float, wide: float, cross: boo
 
 def _jaw(rng: np.random.Generator, style: str, wide: float, thick: float) -> Body:
     """End piece that points up, for a shaft that ends at the origin."""
-    size = max(wide * rng.uniform(1.7, 2.8), 0.11)
-    disc = polygon(20, size, size * rng.uniform(1.0, 1.25))
-    hole = size * rng.uniform(0.42, 0.6)
+    size = rng.uniform(0.13, 0.17)
+    disc = polygon(24, size, size * rng.uniform(1.0, 1.2))
+    hole = size * rng.uniform(0.45, 0.6)
     if style == "grip":
-        radius = wide * rng.uniform(1.1, 1.6)
-        parts = [frustum((0, -0.03, 0), (0, rng.uniform(0.2, 0.35), 0), 0.8 * radius, radius, 8)]
+        radius = wide * rng.uniform(1.2, 1.6)
+        ends = (0, -0.03, 0), (0, rng.uniform(0.25, 0.4), 0)
+        parts = scaled([frustum(*ends, 0.8 * radius, radius, 10)], (1, 1, 0.7))
         cuts = []
     elif style == "hole":
-        parts = [prism(polygon(16, 1.3 * wide), -thick, thick, "z")]
-        cuts = [prism(polygon(10, 0.65 * wide), -1.0, 1.0, "z")]
+        parts = [prism(polygon(20, 1.5 * wide), -thick, thick, "z")]
+        cuts = [prism(polygon(12, 0.8 * wide), -1.0, 1.0, "z")]
     elif style == "ring":
         parts = [prism(disc, -1.2 * thick, 1.2 * thick, "z")]
-        cuts = [prism(polygon(int(rng.choice([6, 12])), hole), -1.0, 1.0, "z")]
+        cuts = [prism(polygon(int(rng.choice([6, 16])), hole), -1.0, 1.0, "z")]
     elif style == "adjustable":
         return _adjustable(rng, size, thick)
     else:
@@ -213,69 +200,142 @@ def _jaw(rng: np.random.Generator, style: str, wide: float, thick: float) -> Bod
 
 
 def _adjustable(rng: np.random.Generator, size: float, thick: float) -> Body:
-    """Jaw with a fixed side, a sliding side, and a roller below."""
-    gap, reach = rng.uniform(0.4, 1.1) * size, rng.uniform(0.9, 1.4) * size
-    half = 0.6 * size
-    parts = [prism(polygon(8, 1.15 * size, 0.75 * size), -1.2 * thick, 1.2 * thick, "z")]
-    for low, high in ((-half - gap / 2, -gap / 2), (gap / 2, gap / 2 + half)):
-        tip = [[low, 0.0], [high, 0.0], [high, reach], [low, 0.75 * reach]]
-        if low > 0:
-            tip = [[low, 0.0], [high, 0.0], [high, 0.7 * reach], [low, reach]]
-        parts.append(prism(np.array(tip), -thick, thick, "z"))
-    parts.append(frustum((-0.4 * size, 0, 0), (0.4 * size, 0, 0), 1.8 * thick, 1.8 * thick, 10))
-    turn = turned(parts, "z", rng.choice([0.0, 15.0, -15.0]))
-    return Body.of(moved(turn, (0.0, 0.4 * size, 0.0)))
+    """Jaw with a fixed side, a lower sliding side, and a roller below."""
+    half, reach = rng.uniform(0.25, 0.5), rng.uniform(1.3, 1.7)
+    left, right = -half - 0.65, half + 0.7
+    outlines = [
+        [[-0.55, -0.6], [0.55, -0.6], [right, 0.1], [right, 0.5], [left, 0.5], [left, 0.1]],
+        [[half, 0.4], [right, 0.4], [right, 0.9], [half + 0.25, reach], [half, reach]],
+        [[-half, 0.4], [left, 0.4], [left, 0.8], [-half - 0.2, reach - 0.2], [-half, reach - 0.2]],
+    ]
+    parts = [prism(size * np.array(outline), -thick, thick, "z") for outline in outlines]
+    ends = (-0.45 * size, 0.1 * size, 0), (0.25 * size, 0.1 * size, 0)
+    parts.append(frustum(*ends, 1.7 * thick, 1.7 * thick, 12))
+    turn = turned(parts, "z", rng.choice([0.0, 15.0, -22.0]))
+    side = (float(rng.choice([-1, 1])), 1.0, 1.0)
+    return Body.of(moved(scaled(turn, side), (0.0, 0.45 * size, 0.0)))
+
+
+class _Half(NamedTuple):
+    """Sizes of one half of a pair of scissors. The pivot is at the origin."""
+
+    blade: float  # length above the pivot
+    grip: float  # length below the pivot
+    wide: float  # half width at the pivot
+    thick: float  # half thickness
+    bar: float  # radius of the bar of a ring
 
 
 def scissors(rng: np.random.Generator) -> Solid:
-    """Scissors, shears or pliers, more or less open."""
-    opening = rng.uniform(4.0, 38.0)
-    thick = rng.uniform(0.03, 0.05)
-    pliers = chance(rng, 0.35)
-    blade = rng.uniform(0.16, 0.3) if pliers else rng.uniform(0.35, 0.65)
-    grip = rng.uniform(0.35, 0.6)
-    wide = rng.uniform(0.035, 0.06)
+    """Office, children's, tailor's or embroidery scissors, shears, secateurs or pliers."""
+    style = pick(rng, *["office"] * 3, *_BLADES, "tailor", "embroidery")
+    opening = rng.uniform(12.0, 38.0)
+    half = _half_sizes(rng, style)
+    ring = rng.uniform(0.085, 0.125)
+    tall, tilt = ring * rng.uniform(1.0, 1.5), rng.uniform(-25.0, 25.0)
     bodies = []
     for side in (-1, 1):
-        make = _plier_half if pliers else _scissor_half
-        half = make(rng, blade, grip, wide, thick)
+        blade = _needle_blade if style == "secateurs" and side < 0 else _BLADES[style]
+        parts = [prism(blade(half), -half.thick, half.thick, "z")]
+        if style in ("shears", "secateurs", "pliers"):
+            parts += _straight_handle(half, rng.uniform(0.03, 0.08))
+        else:
+            # Tailor's shears have a round ring for the thumb and a long one for the fingers.
+            long = 1.5 if style == "tailor" and side > 0 else 1.0
+            parts += _ring_handle(half, (ring, tall * long), tilt)
         # The two halves lie one above the other, and overlap around the pivot.
-        half = moved(half, (0.0, 0.0, 0.8 * thick))
-        half = scaled(half, (side, 1.0, side))
-        bodies.append(Body.of(turned(half, "z", -side * opening)))
-    pivot = frustum((0, 0, -2.2 * thick), (0, 0, 2.2 * thick), 0.8 * wide, 0.8 * wide, 12)
+        parts = scaled(moved(parts, (0.0, 0.0, 0.8 * half.thick)), (side, 1.0, side))
+        bodies.append(Body.of(turned(parts, "z", -side * opening)))
+    deep, radius = 2.2 * half.thick, 0.8 * half.wide
+    pivot = frustum((0, 0, -deep), (0, 0, deep), radius, radius, 12)
     return Solid.of(*bodies, Body.of([pivot]))
 
 
-def _scissor_half(
-    rng: np.random.Generator, blade: float, grip: float, wide: float, thick: float
-) -> list[Convex]:
-    """Blade towards +y with its handle ring towards -y and, before opening, -x."""
+def _half_sizes(rng: np.random.Generator, style: str) -> _Half:
+    blade, grip, wide = {
+        "office": ((0.4, 0.6), (0.38, 0.52), (0.04, 0.055)),
+        "children": ((0.28, 0.4), (0.36, 0.5), (0.055, 0.075)),
+        "tailor": ((0.52, 0.68), (0.42, 0.55), (0.055, 0.075)),
+        "embroidery": ((0.26, 0.36), (0.5, 0.65), (0.034, 0.044)),
+        "shears": ((0.45, 0.6), (0.45, 0.65), (0.05, 0.065)),
+        "secateurs": ((0.28, 0.36), (0.45, 0.6), (0.05, 0.06)),
+        "pliers": ((0.2, 0.3), (0.45, 0.6), (0.045, 0.06)),
+    }[style]
+    return _Half(
+        rng.uniform(*blade),
+        rng.uniform(*grip),
+        rng.uniform(*wide),
+        rng.uniform(0.03, 0.04),
+        rng.uniform(0.03, 0.04),
+    )
+
+
+# The functions below make outlines (N, 2) of blades towards +y. The cutting edge is on the -x side.
+
+
+def _long_blade(half: _Half) -> np.ndarray:
+    blade, wide = half.blade, half.wide
     outline = [[-wide, -wide], [wide, -wide], [wide, 0.3 * blade], [-0.2 * wide, blade]]
-    outline.append([-wide, 0.8 * blade])
-    radius = rng.uniform(0.08, 0.13)
-    tall, bar = radius * rng.uniform(1.0, 1.6), rng.uniform(0.024, 0.036)
-    center = np.array([-radius - 0.01, -grip + tall, 0.0])
-    ring = sweep(
-        arc(center, (radius, tall), (0, 330), 12), polygon(6, thick, bar), (0, 0, 1), closed=True
-    )
-    shank_end = center + [0.35 * radius, 0.9 * tall, 0.0]
-    shank = sweep(
-        np.array([[0.0, 0.5 * wide, 0.0], [0.0, -wide, 0.0], shank_end]),
-        polygon(4, 1.3 * thick, 1.2 * wide),
-        (0, 0, 1),
-    )
-    return [prism(np.array(outline), -thick, thick, "z"), *ring, *shank]
+    return np.array([*outline, [-wide, 0.85 * blade]])
 
 
-def _plier_half(
-    rng: np.random.Generator, blade: float, grip: float, wide: float, thick: float
-) -> list[Convex]:
-    """Blunt jaw towards +y with a bowed handle towards -y."""
+def _needle_blade(half: _Half) -> np.ndarray:
+    blade, wide = half.blade, half.wide
+    outline = [[-wide, -wide], [wide, -wide], [1.1 * wide, 0.15 * blade], [-0.4 * wide, blade]]
+    return np.array([*outline, [-wide, blade]])
+
+
+def _blunt_blade(half: _Half) -> np.ndarray:
+    tip = arc((-0.1 * half.wide, half.blade, 0), (0.8 * half.wide, half.wide), (0, 180), 7)
+    base = [[-half.wide, -half.wide], [half.wide, -half.wide], [half.wide, 0.5 * half.blade]]
+    return np.concatenate([base, tip[:, :2]])
+
+
+def _bellied_blade(half: _Half) -> np.ndarray:
+    """Pointed blade with a round back."""
+    back = arc((-half.wide, 0.3 * half.blade, 0), (3.0 * half.wide, 0.7 * half.blade), (-25, 90), 9)
+    return np.concatenate([[[-half.wide, -half.wide], [half.wide, -half.wide]], back[:, :2]])
+
+
+def _plier_jaw(half: _Half) -> np.ndarray:
+    blade, wide = half.blade, half.wide
     jaw = [[-1.3 * wide, -wide], [1.3 * wide, -wide], [1.5 * wide, 0.3 * blade]]
-    jaw += [[0.4 * wide, blade], [-0.3 * wide, blade]]
-    y = np.linspace(0.3 * wide, -grip, 7)
-    bow = -rng.uniform(0.03, 0.1) * np.sin(np.pi * np.clip(-y / grip, 0.0, 1.0)) ** 0.8
-    path = np.stack([bow, y, 0.0 * y], axis=1)
-    handle = sweep(path, polygon(8, 1.1 * thick, 0.9 * wide), (0, 0, 1))
-    return [prism(np.array(jaw), -thick, thick, "z"), *handle]
+    return np.array([*jaw, [0.4 * wide, blade], [-0.3 * wide, blade]])
+
+
+_BLADES = {
+    "office": _long_blade,
+    "children": _blunt_blade,
+    "tailor": _long_blade,
+    "embroidery": _needle_blade,
+    "shears": _long_blade,
+    "secateurs": _bellied_blade,
+    "pliers": _plier_jaw,
+}
+
+
+def _ring_handle(half: _Half, radii: tuple[float, float], tilt: float) -> list[Convex]:
+    """Shank and ring towards -y and, before opening, -x.
+
+    `radii` are those of the ring along x and y, before it is turned by `tilt` degrees.
+    """
+    wide, tall = radii
+    center = np.array([-wide - 0.01, -half.grip + tall, 0.0])
+    path = arc((0, 0, 0), (wide, tall), (0, 337.5), 16) @ rotation("z", tilt).T + center
+    ring = sweep(path, polygon(6, half.thick, half.bar), (0, 0, 1), closed=True)
+    # The shank ends at the node of the ring that is nearest to the pivot.
+    shank_end = path[np.argmin(np.linalg.norm(path, axis=1))] + [0.0, -0.3 * half.bar, 0.0]
+    return [*ring, *_shank(half, shank_end)]
+
+
+def _shank(half: _Half, end: Point) -> list[Convex]:
+    path = np.array([[0.0, 0.5 * half.wide, 0.0], [0.0, -half.wide, 0.0], end])
+    return sweep(path, polygon(4, 1.3 * half.thick, 1.2 * half.wide), (0, 0, 1))
+
+
+def _straight_handle(half: _Half, bow: float) -> list[Convex]:
+    """Handle without a ring towards -y, bowed towards -x."""
+    y = np.linspace(0.3 * half.wide, -half.grip, 7)
+    x = -bow * np.sin(np.pi * np.clip(-y / half.grip, 0.0, 1.0)) ** 0.8
+    path = np.stack([x, y, 0.0 * y], axis=1)
+    return sweep(path, polygon(8, 1.2 * half.thick, 0.9 * half.wide), (0, 0, 1))

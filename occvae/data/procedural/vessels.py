@@ -22,7 +22,9 @@ def cavity(outer: np.ndarray, wall: float, floor: float) -> np.ndarray:
     y = np.linspace(low, high, 65)
     shift = np.linspace(-wall, wall, 17)
     around = np.interp(y[:, None] + shift, outer[:, 1], outer[:, 0])
-    radius = (around - np.sqrt(wall**2 - shift**2)).min(axis=1)
+    # The ends of `shift` may exceed `wall` by a rounding error.
+    depth = np.sqrt(np.maximum(wall**2 - shift**2, 0.0))
+    radius = (around - depth).min(axis=1)
     inner = _thinned(np.stack([np.maximum(radius, 0.012), y], axis=1), 0.12 * wall)
     return np.concatenate([inner, [[inner[-1, 0], high + 0.05]]])
 
@@ -39,9 +41,9 @@ def _thinned(profile: np.ndarray, error: float) -> np.ndarray:
 
 
 def mug(rng: np.random.Generator) -> Solid:
-    """Mug, cup, tumbler, jug or goblet."""
-    style = pick(rng, "mug", "mug", "mug", "cup", "jug", "goblet", "tumbler")
-    sides = int(rng.choice([6, 8, 20, 20, 20]))
+    """Mug, cup, jug or goblet."""
+    style = pick(rng, *["mug"] * 6, "cup", "cup", "jug", "goblet")
+    sides = 8 if style == "mug" and chance(rng, 0.08) else 24
     high, radius = _mug_size(rng, style)
     wall, floor = rng.uniform(0.035, 0.065), rng.uniform(0.04, 0.1)
     outer = _mug_profile(rng, style, high, radius)
@@ -58,7 +60,7 @@ def mug(rng: np.random.Generator) -> Solid:
     if stem:
         foot = radius * rng.uniform(0.55, 0.95)
         base = [[foot, -stem], [foot, 0.03 - stem], [0.035, 0.06 - stem], [0.045, 0.02]]
-        extra = revolve(np.array(base), 20)
+        extra = revolve(np.array(base), 24)
     elif style == "cup" and chance(rng, 0.6):
         wide = radius * rng.uniform(1.3, 1.7)
         extra = revolve(np.array([[0.6 * wide, -0.02], [wide, 0.025], [wide, 0.05]]), 24)
@@ -70,39 +72,36 @@ def _mug_size(rng: np.random.Generator, style: str) -> tuple[float, float]:
     """Height and radius."""
     if style == "cup":
         return rng.uniform(0.3, 0.5), rng.uniform(0.28, 0.42)
-    if style == "tumbler":
-        return rng.uniform(0.7, 1.0), rng.uniform(0.2, 0.38)
     if style == "jug":
         return rng.uniform(0.7, 1.0), rng.uniform(0.2, 0.34)
-    return rng.uniform(0.45, 0.95), rng.uniform(0.24, 0.42)
+    return rng.uniform(0.55, 0.9), rng.uniform(0.26, 0.4)
 
 
 def _mug_profile(rng: np.random.Generator, style: str, high: float, radius: float) -> np.ndarray:
     """Outer (radius, y) from y = 0 to `high`."""
     y = np.linspace(0.0, 1.0, 7)
-    shape = pick(rng, "straight", "cone", "barrel", "waist", "bowl")
+    shape = pick(rng, "straight", "straight", "cone", "barrel", "waist", "bowl")
     if style in ("cup", "goblet"):
-        shape = pick(rng, "bowl", "bowl", "cone", "barrel")
+        shape = pick(rng, "bowl", "bowl", "bowl", "cone")
     if shape == "straight":
         return np.array([[radius, 0.0], [radius, high]])
     if shape == "cone":
-        return np.array([[radius * rng.uniform(0.5, 0.85), 0.0], [radius, high]])
-    bulge = rng.uniform(0.1, 0.3)
+        return np.array([[radius * rng.uniform(0.6, 0.85), 0.0], [radius, high]])
+    bulge = rng.uniform(0.08, 0.22)
     if shape == "barrel":
         wide = 1.0 - bulge * (2 * y - 1) ** 2
     elif shape == "waist":
         wide = 1.0 - bulge * (1 - (2 * y - 1) ** 2)
     else:
-        wide = 0.35 + 0.65 * (1 - (1 - y) ** 2) ** 0.6
+        base = 0.35 if style in ("cup", "goblet") else 0.6
+        wide = base + (1 - base) * (1 - (1 - y) ** 2) ** 0.6
     return np.stack([radius * wide, high * y], axis=1)
 
 
 def _handle_sides(rng: np.random.Generator, style: str) -> tuple[int, ...]:
-    if style == "tumbler":
-        return ()
     if style == "goblet":
         return (1, -1) if chance(rng, 0.3) else ()
-    return (1, -1) if chance(rng, 0.1) else (1,)
+    return (1, -1) if chance(rng, 0.06) else (1,)
 
 
 def _mug_handle(rng: np.random.Generator, outer: np.ndarray) -> list[Convex]:
@@ -112,8 +111,8 @@ def _mug_handle(rng: np.random.Generator, outer: np.ndarray) -> list[Convex]:
     middle = low + (high - low) * rng.uniform(0.5, 0.56)
     # Of both ends, the one at the narrower radius must still start inside the wall.
     radius = np.interp([middle - half, middle + half], outer[:, 1], outer[:, 0]).min()
-    reach = rng.uniform(0.14, 0.28) + outer[:, 0].max() - radius
-    return loop_handle(rng, (0.9 * radius, middle, 0.0), (reach, half), rng.uniform(0.025, 0.05))
+    reach = rng.uniform(0.17, 0.28) + outer[:, 0].max() - radius
+    return loop_handle(rng, (0.9 * radius, middle, 0.0), (reach, half), rng.uniform(0.03, 0.05))
 
 
 def _spout(rng: np.random.Generator, outer: np.ndarray, wall: float) -> tuple[Convex, Convex]:
@@ -133,11 +132,13 @@ def _spout(rng: np.random.Generator, outer: np.ndarray, wall: float) -> tuple[Co
 
 
 def vase(rng: np.random.Generator) -> Solid:
-    """Vase, bottle, bowl, amphora, square planter."""
-    style = pick(rng, "vase", "vase", "bottle", "bottle", "bowl", "amphora", "planter", "flute")
+    """Vase, bottle, bowl or amphora, rarely a planter."""
+    style = pick(rng, *["vase"] * 6, *["bottle"] * 3, "bowl", *["amphora"] * 2, *["flute"] * 2)
+    if chance(rng, 0.05):
+        style = "planter"
     if style == "planter":
         return _planter(rng)
-    sides = int(rng.choice([5, 8, 20, 20, 20]))
+    sides = int(rng.choice([6, 8])) if chance(rng, 0.1) else 20
     outer = _VASES[style](rng)
     flat = rng.uniform(0.6, 0.85) if chance(rng, 0.2) else 1.0
     # Flattening makes the front and back walls thinner.
@@ -217,23 +218,23 @@ def _amphora_handle(rng: np.random.Generator, outer: np.ndarray) -> list[Convex]
     path = [[0.75 * inner, upper], [0.7 * out, upper + 0.03], [out, upper - 0.08]]
     path += [[out, lower + 0.1], [0.75 * belly, lower]]
     nodes = np.insert(np.array(path), 2, 0.0, axis=1)
-    return sweep(nodes, polygon(8, thick), (0, 0, 1))
+    return sweep(nodes, polygon(10, thick), (0, 0, 1))
 
 
 def _planter(rng: np.random.Generator) -> Solid:
-    """Rectangular or round pot, perhaps on legs or a plinth."""
-    half_x, half_z, high = rng.uniform(0.2, 0.5), rng.uniform(0.15, 0.35), rng.uniform(0.2, 0.7)
-    wall, flare = rng.uniform(0.03, 0.06), rng.uniform(1.0, 1.4)
-    power, sides = (6.0, 24) if chance(rng, 0.3) else (2.0, 4)
-    corner = np.sqrt(2.0) if sides == 4 else 1.0
-    outer = polygon(sides, half_x * corner, half_z * corner, power)
-    inner = polygon(sides, (half_x - wall) * corner, (half_z - wall) * corner, power)
+    """Round or rounded square pot that is wider at the top, sometimes on legs."""
+    half_x, high = rng.uniform(0.2, 0.36), rng.uniform(0.35, 0.7)
+    half_z = half_x * rng.uniform(0.8, 1.0)
+    wall, flare = rng.uniform(0.035, 0.06), rng.uniform(1.15, 1.5)
+    power = rng.choice([2.0, 5.0])
+    outer = polygon(24, half_x, half_z, power)
+    inner = polygon(24, half_x - wall, half_z - wall, power)
     pot = prism(outer, 0.0, high, taper=flare)
     body = Body.of([pot], [prism(inner, wall, high + 0.01, taper=flare)])
-    if chance(rng, 0.5):
+    if chance(rng, 0.7):
         return Solid.of(body)
-    leg, thick = rng.uniform(0.08, 0.4), rng.uniform(0.03, 0.05)
-    x, z = 0.75 * half_x, 0.75 * half_z
+    leg, thick = rng.uniform(0.06, 0.14), rng.uniform(0.03, 0.05)
+    x, z = 0.65 * half_x, 0.65 * half_z
     legs = [
         frustum((a * x, -leg, b * z), (a * x, 0.5 * wall, b * z), 0.7 * thick, thick, 8)
         for a in (-1, 1)

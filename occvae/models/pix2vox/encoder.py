@@ -18,6 +18,7 @@ from occvae.models.encoders import (
     wrong_weights,
 )
 from occvae.models.pix2vox.blocks import initialize, scaled
+from occvae.system.deferred_import import without_dynamo
 
 # Backbones end at a feature map of edge S / 8 for images of edge S.
 STRIDE = 8
@@ -107,6 +108,7 @@ def _conv_block(
     return block
 
 
+@without_dynamo()
 def create_backbone(
     name: str, pretrained: bool, weights_file: str | None, normalization: str = "imagenet"
 ) -> tuple[ImageEncoder, int]:

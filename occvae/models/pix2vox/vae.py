@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from occvae.errors import UserError
 from occvae.models.inference import evaluation_mode
+from occvae.models.inputs import ImageInput
 from occvae.models.pix2vox.aggregate_posterior import AggregatePosterior
 from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
@@ -178,7 +179,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
     @overload
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = ...,
         threshold: float | None = ...,
         *,
@@ -189,7 +190,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
     @overload
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = ...,
         threshold: float | None = ...,
         *,
@@ -199,7 +200,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
 
     def reconstruct(
         self,
-        images: Tensor,
+        images: ImageInput,
         resolution: int = 256,
         threshold: float | None = None,
         *,
@@ -207,20 +208,20 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
         view_mask: Tensor | None = None,
         **options: Any,
     ) -> "list[trimesh.Trimesh] | list[list[trimesh.Trimesh]]":
-        """One mesh per item, or with `num_samples` a list of hypotheses per item.
+        """One mesh per object, or with `num_samples` a list of hypotheses per object.
 
         Args:
-            images: (B, V, 3, H, W) RGB in [0, 1].
+            images: As in `Model.reconstruct`.
             resolution: As in `VoxelModel.reconstruct`.
             threshold: As in `VoxelModel.reconstruct`.
-            num_samples: Number of hypotheses per item; None for the mesh of the posterior's mean.
+            num_samples: Number of hypotheses per object; None for the mesh of the posterior's mean.
             view_mask: (B, V) bool, True for the views that exist; None if all do.
             **options: Further arguments of `VoxelModel.reconstruct`.
         """
         surface = (resolution, threshold)
         if num_samples is None:
             return super().reconstruct(images, *surface, view_mask=view_mask, **options)
-        samples = self.predict_samples(images, num_samples, view_mask=view_mask)
+        samples = self.predict_samples(self.to_batch(images), num_samples, view_mask=view_mask)
         return [self.mesh(volumes, *surface, **options) for volumes in samples]
 
 

@@ -20,7 +20,7 @@ from occvae.visualize.report.viewer import Viewer, frame_of
 
 Mesh = tuple[np.ndarray, np.ndarray]
 """Vertices (V, 3) and faces (F, 3)."""
-_METRICS, _EVALUATION = "metrics.jsonl", "evaluation.json"
+_METRICS, _EVALUATIONS = "metrics.jsonl", "evaluation*.json"
 _MAX_SHEETS = 12
 
 
@@ -83,7 +83,7 @@ def _evaluations(folder: Path) -> list[Path]:
     """Returns the evaluation files of the folder itself and of its exports."""
     return [
         path
-        for path in (folder / _EVALUATION, *sorted(folder.glob(f"*/{_EVALUATION}")))
+        for path in (*sorted(folder.glob(_EVALUATIONS)), *sorted(folder.glob(f"*/{_EVALUATIONS}")))
         if path.is_file()
     ]
 

@@ -16,7 +16,7 @@ from occvae.data.shapes import ShapeSettings
 from occvae.data.shards import Shard
 from occvae.errors import UserError
 from occvae.geometry import mesh_io
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from tests.mesh_builders import box, sphere
 
 SETTINGS = ShapeSettings(
@@ -74,7 +74,7 @@ def test_cameras_project_the_shape_onto_its_image(tmp_path):
     for image, extrinsics, intrinsics in zip(
         sample.images, sample.extrinsics, sample.intrinsics, strict=True
     ):
-        seen = (load_image(image, SETTINGS.image_size) < 250).any(-1)
+        seen = (load_square_image(image, SETTINGS.image_size) < 250).any(-1)
         camera = points @ extrinsics[:, :3].T + extrinsics[:, 3]
         pixels = camera @ intrinsics.T
         column, row = (pixels[:, :2] / pixels[:, 2:]).astype(int).T
@@ -166,7 +166,7 @@ def test_bad_files_are_skipped_and_leave_a_validation_shape(tmp_path):
     assert splits(source) == {"a.off": "train", "b.off": "val"}
     assert source.skipped.keys() == {"c.off", "d.obj", "*.fbx"}
     assert "1 of 3 vertices are not finite" in source.skipped["c.off"]
-    assert source.skipped["*.fbx"] == "1 files of a format that trimesh does not read"
+    assert source.skipped["*.fbx"] == "1 files of a format that is not read"
 
 
 def test_bad_files_among_many_are_skipped_by_the_build(tmp_path):
@@ -175,7 +175,7 @@ def test_bad_files_among_many_are_skipped_by_the_build(tmp_path):
     (tmp_path / "in" / "3.off").write_text("OFF\n")
     manifest = build_dataset(MeshSource(tmp_path / "in", SETTINGS), tmp_path / "out", num_workers=1)
     assert manifest.skipped.keys() == {"3.off"} and len(manifest.notes) == 8
-    assert "not a mesh that trimesh can read" in manifest.skipped["3.off"]
+    assert "the file is cut" in manifest.skipped["3.off"]
 
 
 def test_other_shapes_are_held_out_if_none_of_the_first_can_be_read(tmp_path):
@@ -282,13 +282,13 @@ def test_formats_that_need_another_package_name_it(tmp_path, monkeypatch):
     write(tmp_path / "a.off")
     for name in ("b.dae", "c.dae", "d.zip", "e.txt"):
         (tmp_path / name).write_bytes(b"")
-    wanting = {".dae": "missing `pip install pycollada`"}
+    wanting = {".dae": "pip install pycollada"}
     monkeypatch.setattr(mesh_io, "mesh_endings", lambda: {".off"})
     monkeypatch.setattr(mesh_io, "missing_packages", lambda: wanting)
     assert MeshSource(tmp_path, SETTINGS).skipped == {
-        "*.dae": "2 files of a format that trimesh does not read here "
-        "(missing `pip install pycollada`)",
-        "*.zip": "1 files of a format that trimesh does not read",
+        "*.dae": "2 files of a format that is not read without another package "
+        "(pip install pycollada)",
+        "*.zip": "1 files of a format that is not read",
     }
 
 
@@ -299,7 +299,7 @@ def test_a_file_without_permission_ends_the_import(tmp_path, monkeypatch):
     def refuse(path, **_):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(trimesh, "load_scene", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(
         UserError, match="^a.off: Permission denied; fix that and run the same command again"
     ):

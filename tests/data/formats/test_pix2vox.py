@@ -14,7 +14,7 @@ from occvae.data.build import build_dataset
 from occvae.data.formats.pix2vox import Pix2VoxSource
 from occvae.data.shards import Shard
 from occvae.errors import UserError
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from tests.data.formats.scenes import (
     EXTENTS,
     SIZE,
@@ -125,7 +125,7 @@ def test_images_voxels_and_frame_are_read(root, images):
     np.testing.assert_allclose(sample.location, 0, atol=1e-9)
     assert sample.scale == pytest.approx(SCALE)
     # The import keeps transparency. ShapeDataset composites it over a background.
-    np.testing.assert_array_equal(load_image(sample.images[0], SIZE)[0, 0], 255)
+    np.testing.assert_array_equal(load_square_image(sample.images[0], SIZE)[0, 0], 255)
 
 
 def test_the_dataset_keeps_bytes_and_voxels(root, tmp_path, images):

@@ -13,7 +13,7 @@ from occvae.data.build import build_dataset
 from occvae.data.formats.pix3d import Pix3DSource
 from occvae.data.shards import Shard
 from occvae.errors import UserError
-from occvae.images.io import load_image
+from occvae.images.io import load_square_image
 from tests.data.formats.scenes import (
     ball,
     centroid,
@@ -201,7 +201,7 @@ def test_images_are_framed_as_in_training(root):
     assert abs(rows.mean() / height - 0.5) < 0.15
     # The noise around the object is removed.
     assert (image[outside] == 255).all()
-    assert load_image(Pix3DSource(root).sample(0).images[0], 64).shape == (64, 64, 3)
+    assert load_square_image(Pix3DSource(root).sample(0).images[0], 64).shape == (64, 64, 3)
 
 
 def test_large_photographs_are_reduced_with_their_camera(root):

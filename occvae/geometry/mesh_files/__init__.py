@@ -1,0 +1,1 @@
+"""Strict readers of mesh files: one module per format, each from bytes to vertices and faces."""
