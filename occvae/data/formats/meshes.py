@@ -262,7 +262,8 @@ def _divide(files: list[Path], split_like_categories: set[Path]) -> list[Item]:
     named: dict[Path, str | None] = {}
     members: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        splits, others = [], []
+        splits: list[str] = []
+        others: list[str] = []
         for folder in list(file.parents)[-2::-1]:  # from the top
             is_split = folder.name in SPLITS and folder not in split_like_categories
             (splits if is_split else others).append(folder.name)
