@@ -12,11 +12,11 @@ FORMATS = ("glb", "obj", "ply", "stl", "off")
 # Suffixes of images in a folder. A file that is named itself may have any suffix.
 _IMAGE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga .heic "
-    ".heif .hif".split()
+    ".heif .hif .apng .jpe .dib .pcx .psd .qoi".split()
 )
 # Suffixes of images that are not read, to report them instead of ignoring them.
 _UNREADABLE_SUFFIXES = frozenset(
-    ".svg .svgz .psd .psb .xcf .ai .eps .pdf .exr .hdr .jxl .jxr .ico .icns .dng .raw .arw .cr2 "
+    ".svg .svgz .psb .xcf .ai .eps .pdf .exr .hdr .jxl .jxr .dng .raw .arw .cr2 "
     ".cr3 .nef .nrw .orf .pef .raf .rw2 .srw".split()
 )
 # Images that `reconstruct_files` writes, possibly into the folder of the input images.
