@@ -5,15 +5,18 @@ import io
 import re
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from occvae.errors import UserError
-from occvae.images.arrays import array_to_image
+from occvae.images.arrays import array_to_image, is_tensor
 from occvae.images.heif import FIRST_BYTES, describe_heif, register_heif
 from occvae.images.high_range import gray_to_rgb, is_high_range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Phones take images of 200 million pixels. By default Pillow suspects an attack from 89 million on,
 # whenever it opens or crops an image.
@@ -22,7 +25,8 @@ Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 WHITE = 255
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `Path` reduces // to /
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray | Tensor
+_Encoded = str | Path | bytes
+ImageSource: TypeAlias = Union[_Encoded, Image.Image, np.ndarray, "Tensor"]
 """An image: a path, encoded bytes, a Pillow image, or an array or tensor as `array_to_image` takes
 it."""
 
@@ -62,9 +66,9 @@ def open_image(source: ImageSource) -> Image.Image:
         UserError: The file is missing, is not an image, or has more than `MOST_PIXELS`. An array
             or tensor is not an image.
     """
-    if isinstance(source, np.ndarray | Tensor):
+    if isinstance(source, np.ndarray) or is_tensor(source):
         return array_to_image(source)
-    if not isinstance(source, ImageSource):
+    if not isinstance(source, _Encoded | Image.Image):
         raise UserError(
             f"an image is a path, bytes, a Pillow image, an array or a tensor; got a "
             f"{type(source).__name__}"
