@@ -1,6 +1,7 @@
 """occvae reconstruct: turns images into mesh files."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from occvae.cli.shared import (
@@ -33,14 +34,17 @@ def run(options: argparse.Namespace) -> None:
     outputs = output_paths([views[0] for views in objects], options.output, options.format)
     model, _ = load_model(options.model)
     set_precision(model, options.precision)
-    reconstruct_files(
-        model,
-        objects,
-        outputs,
-        settings,
-        device=device,
-        overwrite=options.output is not None,
-    )
+    try:
+        reconstruct_files(
+            model,
+            objects,
+            outputs,
+            settings,
+            device=device,
+            overwrite=options.output is not None,
+        )
+    finally:  # at the end, because many lines may come before
+        _warn_of_left_out(options.images)
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +153,18 @@ def _images(options: argparse.Namespace) -> list[Path]:
     if options.images:
         raise UserError("--webcam takes the image: give no image files with it")
     return [_take_image(options)]
+
+
+def _warn_of_left_out(inputs: list[str]) -> None:
+    from occvae.reconstruction.paths import left_out_images, list_names
+
+    if files := left_out_images(list(inputs)):
+        print(
+            f"warning: {len(files)} image(s) left out, because their formats are not read: "
+            f"{one_line(list_names(files))}; convert them to PNG or JPEG",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _take_image(options: argparse.Namespace) -> Path:

@@ -83,6 +83,11 @@ class Manifest:
         """A hash that is the same for equal datasets, in any folder."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    def shards_digest(self) -> str:
+        """A hash of the shards alone. It stays the same if remarks in the manifest change."""
+        shards = [(entry.split, entry.sha256) for entry in self.shards]
+        return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+
     @classmethod
     def load(cls, root: str | Path) -> "Manifest":
         """Reads `dataset.json` from the folder `root`.

@@ -1,10 +1,15 @@
 """Arrays and tensors as Pillow images."""
 
+import sys
+from typing import TYPE_CHECKING, TypeGuard
+
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from occvae.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHANNELS = (1, 3, 4)
 _LAYOUTS = "(H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4"
@@ -12,7 +17,13 @@ _LAYOUTS = "(H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4"
 _TOLERANCE = 0.01
 
 
-def array_to_image(values: np.ndarray | Tensor) -> Image.Image:
+def is_tensor(value: object) -> "TypeGuard[Tensor]":
+    """Whether a value is a tensor. Does not import torch, which takes most of a second."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def array_to_image(values: "np.ndarray | Tensor") -> Image.Image:
     """Converts pixels to a Pillow image.
 
     Args:
@@ -23,10 +34,10 @@ def array_to_image(values: np.ndarray | Tensor) -> Image.Image:
         UserError: The dtype, shape or values are others, or the shape fits both (H, W, C) and
             (C, H, W).
     """
-    if isinstance(values, Tensor):
+    if is_tensor(values):
         values = values.detach().cpu()
         values = (values.float() if values.is_floating_point() else values).numpy()
-    pixels = _to_uint8(_channels_last(values))
+    pixels = _to_uint8(_channels_last(np.asarray(values)))
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 

@@ -5,13 +5,18 @@ import io
 import re
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from occvae.errors import UserError
-from occvae.images.arrays import array_to_image
+from occvae.images.arrays import array_to_image, is_tensor
+from occvae.images.heif import FIRST_BYTES, describe_heif, register_heif
+from occvae.images.high_range import gray_to_rgb, is_high_range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Phones take images of 200 million pixels. By default Pillow suspects an attack from 89 million on,
 # whenever it opens or crops an image.
@@ -20,7 +25,8 @@ Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 WHITE = 255
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `Path` reduces // to /
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray | Tensor
+_Encoded = str | Path | bytes
+ImageSource: TypeAlias = Union[_Encoded, Image.Image, np.ndarray, "Tensor"]
 """An image: a path, encoded bytes, a Pillow image, or an array or tensor as `array_to_image` takes
 it."""
 
@@ -51,7 +57,7 @@ def load_square_image(
 def open_image(source: ImageSource) -> Image.Image:
     """Reads an image in its own size, upright, in mode RGB, or RGBA if it has transparency.
 
-    Values of 16 bits are scaled to 8 bits. Floating point values are scaled from [0, 1].
+    Gray values of more than 8 bits are scaled to 8 bits, see `high_range`.
 
     Args:
         source: See `ImageSource`.
@@ -60,9 +66,9 @@ def open_image(source: ImageSource) -> Image.Image:
         UserError: The file is missing, is not an image, or has more than `MOST_PIXELS`. An array
             or tensor is not an image.
     """
-    if isinstance(source, np.ndarray | Tensor):
+    if isinstance(source, np.ndarray) or is_tensor(source):
         return array_to_image(source)
-    if not isinstance(source, ImageSource):
+    if not isinstance(source, _Encoded | Image.Image):
         raise UserError(
             f"an image is a path, bytes, a Pillow image, an array or a tensor; got a "
             f"{type(source).__name__}"
@@ -78,10 +84,15 @@ def open_image(source: ImageSource) -> Image.Image:
     except IsADirectoryError:
         raise UserError(f"{name}: is a folder; give an image file") from None
     except UnidentifiedImageError:
-        raise UserError(f"{name}: not an image (expected PNG, JPEG, WebP, ...)") from None
+        kind = describe_heif(_first_bytes(source))
+        raise UserError(
+            f"{name}: {kind or 'not an image (expected PNG, JPEG, WebP, ...)'}"
+        ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = f"{MOST_PIXELS // 1_000_000} million pixels"
         raise UserError(f"{name}: has more than {most}; make it smaller") from None
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     except Exception as error:  # decoders raise many kinds of errors on damaged files
         raise UserError(f"{name}: cannot be read as an image ({error})") from None
 
@@ -131,17 +142,24 @@ def _open(
         return contextlib.nullcontext(source)  # the caller's image stays open
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        try:
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        except UnidentifiedImageError:
+            if not register_heif():
+                raise
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    # Pillow's own conversions clip at 255 instead of scaling.
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return _gray(np.asarray(image) / 257.0)
-    if image.mode == "F":
-        return _gray(np.nan_to_num(np.asarray(image)) * 255.0)
+    if is_high_range(image):
+        return gray_to_rgb(image)
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
-def _gray(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+def _first_bytes(source: str | Path | bytes | Image.Image) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, Image.Image):
+        return b""
+    with open(source, "rb") as file:
+        return file.read(FIRST_BYTES)

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from occvae.ops.lattice import DEFAULT_BOUNDS, Bounds, Lattice
-from occvae.ops.validation import check_bounds, check_count, check_level, check_resolutions
+from occvae.ops.validation import (
+    check_bounds,
+    check_count,
+    check_is_tensor,
+    check_level,
+    check_resolutions,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +54,8 @@ class SparseGrid:
     """Number of shapes, at least as large as every shape_index plus 1."""
 
     def __post_init__(self) -> None:
+        for name in ("points", "values", "shape_index"):
+            check_is_tensor(f"SparseGrid.{name}", getattr(self, name))
         count = len(self.points)
         expected = {"points": (count, 3), "values": (count,), "shape_index": (count,)}
         for name, shape in expected.items():
@@ -106,6 +114,7 @@ class SparseGrid:
             >>> SparseGrid.from_dense(ball[None]).resolution
             32
         """
+        check_is_tensor("values", values)
         shape = tuple(values.shape)
         if values.ndim != 4 or len(set(shape[1:])) != 1 or shape[1] < 2:
             raise ValueError(f"values must be (B, R + 1, R + 1, R + 1) with R >= 1; got {shape}")

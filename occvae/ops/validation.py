@@ -19,6 +19,8 @@ MAX_RESOLUTION = 2**24
 # equal or very close to the level would put up to six vertices on one lattice point, with triangles
 # of zero area between them. The error is at most a thousandth of a cell.
 MIN_EDGE_FRACTION = 1e-3
+# Fields compute squares of distances, which must not overflow in float32.
+_GREATEST_BOUND = 1e18
 
 
 def check_count(name: str, value: int, least: int = 1) -> int:
@@ -42,9 +44,13 @@ def check_level(level: Any) -> float:
     return number
 
 
-def check_tensor(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+def check_is_tensor(name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(tensor).__name__}")
+
+
+def check_tensor(name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    check_is_tensor(name, tensor)
     if tensor.dtype not in dtypes:
         names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
         wanted = " or ".join(names) if len(names) < 3 else f"one of {', '.join(names)}"
@@ -74,6 +80,11 @@ def check_bounds(bounds: Bounds, resolution: int) -> Bounds:
     ordered = all(low < high for low, high in zip(lower, upper, strict=True))
     if not (all(map(math.isfinite, numbers)) and ordered):
         raise ValueError(f"bounds must be finite with lower < upper; got {found}")
+    if max(map(abs, numbers)) > _GREATEST_BOUND:
+        raise ValueError(
+            f"bounds must be at most {_GREATEST_BOUND:g} in magnitude, because fields compute in "
+            f"float32; got {found}: scale the field and its bounds down"
+        )
     lattice = Lattice(resolution, found)
     size = max(high - low for low, high in zip(lower, upper, strict=True))
     farthest = max(max(abs(low), abs(low + size)) for low in lower)

@@ -11,7 +11,13 @@ FORMATS = ("glb", "obj", "ply", "stl", "off")
 """Endings of the mesh files that can be written."""
 # Suffixes of images in a folder. A file that is named itself may have any suffix.
 _IMAGE_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga".split()
+    ".png .jpg .jpeg .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif .tga .heic "
+    ".heif .hif .apng .jpe .dib .pcx .psd .qoi".split()
+)
+# Suffixes of images that are not read, to report them instead of ignoring them.
+_UNREADABLE_SUFFIXES = frozenset(
+    ".svg .svgz .psb .xcf .ai .eps .pdf .exr .hdr .jxl .jxr .dng .raw .arw .cr2 "
+    ".cr3 .nef .nrw .orf .pef .raf .rw2 .srw".split()
 )
 # Images that `reconstruct_files` writes, possibly into the folder of the input images.
 _OWN_ENDINGS = (".preview.png", ".turntable.gif", ".turntable.png")
@@ -22,7 +28,7 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
 
     Given files are not checked here. The images of a folder are listed by name, without those in
     its subfolders. Hidden files, other kinds of files and output of `reconstruct_files` are left
-    out.
+    out. `left_out_images` lists the images among them.
 
     Args:
         inputs: Files and folders.
@@ -43,9 +49,33 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
             continue
         found = sorted(file for file in path.iterdir() if _is_image(file))
         if not found:
-            raise UserError(f"{path}: no images in this folder")
+            left_out = left_out_images([path])
+            reason = f" of a format that is read ({list_names(left_out)})" if left_out else ""
+            raise UserError(f"{path}: no images{reason} in this folder")
         images += found
     return images
+
+
+def left_out_images(inputs: list[str | Path]) -> list[Path]:
+    """Lists the files in the given folders that are images of formats that are not read.
+
+    Args:
+        inputs: Files and folders. Files are not listed.
+    """
+    folders = [Path(given) for given in inputs if Path(given).is_dir()]
+    return [
+        file
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in _UNREADABLE_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+    ]
+
+
+def list_names(files: list[Path]) -> str:
+    """Returns the names of the first five files in one line."""
+    return ", ".join(file.name for file in files[:5]) + ", ..." * (len(files) > 5)
 
 
 def output_paths(

@@ -49,6 +49,7 @@ class Progress:
         engine: see `Engine.state`; None before the first checkpoint.
         best_iou: best IoU of the validations so far; -1 before the first one.
         global_batch: shapes per micro step, over all ranks.
+        dataset: `Manifest.shards_digest` of the dataset. None in runs of earlier versions.
     """
 
     arch: str
@@ -57,6 +58,7 @@ class Progress:
     engine: dict[str, Any] | None
     best_iou: float
     global_batch: int
+    dataset: str | None = None
 
 
 def check_recorded_data(config: Path, root: str) -> None:

@@ -73,6 +73,7 @@ class Trainer:
         self.train_set, self.validation_set = parallel.on_every_rank(self._datasets, device)
         digest = parallel.from_first_rank(self.train_set.manifest.digest)
         parallel.on_every_rank(lambda: self._check_same_data(digest), device)
+        self.progress.dataset = parallel.from_first_rank(self._check_data_of_run)
         optim = config.optim
         schedule = create_schedule(optim.schedule, optim.warmup_steps, optim.steps)
         progress = self.progress
@@ -395,6 +396,17 @@ class Trainer:
                 f"{self.config.data.root}: is not the dataset of rank 0; "
                 "copy the same dataset to this path on every node"
             )
+
+    def _check_data_of_run(self) -> str:
+        """Returns the digest of the dataset. Refuses to resume on other data. On rank 0 only."""
+        digest = self.train_set.manifest.shards_digest()
+        if self.progress.dataset not in (None, digest):
+            raise UserError(
+                f"{self.config.data.root}: is not the dataset that {self.run} began with, or was "
+                "rebuilt with other content; restore it, or start a new run with "
+                f"initial_weights={self.run}"
+            )
+        return digest
 
     def _datasets(self) -> tuple[ShapeDataset, ShapeDataset]:
         data = self.config.data

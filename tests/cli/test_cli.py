@@ -277,7 +277,7 @@ def test_shapes_of_another_generator_are_not_continued(here, capsys):
         (["build", "procedural", "set", "--workers", 0], "workers must be at least 1, got 0"),
         (["build", "procedural", "photo.png"], "File exists"),
         (["import", "voxels", "missing.npz", "set"], "missing.npz: no such file"),
-        (["import", "voxels", "photo.png", "set"], "photo.png: not a readable .npz archive"),
+        (["import", "voxels", "photo.png", "set"], "photo.png: not a voxel file; expected .npz"),
     ],
 )
 def test_wrong_builds(here, capsys, arguments, message):

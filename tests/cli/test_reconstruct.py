@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image
 
 from occvae.cli.main import main
+from occvae.images.heif import register_heif
 from occvae.models import save_pretrained
 from occvae.reconstruction import FORMATS
 from tests.fakes import CENTER, RADIUS, octahedron_model
@@ -62,6 +63,24 @@ def test_every_image_of_a_folder_gets_a_mesh(here, model, capsys):
     # Written beside the images twice: previews and turntables do not count as images.
     assert run(model, "in", "-o", "in") == run(model, "in", "-o", "in") == 0
     assert len(list(Path("in").glob("*.glb"))) == 4
+
+
+def test_images_of_other_formats_in_a_folder_are_counted(here, model, capsys, monkeypatch):
+    Path("in/logo.svg").write_text("<svg/>")
+    Path("in/raw.dng").write_bytes(b"II*\0")
+    assert run(model, "in", "-o", "out") == 0
+    assert capsys.readouterr().err == (
+        "warning: 2 image(s) left out, because their formats are not read: logo.svg, raw.dng; "
+        "convert them to PNG or JPEG\n"
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    register_heif.cache_clear()
+    Path("in/IMG_1.HEIC").write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
+    assert run(model, "in", "-o", "out") == 2
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "error: in/IMG_1.HEIC: HEIC: pip install pillow-heif"
+    )
+    register_heif.cache_clear()
 
 
 def test_a_broken_image_does_not_stop_the_others(here, model, capsys):

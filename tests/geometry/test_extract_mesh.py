@@ -140,6 +140,8 @@ def test_memory_and_arguments_are_checked_before_the_field_is_used(monkeypatch):
         ({"resolution": torch.tensor(64.0)}, TypeError, "must be an integer; got Tensor"),
         ({"inside": "in"}, ValueError, 'inside must be "positive" or "negative"; got \'in\''),
         ({"bounds": (1e5, 1e5 + 1)}, ValueError, "too far from 0 for float32"),
+        ({"bounds": (-3e38, 3e38)}, ValueError, "bounds must be at most 1e.18 in magnitude"),
+        ({"bounds": ((0, 0, 0), (1, 1, 1e38))}, ValueError, "scale the field and its bounds down"),
     ):
         with pytest.raises(error, match=message):
             extract_mesh(field, **options)

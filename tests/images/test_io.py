@@ -1,12 +1,14 @@
 """Images of any kind become square RGB images on white; errors are one line."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from occvae.errors import UserError
+from occvae.images.heif import register_heif
 from occvae.images.io import composite, encode_png, load_square_image, open_image
 
 WHITE = [255, 255, 255]
@@ -50,6 +52,15 @@ def test_png_round_trip_is_exact():
         (encode(gray16(257 * 60)), [60, 60, 60]),
         # Pillow's conversion to RGBA would clip this dark gray to white.
         (encode(gray16(257 * 60), transparency=5), [60, 60, 60]),
+        (encode(gray16(257 * 60), transparency=257 * 60), WHITE),
+        (encode(gray16(60)), [60, 60, 60]),  # 8, 10 and 12 bits in 16
+        (encode(gray16(1023)), WHITE),
+        (encode(gray16(2048)), [127, 127, 127]),
+        (encode(gray16(4095), "TIFF"), WHITE),
+        (encode(Image.fromarray(np.full((8, 8), 60, np.int32)), "TIFF"), [60, 60, 60]),
+        (encode(Image.fromarray(np.full((8, 8), 60, np.float32)), "TIFF"), [60, 60, 60]),
+        (encode(Image.fromarray(np.full((8, 8), 257 * 60, np.float32)), "TIFF"), [60, 60, 60]),
+        (encode(Image.fromarray(np.full((8, 8), np.inf, np.float32)), "TIFF"), WHITE),
         (encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"), [255, 0, 0]),
         (encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), [255, 0, 0]),
         (encode(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"), [127, 127, 127]),
@@ -70,6 +81,83 @@ def test_opened_images_keep_their_size_and_transparency():
     assert opened.getpixel((0, 0))[3] == 0 and opened.getpixel((7, 7)) == (200, 100, 50, 255)
     np.testing.assert_array_equal(np.asarray(composite(opened))[0, 0], WHITE)
     assert open_image(encode(gray16(9))).mode == "RGB"
+
+
+def test_all_values_of_an_image_have_one_scale():
+    ramp = np.linspace(0, 4095, 64).reshape(8, 8)
+    for values in (ramp.astype(np.uint16), ramp.astype(np.int32), (ramp / 4095).astype(np.float32)):
+        loaded = load_square_image(encode(Image.fromarray(values), "TIFF"), 8)
+        np.testing.assert_allclose(loaded[..., 0], ramp / 4095 * 255, atol=1)
+
+
+def test_one_gray_value_of_16_bits_is_transparent():
+    values = np.full((8, 8), 257 * 60, np.uint16)
+    values[:, 4:] = 257 * 60 + 1  # the same value in 8 bits
+    opened = open_image(encode(Image.fromarray(values), transparency=257 * 60 + 1))
+    assert opened.mode == "RGBA"
+    np.testing.assert_array_equal(np.asarray(opened)[..., 3], [[255] * 4 + [0] * 4] * 8)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((8, 8), -1, np.int32), "gray values from -1 to -1; scale them to 0 to 255"),
+        (np.full((8, 8), 65536, np.int32), "gray values from 65536 to 65536; scale"),
+        (np.full((8, 8), -0.5, np.float32), "gray values from -0.5 to -0.5; scale"),
+        (np.full((8, 8), 1.5, np.float32), "floating point values up to 1.5; scale them to 0 to 1"),
+    ],
+)
+def test_values_of_an_unknown_range_are_refused(tmp_path, values, message):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=rf"a\.tif: {message}"):
+        open_image(tmp_path / "a.tif")
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
+
+
+@pytest.fixture
+def without_heif(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    register_heif.cache_clear()
+    yield
+    register_heif.cache_clear()
+
+
+@pytest.mark.usefixtures("without_heif")
+@pytest.mark.parametrize("brand", [b"heic", b"hevc", b"mif1"])
+def test_heic_names_the_package_it_needs(tmp_path, brand):
+    path = tmp_path / "IMG_1.HEIC"
+    path.write_bytes(HEIC.replace(b"ftypheic", b"ftyp" + brand))
+    for source, name in ((path, path), (path.read_bytes(), "image")):
+        with pytest.raises(UserError) as caught:
+            open_image(source)
+        assert str(caught.value) == f"{name}: HEIC: pip install pillow-heif"
+
+
+@pytest.mark.usefixtures("without_heif")
+def test_other_media_of_the_same_container_are_not_heic():
+    with pytest.raises(UserError, match="image: not an image"):
+        open_image(b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2")
+
+
+def test_heic_is_read_with_its_package():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), (200, 100, 50))).save(buffer, quality=95)
+    loaded = open_image(buffer.getvalue())
+    assert (loaded.mode, loaded.size) == ("RGB", (64, 48))
+    np.testing.assert_allclose(np.asarray(loaded)[24, 32], [200, 100, 50], atol=4)
+    with pytest.raises(UserError, match="image: (damaged HEIC|cannot be read)"):
+        open_image(HEIC)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_avif_is_read():
+    content = encode(Image.new("RGB", (64, 48), (200, 100, 50)), "AVIF", quality=95)
+    assert content[4:12] == b"ftypavif"
+    loaded = open_image(content)
+    np.testing.assert_allclose(np.asarray(loaded)[24, 32], [200, 100, 50], atol=4)
 
 
 def test_palettes_with_transparency_are_read():

@@ -295,6 +295,17 @@ def test_from_dense_refuses_other_shapes(shape):
         SparseGrid.from_dense(torch.zeros(shape))
 
 
+def test_arrays_that_are_not_tensors_are_refused():
+    values = np.zeros((1, 4, 4, 4), np.float32)
+    with pytest.raises(TypeError, match=r"^values must be a torch\.Tensor; got ndarray$"):
+        SparseGrid.from_dense(values)
+    grid = SparseGrid.from_dense(torch.from_numpy(values))
+    for name in ("points", "values", "shape_index"):
+        message = rf"^SparseGrid\.{name} must be a torch\.Tensor; got ndarray$"
+        with pytest.raises(TypeError, match=message):
+            replace(grid, **{name: getattr(grid, name).numpy()})
+
+
 def test_too_little_memory_is_reported_before_it_is_used(monkeypatch, backend):
     grid = mise(sphere(), resolution=16, coarse_resolution=8)
     monkeypatch.setattr(memory, "available_memory", lambda device: 1000)

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from occvae.errors import UserError
-from occvae.reconstruction.paths import find_images, output_paths
+from occvae.reconstruction.paths import (
+    find_images,
+    left_out_images,
+    list_names,
+    output_paths,
+)
 from occvae.system.atomic_write import check_writable
 
 
@@ -28,6 +33,20 @@ def test_folders_give_the_images_directly_in_them(folder):
     assert found == [Path("missing.png"), folder / "deeper" / "c.webp", Path("notes.txt")]
     with pytest.raises(UserError, match="album.jpg: no images in this folder"):
         find_images(["a.png", "album.jpg"])
+
+
+def test_images_that_are_not_read_are_listed(folder):
+    assert left_out_images([".", "deeper", "a.png"]) == []
+    for name in ("b.SVG", "a.cr2", ".c.svg", "deeper/d.xcf"):
+        Path(name).write_bytes(b"")
+    Path("photo.heic").write_bytes(b"")
+    assert left_out_images([".", "a.png", "b.SVG"]) == [Path("a.cr2"), Path("b.SVG")]
+    assert Path("photo.heic") in find_images(["."])
+    Path("deeper/c.webp").unlink()
+    message = r"deeper: no images of a format that is read \(d\.xcf\) in this folder"
+    with pytest.raises(UserError, match=message):
+        find_images(["deeper"])
+    assert list_names([Path(f"x/{name}") for name in "abcdef"]) == "a, b, c, d, e, ..."
 
 
 def test_formats_follow_from_names():

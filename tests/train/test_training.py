@@ -14,7 +14,7 @@ import pytest
 import occvae
 from occvae.evaluation import evaluate
 from occvae.train.checkpoint import list_checkpoints
-from tests.tiny import TINY_RUN
+from tests.tiny import TINY_RUN, build_tiny_dataset
 from tests.train.ranks import no_rank_left, start, wait_until
 from tests.train.runs import (
     TORCHRUN,
@@ -113,6 +113,30 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(trained, tiny_dataset):
     state.write_text(json.dumps({**json.loads(state.read_text()), "global_batch": 3}))
     refused = run(tiny_dataset, copy, "--resume", ranks=2)
     assert_refused(refused, "batch of 3 shapes cannot be divided evenly among 2 ranks")
+
+
+def test_a_rebuilt_dataset_is_not_resumed_on(tmp_path):
+    data, run_folder = tmp_path / "tiny" / "data", tmp_path / "run"
+    build_tiny_dataset(tmp_path / "tiny", count=24)
+    succeed(data, run_folder, *TINY_RUN, "optim.steps=1", "validate_every=1000")
+    shutil.rmtree(data)
+    build_tiny_dataset(tmp_path / "tiny", count=24)  # with the same content
+    succeed(data, run_folder, "--resume", "optim.steps=2")
+
+    shutil.rmtree(data)
+    build_tiny_dataset(tmp_path / "tiny", count=32)
+    before = list_checkpoints(run_folder)
+    refused = run(data, run_folder, "--resume", "optim.steps=3")
+    message = f"{data}: is not the dataset that {run_folder} began with, or was rebuilt"
+    assert_refused(refused, message)
+    assert list_checkpoints(run_folder) == before
+
+    state = before[-1] / "state.json"
+    content = json.loads(state.read_text())
+    del content["dataset"]  # as in runs of earlier versions
+    state.write_text(json.dumps(content))
+    succeed(data, run_folder, "--resume", "optim.steps=3")
+    assert json.loads((list_checkpoints(run_folder)[-1] / "state.json").read_text())["dataset"]
 
 
 ENDLESS = ["optim.steps=100000", "validate_every=100000", "data.num_workers=1"]

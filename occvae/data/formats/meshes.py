@@ -20,6 +20,7 @@ from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
 from occvae.errors import UserError
+from occvae.system.verbosity import note
 
 if TYPE_CHECKING:
     from occvae.geometry.mesh_io import UnitMesh
@@ -42,7 +43,9 @@ class MeshSource:
     cannot be printed are skipped and reported.
 
     A folder named train, val or test, anywhere in the path, gives the split. The first folder with
-    another name gives the category, which is "object" if there is none. If no folder names a split,
+    another name gives the category, which is "object" if there is none. One folder named train, val
+    or test beside categories only, as in bus/, car/ and train/, is a category too, see
+    `split_like_categories`. If no folder names a split,
     every eighth shape of a category is for validation. The same holds for the shapes in train if no
     folder is named val. If these rules give no validation shape, the last training shape becomes
     one. A single shape is used for both training and validation.
@@ -55,6 +58,9 @@ class MeshSource:
 
     Raises:
         UserError: there is no such folder, no mesh can be read, or no shape is for training.
+
+    Attributes:
+        split_like_categories: folders that are categories although they have the name of a split.
     """
 
     name = "meshes"
@@ -72,6 +78,7 @@ class MeshSource:
         self.shape_settings = shape_settings
         self.skipped: dict[str, str] = {}
         self.root, self._files = _find_meshes(Path(root), self.skipped)
+        self.split_like_categories = _split_like_categories(self._files)
         self.settings = {
             "meshes": [self.root.name, _digest(self.root, self._files)],
             "up": up,
@@ -124,7 +131,7 @@ class MeshSource:
     def _divide_readable(self) -> list[Item]:
         """Divides the files such that at least one validation shape can be read, if any is left."""
         while True:
-            items = _divide(self._files)
+            items = _divide(self._files, self.split_like_categories)
             held_out = [Path(item.id) for item in items if item.split == "val"]
             if not held_out or any(map(self._can_be_read, held_out)):
                 return items
@@ -226,14 +233,41 @@ def _digest(root: Path, files: list[Path]) -> str:
         return hashlib.sha256("".join(pool.map(line, files)).encode()).hexdigest()
 
 
-def _divide(files: list[Path]) -> list[Item]:
+def _split_like_categories(files: list[Path]) -> set[Path]:
+    """Finds folders that are categories although they have the name of a split.
+
+    The siblings of such a folder all have other names. It is still a split if it holds a folder
+    with the name of a sibling, as in chair/ and test/chair/, or if a folder above it is the
+    category.
+    """
+    inside: dict[Path, set[str]] = defaultdict(set)  # names of the folders in each folder
+    for file in files:
+        for folder in list(file.parents)[:-1]:
+            inside[folder.parent].add(folder.name)
+    found: set[Path] = set()
+    for parent in sorted(inside, key=lambda folder: len(folder.parts)):
+        splits = inside[parent].intersection(SPLITS)
+        siblings = inside[parent] - splits
+        has_category = any(part not in SPLITS for part in parent.parts)
+        if len(splits) != 1 or not siblings or has_category:
+            continue
+        folder = parent / splits.pop()
+        if not siblings & inside.get(folder, set()) and not found.intersection(folder.parents):
+            found.add(folder)
+    return found
+
+
+def _divide(files: list[Path], split_like_categories: set[Path]) -> list[Item]:
     """Makes the items. Categories alternate, so that each shard holds all of them."""
     named: dict[Path, str | None] = {}
     members: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        folders = file.parts[:-1]
-        named[file] = next((folder for folder in folders if folder in SPLITS), None)
-        others = [folder for folder in folders if folder not in SPLITS]
+        splits: list[str] = []
+        others: list[str] = []
+        for folder in list(file.parents)[-2::-1]:  # from the top
+            is_split = folder.name in SPLITS and folder not in split_like_categories
+            (splits if is_split else others).append(folder.name)
+        named[file] = splits[0] if splits else None
         members[others[0] if others else _CATEGORY].append(file)
     if "val" not in named.values():
         named = {file: None if split == "train" else split for file, split in named.items()}
@@ -271,6 +305,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _make_source(options: argparse.Namespace) -> MeshSource:
     settings = shape_settings(options, training_surface=True)
     source = MeshSource(options.folder, settings, up=options.up)
+    for folder in sorted(source.split_like_categories):
+        note(
+            f"{source.root / folder}: imported as a category, not as a split, because the folders "
+            "beside it are categories; to make it a split, put their folders in it"
+        )
     if Path(options.folder).resolve() == Path(options.destination).resolve():
         raise UserError(
             f"{options.destination}: is the folder to import; choose another destination"

@@ -1,6 +1,7 @@
-"""Imports voxel grids from .npz archives."""
+"""Imports voxel grids from .npz, .npy, .mat and .binvox files."""
 
 import argparse
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from occvae.data.formats import Format
 from occvae.data.manifest import OWN_SPLITS, SPLITS
-from occvae.data.readers.files import describe_error, read_member
+from occvae.data.readers.voxel_files import read_voxel_file
 from occvae.data.sample import Sample
 from occvae.data.shape_arguments import add_shape_arguments, shape_settings
 from occvae.data.shapes import ShapeSettings, make_sample
@@ -36,22 +37,23 @@ class VoxelShape:
 
 
 class VoxelArchiveSource:
-    """Voxel grids from .npz archives.
+    """Voxel grids from .npz archives, and from .npy, .mat and .binvox files.
 
     An archive holds `voxels` (N, R, R, R), bool or numbers, where numbers of at least 0.5 are
     occupied. Alternatively, `voxels` are packed bits (N, ceil(R^3 / 8)) uint8, and `resolution` is
     the scalar R. The optional arrays `id`, `category` and `split` (train, val or test) are (N,)
-    each. Without `split`, every eighth shape is for validation. Archives that cannot be read and
-    empty grids are skipped and reported.
+    each. Without `split`, every eighth shape is for validation. An .npy file holds one grid
+    (R, R, R), or `voxels` alone. A MATLAB file of version 5 to 7 holds one grid, under any name.
+    Files that cannot be read and empty grids are skipped and reported.
 
     Args:
-        paths: the archives.
+        paths: the files.
         shape_settings: what to make and store per shape.
         up: axis of the stored grids that points up, "y" or "z". "z" is usual in CAD, with the front
             towards -y. Such grids are turned to this package's axes: +y up, front towards +z.
 
     Raises:
-        UserError: no archive can be read.
+        UserError: no file can be read.
     """
 
     name = "voxels"
@@ -73,14 +75,16 @@ class VoxelArchiveSource:
         self.skipped: dict[str, str] = {}
         self.items: list[Item] = []
         self._grids: list[tuple[np.ndarray, int]] = []  # packed bits and resolution
+        stems = Counter(file.stem for file in files)
         for file in files:
+            unique = stems[file.stem] == 1
             try:
-                self._add_archive(file)
+                self._add_file(file, file.stem if unique else file.with_suffix("").as_posix())
             except UserError as error:
                 self.skipped[str(file)] = skip_reason(str(file), error)
         if not self.items:
-            reasons = "; ".join(self.skipped.values()) or "the archives have no shapes"
-            raise UserError(f"no voxel archive can be read: {reasons}")
+            reasons = "; ".join(self.skipped.values()) or "the files have no shapes"
+            raise UserError(f"no voxel file can be read: {reasons}")
 
     def shape(self, index: int) -> VoxelShape:
         """The solid of the item with this index."""
@@ -101,8 +105,8 @@ class VoxelArchiveSource:
             keep_mesh=False,  # it would hold no more than the voxels
         )
 
-    def _add_archive(self, path: Path) -> None:
-        grids, edge, columns = _read_archive(path, len(self.items))
+    def _add_file(self, path: Path, name: str) -> None:
+        grids, edge, columns = _read_file(path, name, len(self.items))
         for split in columns["split"]:
             if split not in SPLITS:
                 raise UserError(f"{path}: split {split!r} must be one of {', '.join(SPLITS)}")
@@ -110,46 +114,33 @@ class VoxelArchiveSource:
         self._grids += [(bits, edge) for bits in grids]
 
 
-_KEYS = {"voxels", "resolution", "id", "category", "split"}
-
-
 def _digest(path: Path) -> str | None:
-    """A hash of the archive, so that a build never continues with other content."""
+    """A hash of the file, so that a build never continues with other content."""
     return file_sha256(path) if path.is_file() else None
 
 
-def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, list[str]]]:
-    """Reads an archive of voxel grids.
+def _read_file(path: Path, name: str, before: int) -> tuple[np.ndarray, int, dict[str, list[str]]]:
+    """Reads a file of voxel grids.
 
     Args:
-        path: the .npz archive.
-        before: number of shapes in the archives before it, which continue its numbering.
+        path: the file.
+        name: beginning of the ids, unless the file has ids.
+        before: number of shapes in the files before it, which continue its numbering.
 
     Returns:
         Packed bits (N, ceil(R^3 / 8)), R, and the columns `id`, `category` and `split`.
 
     Raises:
-        UserError: the archive cannot be read, or its arrays do not fit together.
+        UserError: the file cannot be read, or its arrays do not fit together.
     """
-    if path.exists() and not path.is_file():  # reading a pipe would block
-        raise UserError(f"{path}: not a readable .npz archive (it is not a regular file)")
-    try:
-        with np.load(path) as archive:
-            found = sorted(archive.files)
-            content = {key: read_member(archive, key) for key in _KEYS.intersection(found)}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged files
-        raise UserError(f"{path}: not a readable .npz archive ({describe_error(error)})") from None
-    if "voxels" not in content:
-        raise UserError(f"{path}: has no 'voxels' array (found {', '.join(found)})")
+    content = read_voxel_file(path)
     grids, edge = _pack_grids(path, content)
     count = len(grids)
     splits = [own_split(before + index) for index in range(count)]
     columns = {
         "category": content.get("category", np.full(count, "object")),
         "split": content.get("split", np.array(splits)),
-        "id": content.get("id", np.array([f"{path.stem}-{index:05d}" for index in range(count)])),
+        "id": content.get("id", np.array([f"{name}-{index:05d}" for index in range(count)])),
     }
     for key, values in columns.items():
         if values.shape != (count,):
@@ -161,7 +152,7 @@ def _read_archive(path: Path, before: int) -> tuple[np.ndarray, int, dict[str, l
 
 
 def _pack_grids(path: Path, content: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
-    """Packs the grids of an archive to bits, to save memory.
+    """Packs the grids of a file to bits, to save memory.
 
     Returns:
         Bits (N, ceil(R^3 / 8)) uint8, and R.
@@ -188,7 +179,7 @@ def _pack_grids(path: Path, content: dict[str, np.ndarray]) -> tuple[np.ndarray,
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("archives", nargs="+", help=".npz archives of voxel grids")
+    parser.add_argument("archives", nargs="+", help=".npz, .npy, .mat or .binvox files")
     parser.add_argument(
         "--up", default="z", choices=("y", "z"), help="axis of the grids that points up (default z)"
     )
@@ -200,5 +191,7 @@ def _make_source(options: argparse.Namespace) -> VoxelArchiveSource:
 
 
 FORMAT = Format(
-    help="voxel grids in .npz archives", add_arguments=_add_arguments, make_source=_make_source
+    help="voxel grids in .npz, .npy, .mat and .binvox files",
+    add_arguments=_add_arguments,
+    make_source=_make_source,
 )

@@ -92,12 +92,15 @@ def _parse_numbers(fields: dict[str, list[str]], key: str, default: list[float])
 
 
 def _decode_runs(runs: np.ndarray, size: int) -> np.ndarray:
-    """Decodes pairs of a value and a count to (size,) bool."""
+    """Decodes pairs of a value and a count to (size,) bool.
+
+    Counts may be 0: the writers of Pix2Vox and ONet end runs of a multiple of 255 voxels with one.
+    """
     if len(runs) % 2:
         raise ValueError("it is truncated in the middle of a run")
     values, counts = runs[::2], runs[1::2]
-    if (values > 1).any() or (counts == 0).any():
-        raise ValueError("it has a run whose value is not 0 or 1, or whose length is 0")
+    if (values > 1).any():
+        raise ValueError("it has a run whose value is not 0 or 1")
     # Compared before anything is allocated, because a bad header may ask for more than the memory.
     total = int(counts.sum(dtype=np.int64))
     if total != size:

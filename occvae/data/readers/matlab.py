@@ -37,23 +37,61 @@ def read_mat_array(path: str | Path, name: str) -> np.ndarray:
     """
     path = Path(path)
     try:
+        found = []
+        for label, matrix, order in _variables(path):
+            found.append(label)
+            if label == name:
+                return _decode(matrix, order)
+    except (ValueError, zlib.error) as error:
+        raise UserError(f"{path.name}: not a usable MATLAB file ({error})") from None
+    raise UserError(f"{path.name} has no '{name}' (found {', '.join(found) or 'nothing'})")
+
+
+def read_only_mat_grid(path: str | Path) -> np.ndarray:
+    """Reads the only cubic array (R, R, R), whatever its name.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: the file is missing, damaged or of another version, or has no or several such
+            numeric arrays.
+    """
+    path = Path(path)
+    found, grids = [], {}
+    try:
+        for label, matrix, order in _variables(path):
+            found.append(label)
+            sizes = _sizes(matrix, order)
+            if len(sizes) == 3 and len(set(sizes)) == 1:
+                grids[label] = _decode(matrix, order)
+    except (ValueError, zlib.error) as error:
+        raise UserError(f"{path.name}: not a usable MATLAB file ({error})") from None
+    if len(grids) > 1:
+        raise UserError(
+            f"{path.name} has several (R, R, R) arrays ({', '.join(grids)}); "
+            "save each in a file of its own"
+        )
+    if not grids:
+        raise UserError(
+            f"{path.name} has no (R, R, R) array (found {', '.join(found) or 'nothing'})"
+        )
+    return next(iter(grids.values()))
+
+
+def _variables(path: Path) -> Iterator[tuple[str, bytes, str]]:
+    """Yields the name of each variable, its elements and its byte order."""
+    try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path.name} is missing") from None
     except OSError as error:
         raise UserError(f"{path.name} cannot be read ({error.strerror})") from None
-    try:
-        found = []
-        for matrix, order in _matrices(content):
-            fields = [data for _, data in _elements(matrix, order)][:3]
-            if len(fields) < 3:
-                raise ValueError("a variable has no name")
-            found.append(fields[2].decode("latin-1"))
-            if found[-1] == name:
-                return _decode(matrix, order)
-    except (ValueError, zlib.error) as error:
-        raise UserError(f"{path.name}: not a usable MATLAB file ({error})") from None
-    raise UserError(f"{path.name} has no '{name}' (found {', '.join(found) or 'nothing'})")
+    for matrix, order in _matrices(content):
+        fields = [data for _, data in _elements(matrix, order)][:3]
+        if len(fields) < 3:
+            raise ValueError("a variable has no name")
+        yield fields[2].decode("latin-1"), matrix, order
 
 
 def _matrices(content: bytes) -> Iterator[tuple[bytes, str]]:
@@ -101,9 +139,17 @@ def _decode(matrix: bytes, order: str) -> np.ndarray:
     (flag,) = np.frombuffer(flags, order + "u4", 1)
     if int(flag) & 0xFF not in _NUMERIC_CLASSES or int(flag) & _COMPLEX:
         raise ValueError("the variable is not a real numeric array")
-    shape = [int(size) for size in np.frombuffer(sizes, order + "i4")]
+    shape = _sizes(matrix, order)
     dtype = np.dtype(order + _DTYPES[kind])
     count = int(np.prod(shape, dtype=object))
     if min(shape, default=-1) < 0 or count * dtype.itemsize != len(data):
         raise ValueError(f"its sizes {shape} do not match its {len(data)} bytes of {dtype.name}")
     return np.frombuffer(data, dtype).reshape(shape, order="F")
+
+
+def _sizes(matrix: bytes, order: str) -> list[int]:
+    """The sizes of a variable along its axes."""
+    _, (_, sizes) = (*_elements(matrix, order), *[(0, b"")] * 2)[:2]
+    if len(sizes) % 4:
+        raise ValueError("a variable has damaged sizes")
+    return [int(size) for size in np.frombuffer(sizes, order + "i4")]

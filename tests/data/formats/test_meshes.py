@@ -127,6 +127,53 @@ def test_folders_name_splits(tmp_path, pattern):
     assert {item.category for item in source.items} == {"cup"}
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_split_name_beside_categories_is_a_category(tmp_path, split, capsys):
+    for category in ("bus", "car", split):
+        for number in range(3):
+            write(tmp_path / "in" / category / f"{number}.off")
+    source = MeshSource(tmp_path / "in", SETTINGS)
+    assert {item.id: item.category for item in source.items} == {
+        f"{category}/{number}.off": category
+        for category in ("bus", "car", split)
+        for number in range(3)
+    }
+    assert source.split_like_categories == {Path(split)}
+    options = "--points 8 --near-points 8 --surface-points 8 --voxels 8 --views 1 --workers 1"
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out"), *options.split()]
+    assert not cli.main(["data", "import", "meshes", *arguments, "--image-size", "8"])
+    assert f"in/{split}: imported as a category, not as a split" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        # Splits inside of categories, one of which has the name of a split.
+        (
+            ["bus/train/1.off", "bus/test/2.off", "train/train/3.off", "train/test/4.off"],
+            [("bus", "train"), ("bus", "test"), ("train", "train"), ("train", "test")],
+        ),
+        # Categories inside of splits.
+        (
+            ["train/bus/1.off", "train/train/2.off", "val/bus/3.off", "val/train/4.off"],
+            [("bus", "train"), ("train", "train"), ("bus", "val"), ("train", "val")],
+        ),
+        (["chair/1.off", "test/chair/2.off"], [("chair", "train"), ("chair", "test")]),
+        (["bus/1.off", "train/2.off", "val/3.off"], [("bus", "train"), ("object", "train")]),
+        (["cup/extra/1.off", "cup/test/2.off"], [("cup", "train"), ("cup", "test")]),
+        (["1.off", "test/2.off"], [("object", "train"), ("object", "test")]),
+    ],
+)
+def test_other_split_names_are_splits(tmp_path, files, expected):
+    for name in files:
+        write(tmp_path / name)
+    found = {item.id: item for item in MeshSource(tmp_path, SETTINGS).items}
+    for name, (category, split) in zip(files, expected, strict=False):
+        assert found[name].category == category
+        # Validation shapes are taken from train.
+        assert found[name].split in ({"train", "val"} if split == "train" else {split})
+
+
 def test_named_splits_without_val_take_it_from_train(tmp_path):
     """As in ModelNet: validation shapes come from train, and none from test."""
     for number in range(16):

@@ -2,13 +2,16 @@
 
 import errno
 import os
+import shutil
 import zipfile
 
 import numpy as np
 import pytest
+import scipy.io
 
 from occvae.data.formats.voxels import VoxelArchiveSource, VoxelShape
 from occvae.errors import UserError
+from tests.data.readers.binvox_writer import write_binvox
 
 GRIDS = np.random.default_rng(0).random((9, 4, 4, 4)) < 0.4
 PACKED = np.packbits(GRIDS.reshape(9, -1), axis=1)
@@ -81,7 +84,8 @@ def test_columns_are_taken_from_the_archive(tmp_path):
     [
         ({"grid": GRIDS}, r"has no 'voxels' array \(found grid\)"),
         ({"voxels": GRIDS[:, :3]}, r"'voxels' is bool \(9, 3, 4, 4\); expected \(N, R, R, R\)"),
-        ({"voxels": GRIDS[0]}, r"'voxels' is bool \(4, 4, 4\)"),
+        ({"voxels": GRIDS[0, 0]}, r"'voxels' is bool \(4, 4\)"),
+        ({"voxels": GRIDS[0, :3]}, r"'voxels' is bool \(1, 3, 4, 4\)"),
         ({"voxels": PACKED}, r"'voxels' is uint8 \(9, 8\)"),
         ({"voxels": PACKED, "resolution": 5}, r"'voxels' is uint8 \(9, 8\)"),
         ({"voxels": PACKED, "resolution": [4, 4]}, "an integer 'resolution'"),
@@ -96,12 +100,12 @@ def test_columns_are_taken_from_the_archive(tmp_path):
             "split 'tset' must be one of train",
         ),
         ({"voxels": GRIDS, "id": np.array([b"\xff"] * 9)}, "names that are not text"),
-        ({"voxels": GRIDS[:0]}, "the archives have no shapes"),
+        ({"voxels": GRIDS[:0]}, "the files have no shapes"),
     ],
 )
 def test_wrong_content_is_described(tmp_path, content, message):
     path = archive(tmp_path, "bad", **content)
-    with pytest.raises(UserError, match=f"no voxel archive can be read: .*{message}") as caught:
+    with pytest.raises(UserError, match=f"no voxel file can be read: .*{message}") as caught:
         VoxelArchiveSource([path])
     assert "\n" not in str(caught.value)
 
@@ -120,6 +124,88 @@ def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "other.npz"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"other\.npz: not a readable \.npz archive"):
+        VoxelArchiveSource([path])
+
+
+def write_all_kinds(folder) -> dict[str, str]:
+    """Writes the first grid, or all of them, in each kind of file. Returns the paths by kind."""
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "one.npy", GRIDS[0])
+    np.save(folder / "all.npy", GRIDS.astype(np.float32))
+    np.savez(folder / "one.npz", voxels=GRIDS[0])
+    scipy.io.savemat(folder / "old.mat", {"Volume": GRIDS[0].astype(np.uint8)})
+    variables = {"instance": GRIDS[0].astype(float), "name": "cup", "box": np.zeros((4, 3, 4))}
+    scipy.io.savemat(folder / "new.mat", variables, do_compression=True)
+    write_binvox(folder / "model.binvox", GRIDS[0])
+    return {path.name: str(path) for path in folder.iterdir()}
+
+
+def test_every_kind_of_file_holds_the_same_grids(tmp_path):
+    for name, path in write_all_kinds(tmp_path).items():
+        source = VoxelArchiveSource([path], up="y")
+        found = [source.shape(index).grid for index in range(len(source.items))]
+        np.testing.assert_array_equal(found, GRIDS if name == "all.npy" else GRIDS[:1])
+        assert source.items[0].id == f"{name.split('.')[0]}-00000"
+
+
+def test_the_content_decides_how_a_file_is_read(tmp_path):
+    for number, path in enumerate(write_all_kinds(tmp_path).values()):
+        for ending in (".npz", ".mat", ""):
+            renamed = tmp_path / f"{number}{ending}"
+            shutil.copy(path, renamed)
+            np.testing.assert_array_equal(
+                VoxelArchiveSource([renamed], up="y").shape(0).grid, GRIDS[0]
+            )
+
+
+def test_files_of_the_same_name_have_different_ids(tmp_path):
+    for folder in ("a", "b"):
+        write_all_kinds(tmp_path / folder)
+    paths = [tmp_path / folder / "model.binvox" for folder in ("a", "b")]
+    items = VoxelArchiveSource([*paths, tmp_path / "a" / "old.mat"]).items
+    first, second = (path.with_suffix("").as_posix() for path in paths)
+    assert [item.id for item in items] == [f"{first}-00000", f"{second}-00000", "old-00000"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", b"\x93NUMPY\x01", r"a\.npy: not a readable \.npy file"),
+        ("a.npy", b"text", r"a\.npy: not a readable \.npy file"),
+        ("a.mat", b"text", r"a\.mat: not a usable MATLAB file .*save it with -v7"),
+        ("a.mat", b"MATLAB 7.3 MAT-file", r"a\.mat: not a usable MATLAB file .*save it with -v7"),
+        ("a.binvox", b"text", r"a\.binvox: not a usable binvox file"),
+        ("a.vox", b"VOX ", r"a\.vox: not a voxel file; expected \.npz, \.npy, \.mat, \.binvox"),
+    ],
+)
+def test_damaged_and_unknown_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        VoxelArchiveSource([tmp_path / name])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_or_odd_array_is_refused(tmp_path):
+    whole = write_all_kinds(tmp_path)["all.npy"]
+    (tmp_path / "cut.npy").write_bytes(open(whole, "rb").read()[:-1])
+    np.save(tmp_path / "flat.npy", GRIDS[0].reshape(-1))
+    np.save(tmp_path / "objects.npy", np.array([None] * 8).reshape(2, 2, 2))
+    for name, message in (
+        ("cut", "not a readable"),
+        ("flat", r"is bool \(64,\); expected \(N, R, R, R\)"),
+        ("objects", "not a readable"),
+    ):
+        with pytest.raises(UserError, match=rf"{name}\.npy: .*{message}"):
+            VoxelArchiveSource([tmp_path / f"{name}.npy"])
+
+
+def test_a_matlab_file_needs_exactly_one_grid(tmp_path):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"a": GRIDS[0].astype(float), "b": GRIDS[1].astype(float)})
+    with pytest.raises(UserError, match=r"a\.mat has several \(R, R, R\) arrays \(a, b\)"):
+        VoxelArchiveSource([path])
+    scipy.io.savemat(path, {"a": np.zeros((3, 4, 4)), "b": "text"})
+    with pytest.raises(UserError, match=r"a\.mat has no \(R, R, R\) array \(found a, b\)"):
         VoxelArchiveSource([path])
 
 
@@ -160,10 +246,9 @@ def test_every_eighth_shape_of_many_archives_is_held_out(tmp_path):
     assert held_out == ["c-00001", "f-00000"]
 
 
-def test_arrays_folders_and_pipes_are_refused(tmp_path):
-    np.save(tmp_path / "array.npy", GRIDS)
+def test_folders_and_pipes_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
-    for path in (tmp_path / "array.npy", tmp_path, tmp_path / "pipe.npz"):
+    for path in (tmp_path, tmp_path / "pipe.npz"):
         with pytest.raises(UserError, match="not a readable"):
             VoxelArchiveSource([path])
 
