@@ -77,10 +77,12 @@ def terminal(tmp_path_factory) -> Iterator[Terminal]:
 
 
 def write_files(folder: Path) -> None:
-    """Writes what the user has: a photograph, voxel grids, and the first example of the README."""
+    """Writes what the user has: two images, voxel grids, and the first example of the README."""
     image = Image.new("RGB", (96, 96), "white")
     ImageDraw.Draw(image).rectangle((30, 20, 66, 80), fill="brown")
     image.save(folder / "chair.jpg")
+    noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "room.png")
     voxels = np.zeros((24, 16, 16, 16), bool)
     for number, grid in enumerate(voxels):
         low = 1 + number % 6
