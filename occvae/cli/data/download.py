@@ -8,7 +8,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from occvae.data.published import PUBLISHED
 
     parser.add_argument(
-        "dataset", choices=PUBLISHED, help="the dataset, named like the format that imports it"
+        "dataset",
+        choices=tuple(PUBLISHED),
+        help="the dataset, named like the format that imports it",
     )
     parser.add_argument("destination", help="folder for the files")
     parser.add_argument(
