@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from occvae.geometry.mesh_checks import merge_equal
-from occvae.ops.inside_mesh import winding_number
+from occvae.ops.inside_mesh import winding_sign
 
 # Distance from the surface of the points that test both sides of a face.
 STEP = 1e-5
@@ -103,7 +103,7 @@ def orient_outwards(
     lengths = np.linalg.norm(normals[chosen], axis=1, keepdims=True)
     outside = torch.from_numpy(centers[chosen] - STEP * normals[chosen] / lengths)
     tensors = torch.from_numpy(vertices), torch.from_numpy(np.ascontiguousarray(faces))
-    exposed = winding_number(*tensors, outside).numpy() < 0.5
+    exposed = winding_sign(*tensors, outside).numpy() < 1
     turned = np.unique(parts[chosen[exposed]])
     turn = np.isin(parts, turned)
     return np.where(turn[:, None], faces[:, ::-1], faces), len(turned)
