@@ -92,8 +92,8 @@ class WindingTree {
   static constexpr int64_t kLeaf = 16;  // faces per leaf
   static constexpr size_t kSmallFan = 16;
   // Greatest errors of the expansion of one node, in winding numbers.
-  static constexpr double kCoarse = 2e-3;
-  static constexpr double kFine = 3e-5;
+  static constexpr double kCoarse = 3.5e-3;
+  static constexpr double kFine = 5e-4;
   static constexpr double kHopeless = 0.5;   // error of a group of points that rarely decides
   static constexpr double kRounding = 1e-9;  // far more than the rounding errors of a sum
 
