@@ -7,6 +7,7 @@
 # make docs       builds the documentation into build/docs; a warning is an error
 # make notebooks  executes the notebooks of the documentation, for some minutes, and writes their outputs
 # make docs-links lists addresses in the documentation that do not answer; needs the network
+# make wheel      builds a wheel with the kernels into dist/; Linux only
 # make clean      removes what was built, except the virtual environments
 #
 # Each target installs what it needs into .venv or .venv-lint. It needs Python 3.11 or later, make
@@ -18,7 +19,7 @@ LINTER ?= .venv-lint
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: train test test-all lint typecheck coverage docs notebooks docs-links clean
+.PHONY: train test test-all lint typecheck coverage docs notebooks docs-links wheel clean
 
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
@@ -66,6 +67,14 @@ notebooks: $(READY)
 docs-links: $(VENV)/docs
 	$(SPHINX) --builder linkcheck docs build/docs-links
 
+# The wheel holds the kernel modules of .venv. auditwheel names the oldest Linux that runs them.
+# PyTorch brings the excluded libraries.
+wheel: $(VENV)/wheel
+	rm -rf build/lib.* build/bdist.* build/wheel dist
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
+	    --exclude 'libcudart*' --wheel-dir dist build/wheel/*.whl
+
 $(READY): pyproject.toml setup.py $(shell find csrc -type f)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel ninja
@@ -78,6 +87,10 @@ $(VENV)/docs: $(READY)
 	$(BIN)/pip install --quiet --group docs
 	touch $@
 
+$(VENV)/wheel: $(READY)
+	$(BIN)/pip install --quiet --group wheel
+	touch $@
+
 $(LINTER)/ready: pyproject.toml
 	$(PYTHON) -m venv $(LINTER)
 	$(LINTER)/bin/pip install --quiet --upgrade pip
@@ -85,4 +98,4 @@ $(LINTER)/ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build docs/notebooks/build *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
+	rm -rf build dist docs/notebooks/build *.egg-info occvae/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*

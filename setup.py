@@ -15,7 +15,9 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.modified import newer_group
 
+CHOSEN_ARCHITECTURES = os.environ.get("TORCH_CUDA_ARCH_LIST")
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # runs on torch 2.11 and later
 CPU_SOURCES = ["csrc/bindings.cpp", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))]
 CUDA_SOURCES = sorted(str(path) for path in Path("csrc/cuda").iterdir() if path.suffix != ".cuh")
@@ -85,7 +87,32 @@ def system_includes(torch):
 
 
 def options(**flags):
-    return dict(depends=HEADERS, extra_compile_args=flags, py_limited_api=True)
+    return dict(depends=[*HEADERS, "setup.py"], extra_compile_args=flags, py_limited_api=True)
+
+
+def reusing(build_ext):
+    """Returns a `build_ext` that copies modules of an in-place build into a wheel.
+
+    They must be newer than their sources, and TORCH_CUDA_ARCH_LIST must not ask for others.
+    """
+
+    class ReusingBuild(build_ext):
+        def finalize_options(self):
+            super().finalize_options()
+            self.for_wheel = not self.inplace  # `inplace` itself is False while modules are built
+
+        def build_extension(self, ext):
+            target = Path(self.get_ext_fullpath(ext.name))
+            built = Path("occvae", target.name)
+            sources = [*ext.sources, *ext.depends]
+            is_current = not CHOSEN_ARCHITECTURES and not newer_group(sources, str(built))
+            if self.for_wheel and is_current:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(built, target)
+            else:
+                super().build_extension(ext)
+
+    return ReusingBuild
 
 
 def extensions():
@@ -129,7 +156,7 @@ def extensions():
         )
         module.libraries = ["torch_cpu", "torch_cuda", "cudart"]
         built.append(module)
-    return built, {"build_ext": cpp_extension.BuildExtension}
+    return built, {"build_ext": reusing(cpp_extension.BuildExtension)}
 
 
 ext_modules, cmdclass = extensions()

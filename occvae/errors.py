@@ -1,4 +1,4 @@
-"""The exception for mistakes that a user can correct, and suggestions for unknown names."""
+"""The exceptions for mistakes that a user can correct, and suggestions for unknown names."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class UserError(ValueError):
     The message is one line: what is wrong, where, and what to do next. Commands print it without a
     traceback.
     """
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that an operation needs is not installed. The message says how to get it."""
 
 
 def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:

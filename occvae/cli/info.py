@@ -22,6 +22,11 @@ _PACKAGES = (
     "manifold3d",
     "safetensors",
 )
+# The text for packages that do not have wheels for every system.
+_ABSENCE = {
+    "PyMCubes": "not installed; only the reference implementation of marching_cubes needs it",
+    "embreex": "not installed; images are rendered by a rasterizer in NumPy",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +72,7 @@ def describe(found: dict[str, Any]) -> str:
         ("python", f"{python['version']} at {python['executable']}"),
         ("torch", f"{torch['version']}, {cuda}"),
         *(
-            (name, number or f"missing; run `pip install {name}`")
+            (name, number or _ABSENCE.get(name, f"missing; run `pip install {name}`"))
             for name, number in found["packages"].items()
         ),
         ("cpu", f"{cpu['machine']}, {cpu['threads']} threads"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from occvae.ops.marching_cubes_reference import import_mcubes
+from occvae.ops.marching_cubes import marching_cubes
+from occvae.ops.sparse_grid import SparseGrid
 
 if TYPE_CHECKING:
     import trimesh
@@ -38,15 +40,20 @@ def sample_volume(volume: Tensor, points: Tensor, mode: str = "bilinear") -> Ten
 
 
 def march_padded(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Runs PyMCubes on values (R, R, R) padded with zeros, which closes the surface.
+    """Extracts the surface of values (R, R, R) padded with zeros, which closes the surface.
+
+    NaN counts as 0.
 
     Returns:
         Vertices (V, 3) float64 in units of cells, and faces (F, 3) int64. Value [i, j, k] lies at
         (i + 1, j + 1, k + 1).
     """
-    padded = np.pad(grid.astype(np.float32), 1)
-    vertices, faces = import_mcubes().marching_cubes(padded, level)
-    return vertices, faces.astype(np.int64)
+    padded = torch.from_numpy(np.pad(np.nan_to_num(grid.astype(np.float32)), 1))
+    bounds = (0.0, float(len(padded) - 1))
+    ((vertices, faces),) = marching_cubes(
+        SparseGrid.from_dense(padded[None], bounds=bounds, level=level)
+    )
+    return vertices.numpy().astype(np.float64), faces.numpy()
 
 
 def grid_mesh(grid: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

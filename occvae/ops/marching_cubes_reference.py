@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from occvae.errors import MissingPackageError
 from occvae.ops.lattice import Lattice
 from occvae.ops.validation import MIN_EDGE_FRACTION
 
@@ -61,11 +62,17 @@ def _nothing(points: Tensor, outside: int) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def import_mcubes() -> ModuleType:
+    """Imports PyMCubes.
+
+    Raises:
+        MissingPackageError: it is not installed. It has no wheels for all systems.
+    """
     try:
         import mcubes
     except ImportError:
-        raise ImportError(
-            "marching_cubes without its kernel needs PyMCubes: pip install PyMCubes"
+        raise MissingPackageError(
+            "marching_cubes needs its kernel, which `occvae info` says how to get, or PyMCubes: "
+            "pip install PyMCubes"
         ) from None
     return mcubes
 

@@ -1,15 +1,21 @@
-"""Renders meshes by ray casting with Embree, for training views, previews and contact sheets.
+"""Renders meshes by ray casting, for training views, previews and contact sheets.
 
+Embree casts the rays. Where it is not installed, a slower rasterizer in NumPy finds the same hits.
 Cameras follow the OpenCV convention: x to the right, y down, z forward. An extrinsic matrix maps
 world to camera coordinates. An intrinsic matrix maps camera coordinates to pixels.
 """
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from occvae.visualize.rasterization import first_hits
+
+# Maps a camera (3, 4) and its rays (P, 3), in camera coordinates, to the indices (K,) of the rays
+# that hit the mesh, and to the normals (K, 3) there in camera coordinates, of any length and sign.
+_Caster = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 # Focal length over sensor width of the renderings of Choy et al. 2016 (3D-R2N2): 35 mm / 32 mm.
 FOCAL_RATIO = 35.0 / 32.0
@@ -100,21 +106,44 @@ def render_views(
     """
     if len(faces) == 0:
         return np.full((len(extrinsics), image_size, image_size, 3), 255, np.uint8)
-    scene = _embree_scene(vertices, faces)
+    cast = _make_caster(np.asarray(vertices)[faces])
     directions = _camera_rays(image_size * supersample)
     images = [
-        _render_view(scene, directions, extrinsic, np.asarray(albedo)) for extrinsic in extrinsics
+        _render_view(cast, directions, extrinsic, np.asarray(albedo)) for extrinsic in extrinsics
     ]
     return np.stack([_downsample(image, image_size, supersample) for image in images])
 
 
-def _embree_scene(vertices: np.ndarray, faces: np.ndarray) -> Any:
-    from embreex.mesh_construction import TriangleMesh
-    from embreex.rtcore_scene import EmbreeScene
-
+def _make_caster(triangles: np.ndarray) -> _Caster:
+    """Returns a function that casts rays at triangles (F, 3, 3) in world coordinates."""
+    try:
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+    except ImportError:  # it has no wheels for Linux on ARM
+        return _rasterizer(triangles.astype(np.float64))
     scene = EmbreeScene()
-    TriangleMesh(scene, np.ascontiguousarray(vertices, np.float32)[faces])
-    return scene
+    TriangleMesh(scene, np.ascontiguousarray(triangles, np.float32))
+
+    def cast(extrinsic: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rotation, translation = extrinsic[:, :3], extrinsic[:, 3]
+        rays = np.ascontiguousarray(directions @ rotation, np.float32)
+        origin = np.broadcast_to(-translation @ rotation, rays.shape)
+        hit = scene.run(np.ascontiguousarray(origin, np.float32), rays, output=True)
+        seen = np.flatnonzero(hit["primID"] >= 0)
+        return seen, hit["Ng"][seen] @ rotation.T
+
+    return cast
+
+
+def _rasterizer(triangles: np.ndarray) -> _Caster:
+    def cast(extrinsic: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        corners = triangles @ extrinsic[:, :3].T + extrinsic[:, 3]
+        hit = first_hits(corners, directions, intrinsics(round(len(directions) ** 0.5)))
+        seen = np.flatnonzero(hit >= 0)
+        a, b, c = corners[hit[seen]].swapaxes(0, 1)
+        return seen, np.cross(b - a, c - a)
+
+    return cast
 
 
 def _camera_rays(image_size: int) -> np.ndarray:
@@ -126,22 +155,17 @@ def _camera_rays(image_size: int) -> np.ndarray:
 
 
 def _render_view(
-    scene: Any, directions: np.ndarray, extrinsic: np.ndarray, albedo: np.ndarray
+    cast: _Caster, directions: np.ndarray, extrinsic: np.ndarray, albedo: np.ndarray
 ) -> np.ndarray:
     """Returns the colors of the rays, (len(directions), 3) float32 in [0, 1]."""
-    rotation, translation = extrinsic[:, :3], extrinsic[:, 3]
-    rays = np.ascontiguousarray(directions @ rotation, np.float32)
-    origin = np.ascontiguousarray(np.broadcast_to(-translation @ rotation, rays.shape), np.float32)
-    hit = scene.run(origin, rays, output=True)
-    seen = np.flatnonzero(hit["primID"] >= 0)
-    normal = hit["Ng"][seen] @ rotation.T
+    seen, normal = cast(extrinsic, directions)
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
     towards_head = -np.einsum("ij,ij->i", normal, directions[seen])
     # Both sides are lit, so a hole in a mesh shows the inside instead of black.
     normal *= np.where(towards_head < 0, -1.0, 1.0)[:, None]
     brightness = _AMBIENT + _KEY * np.maximum(normal @ _KEY_DIRECTION, 0.0)
     brightness += _HEAD * np.abs(towards_head)
-    colors = np.ones((len(rays), 3), np.float32)
+    colors = np.ones((len(directions), 3), np.float32)
     colors[seen] = np.clip(brightness[:, None] * albedo, 0.0, 1.0)
     return colors
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from occvae.cli import info
 from occvae.cli.main import create_parser, main
 from occvae.data.manifest import Manifest
 from occvae.data.shards import Shard
@@ -70,6 +72,18 @@ def test_info_lists_packages_and_devices(capsys):
     assert run("info") == 0
     lines = capsys.readouterr().out.splitlines()
     assert {"occvae", "torch", "timm", "h5py", "gpu"} <= {line.split()[0] for line in lines}
+
+
+def test_info_says_what_happens_without_packages_that_lack_wheels(capsys, monkeypatch):
+    def version(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(info, "version", version)
+    assert run("info") == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "not installed; images are rendered by a rasterizer" in lines["embreex"]
+    assert "not installed; only the reference" in lines["PyMCubes"]
+    assert lines["timm"].endswith("missing; run `pip install timm`")
 
 
 @pytest.mark.slow

@@ -1,9 +1,14 @@
-"""Tests that block meshes are closed and have the volume of their voxels, however these touch."""
+"""Tests that meshes of voxels are closed, and that block meshes have the volume of their voxels."""
 
+import sys
+
+import mcubes
 import numpy as np
 import pytest
+import trimesh
 
-from occvae.geometry.voxels_to_mesh import block_mesh
+from occvae.geometry.voxels_to_mesh import block_mesh, grid_mesh
+from tests.conftest import needs_kernels
 
 
 def grid(*cells: tuple[int, int, int], edge: int = 4) -> np.ndarray:
@@ -45,3 +50,25 @@ def test_axes_are_x_y_z():
 
 def test_empty_voxels_give_an_empty_mesh():
     assert len(block_mesh(grid()).faces) == 0
+
+
+@needs_kernels
+@pytest.mark.parametrize("seed", range(3))
+def test_grid_mesh_equals_that_of_pymcubes_and_does_not_need_it(seed, monkeypatch):
+    values = np.random.default_rng(seed).random((12, 12, 12))
+    vertices, faces = mcubes.marching_cubes(np.pad(values.astype(np.float32), 1), 0.6)
+    expected = (vertices - 0.5) / 12 - 0.5
+    monkeypatch.setitem(sys.modules, "mcubes", None)
+    found, triangles = grid_mesh(values, 0.6)
+    assert len(triangles) == len(faces)
+    order, their_order = (np.lexsort(where.round(5).T) for where in (found, expected))
+    np.testing.assert_allclose(found[order], expected[their_order], atol=1.5e-3 / 12)
+    assert trimesh.Trimesh(found, triangles, process=False).is_watertight
+
+
+def test_nan_counts_as_empty():
+    values = np.zeros((4, 4, 4))
+    values[1, 2, 1], values[2, 1, 2] = 1.0, np.nan
+    with_nan = grid_mesh(values, 0.5)
+    np.testing.assert_array_equal(with_nan[0], grid_mesh(np.nan_to_num(values), 0.5)[0])
+    assert len(with_nan[1]) == 8

@@ -1,5 +1,7 @@
 """Cameras and images agree with pinhole geometry that is worked out here by hand."""
 
+import sys
+
 import numpy as np
 import pytest
 import trimesh
@@ -15,6 +17,19 @@ from occvae.visualize.rendering import (
 )
 
 SIZE = 96
+
+
+@pytest.fixture(autouse=True, params=["embree", "numpy"])
+def caster(request, monkeypatch) -> None:
+    """Runs every test with Embree, and as where it is not installed."""
+    if request.param == "embree":
+        pytest.importorskip("embreex")
+    else:
+        hide_embree(monkeypatch)
+
+
+def hide_embree(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "embreex.mesh_construction", None)
 
 
 def camera(azimuth: float, elevation: float = 0.0, distance: float = 2.0) -> np.ndarray:
@@ -94,6 +109,40 @@ def test_azimuth_zero_sees_the_front():
     assert len(rows) > 20
     # +x points right and +y points up in the image.
     assert columns.mean() > SIZE / 2 and rows.mean() < SIZE / 2
+
+
+def triangle_soup(count: int, extent: float) -> tuple[np.ndarray, np.ndarray]:
+    corners = np.random.default_rng(3).uniform(-extent, extent, (3 * count, 3))
+    return corners, np.arange(3 * count).reshape(-1, 3)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "distance"),
+    [
+        (ball(radius=0.4), 1.8),
+        (triangle_soup(300, 0.5), 1.8),
+        (triangle_soup(60, 1.0), 0.3),  # the camera is among the triangles
+    ],
+    ids=["ball", "soup", "inside"],
+)
+@pytest.mark.parametrize("caster", ["embree"], indirect=True)
+def test_the_rasterizer_renders_what_embree_renders(mesh, distance, monkeypatch):
+    cameras = [camera(azimuth, 25.0, distance) for azimuth in (0.0, 100.0, 215.0)]
+    expected = render(mesh, *cameras).astype(int)
+    hide_embree(monkeypatch)
+    difference = np.abs(render(mesh, *cameras) - expected).max(axis=-1)
+    # A ray through an edge may hit either triangle, because Embree computes in float32.
+    assert (difference > 1).mean() < 1e-4 and (expected < 250).mean() > 0.05
+
+
+def test_many_large_triangles_are_rasterized_in_steps():
+    """The pairs of a triangle and a pixel exceed one step, and all triangles are hit."""
+    corners = np.array([[-0.5, -0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.5, 0.0]])
+    count = 200
+    depths = np.linspace(-0.4, 0.4, count)[:, None, None] * [0.0, 0.0, 1.0]
+    stack = (corners + depths).reshape(-1, 3), np.arange(3 * count).reshape(-1, 3)
+    nearest = corners + depths[-1], np.arange(3).reshape(1, 3)
+    np.testing.assert_array_equal(render(stack, camera(0.0)), render(nearest, camera(0.0)))
 
 
 def test_an_empty_mesh_is_white():

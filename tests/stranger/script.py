@@ -1,0 +1,74 @@
+"""What a new user types after `pip install occvae`, each step right and slightly wrong."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the user. Lines with `>>> ` are typed into one Python session."""
+
+    typed: str
+    says: str  # a regular expression that the output matches
+    status: int = 0
+
+
+_IMPORT = "occvae data import voxels boxes.npz"
+_SMALL = "--points 2048 --views 2 --image-size 40 --workers 1"
+_ENCODER = "model.encoder=vit_tiny_patch16_224 model.image_size=64"
+
+SCRIPT = (
+    # What is installed.
+    Line("occvae --version", r"^occvae \d+\.\d+"),
+    Line("python -m occvae info", r"(?m)^cpu kernels +occvae\._C,"),
+    Line("occvae info --json | python -m json.tool", r'"kernels"'),
+    Line("occvae infos", r"error: .*invalid choice: 'infos'.*`occvae --help`", 2),
+    Line("occvae info --jsn", r"error: .*did you mean --json\?", 2),
+    Line("occvae", r"error: give one of the commands", 2),
+    Line("occvae completion bash", r"complete"),
+    # Meshes of functions.
+    Line(">>> import occvae, numpy, torch", r"^$"),
+    Line(">>> occvae.__file__", r"site-packages/occvae/"),
+    Line(">>> ball = lambda p: 0.4 - p.norm(dim=1)", r"^$"),
+    Line(">>> occvae.extract_mesh(ball, resolution=32)[0].is_watertight", r"^True$"),
+    Line(">>> sdf = lambda p: numpy.linalg.norm(p, axis=1) - 0.4", r"^$"),
+    Line(
+        ">>> occvae.extract_mesh(sdf, inside='negative', resolution=32)[0].volume",
+        r"0\.2[67]",
+    ),
+    Line(">>> occvae.extract_mesh(ball, inside='both')", r"^ValueError: inside must be", 1),
+    Line(
+        ">>> occvae.extract_mesh(ball, resolution=32, bounds=((-1, -1, 0), (1, 1, 1)))[0].bounds",
+        r"-4\.0.*e-01",
+    ),
+    Line(">>> occvae.extract_mesh(lambda p: p, resolution=32)", r"Error: ", 1),
+    # Data.
+    Line(f"{_IMPORT} data/boxes {_SMALL}", r"24 shapes"),
+    Line("occvae data import voxel boxes.npz data/x", r"error: .*'voxel'.*'?voxels'?", 2),
+    Line(f"{_IMPORT} data/x --part 3/2", r"error: .*numbered from 1 to 2, got 3/2", 2),
+    Line("occvae data info data/boxes", r"24"),
+    Line("occvae data verify data/box", r"error: data/box/dataset.json: no dataset here", 2),
+    Line("occvae data download onet", r"error: .*required: destination", 2),
+    Line("occvae data download shapenet data/x", r"error: .*'shapenet'.*'onet', 'pix2vox'", 2),
+    # A training of two steps.
+    Line("occvae train --print-config", r"(?m)^optim:\n(.*\n)*  lr: "),
+    Line("occvae train lr=3e-4", r"error: unknown setting lr; did you mean optim\.lr\?", 2),
+    Line("occvae train --arch vitnet", r"error: unknown arch 'vitnet'; did you mean .*vitocc", 2),
+    Line("python -m occvae.train --data data/box", r"error: data/box/dataset\.json: no data", 2),
+    Line(f"occvae train --data data/boxes optim.steps=2 {_ENCODER}", r"step 2: validation IoU"),
+    # Its evaluation and reconstruction.
+    Line("occvae evaluate --no-meshes", r"report: runs/vitocc/best/evaluation-\S+\.json"),
+    Line("occvae evaluate --no-meshes", r"error: .*exists; replace it with --force", 2),
+    Line("occvae evaluate --model runs/vitoc", r"error: runs/vitoc", 2),
+    Line("occvae reconstruct chair.jpg --resolution 32", r"chair\.jpg -> \S+\.glb .*watertight"),
+    Line("occvae reconstruct table.jpg", r"error: table\.jpg: no such file", 2),
+    Line("occvae reconstruct https://example.com/chair.jpg", r"error: .*download", 2),
+    Line("occvae reconstruct chair.jpg -o chair.xyz", r"error: chair\.xyz: unknown mesh format", 2),
+    Line("occvae view chairs.glb", r"error: chairs\.glb: no such file", 2),
+    # The same in Python. The first example of the README comes last.
+    Line(">>> model = occvae.from_pretrained('runs/vitocc')", r"^$"),
+    Line(">>> model.reconstruct(['chair.jpg'], resolution=32)", r"Trimesh"),
+    Line(">>> model.reconstruct('chair.jpeg')", r"chair\.jpeg", 1),
+    Line(">>> occvae.load_image('chair.jpg', model).shape", r"3, 64, 64"),
+    Line(">>> occvae.from_pretrained('runs/vitoc')", r"Error: .*runs/vitoc", 1),
+    Line("python readme.py && ls chair.glb", r"^chair\.glb"),
+)
