@@ -73,6 +73,9 @@ STABLE_TORCH_LIBRARY(occvae, m) {
   m.def("inside_mesh(Tensor vertices, Tensor faces, Tensor points) -> Tensor");
   // The same inputs. Returns float64 (N,): the signed solid angles of all faces over 4 pi.
   m.def("winding_number(Tensor vertices, Tensor faces, Tensor points) -> Tensor");
+  // The same inputs, level > 0. Returns int8 (N,): 1 where the winding number is at least `level`,
+  // -1 where it is at most -level, 0 elsewhere.
+  m.def("winding_sign(Tensor vertices, Tensor faces, Tensor points, float level) -> Tensor");
   m.def("_mise_state_size(int resolution, int coarse_resolution) -> int");
   m.def("_cpu_isa(int limit=-1) -> int");
   m.def("_cuda_query_kernel(int limit=-1) -> int");

@@ -2,7 +2,7 @@
 // Sorkine-Hornung 2013). Faces are halved in space recursively. Take a point outside the box of a
 // group of faces: every surface in the box with the same border has the same solid angle there. A
 // fan of triangles over the few border edges therefore replaces the group. This is exact, unlike
-// series expansions.
+// the series expansions (winding_expansion.h) that decide the side of a level.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../winding_number.h"
+#include "winding_expansion.h"
 
 namespace occvae {
 
@@ -31,28 +32,70 @@ class WindingTree {
     if (num_faces > 0) add_node(0, num_faces);
   }
 
+  // Prepares sign().
+  void add_expansions() {
+    expansions_.resize(nodes_.size());
+    for (size_t n = 0; n < nodes_.size(); ++n) {
+      const Range& range = ranges_[n];
+      expansions_[n].set(vertices_, triangles_.data() + range.first,
+                         triangles_.data() + range.last);
+    }
+  }
+
   double winding_number(const double (&p)[3]) const {
     SolidAngles angles;
     for (size_t n = 0; n < nodes_.size();) {
       const Node& node = nodes_[n];
       if (node.has_fan && is_outside(node, p)) {
-        for (const Edge& edge : node.border) {
-          const int64_t triangle[3] = {node.apex, edge.from, edge.to};
-          for (int k = 0; k < edge.count; ++k) add_face(angles, vertices_, triangle, p);
-        }
+        add_fan(angles, node, p);
         n = node.next;
       } else {
-        for (int64_t f = node.first; f < node.last; ++f) {
-          add_face(angles, vertices_, triangles_[f].data(), p);
-        }
+        add_faces(angles, node, p);
         ++n;
       }
     }
     return angles.total();
   }
 
+  // Returns 1 if the winding number is at least `level`, -1 if it is at most -level, otherwise 0.
+  // The answer is that of winding_number(): estimates decide only if their error is small enough.
+  int sign(const double (&p)[3], double level) const {
+    for (const double tolerance : {kCoarse, kFine}) {
+      const WindingEstimate estimate = estimate_winding_number(p, tolerance);
+      if (std::fabs(std::fabs(estimate.value) - level) > estimate.error + kRounding) {
+        return compare(estimate.value, level);
+      }
+    }
+    return compare(winding_number(p), level);
+  }
+
+  // Whether all points at most `reach` away from p have the same sign(), which it then returns in
+  // `sign`. May fail to find out.
+  bool find_common_sign(const double (&p)[3], double reach, double level, int& sign) const {
+    WindingEstimate estimate;
+    for (size_t n = 0; n < nodes_.size();) {
+      const Node& node = nodes_[n];
+      if (expansions_[n].try_add(p, reach, kCoarse, estimate)) {
+        if (!(estimate.error < kHopeless)) return false;
+        n = node.next;
+      } else if (node.last > node.first) {
+        return false;
+      } else {
+        ++n;
+      }
+    }
+    sign = compare(estimate.value, level);
+    return std::fabs(std::fabs(estimate.value) - level) > estimate.error + kRounding;
+  }
+
  private:
   static constexpr int64_t kLeaf = 16;  // faces per leaf
+  static constexpr size_t kSmallFan = 16;
+  // Greatest errors of the expansion of one node, in winding numbers.
+  static constexpr double kCoarse = 3.5e-3;
+  static constexpr double kFine = 5e-4;
+  static constexpr double kHopeless = 0.5;   // error of a group of points that rarely decides
+  static constexpr double kRounding = 1e-9;  // far more than the rounding errors of a sum
 
   // An edge that the faces of a group traverse from `from` to `to` `count` times more often than
   // back.
@@ -73,6 +116,47 @@ class WindingTree {
     int64_t apex = 0;
     std::vector<Edge> border;
   };
+
+  struct Range {
+    int64_t first;
+    int64_t last;
+  };
+
+  static int compare(double value, double level) {
+    return value >= level ? 1 : value <= -level ? -1 : 0;
+  }
+
+  WindingEstimate estimate_winding_number(const double (&p)[3], double tolerance) const {
+    WindingEstimate estimate;
+    SolidAngles angles;
+    for (size_t n = 0; n < nodes_.size();) {
+      const Node& node = nodes_[n];
+      if (expansions_[n].try_add(p, 0, tolerance, estimate)) {
+        n = node.next;
+      } else if (node.has_fan && node.border.size() <= kSmallFan && is_outside(node, p)) {
+        add_fan(angles, node, p);
+        n = node.next;
+      } else {
+        add_faces(angles, node, p);
+        ++n;
+      }
+    }
+    estimate.value += angles.total();
+    return estimate;
+  }
+
+  void add_fan(SolidAngles& angles, const Node& node, const double (&p)[3]) const {
+    for (const Edge& edge : node.border) {
+      const int64_t triangle[3] = {node.apex, edge.from, edge.to};
+      for (int k = 0; k < edge.count; ++k) add_face(angles, vertices_, triangle, p);
+    }
+  }
+
+  void add_faces(SolidAngles& angles, const Node& node, const double (&p)[3]) const {
+    for (int64_t f = node.first; f < node.last; ++f) {
+      add_face(angles, vertices_, triangles_[f].data(), p);
+    }
+  }
 
   using Position = std::array<uint64_t, 3>;
 
@@ -104,6 +188,7 @@ class WindingTree {
   std::vector<Edge> add_node(int64_t first, int64_t last) {
     const size_t n = nodes_.size();
     nodes_.emplace_back();
+    ranges_.push_back({first, last});
     set_box(nodes_[n], first, last);
     std::vector<Edge> border;
     if (last - first <= kLeaf) {
@@ -195,6 +280,8 @@ class WindingTree {
   const scalar_t* vertices_;
   std::vector<std::array<int64_t, 3>> triangles_;  // grouped by node
   std::vector<Node> nodes_;
+  std::vector<Range> ranges_;  // faces of each node and the nodes below it
+  std::vector<WindingExpansion> expansions_;
 };
 
 }  // namespace occvae

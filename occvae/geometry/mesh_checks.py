@@ -125,7 +125,7 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> MeshReport:
     if lost or broken or not len(faces):
         return MeshReport(**sizes, non_finite_vertices=int(broken), indices_out_of_range=int(lost))
     positions = vertices.astype(np.float64) + 0.0  # turns -0 into 0
-    corners = _merge_equal(positions)[faces]
+    corners = merge_equal(positions)[faces]
     distinct = (corners != np.roll(corners, 1, axis=1)).all(1)
     normals, volume = _normals_and_volume(positions[faces])
     degenerate = ~distinct | (normals == 0).all(1)
@@ -142,7 +142,7 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> MeshReport:
     )
 
 
-def _merge_equal(rows: np.ndarray) -> np.ndarray:
+def merge_equal(rows: np.ndarray) -> np.ndarray:
     """Numbers (N,) int64 from 0 of rows (N, K). Equal rows have equal numbers.
 
     Sorting columns is several times as fast as `numpy.unique` of rows.

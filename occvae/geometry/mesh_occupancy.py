@@ -17,6 +17,12 @@ import torch
 
 from occvae.geometry.mesh_checks import MeshReport, check_mesh
 from occvae.geometry.mesh_io import UnitMesh, weld
+from occvae.geometry.mesh_orientation import (
+    STEP,
+    edge_connected_parts,
+    orient_consistently,
+    orient_outwards,
+)
 from occvae.geometry.surface_sampling import sample_surface
 from occvae.geometry.voxelize import (
     cell_centers,
@@ -25,20 +31,17 @@ from occvae.geometry.voxelize import (
     surface_voxels,
     voxels_inside,
 )
-from occvae.ops.inside_mesh import inside_mesh, winding_number
+from occvae.ops.inside_mesh import inside_mesh, winding_number, winding_sign
 
 VOXEL_RESOLUTION = 128  # cells along each axis for the method "voxels"
 _WOUND_RESOLUTION = 64  # cells along each axis that look up a shared winding number
 _WELDED = 1e-6  # merging distance, about ten times the rounding of float32 coordinates
-# Distance from the surface of the points that test both sides of a face.
-_STEP = 1e-5
 # Next to a face that bounds a solid, |winding| is about 1 on one side. Next to a sheet it is about
 # 0.5 on both.
 _CLEARLY_INSIDE = 0.75
 # Share of the surface that must bound the solid.
 _BOUNDING_SHARE = 0.9
 _NUM_SAMPLES = 4096
-_PROBES = 8  # about this many faces of a part are tested
 _OUTSIDE, _INSIDE, _UNCLEAR = range(3)  # states of cells
 
 
@@ -70,10 +73,10 @@ class MeshOccupancy:
         if self.method == "parity":
             return inside_mesh(*self._tensors(points)).numpy()
         if self.cells is None:
-            return self.winding(points) >= 0.5
+            return self.encloses(points)
         inside = occupancies_from_voxels(self.cells == _INSIDE, points)
         unclear = occupancies_from_voxels(self.cells == _UNCLEAR, points)
-        inside[unclear] = self.winding(points[unclear]) >= 0.5
+        inside[unclear] = self.encloses(points[unclear])
         return inside
 
     def voxelize(self, resolution: int) -> np.ndarray:
@@ -84,6 +87,10 @@ class MeshOccupancy:
         if self.method == "voxels":
             return fill_voxels(surface_voxels(self.vertices, self.faces, resolution))
         return voxels_inside(self.contains, resolution)
+
+    def encloses(self, points: np.ndarray, level: float = 0.5) -> np.ndarray:
+        """Whether |winding number| >= level, (N,) bool. Faster than computing the number."""
+        return winding_sign(*self._tensors(points), level=level).numpy() != 0
 
     def winding(self, points: np.ndarray) -> np.ndarray:
         """Magnitudes (N,) of the winding number, equal for inward and outward faces."""
@@ -133,7 +140,7 @@ def _closed_solid(
         return None
     oriented = report.inconsistent_edges == 0
     if oriented:
-        faces, turned = _orient_parts(vertices, faces)
+        faces, turned = orient_outwards(vertices, faces, edge_connected_parts(faces))
         phrases += [f"{turned} parts oriented inwards, flipped"] * (turned > 0)
     solid = MeshOccupancy(vertices, faces, "parity", "")
     above, below = (solid.contains(points) for points in _beside_surface(vertices, faces))
@@ -152,9 +159,16 @@ def _open_solid(vertices: np.ndarray, faces: np.ndarray, phrases: list[str]) -> 
     Voxels are used if too much of the surface would bound no volume. Arguments and result are as in
     `_closed_solid`, but there is always a solid.
     """
-    solid = MeshOccupancy(vertices, _orient_parts(vertices, faces)[0], "winding", "")
-    sides = [solid.winding(points) for points in _beside_surface(vertices, faces)]
-    bounding = (np.maximum(*sides) > _CLEARLY_INSIDE).mean() if len(sides[0]) else 0.0
+    oriented, parts, unorientable = orient_consistently(vertices, faces)
+    if flipped := int((oriented != faces).any(1).sum()):
+        phrases.append(f"{flipped} faces flipped to agree with their neighbors")
+    if len(unorientable):
+        phrases.append(f"{len(unorientable)} parts cannot be oriented")
+    solid = MeshOccupancy(vertices, orient_outwards(vertices, oriented, parts)[0], "winding", "")
+    above, below = (
+        solid.encloses(points, _CLEARLY_INSIDE) for points in _beside_surface(vertices, faces)
+    )
+    bounding = (above | below).mean() if len(above) else 0.0
     if bounding >= _BOUNDING_SHARE:
         phrases.append("inside by winding number")
         return solid
@@ -169,7 +183,7 @@ def _open_solid(vertices: np.ndarray, faces: np.ndarray, phrases: list[str]) -> 
 def _beside_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Random points of the surface, moved to just above it (N, 3) and to just below it (N, 3)."""
     surface = sample_surface(vertices, faces, _NUM_SAMPLES, seed=0)
-    return surface.points + _STEP * surface.normals, surface.points - _STEP * surface.normals
+    return surface.points + STEP * surface.normals, surface.points - STEP * surface.normals
 
 
 def _overlaps(solid: MeshOccupancy) -> bool:
@@ -181,7 +195,7 @@ def _overlaps(solid: MeshOccupancy) -> bool:
     low, high = solid.vertices.min(0), solid.vertices.max(0)
     anywhere = np.random.default_rng(0).uniform(low, high, (_NUM_SAMPLES, 3))
     points = np.concatenate([anywhere, *_beside_surface(solid.vertices, solid.faces)])
-    return bool(((solid.winding(points) >= 0.5) & ~solid.contains(points)).any())
+    return bool(((solid.encloses(points)) & ~solid.contains(points)).any())
 
 
 def _wound_cells(solid: MeshOccupancy) -> np.ndarray:
@@ -200,61 +214,9 @@ def _wound_cells(solid: MeshOccupancy) -> np.ndarray:
     regions, _ = label(~surface)
     _, first = np.unique(regions, return_index=True)  # region 0 is the surface and always exists
     centers = cell_centers(_WOUND_RESOLUTION, dtype=torch.float64).numpy()[first]
-    states = np.where(solid.winding(centers) >= 0.5, _INSIDE, _OUTSIDE).astype(np.uint8)
+    states = np.where(solid.encloses(centers), _INSIDE, _OUTSIDE).astype(np.uint8)
     states[0] = _UNCLEAR
     return states[regions]
-
-
-def _orient_parts(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, int]:
-    """Orients the parts of a mesh outwards, and returns the faces and the number of flipped parts.
-
-    A part is a set of faces connected by edges. If the volume of the whole mesh is negative, all
-    faces are reversed first, and this is not counted as flipping. Then parts with negative volume
-    are flipped, except those within other parts: they are cavities.
-    """
-    triangles = vertices[faces]
-    parts = _parts(faces)
-    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-    centers = triangles.mean(1)
-    # Measured from the middle of each part, because the volume of an open part depends on the
-    # reference point.
-    sizes = np.bincount(parts)
-    middles = np.stack([np.bincount(parts, x) for x in centers.T], axis=1) / sizes[:, None]
-    volumes = np.bincount(parts, np.einsum("fi,fi->f", centers - middles[parts], normals))
-    if volumes.sum() < 0:
-        faces, normals, volumes = faces[:, ::-1], -normals, -volumes
-    inverted = np.flatnonzero(volumes < 0)
-    if len(inverted) == 0:
-        return faces, 0
-    # Test points on the side of some faces that is outside once the part is flipped.
-    chosen = np.flatnonzero(np.isin(parts, inverted) & (normals != 0).any(1))
-    chosen = chosen[np.argsort(parts[chosen], kind="stable")]
-    _, first, count = np.unique(parts[chosen], return_index=True, return_counts=True)
-    rank = np.arange(len(chosen)) - np.repeat(first, count)
-    chosen = chosen[rank % np.maximum(1, np.repeat(count, count) // _PROBES) == 0]
-    lengths = np.linalg.norm(normals[chosen], axis=1, keepdims=True)
-    outside = torch.from_numpy(centers[chosen] - _STEP * normals[chosen] / lengths)
-    tensors = torch.from_numpy(vertices), torch.from_numpy(np.ascontiguousarray(faces))
-    exposed = winding_number(*tensors, outside).numpy() < 0.5
-    turned = np.unique(parts[chosen[exposed]])
-    turn = np.isin(parts, turned)
-    return np.where(turn[:, None], faces[:, ::-1], faces), len(turned)
-
-
-def _parts(faces: np.ndarray) -> np.ndarray:
-    """Number of the part that each face belongs to, (F,)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ends = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1), axis=-1)
-    keys = ends[..., 0] * (int(faces.max()) + 1) + ends[..., 1]
-    _, edges = np.unique(keys, return_inverse=True)
-    edges = edges.reshape(-1)
-    owners = np.repeat(np.arange(len(faces)), 3)
-    size = len(faces) + int(edges.max()) + 1
-    links = coo_array((np.ones(len(edges), bool), (owners, len(faces) + edges)), (size, size))
-    _, labels = connected_components(links, directed=False)
-    return np.unique(labels[: len(faces)], return_inverse=True)[1]
 
 
 def _without_duplicates(faces: np.ndarray) -> np.ndarray:

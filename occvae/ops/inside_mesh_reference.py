@@ -47,6 +47,16 @@ def winding_number(vertices: Tensor, faces: Tensor, points: Tensor) -> Tensor:
     return total / (2 * torch.pi)
 
 
+def winding_sign(vertices: Tensor, faces: Tensor, points: Tensor, level: float) -> Tensor:
+    """Reference implementation of the op `occvae::winding_sign`."""
+    return compare(winding_number(vertices, faces, points), level)
+
+
+def compare(winding: Tensor, level: float) -> Tensor:
+    """Returns int8 (N,): 1 where winding >= level, -1 where winding <= -level, otherwise 0."""
+    return (winding >= level).to(torch.int8) - (winding <= -level).to(torch.int8)
+
+
 def _usable(positions: Tensor) -> Tensor:
     """Converts to float64 and sets magnitudes below 1e-90 to 0."""
     positions = positions.double()

@@ -149,16 +149,17 @@ def _prepare(options: RunOptions, device: torch.device) -> tuple[TrainConfig, Pa
     config = new if new is not None else _resumed_config(options, run)
     config = resolve_deepspeed(config, parallel.world_size(), device.type)
     _ensure_data(config.data.root, named=options.resume or options.names_data())
-    data = dataclasses.replace(config.data, root=os.path.abspath(config.data.root))
-    config = dataclasses.replace(config, data=data)
     if not options.resume:
         run.mkdir(parents=True, exist_ok=True)
         lock_run(run)
         if list_checkpoints(run):
             raise UserError(f"{run}: another run has just begun here; choose another --out")
     _warn(config)
-    text = json.dumps(config.to_dict(), indent=1) + "\n"
-    write_whole_text(run / TRAIN_CONFIG, text)
+    # The file has the absolute path. The ranks keep the given one, because nodes may have their
+    # copies of the dataset in different working directories.
+    data = dataclasses.replace(config.data, root=os.path.abspath(config.data.root))
+    recorded = dataclasses.replace(config, data=data)
+    write_whole_text(run / TRAIN_CONFIG, json.dumps(recorded.to_dict(), indent=1) + "\n")
     return config, run
 
 

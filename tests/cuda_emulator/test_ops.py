@@ -22,8 +22,9 @@ TESTS = {
     "winding_number": ["tests/ops/test_inside_mesh.py"],
 }
 # The emulator runs those tests of test_inside_mesh.py that call a kernel, except slow ones.
+# winding_sign has no CUDA kernel.
 KERNEL_TESTS = "(native or kernel or opcheck or ops_refuse)"
-SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000)"
+SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000 or winding_sign)"
 SELECTION = f"not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS})"
 
 # `make test` runs one small test per CUDA source, and one per kernel of query_occupancy.

@@ -139,6 +139,14 @@ def test_a_sphere_with_holes_is_solid(turn):
     assert differences(solid, radius < 0.5, abs(radius - 0.5) > 0.03) == 0
 
 
+def test_open_meshes_are_decided_like_their_winding_numbers():
+    """Inside, outside and across the holes of loose faces, also outside the unit cube."""
+    solid = occupancy_of_mesh(normalize_mesh(*soup(sphere(4), 3e-3)))
+    assert solid.method == "winding"
+    points = np.concatenate([POINTS, 0.98 * solid.vertices[::5], 1.02 * solid.vertices[::5]])
+    assert np.array_equal(solid.contains(points), solid.winding(points) >= 0.5)
+
+
 def test_an_open_box_keeps_its_inside():
     """The lid at z = 0.5 is missing. Most of the box is inside, and nothing outside its walls."""
     solid = solid_of(*[box([-0.5] * 3, [0.5] * 3)[0], box()[1][:-2]])

@@ -101,7 +101,7 @@ def test_auto_warns_once_on_a_device_without_kernels(monkeypatch, recwarn):
 
 
 def test_describe_names_versions_and_kernels():
-    text = info.describe()
+    text = info.describe(info.inspect_installation())
     assert text.isascii() and torch.__version__ in text
     for name in ("occvae", "deepspeed", "cpu kernels", "cuda kernels", "gpu"):
         assert any(line.startswith(name) for line in text.splitlines())
@@ -111,7 +111,7 @@ def test_describe_without_kernels_tells_what_to_do():
     output = run_without_kernels(
         "import sys\n"
         "from occvae.cli import info\n"
-        "print(info.describe())\n"
+        "print(info.describe(info.inspect_installation()))\n"
         "print('heavy', sorted({'timm', 'deepspeed', 'torchvision'} & set(sys.modules)))\n"
     )
     assert output.count("switched off by OCCVAE_DISABLE_EXT=1") == 2

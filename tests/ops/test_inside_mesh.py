@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from occvae import inside_mesh
-from occvae.ops.inside_mesh import winding_number
+from occvae.ops.inside_mesh import winding_number, winding_sign
 from tests.conftest import BACKENDS, DEVICES, needs_kernels
 from tests.mesh_builders import box, join, random_rotation, shuffle, sphere, torus
 
@@ -473,3 +473,86 @@ def test_winding_finds_the_inside_of_a_mesh_with_a_hole(backend):
     assert torch.equal(inside, points.norm(dim=1) < 0.45)
     parity = inside_mesh(vertices, kept, points, backend=backend)
     assert (parity != inside).any()  # parity fails on open meshes
+
+
+def loose(mesh, noise=3e-3):
+    """Separates all faces and moves their corners, so that no two faces share an edge."""
+    corners = mesh[0][mesh[1].reshape(-1)]
+    generator = torch.Generator().manual_seed(0)
+    moved = corners + noise * torch.randn(corners.shape, generator=generator, dtype=corners.dtype)
+    return moved, torch.arange(len(corners)).view(-1, 3)
+
+
+def some_turned(mesh):
+    vertices, faces = mesh
+    turned = torch.rand(len(faces), generator=torch.Generator().manual_seed(1)) < 0.2
+    return vertices, torch.where(turned[:, None], faces.flip(1), faces)
+
+
+def half(mesh):
+    vertices, faces = mesh
+    return vertices, faces[vertices[faces].mean(1)[:, 2] > 0]
+
+
+def random_faces(count=600):
+    generator = torch.Generator().manual_seed(2)
+    vertices = torch.rand(3 * count, 3, generator=generator, dtype=torch.float64) - 0.5
+    return vertices, torch.arange(3 * count).view(-1, 3)
+
+
+OPEN_MESHES = {
+    "hole": lambda: (sphere(4)[0], sphere(4)[1][1:]),
+    "half": lambda: half(sphere(4)),
+    "loose": lambda: loose(sphere(4)),
+    "turned": lambda: some_turned(sphere(4)),
+    "inwards": lambda: (sphere(4)[0], sphere(4)[1][1:].flip(1)),
+    "random": random_faces,
+    "twice": lambda: join(half(sphere(4)), half(sphere(4, 0.4))),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", OPEN_MESHES)
+def test_winding_sign_compares_the_exact_winding_number(device, backend, name):
+    """Half of the points are near the surface. Many have numbers close to a level."""
+    vertices, faces = (x.to(device) for x in OPEN_MESHES[name]())
+    generator = torch.Generator().manual_seed(3)
+    noise = 0.02 * torch.randn(1500, 3, generator=generator, dtype=torch.float64)
+    near = vertices.cpu()[torch.randint(len(vertices), (1500,), generator=generator)] + noise
+    anywhere = torch.rand(1500, 3, generator=generator, dtype=torch.float64) * 1.2 - 0.6
+    points = torch.cat([near, anywhere]).to(device)
+    winding = winding_number(vertices, faces, points, backend=backend)
+    for level in (0.25, 0.5, 0.75):
+        sign = winding_sign(vertices, faces, points, level=level, backend=backend)
+        assert sign.dtype == torch.int8
+        assert torch.equal(sign == 1, winding >= level)
+        assert torch.equal(sign == -1, winding <= -level)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_winding_sign_shares_answers_only_within_regions(device, backend):
+    """A whole grid, in any order and with points that are not finite among the others."""
+    vertices, faces = (x.to(device) for x in OPEN_MESHES["hole"]())
+    line = (torch.arange(24, dtype=torch.float64) + 0.5) / 24 - 0.5
+    points = torch.cartesian_prod(line, line, line)
+    points = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(4))]
+    points[::1000, 1] = float("nan")
+    points[1::1000, 2] = float("inf")
+    winding = winding_number(vertices, faces, points.to(device), backend=backend)
+    sign = winding_sign(vertices, faces, points.to(device), backend=backend)
+    assert torch.equal(sign == 1, winding >= 0.5)
+    assert not sign[::1000].any() and not sign[1::1000].any()
+
+
+def test_a_level_that_is_not_positive_is_refused():
+    for level in (0.0, -0.5, float("nan")):
+        with pytest.raises(ValueError, match="level must be positive; got"):
+            winding_sign(*box(), torch.zeros(1, 3), level=level)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck_of_winding_sign(dtype):
+    arguments = (box()[0].to(dtype), box()[1], uniform(9).to(dtype), 0.5)
+    torch.library.opcheck(torch.ops.occvae.winding_sign.default, arguments)

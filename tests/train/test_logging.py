@@ -19,10 +19,10 @@ def test_a_full_disk_is_one_error(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
     logger = RunLogger(tmp_path, 0, 2)
     monkeypatch.setattr(RecordWriter, "write", fill)
-    with pytest.raises(OSError, match=f"{tmp_path}: no metrics .*No space left"):
+    with pytest.raises(OSError, match=f"{tmp_path}: metrics cannot be written .*No space left"):
         for step in range(1000):
             logger.write(step, {"loss": 1.0})
-    with pytest.raises(OSError, match=f"{tmp_path}: no metrics"):
+    with pytest.raises(OSError, match=f"{tmp_path}: metrics cannot be written"):
         logger.close()
     assert "Traceback" not in capfd.readouterr().err
 

@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument(
         "dataset",
-        choices=list(PUBLISHED),
+        choices=tuple(PUBLISHED),
         help="the dataset, named like the format that imports it",
     )
     parser.add_argument("destination", help="folder for the files")

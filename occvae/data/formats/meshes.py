@@ -102,7 +102,14 @@ class MeshSource:
         mesh = self._load(self.root / item.id.removesuffix(_REPEATED))
         solid = occupancy_of_mesh(mesh)
         sample = make_sample(
-            item.id, item.category, item.split, solid, self.shape_settings, solid.voxelize
+            item.id,
+            item.category,
+            item.split,
+            solid,
+            self.shape_settings,
+            solid.voxelize,
+            # Other meshes do not show which points are inside, so sheets draw the occupancies.
+            keep_mesh=solid.method == "parity",
         )
         sample.location, sample.scale = mesh.location, mesh.scale
         sample.note = solid.verdict

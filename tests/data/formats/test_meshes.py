@@ -194,6 +194,23 @@ def test_few_shapes_leave_one_for_validation(tmp_path, count):
     assert list(splits(MeshSource(tmp_path, SETTINGS)).values()) == expected
 
 
+def test_only_meshes_decided_by_parity_are_stored(tmp_path):
+    """An open mesh does not show which points are inside, so sheets draw the occupancies."""
+    vertices, faces = box(LOW, HIGH)
+    write(tmp_path / "closed.off")
+    opened = trimesh.Trimesh(vertices.numpy(), faces.numpy()[:-2], process=False)
+    opened.export(tmp_path / "open.off")
+    sheet = trimesh.Trimesh(vertices.numpy(), faces.numpy()[:2], process=False)
+    sheet.export(tmp_path / "sheet.off")
+    source = MeshSource(tmp_path, SETTINGS)
+    samples = {item.id: source.sample(i) for i, item in enumerate(source.items)}
+    assert {id: sample.mesh_faces is not None for id, sample in samples.items()} == {
+        "closed.off": True,
+        "open.off": False,
+        "sheet.off": False,
+    }
+
+
 def test_one_shape_is_used_for_training_and_validation(tmp_path):
     write(tmp_path / "box.off")
     source = MeshSource(tmp_path, SETTINGS)
