@@ -89,7 +89,10 @@ class MeshOccupancy:
         return voxels_inside(self.contains, resolution)
 
     def encloses(self, points: np.ndarray, level: float = 0.5) -> np.ndarray:
-        """Whether |winding number| >= level, (N,) bool. Faster than computing the number."""
+        """Whether the absolute winding number is at least `level`, (N,) bool.
+
+        Faster than computing the number.
+        """
         return winding_sign(*self._tensors(points), level=level).numpy() != 0
 
     def winding(self, points: np.ndarray) -> np.ndarray:
