@@ -130,7 +130,9 @@ class OccupancyModel(ImplicitModel):
         threshold = self.threshold if threshold is None else threshold
         check_threshold(threshold)
         batch = self.to_batch(images)
-        with evaluation_mode(self):
+        with evaluation_mode(self), warnings.catch_warnings():
+            # An untrained network may be inside everywhere, but its signs are not swapped.
+            warnings.filterwarnings("ignore", "shape .* all corners of the bounds are inside")
             conditioning = self.encode(batch).float()
             return extract_mesh(
                 self._field(conditioning),

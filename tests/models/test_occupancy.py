@@ -1,6 +1,7 @@
 """OccupancyModel with encoders and decoders whose outputs are known."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -135,6 +136,14 @@ def test_reconstruct_gives_each_image_its_ball():
         np.testing.assert_allclose(distances, radius, atol=1.1 / 64 / 2)
         assert mesh.volume == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.05)
     assert len(none.faces) == 0
+
+
+def test_a_network_that_is_inside_everywhere_gets_no_advice_about_signs():
+    model = ball_model(slope=-8.0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*corners of the bounds")
+        [mesh] = model.reconstruct(torch.zeros(1, 1, 3, 8, 8), resolution=32)
+    assert mesh.volume > 1.0
 
 
 @pytest.mark.parametrize("threshold", [None, 0.2, 0.5, 0.8])
