@@ -63,6 +63,12 @@ SCRIPT = (
     Line("occvae train lr=3e-4", r"error: unknown setting lr; did you mean optim\.lr\?", 2),
     Line("occvae train --arch vitnet", r"error: unknown arch 'vitnet'; did you mean .*vitocc", 2),
     Line("python -m occvae.train --data data/box", r"error: data/box/dataset\.json: no data", 2),
+    Line("timeout -s INT 9 occvae train || true", r"dataset of 768 shapes \(about 650 MB, about"),
+    Line(
+        "python -m deepspeed.launcher.runner --hostfile hosts --module occvae.train",
+        r"error: deepspeed --hostfile hosts: no such file",
+        2,
+    ),
     Line(f"occvae train --data data/boxes optim.steps=2 {_ENCODER}", r"step 2: validation IoU"),
     # Its evaluation and reconstruction.
     Line("occvae evaluate --no-meshes", r"report: runs/vitocc/best/evaluation-\S+\.json"),
