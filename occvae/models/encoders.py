@@ -5,14 +5,15 @@ work without them.
 """
 
 import difflib
+import functools
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.models.weights import no_weights, read_weights, timm_arguments, wrong_weights
 from occvae.system.deferred_import import without_dynamo
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -94,7 +95,7 @@ def timm_encoder(
         name: Any model name of timm.
         embedding_size: E.
         image_size: Passed to timm as `img_size`, unless the model accepts any size.
-        pretrained: Whether to download timm's weights.
+        pretrained: Whether to use ImageNet weights, see `timm_arguments`.
         weights_file: Local timm weights, or None.
         options: Further arguments of `timm.create_model`.
 
@@ -102,56 +103,114 @@ def timm_encoder(
         UserError: The name is unknown, timm rejects the options, or the weights cannot be read or
             do not fit.
     """
-    import timm
     from timm.data.config import resolve_model_data_config
+
+    _refuse_reserved(options)
+    options = {"num_classes": embedding_size, **options}
+    backbone = _create_timm(name, image_size, options, pretrained, weights_file)
+    data = resolve_model_data_config(backbone)
+    return ImageEncoder(backbone, data["mean"], data["std"])
+
+
+@without_dynamo()
+def hybrid_encoder(
+    name: str,
+    trunk: str,
+    embedding_size: int,
+    image_size: int,
+    pretrained: bool,
+    weights_file: str | None,
+    options: dict[str, Any],
+) -> ImageEncoder:
+    """Builds a vision transformer on the feature map of a convolutional network.
+
+    This is the hybrid of Dosovitskiy et al. (2021). The tokens of the transformer are the positions
+    of the last feature map of a convolutional trunk, instead of patches of the image. If the trunk
+    has ImageNet weights, the encoder learns from far fewer images.
+
+    Args:
+        name: A vision transformer of timm, for example `vit_tiny_patch16_224`. It starts from
+            random weights, and its patch size has no effect.
+        trunk: A convolutional network of timm, for example `efficientnet_lite0`.
+        embedding_size: E.
+        image_size: Edge of the images in pixels.
+        pretrained: Whether the trunk uses ImageNet weights, see `timm_arguments`.
+        weights_file: Local timm weights of the trunk, or None.
+        options: Further arguments of `timm.create_model` for the transformer, for example `depth`.
+
+    Raises:
+        UserError: As for `timm_encoder`, or the two models cannot be combined.
+    """
+    from timm.data.config import resolve_model_data_config
+    from timm.layers import HybridEmbed
+
+    _refuse_reserved(options)
+    features = _create_timm(trunk, image_size, {"features_only": True}, pretrained, weights_file)
+    embed = functools.partial(HybridEmbed, backbone=_Trunk(features))
+    options = {"num_classes": embedding_size, "patch_size": 1, "embed_layer": embed, **options}
+    try:
+        backbone = _create_timm(name, image_size, options)
+    except UserError as error:
+        raise UserError(
+            f"{error}; only plain vision transformers take a trunk, e.g. vit_tiny_patch16_224"
+        ) from None
+    data = resolve_model_data_config(features)
+    return ImageEncoder(backbone, data["mean"], data["std"])
+
+
+class _Trunk(nn.Module):
+    """Returns the last feature map (M, C, H, W) of a network of timm.
+
+    On CPUs it always runs in fp32, because the gradients of depthwise convolutions take twice as
+    long in bf16, and with channels last, which takes half the time.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.device.type != "cpu":
+            return self.network(images)[-1]
+        with torch.autocast("cpu", enabled=False):
+            return self.network(images.contiguous(memory_format=torch.channels_last))[-1]
+
+
+def _refuse_reserved(options: dict[str, Any]) -> None:
+    if reserved := options.keys() & {"img_size", "num_classes", "pretrained", "embed_layer"}:
+        raise UserError(
+            f"encoder_options must not contain {', '.join(sorted(reserved))}; set image_size, "
+            "embedding_size, pretrained or trunk instead"
+        )
+
+
+def _create_timm(
+    name: str,
+    image_size: int,
+    options: dict[str, Any],
+    pretrained: bool = False,
+    weights_file: str | None = None,
+) -> nn.Module:
+    """Builds a timm model. Its errors become UserErrors of one line."""
+    import timm
 
     if name.split(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models()) or ["vit_small_patch16_224"]
         raise UserError(f"unknown timm model {name!r}; near names: {', '.join(near)}")
-    if reserved := options.keys() & {"img_size", "num_classes", "pretrained"}:
-        raise UserError(
-            f"encoder_options must not contain {', '.join(sorted(reserved))}; set image_size, "
-            "embedding_size or pretrained instead"
-        )
-    arguments = {"num_classes": embedding_size, "pretrained": pretrained, **options}
     try:
-        if weights_file is not None:
-            arguments |= timm_weights(name, weights_file, **options)
-        backbone = _create_timm(name, image_size, arguments)
+        weights = timm_arguments(name, pretrained, weights_file, **options)
+        return _with_image_size(name, image_size, options | weights)
     except (TypeError, AssertionError) as error:
-        raise UserError(f"timm model {name!r} rejects encoder_options {options}: {error}") from None
+        raise UserError(f"timm model {name!r} rejects encoder_options ({error})") from None
     except (OSError, RuntimeError) as error:
         if weights_file is not None:
             raise wrong_weights(weights_file, name, error) from None
         if not pretrained:
             raise UserError(f"timm model {name!r} cannot be built: {error}") from None
         raise no_weights(name, error) from None
-    data = resolve_model_data_config(backbone)
-    return ImageEncoder(backbone, data["mean"], data["std"])
 
 
-def timm_weights(name: str, weights_file: str, **options: Any) -> dict[str, Any]:
-    """Returns the arguments that make `timm.create_model` load weights from a file.
-
-    timm silently skips tensors that the file lacks, even if it lacks all of them. This function
-    therefore checks first that the file has at least half of the model's parameters.
-
-    Raises:
-        UserError: The file cannot be read, or has too few of the model's parameters.
-    """
-    import timm
-
-    state = read_weights(weights_file)
-    with torch.device("meta"):
-        wanted = {key for key, _ in timm.create_model(name, **options).named_parameters()}
-    if len(wanted & state.keys()) < len(wanted) / 2:
-        raise UserError(f"{weights_file}: not the weights of {name}")
-    # No file has a head of this size. timm then drops the file's head instead of rejecting it.
-    overlay = {"file": str(weights_file), "num_classes": -1}
-    return {"pretrained": True, "pretrained_cfg_overlay": overlay}
-
-
-def _create_timm(name: str, image_size: int, arguments: dict[str, Any]) -> nn.Module:
+def _with_image_size(name: str, image_size: int, arguments: dict[str, Any]) -> nn.Module:
     import timm
 
     try:
@@ -161,45 +220,3 @@ def _create_timm(name: str, image_size: int, arguments: dict[str, Any]) -> nn.Mo
             raise
         logging.getLogger(__name__).debug("%s accepts any image size", name)
         return timm.create_model(name, **arguments)
-
-
-def read_weights(path: str) -> dict[str, Tensor]:
-    """Reads the state dict of a .safetensors file, or of a .pth file without running its code.
-
-    Removes the prefix `module.` from the names. A state dict under the key `state_dict` or `model`
-    is found.
-
-    Raises:
-        UserError: The file is missing, cannot be read, or has no named tensors.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such weights file")
-    try:
-        if Path(path).suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's message recommends weights_only=False
-        raise UserError(
-            f"{path}: not a readable weights file ({type(error).__name__}); expected tensors in "
-            ".safetensors, or in .pth as torch.save writes a state dict"
-        ) from None
-    for key in ("state_dict", "model"):
-        state = state.get(key, state) if isinstance(state, dict) else state
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: contains a {type(state).__name__} instead of named weights")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def wrong_weights(path: str, name: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"{path}: not the weights of {name} ({reason})")
-
-
-def no_weights(name: str, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(
-        f"pretrained weights of {name} are not available ({reason}); pass a local file with "
-        "encoder_weights=PATH, or train from scratch with pretrained=false"
-    )

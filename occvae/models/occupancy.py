@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from occvae.geometry.voxelize import cell_centers
 from occvae.models.decoders import FusedDecoder, create_decoder
-from occvae.models.encoders import resnet_encoder, timm_encoder
+from occvae.models.encoders import hybrid_encoder, resnet_encoder, timm_encoder
 from occvae.models.inference import (
     check_images,
     check_threshold,
@@ -240,6 +240,7 @@ def onet(
 def vitocc(
     *,
     encoder: str = "vit_small_patch16_224",
+    trunk: str | None = None,
     pretrained: bool = False,
     encoder_weights: str | None = None,
     encoder_options: dict[str, Any] | None = None,
@@ -261,8 +262,13 @@ def vitocc(
 
     Args:
         encoder: Any model name of timm.
-        pretrained: Whether to download timm's weights of the encoder.
-        encoder_weights: Local .pth or .safetensors file with timm's weights of the encoder.
+        trunk: Convolutional network of timm, for example efficientnet_lite0. Its last feature map
+            gives the tokens of the encoder, as in the hybrid of Dosovitskiy et al. (2021). The
+            encoder must then be a plain vision transformer, and starts from random weights.
+        pretrained: Whether the trunk, or without one the encoder, uses ImageNet weights. They come
+            from the package of `occvae[weights]` if it has them, or else from timm's download.
+        encoder_weights: Local .pth or .safetensors file with timm's weights of the trunk, or
+            without one of the encoder.
         encoder_options: Further arguments of `timm.create_model`, for example depth,
             drop_path_rate or global_pool.
         image_size: Edge in pixels that images are resized to.
@@ -274,9 +280,11 @@ def vitocc(
 
     Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
     """
-    image_encoder = timm_encoder(
-        encoder, embedding_size, image_size, pretrained, encoder_weights, encoder_options or {}
-    )
+    weights = pretrained, encoder_weights, encoder_options or {}
+    if trunk is None:
+        image_encoder = timm_encoder(encoder, embedding_size, image_size, *weights)
+    else:
+        image_encoder = hybrid_encoder(encoder, trunk, embedding_size, image_size, *weights)
     implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
 

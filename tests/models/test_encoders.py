@@ -11,15 +11,30 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from occvae.errors import UserError
-from occvae.models.encoders import IMAGENET_MEAN, ImageEncoder, resnet_encoder, timm_encoder
+from occvae.models import weights
+from occvae.models.encoders import (
+    IMAGENET_MEAN,
+    ImageEncoder,
+    hybrid_encoder,
+    resnet_encoder,
+    timm_encoder,
+)
 from tests.fresh_process import run_fresh
 
 VIT = "vit_tiny_patch16_224"
 OPTIONS = {"depth": 1, "embed_dim": 24, "num_heads": 2, "patch_size": 8}
+LITE = "efficientnet_lite0"
 
 
 def vit(image_size: int = 32, *, name: str = VIT, weights=None, **options) -> ImageEncoder:
     return timm_encoder(name, 16, image_size, False, weights, {**OPTIONS, **options})
+
+
+def hybrid(
+    trunk: str = LITE, *, name: str = VIT, pretrained=False, file=None, **options
+) -> ImageEncoder:
+    options = {"depth": 1, "embed_dim": 24, "num_heads": 2, **options}
+    return hybrid_encoder(name, trunk, 16, 64, pretrained, file, options)
 
 
 def save(state, path: Path) -> str:
@@ -61,6 +76,77 @@ def test_images_become_embeddings(encoder):
     assert not torch.allclose(black, white)
 
 
+def test_tokens_of_a_hybrid_are_the_positions_of_the_last_feature_map_of_its_trunk():
+    encoder = hybrid("resnet10t").eval()
+    transformer = encoder.backbone
+    trunk = transformer.patch_embed.backbone.network
+    with torch.no_grad():
+        image = torch.rand(1, 3, 64, 64)
+        features = trunk((image - encoder.mean) / encoder.std)[-1]
+        tokens = transformer.patch_embed((image - encoder.mean) / encoder.std)
+        projection = transformer.patch_embed.proj
+        expected = torch.einsum("oc,chw->hwo", projection.weight[:, :, 0, 0], features[0])
+    torch.testing.assert_close(tokens[0], (expected + projection.bias).flatten(0, 1))
+    assert features.shape[-2:] == (2, 2) and transformer.pos_embed.shape == (1, 1 + 4, 24)
+    with torch.no_grad():
+        assert not torch.allclose(encoder(image), encoder(image.flip(-1)))
+
+
+def test_the_trunk_of_a_hybrid_stays_in_fp32_under_autocast():
+    encoder = hybrid("resnet10t").eval()
+    seen = []
+    embed = encoder.backbone.patch_embed
+    embed.backbone.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    encoder.backbone.blocks[0].mlp.fc1.register_forward_hook(
+        lambda *call: seen.append(call[-1].dtype)
+    )
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        encoder(torch.rand(2, 3, 64, 64))
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_pretrained_weights_of_the_package_go_into_encoder_and_trunk():
+    stored = list(weights.read_weights(str(weights.packaged_file())).values())
+    trunk = hybrid(pretrained=True).backbone.patch_embed.backbone.network.state_dict()
+    assert all(torch.equal(a, b) for a, b in zip(trunk.values(), stored, strict=False))
+    whole = timm_encoder(LITE, 16, 64, True, None, {}).backbone.state_dict()
+    assert whole.pop("classifier.weight").shape == (16, 1280)
+    del whole["classifier.bias"]
+    assert all(torch.equal(a, b) for a, b in zip(whole.values(), stored[:-2], strict=True))
+
+
+def test_pretrained_weights_of_the_package_recognize_a_cat():
+    from skimage import data
+
+    classifier = timm.create_model(
+        LITE, **weights.timm_arguments(LITE, True, None) | {"num_classes": 1000}
+    )
+    state = weights.read_weights(str(weights.packaged_file()))
+    classifier.classifier.load_state_dict(
+        dict(zip(("weight", "bias"), list(state.values())[-2:], strict=True))
+    )
+    image = torch.from_numpy(data.chelsea().copy()).permute(2, 0, 1)[None, :, :, 75:375] / 255
+    encoder = ImageEncoder(classifier.eval(), IMAGENET_MEAN, (0.229, 0.224, 0.225))
+    with torch.no_grad():
+        scores = encoder(nn.functional.interpolate(image, (224, 224), mode="bilinear"))
+    assert scores.argmax() in (281, 282, 285)  # tabby, tiger cat and Egyptian cat
+
+
+def test_other_weights_in_the_package_are_refused(monkeypatch, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"other")
+    monkeypatch.setattr(weights, "packaged_file", lambda: path)
+    with pytest.raises(UserError, match="weights.pth: not the expected weights; install"):
+        hybrid(pretrained=True)
+
+
+def test_weights_of_a_trunk_are_loaded_from_a_file(tmp_path):
+    state = timm.create_model("resnet10t").state_dict()
+    found = hybrid("resnet10t", file=save(state, tmp_path / "resnet.pth"))
+    found = found.backbone.patch_embed.backbone.network.state_dict()
+    assert found and all(torch.equal(value, state[name]) for name, value in found.items())
+
+
 def test_images_are_normalized_and_the_state_dict_has_no_statistics():
     encoder = ImageEncoder(nn.Identity(), IMAGENET_MEAN, (0.5, 0.25, 0.2))
     found = encoder(torch.full((1, 3, 1, 1), 0.5)).flatten()
@@ -79,6 +165,9 @@ def test_images_are_normalized_and_the_state_dict_has_no_statistics():
         (lambda: vit(num_heads=5), "rejects encoder_options .*divisible"),
         (lambda: vit(num_classes=5), "must not contain num_classes; set .*embedding_size"),
         (lambda: vit(img_size=64), "must not contain img_size; set image_size"),
+        (lambda: hybrid("efficientnet_light0"), "near names: .*efficientnet_lite0"),
+        (lambda: hybrid(name="levit_128s"), "levit_128s' .*only plain vision transformers take"),
+        (lambda: hybrid(embed_layer=None), "must not contain embed_layer; set .*trunk"),
         (lambda: resnet_encoder("resnet-18", 16, False, None), "unknown ResNet .*resnet18"),
         (lambda: resnet_encoder("vgg16", 16, False, None), "unknown ResNet 'vgg16'"),
     ],
@@ -175,6 +264,23 @@ def test_pretrained_timm_weights_fail_offline_with_advice(tmp_path):
     [line] = run_fresh(code, **settings).splitlines()
     assert line.startswith(f"pretrained weights of {VIT} are not available (")
     assert "pass a local file with encoder_weights=PATH" in line
+
+
+def test_pretrained_weights_fail_offline_with_advice_to_install_the_package(tmp_path):
+    code = (
+        "import warnings\n"
+        "warnings.simplefilter('ignore')\n"
+        "from occvae.models import weights\n"
+        "from occvae.models.encoders import timm_encoder\n"
+        "from occvae.errors import UserError\n"
+        "weights._PACKAGE = 'not_installed'\n"
+        f"try: timm_encoder({LITE!r}, 16, 32, True, None, {{}})\n"
+        "except UserError as error: print(error)\n"
+    )
+    settings = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)}
+    [line] = run_fresh(code, **settings).splitlines()
+    assert line.startswith(f"pretrained weights of {LITE} are not available (")
+    assert "install those of occvae[weights], pass a local file" in line
 
 
 def test_pretrained_resnet_weights_fail_offline_with_advice(monkeypatch):

@@ -8,16 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
-from occvae.models.encoders import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ImageEncoder,
-    no_weights,
-    read_weights,
-    timm_weights,
-    wrong_weights,
-)
+from occvae.models.encoders import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from occvae.models.pix2vox.blocks import initialize, scaled
+from occvae.models.weights import no_weights, read_weights, timm_arguments, wrong_weights
 from occvae.system.deferred_import import without_dynamo
 
 # Backbones end at a feature map of edge S / 8 for images of edge S.
@@ -196,9 +189,6 @@ def _timm_backbone(
         raise UserError(
             f"unknown backbone {name!r}; choose e.g. vgg16_bn, resnet18, or one of timm"
         )
-    options: dict[str, Any] = {"features_only": True, "pretrained": pretrained}
-    if weights_file is not None:
-        options |= timm_weights(name, weights_file)
     try:
         with torch.device("meta"):
             features: Any = timm.create_model(name, features_only=True)
@@ -208,7 +198,9 @@ def _timm_backbone(
                 f"backbone {name!r} has feature maps of strides {reductions}, but not of stride "
                 f"{STRIDE}; choose another backbone"
             )
-        network: Any = timm.create_model(name, out_indices=(reductions.index(STRIDE),), **options)
+        weights = timm_arguments(name, pretrained, weights_file)
+        out = {"features_only": True, "out_indices": (reductions.index(STRIDE),)}
+        network: Any = timm.create_model(name, **out, **weights)
     except (OSError, RuntimeError) as error:
         if weights_file is not None:
             raise wrong_weights(weights_file, name, error) from None
