@@ -8,6 +8,7 @@
 # make notebooks  executes the notebooks of the documentation, for some minutes, and writes their outputs
 # make docs-links lists addresses in the documentation that do not answer; needs the network
 # make wheel      builds a wheel with the kernels into dist/; Linux only
+# make box        trains the built-in model, in two hours and a half at most
 # make clean      removes what was built, except the virtual environments
 #
 # Each target installs what it needs into .venv or .venv-lint. It needs Python 3.11 or later, make
@@ -19,7 +20,7 @@ LINTER ?= .venv-lint
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: train test test-all lint typecheck coverage docs notebooks docs-links wheel clean
+.PHONY: train box test test-all lint typecheck coverage docs notebooks docs-links wheel clean
 
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
@@ -33,6 +34,9 @@ train: $(READY)
 	$(BIN)/python launchers/evaluate.py
 	$(BIN)/occvae data images data/procedural out/images
 	$(BIN)/python launchers/reconstruct.py out/images/*.png -o out/meshes
+
+box: $(READY)
+	$(BIN)/python launchers/box.py
 
 test: lint $(READY)
 	$(BIN)/python -m $(PYTEST) -m 'not slow'

@@ -25,9 +25,13 @@ TINY_MODEL = [
     "model.image_size=32",
     "model.hidden_size=32",
     "model.num_blocks=1",
+    # cpu-small starts from the encoder of the built-in model.
+    "model.trunk=null",
+    "model.encoder_weights=null",
 ]
 TINY_RUN = [
     *TINY_MODEL,
+    "frozen=[]",
     "data.num_points=256",
     "data.num_workers=0",
     "optim.batch_size=4",

@@ -159,8 +159,9 @@ def _default_file(options: argparse.Namespace, folder: Path, data: str) -> Path:
     installed package, it is in the current folder.
     """
     from occvae.evaluation.files import report_name
+    from occvae.models.pretrained import is_built_in
 
-    is_own = options.model is None or Path(options.model).exists()
+    is_own = not is_built_in(folder) if options.model is None else Path(options.model).exists()
     other_resolution = options.resolution != _RESOLUTION and not options.no_meshes
     name = report_name(
         data,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from occvae.errors import UserError
+from occvae.system.verbosity import is_quiet
 
 if TYPE_CHECKING:
     from occvae.models.protocol import Model
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 MODEL_HELP = (
     "run folder, export, built-in model, or owner/name on the Hugging Face Hub (default: the "
-    "newest run in runs/)"
+    "newest run in runs/, or the built-in model if there is none)"
 )
 
 
@@ -35,18 +37,25 @@ def load_model(path: str | None) -> tuple[Model, Path]:
     """Loads a model. Returns it and the folder of its export.
 
     Args:
-        path: as for `occvae.from_pretrained`; None takes the newest run in `runs/`.
+        path: as for `occvae.from_pretrained`; None takes the newest run in `runs/`, or the built-in
+            model if there is none.
     """
+    from occvae.data.procedural import CATEGORIES
     from occvae.models import from_pretrained
-    from occvae.models.pretrained import find_export
+    from occvae.models.pretrained import DEFAULT_MODEL, find_export
 
-    if path is not None:
-        folder = find_export(path)
-    else:
+    if path is None:
         runs = [run for run in Path("runs").glob("*") if (run / "last").is_dir()]
-        if not runs:
-            raise UserError("no trained model in runs/; train one or name one with --model")
-        folder = find_export(max(runs, key=lambda run: (run / "last").stat().st_mtime))
+        newest = max(runs, key=lambda run: (run / "last").stat().st_mtime, default=None)
+        path = DEFAULT_MODEL if newest is None else str(newest)
+        if newest is None and not is_quiet():
+            # stdout may be JSON for a program.
+            print(
+                f"no run in runs/: using the built-in model {path}, which knows the "
+                f"{len(CATEGORIES)} categories of the embedded dataset",
+                file=sys.stderr,
+            )
+    folder = find_export(path)
     return from_pretrained(folder), folder
 
 

@@ -22,7 +22,13 @@ ARCHITECTURES = (
     "pix2voxpp-f",
     "vitocc",
 )
-PRESETS = ("cpu-small", "cpu-small-fusion", "default", "default-fusion")
+PRESETS = (
+    "cpu-small",
+    "cpu-small-from-scratch",
+    "cpu-small-fusion",
+    "default",
+    "default-fusion",
+)
 _WIDTH = 90  # of the list of settings
 
 
@@ -48,6 +54,11 @@ def add_arguments(parser: CommandParser) -> None:
         "--preset",
         help=f"settings to start from: {', '.join(PRESETS)} (default: default with a GPU, "
         "cpu-small without)",
+    )
+    parser.add_argument(
+        "--from-scratch",
+        action="store_true",
+        help="start from random weights, not from the encoder of the built-in model",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="YAML or JSON file with settings, applied to the preset"

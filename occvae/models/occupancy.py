@@ -18,6 +18,7 @@ from occvae.models.inference import (
 )
 from occvae.models.inputs import ImageInput
 from occvae.models.presets import GENERAL, register_presets
+from occvae.models.pretrained import DEFAULT_MODEL, load_encoder, names_model
 from occvae.models.protocol import ImplicitModel
 from occvae.models.registry import register_model
 from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
@@ -268,7 +269,8 @@ def vitocc(
         pretrained: Whether the trunk, or without one the encoder, uses ImageNet weights. They come
             from the package of `occvae[weights]` if it has them, or else from timm's download.
         encoder_weights: Local .pth or .safetensors file with timm's weights of the trunk, or
-            without one of the encoder.
+            without one of the encoder. Or a run, an export or a built-in model, whose whole encoder
+            is copied. Its options for the encoder must be the same.
         encoder_options: Further arguments of `timm.create_model`, for example depth,
             drop_path_rate or global_pool.
         image_size: Edge in pixels that images are resized to.
@@ -280,21 +282,45 @@ def vitocc(
 
     Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
     """
-    weights = pretrained, encoder_weights, encoder_options or {}
+    source = encoder_weights if encoder_weights and names_model(encoder_weights) else None
+    weights = (pretrained, None) if source else (pretrained, encoder_weights)
+    options = encoder_options or {}
     if trunk is None:
-        image_encoder = timm_encoder(encoder, embedding_size, image_size, *weights)
+        image_encoder = timm_encoder(encoder, embedding_size, image_size, *weights, options)
     else:
-        image_encoder = hybrid_encoder(encoder, trunk, embedding_size, image_size, *weights)
+        image_encoder = hybrid_encoder(
+            encoder, trunk, embedding_size, image_size, *weights, options
+        )
+    if source is not None:
+        load_encoder(image_encoder, source)
     implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
 
 
 _SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
-_CPU_SMALL_MODELS = {
-    "onet": {"image_size": 96, **_SMALL_DECODER},
-    # LeViT learns fastest from scratch among timm's vision transformers: its convolutional stem
-    # already treats neighboring pixels as related.
-    "vitocc": {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER},
+# The model of launchers/box.yaml. Its encoder has learned to see from ImageNet and then from the
+# embedded shapes. Its first layers see edges and textures, and without their gradients a step is
+# a third shorter.
+_BUILT_IN_MODEL = {
+    "encoder": "vit_tiny_patch16_224",
+    "trunk": "efficientnet_lite0",
+    "encoder_options": {"depth": 2},
+    "encoder_weights": DEFAULT_MODEL,
+    "image_size": 96,
+    **_SMALL_DECODER,
 }
-for _arch, _options in _CPU_SMALL_MODELS.items():
-    register_presets(_arch, {"cpu-small": {**GENERAL["cpu-small"], "model": _options}})
+_TRUNK = "encoder.backbone.patch_embed.backbone.network"
+_FIRST_LAYERS = tuple(f"{_TRUNK}.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1"))
+# LeViT learns fastest from scratch among timm's vision transformers: its convolutional stem
+# already treats neighboring pixels as related.
+_LEVIT_MODEL = {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER}
+
+_SMALL = GENERAL["cpu-small"]
+register_presets(
+    "vitocc",
+    {
+        "cpu-small": {**_SMALL, "model": _BUILT_IN_MODEL, "frozen": _FIRST_LAYERS},
+        "cpu-small-from-scratch": {**_SMALL, "model": _LEVIT_MODEL},
+    },
+)
+register_presets("onet", {"cpu-small": {**_SMALL, "model": {"image_size": 96, **_SMALL_DECODER}}})

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from occvae.errors import UserError
 from occvae.models.hub import download_export, is_hub_id
 from occvae.models.protocol import Model
@@ -21,16 +23,22 @@ RUN_EXPORTS = ("best", "last")
 _RENAMED = {"backdrop": "background_gray", "normalisation": "normalization"}
 # A model built from an export takes its weights from it, so it must not download or read others.
 _SOURCES_OF_WEIGHTS = ("pretrained", "encoder_weights")
+# The built-in model that is used if no other is given.
+DEFAULT_MODEL = "vitocc-small"
 # Built-in models, one export per folder. The folder's name is the model's name.
 _BUILT_IN = Path(__file__).with_name("built_in")
 
 
-def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
+def save_pretrained(
+    model: Model, folder: str | Path, *, half: bool = False, **metadata: Any
+) -> None:
     """Writes an export, which `from_pretrained` loads. Other safetensors readers can read it too.
 
     Args:
         model: A model from `create_model`.
         folder: Created if it does not exist. An export in it is replaced.
+        half: Whether to store matrices and convolution kernels in fp16, which halves the file.
+            `from_pretrained` converts them to fp32.
         **metadata: JSON values to store in config.json, for example the step of the training.
     """
     from safetensors.torch import save_file
@@ -39,13 +47,19 @@ def save_pretrained(model: Model, folder: str | Path, **metadata: Any) -> None:
     options = {key: value for key, value in model.options.items() if key not in _SOURCES_OF_WEIGHTS}
     config = {"arch": model.arch, "options": options, **metadata}
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if half:
+        # Biases and statistics of norms stay in fp32, because they are small and lose the most.
+        state = {key: value.half() if value.dim() >= 2 else value for key, value in state.items()}
     text = json.dumps(config, indent=1) + "\n"
     write_whole(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
     write_whole_text(folder / CONFIG, text)
 
 
-def from_pretrained(path: str | Path) -> Model:
+def from_pretrained(path: str | Path = DEFAULT_MODEL) -> Model:
     """Loads a model in eval mode, on the CPU.
+
+    Without an argument it loads a built-in model. That model was trained on the shapes of the
+    embedded dataset, which has 12 categories, and knows no others.
 
     A path that exists is always meant as a path. The network is used only for a text `owner/name`
     for which no folder `owner` exists. What was downloaded is cached by huggingface_hub, and works
@@ -68,6 +82,8 @@ def from_pretrained(path: str | Path) -> Model:
 
     Example:
         >>> import occvae
+        >>> occvae.from_pretrained().arch
+        'vitocc'
         >>> model = occvae.from_pretrained("runs/vitocc")  # doctest: +SKIP
     """
     folder = find_export(path)
@@ -101,19 +117,51 @@ def load_weights(model: Model, path: str | Path) -> None:
     _load_state(model, model.arch, find_export(path))
 
 
+def names_model(path: str) -> bool:
+    """Whether a text names a run, an export or a built-in model, and not a file of weights."""
+    return path in list_pretrained() or Path(path).is_dir()
+
+
+def load_encoder(encoder: nn.Module, path: str | Path) -> None:
+    """Loads the weights of an export's encoder into an encoder of the same architecture.
+
+    Args:
+        encoder: Changed in place.
+        path: As for `from_pretrained`.
+
+    Raises:
+        UserError: There is no export, or its encoder has other layers.
+    """
+    folder = find_export(path)
+    start = "encoder."
+    state = {
+        key.removeprefix(start): value
+        for key, value in _read_state(folder).items()
+        if key.startswith(start)
+    }
+    _fill(encoder, state, folder, "this encoder")
+
+
 def _load_state(model: Model, arch: str, folder: Path) -> None:
+    _fill(model, _read_state(folder), folder, arch)
+
+
+def _read_state(folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        state = load_file(folder / WEIGHTS)
+        return load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / WEIGHTS}: not readable ({error}); export it again") from None
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], folder: Path, name: str) -> None:
     try:
-        model.load_state_dict(state)
+        module.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder / WEIGHTS}: does not fit {arch}: {reason}") from None
+        raise UserError(f"{folder / WEIGHTS}: does not fit {name}: {reason}") from None
 
 
 def list_pretrained() -> list[str]:
@@ -122,9 +170,14 @@ def list_pretrained() -> list[str]:
     Example:
         >>> import occvae
         >>> occvae.list_pretrained()
-        []
+        ['vitocc-small']
     """
     return sorted(config.parent.name for config in _BUILT_IN.glob(f"*/{CONFIG}"))
+
+
+def is_built_in(folder: Path) -> bool:
+    """Whether the folder of an export belongs to a built-in model."""
+    return folder.parent == _BUILT_IN
 
 
 def find_export(path: str | Path) -> Path:

@@ -17,6 +17,7 @@ class RunOptions:
     Args:
         arch: architecture; None takes that of the file or the overrides, otherwise the default.
         preset: preset; None takes "default" with a GPU, otherwise "cpu-small".
+        from_scratch: whether to take the variant of the preset that starts from random weights.
         config: YAML or JSON file with settings, see `config_file.py`.
         data: dataset folder, short for the override data.root.
         out: run folder; None takes the next free folder of runs/ARCH.
@@ -29,6 +30,7 @@ class RunOptions:
 
     arch: str | None = None
     preset: str | None = None
+    from_scratch: bool = False
     config: str | None = None
     data: str | None = None
     out: str | None = None
@@ -46,6 +48,7 @@ class RunOptions:
         """
         given = {
             "--preset": self.preset is not None,
+            "--from-scratch": self.from_scratch,
             "--config": self.config is not None,
             "--print-config": self.print_config,
         }
@@ -75,7 +78,7 @@ def configure(options: RunOptions) -> TrainConfig:
     """
     content = {} if options.config is None else read_config_file(options.config)
     arch = _chosen_arch(options, content.get("arch"))
-    config = make_preset(options.preset, arch)
+    config = make_preset(options.preset, arch, from_scratch=options.from_scratch)
     if options.config is not None:
         config = apply_config_file(config, options.config, {**content, "arch": arch})
     return override(config, options)
