@@ -67,7 +67,7 @@ class DataConfig:
     num_views)."""
     augment: bool = False
     """Whether training images get a random position, perspective, color, background, blur and
-    noise, so that the model also works on photographs. Type bool, no unit, default false."""
+    noise, to be as varied as photographs. Type bool, no unit, default false."""
     num_workers: int = 4
     """Processes per rank that read samples ahead. 0 reads them in the training process. Type int,
     unit processes, default 4."""

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
 from occvae.data.augmentation import (
     add_noise,
@@ -11,7 +10,7 @@ from occvae.data.augmentation import (
     blur,
     compress,
     estimate_alpha,
-    lose_sharpness,
+    lower_resolution,
     random_background,
     random_color_map,
     random_lighting,
@@ -62,6 +61,19 @@ def test_augmentation_depends_only_on_images_and_seed():
         assert torch.equal(augmented(seed, images), augmented(seed))
         assert torch.equal(images, original)
         assert not torch.equal(augmented(seed + 1), augmented(seed))
+
+
+def test_the_number_of_threads_does_not_change_a_sample():
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 128, 128), np.uint8)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append([augmented(seed, torch.from_numpy(images)) for seed in range(40)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize(("views", "size"), [(1, 96), (3, 33), (2, 128)])
@@ -147,7 +159,9 @@ def test_a_new_background_leaves_no_fringe():
         border = torch.cat([found[:, 0], found[:, -1], found[:, :, 0], found[:, :, -1]], dim=1)
         if border.amin() < 225:
             seen += 1
-            assert (found.amax(dim=(1, 2)) <= border.amax(dim=1) + 12.0).all()  # JPEG overshoots
+            # JPEG overshoots at a few pixels. The edge of the disk is 4 % of the pixels.
+            brightest = found.flatten(1).quantile(0.99, dim=1)
+            assert (brightest <= border.amax(dim=1) + 6.0).all()
     assert seen > 15
 
 
@@ -188,26 +202,17 @@ def test_lighting_has_the_strength_of_alexnet():
     assert shifts.std(axis=0).mean() == pytest.approx(3.2, rel=0.15)
 
 
-@pytest.mark.parametrize("sigma", [0.15, 0.8, 1.2])
-def test_blur_is_a_gaussian_filter(sigma):
-    image = np.random.default_rng(0).random((1, 3, 24, 24), np.float32)
-    found = blur(torch.from_numpy(image), sigma).numpy()
-    expected = ndimage.gaussian_filter(image, (0, 0, sigma, sigma), truncate=6.0)
-    inner = (..., slice(6, -6), slice(6, -6))
-    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-4)
-    flat = torch.full((1, 3, 24, 24), 200.0)
-    torch.testing.assert_close(blur(flat, sigma), flat)  # borders as well
-
-
-def test_some_samples_lose_sharpness_and_keep_their_mean():
-    image = torch.from_numpy(np.random.default_rng(0).random((2, 3, 32, 32), np.float32))
-    changed = 0
-    for rng in generators(200):
-        found = lose_sharpness(rng, image)
-        assert found.shape == image.shape and found.var() <= image.var() * 1.001
-        assert abs(float(found.mean() - image.mean())) < 0.01
-        changed += not torch.equal(found, image)
-    assert 65 < changed < 115  # 45 %
+@pytest.mark.parametrize(("lose", "share"), [(blur, 0.3), (lower_resolution, 0.15)])
+def test_some_samples_lose_sharpness_and_keep_their_mean(lose, share):
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), np.uint8))
+    images = images.float() if lose is blur else images
+    results = [lose(rng, images) for rng in generators(300)]
+    changed = torch.stack([found for found in results if found is not images])
+    assert changed.dtype == images.dtype and changed.shape[1:] == images.shape
+    assert share == pytest.approx(len(changed) / len(results), abs=0.07)
+    assert (changed.float().mean(dim=(1, 2, 3, 4)) - images.float().mean()).abs().max() < 2.0
+    contrast = changed.float().std(dim=(1, 2, 3, 4)) / images.float().std()
+    assert contrast.max() < 1.001 and contrast.min() < 0.6
 
 
 def test_noise_is_on_the_object_only():
