@@ -1,7 +1,5 @@
 """Training samples: images of a shape, with points or voxels to learn from."""
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from occvae.data.augmentation import augment_views
 from occvae.data.manifest import Manifest
 from occvae.data.shards import REPAIR, Shard
 from occvae.data.targets import Layout, Target, check_count
@@ -35,7 +34,8 @@ class ShapeDataset(Dataset[dict[str, Any]]):
         target: points or voxels to add to a sample. None for images only.
         train: whether to choose views, points and mirroring at random. Otherwise a sample has the
             first views and points, as stored.
-        augment: whether to change colors and backgrounds at random, see `augmentation.py`.
+        augment: whether to change framing, colors, background and sharpness of the images at
+            random, see `augment_views`.
         seed: seed of the run.
 
     Attributes:
@@ -74,7 +74,7 @@ class ShapeDataset(Dataset[dict[str, Any]]):
         self.ids = [id for shard in self.shards for id in shard.ids]
         self.categories = [name for shard in self.shards for name in shard.categories]
         self.image_size, self.train, self.seed = image_size, train, seed
-        self._augment = _augmentation() if augment else None
+        self.augment = augment
         # Augmentation recognizes the background by its white.
         self._background_gray = WHITE if augment else background_gray
         check_count("num_views", num_views, self.shards[0].num_views)
@@ -131,8 +131,8 @@ class ShapeDataset(Dataset[dict[str, Any]]):
         # A mirrored image is the image of the mirrored shape.
         mirrored = self.train and bool(rng.integers(2))
         images = torch.stack([self._image(shard, local, int(view), mirrored) for view in chosen])
-        if self._augment is not None:
-            images = self._augment(images, [self.seed, epoch, index])
+        if self.augment:
+            images = augment_views(images, [self.seed, epoch, index])
         sample = {"images": images, "index": index}
         if self.target is None:
             return sample
@@ -159,10 +159,3 @@ class ShapeDataset(Dataset[dict[str, Any]]):
             raise IndexError(f"there is no shape {index}: the dataset has {len(self)} shapes")
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self.shards[number], index - int(self._ends[number] - len(self.shards[number]))
-
-
-def _augmentation() -> Callable[[torch.Tensor, list[int]], torch.Tensor]:
-    # Imported here because torchvision is slow to import and most datasets do not need it.
-    from occvae.data.augmentation import apply_seeded, view_augmentation
-
-    return functools.partial(apply_seeded, view_augmentation())

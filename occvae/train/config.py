@@ -66,8 +66,8 @@ class DataConfig:
     num_views, the same for all its shapes. Type int or null, unit views, default null (always
     num_views)."""
     augment: bool = False
-    """Whether training images get random backgrounds, colors and noise. Type bool, no unit, default
-    false."""
+    """Whether training images get a random position, perspective, color, background, blur and
+    noise, to be as varied as photographs. Type bool, no unit, default false."""
     num_workers: int = 4
     """Processes per rank that read samples ahead. 0 reads them in the training process. Type int,
     unit processes, default 4."""
