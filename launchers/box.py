@@ -23,8 +23,9 @@ EXPORT = ROOT / "occvae/models/built_in" / DEFAULT_MODEL
 DATA, HELD_OUT, RUN = "data/box", "data/box-held-out", Path("runs/box")
 # Shapes of another seed than those of data/box, so the training has seen none of them. One in
 # eight shapes is in the split val: 30 per category.
-SHAPES = "--shapes-per-category 500 --views 12 --image-size 128 --seed 7"
-HELD_OUT_SHAPES = "--shapes-per-category 240 --views 1 --image-size 128 --seed 2026"
+POINTS = "--points 32768 --surface-points 4096 --image-size 128"
+SHAPES = f"--shapes-per-category 500 --views 12 --seed 7 {POINTS}"
+HELD_OUT_SHAPES = f"--shapes-per-category 240 --views 1 --seed 2026 {POINTS}"
 
 
 def main() -> None:

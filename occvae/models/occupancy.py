@@ -299,8 +299,8 @@ def vitocc(
 
 _SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
 # The model of launchers/box.yaml. Its encoder has learned to see from ImageNet and then from the
-# embedded shapes. Its first layers see edges and textures, and without their gradients a step is
-# a third shorter.
+# embedded shapes. Its first layers see edges and textures. Without their gradients a step is
+# shorter.
 _BUILT_IN_MODEL = {
     "encoder": "vit_tiny_patch16_224",
     "trunk": "efficientnet_lite0",
@@ -310,7 +310,9 @@ _BUILT_IN_MODEL = {
     **_SMALL_DECODER,
 }
 _TRUNK = "encoder.backbone.patch_embed.backbone.network"
-_FIRST_LAYERS = tuple(f"{_TRUNK}.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1"))
+_FIRST_LAYERS = tuple(
+    f"{_TRUNK}.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
+)
 # LeViT learns fastest from scratch among timm's vision transformers: its convolutional stem
 # already treats neighboring pixels as related.
 _LEVIT_MODEL = {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER}
