@@ -304,7 +304,13 @@ _SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
 _BUILT_IN_MODEL = {
     "encoder": "vit_tiny_patch16_224",
     "trunk": "efficientnet_lite0",
-    "encoder_options": {"depth": 2},
+    # With layer scale the new blocks start as identities, and the embedding as a mean of features.
+    "encoder_options": {
+        "depth": 2,
+        "class_token": False,
+        "global_pool": "avg",
+        "init_values": 1e-3,
+    },
     "encoder_weights": DEFAULT_MODEL,
     "image_size": 96,
     **_SMALL_DECODER,
