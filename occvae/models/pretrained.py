@@ -197,7 +197,7 @@ def find_export(path: str | Path) -> Path:
     # A folder `owner` makes a mistyped path more likely than an id.
     if isinstance(path, str) and is_hub_id(path) and not local.parent.exists():
         return download_export(path, (CONFIG, WEIGHTS))
-    names = ", ".join(list_pretrained()) or "none in this version"
+    names = ", ".join(list_pretrained())
     raise UserError(
         f"{path}: no such run or export; give the folder of one, owner/name of the Hugging Face "
         f"Hub, or a built-in model ({names})"

@@ -388,10 +388,19 @@ def test_an_empty_field_is_an_error(here, capsys, blind):
     assert_refused(capsys, *arguments, message=message)
 
 
-def test_a_missing_model_is_an_error(here, capsys):
-    message = "no trained model in runs/; train one or name one with --model"
-    assert_refused(capsys, "reconstruct", "photo.png", "-o", "out.glb", message=message)
-    assert_refused(capsys, "evaluate", message=message)
+def test_without_a_run_the_built_in_model_is_used_and_named(here, capsys):
+    assert run("reconstruct", "photo.png", "-o", "out.glb", "--resolution", 32) == 0
+    note = "no run in runs/: using the built-in model vitocc-small, which knows the 12 categories"
+    assert note in capsys.readouterr().err
+    assert run("reconstruct", "photo.png", "-o", "out.glb", "--resolution", 32, "--quiet") == 0
+    assert not capsys.readouterr().err
+
+
+def test_evaluation_of_the_built_in_model_needs_a_dataset(here, capsys, tiny_dataset):
+    assert_refused(capsys, "evaluate", message="give the dataset with --data")
+    arguments = ["evaluate", "--data", tiny_dataset, "--no-meshes", "--shapes", 2]
+    assert run(*arguments) == 0
+    assert list(here.glob("evaluation-*.json"))  # not in the installed package
 
 
 def test_evaluate_writes_the_report(here, capsys, model, tiny_dataset):

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from occvae.errors import UserError
-from occvae.models import from_pretrained, save_pretrained
+from occvae.models import create_model, from_pretrained, save_pretrained
 from occvae.models.pretrained import CONFIG, WEIGHTS, find_export
-from tests.fakes import tiny_model, tiny_voxel_model
+from tests.fakes import tiny_model, tiny_options, tiny_voxel_model
 
 
 @pytest.fixture
@@ -28,6 +29,42 @@ def test_round_trip_gives_equal_outputs(tmp_path):
     assert (loaded.arch, loaded.threshold) == ("vitocc", 0.4)
     assert torch.equal(loaded(images, points), model.eval()(images, points))
     assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {CONFIG, WEIGHTS}
+
+
+def test_half_precision_halves_the_file_and_keeps_the_outputs(tmp_path):
+    model = tiny_model()
+    images, points = torch.rand(2, 1, 3, 32, 32), torch.rand(2, 99, 3) - 0.5
+    model(images, points)
+    for half in (False, True):
+        save_pretrained(model, tmp_path / str(half), half=half)
+    sizes = [(tmp_path / str(half) / WEIGHTS).stat().st_size for half in (False, True)]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = from_pretrained(tmp_path / "True")
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    with torch.no_grad():
+        expected = model.eval()(images, points)
+        torch.testing.assert_close(loaded(images, points), expected, atol=2e-3, rtol=2e-3)
+    stored, whole = (load_file(tmp_path / name / WEIGHTS) for name in ("True", "False"))
+    vectors = [name for name, value in whole.items() if value.dim() < 2]
+    assert vectors and all(torch.equal(stored[name], whole[name]) for name in vectors)
+
+
+def test_an_encoder_is_copied_from_an_export(tmp_path):
+    source = tiny_model()
+    save_pretrained(source, tmp_path / "run" / "best")
+    torch.manual_seed(1)
+    options = {**tiny_options(), "encoder_weights": str(tmp_path / "run")}
+    model = create_model("vitocc", **options, threshold=0.4)
+    expected = source.encoder.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in model.encoder.state_dict().items())
+    assert not torch.equal(model.decoder.linear_in.weight, source.decoder.linear_in.weight)
+
+
+def test_an_encoder_of_another_size_is_refused(tmp_path):
+    save_pretrained(tiny_model(), tmp_path)
+    options = {**tiny_options(), "encoder_weights": str(tmp_path), "embedding_size": 8}
+    with pytest.raises(UserError, match="model.safetensors: does not fit this encoder: .*size"):
+        create_model("vitocc", **options)
 
 
 def test_metadata_is_kept_and_sources_of_weights_are_not(tmp_path):
