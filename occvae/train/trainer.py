@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import multiprocessing
 import signal
 import time
@@ -26,7 +27,8 @@ from occvae.train.logging import RunLogger
 from occvae.train.objectives import create_objective, to_device
 from occvae.train.profiling import create_profiler, peak_memory
 from occvae.train.schedule import create_schedule
-from occvae.train.validation import Validator, compute_iou
+from occvae.train.validation import Validation, Validator, compute_iou
+from occvae.train.validation_report import describe_validation, write_validation_report
 from occvae.train.wandb_mirror import open_wandb
 from occvae.train.zero_state import moment_names
 
@@ -121,10 +123,10 @@ class Trainer:
         return progress
 
     def fit(self) -> bool:
-        """Trains to the last step. Returns False if a signal stopped the run after saving it."""
+        """Trains to the end of the run. Returns False if a signal stopped it after saving it."""
         first, last = self.progress.step, self.config.optim.steps
         parallel.begin_time_limits()
-        if not 0 < first < last:
+        if not 0 < first < last or self.stopped_early:
             # A checkpoint before the first step makes the run resumable and shows that the disk has
             # room. A finished run may lack its export if it was killed after its last checkpoint.
             self.save()
@@ -176,7 +178,7 @@ class Trainer:
         logger: RunLogger,
         profiler: torch.profiler.profile | None,
     ) -> bool:
-        while self.progress.step < last:
+        while self.progress.step < last and not self.stopped_early:
             micro_batches = self._fetch(batches)
             if signal_number := self._agree():
                 self.save()
@@ -191,10 +193,24 @@ class Trainer:
                 if self._agree() and step < last:
                     continue  # stop without a validation, because little time may be left
                 self._validate(logger)
-            if step % self.config.save_every == 0 or step == last:
+            if step % self.config.save_every == 0 or step == last or self.stopped_early:
                 self._agree()
                 self.save()
+        if self.stopped_early:
+            progress = self.progress
+            logger.say(
+                f"stopped early at step {progress.step}: {progress.num_without_gain} validations "
+                f"without a higher IoU than {progress.best_iou:.4f} of step {progress.best_step}"
+            )
         return True
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the run has ended before its last step, see `TrainConfig.stop_after`."""
+        return (
+            0 < self.config.stop_after <= self.progress.num_without_gain
+            and self.progress.step < self.config.optim.steps
+        )
 
     def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
         """Returns the micro batches of a step. An error is stored for `_agree`."""
@@ -333,16 +349,16 @@ class Trainer:
             self._failure = error
 
     def _validate(self, logger: RunLogger) -> None:
-        """Computes the mean IoU over shapes of the val split, which the ranks share."""
+        """Validates the model on shapes of the val split, which the ranks share."""
         self.engine.eval()
         model = self.engine.whole_model()
-        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        ious = torch.empty(0)
         try:
-            total = self.validator.measure(model)
+            ious = self.validator.measure(model)
         except (UserError, OSError) as error:
             self._failure = error
         self._agree()
-        self._finish_validation(model, logger, *parallel.sum_over_ranks(total).tolist())
+        self._report(model, logger, self.validator.gather(ious))
         self._train_mode()
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
 
@@ -352,19 +368,22 @@ class Trainer:
         for part in self.frozen:
             part.eval()
 
-    def _finish_validation(
-        self, model: Model, logger: RunLogger, iou_sum: float, count: float
-    ) -> None:
-        step, iou = self.progress.step, iou_sum / count
-        best = iou > self.progress.best_iou
-        self.progress.best_iou = max(iou, self.progress.best_iou)
+    def _report(self, model: Model, logger: RunLogger, validation: Validation) -> None:
+        """Records a validation. Rank 0 reports it and exports the model if it is the best."""
+        step, last, before = self.progress.step, self.config.optim.steps, self.progress
+        self.progress = dataclasses.replace(before)
+        best = self.progress.record_validation(validation.iou, validation.shapes)
 
         def write() -> None:
-            logger.write(step, {"val/iou": iou})
-            logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
-            self.validator.write_sheets(self.run, step, model)
+            logger.write(step, validation.metrics())
+            for line in describe_validation(validation, before, step):
+                logger.say(line)
+            self.validator.write_sheets(self.run, step, model, validation.shapes)
             if best:
-                self._export(model, "best", val_iou=iou)
+                self._export(model, "best", val_iou=validation.iou)
+            write_validation_report(
+                self.run, validation, before, self.progress, last, self.stopped_early
+            )
 
         parallel.from_first_rank(write)
 
