@@ -15,27 +15,11 @@ from occvae.ops.voxel_iou import voxel_iou
 from occvae.train import parallel
 from occvae.train.contact_sheet import choose_rows, write_contact_sheet, write_prior_sheet
 from occvae.train.objectives import Objective, to_device
+from occvae.visualize.report.training import Drop
 
 # A shape is reported as worse if its IoU fell by more than this since the best validation.
 _LEAST_DROP = 0.05
 _MAX_DROPS = 5
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A shape whose IoU is lower than in the best validation.
-
-    Args:
-        id: id of the shape.
-        category: its category.
-        before: its IoU in the best validation.
-        now: its IoU in this validation.
-    """
-
-    id: str
-    category: str
-    before: float
-    now: float
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from occvae.system.atomic_write import write_whole_text
 from occvae.system.terminal import one_line
 from occvae.train.checkpoint import Progress
 from occvae.train.validation import Validation
-from occvae.visualize.report.run_page import VALIDATION, write_training_page
+from occvae.visualize.report.run_page import write_training_page
+from occvae.visualize.report.training import VALIDATION, ValidationReport
 
 
 def describe_validation(validation: Validation, before: Progress, step: int) -> list[str]:
@@ -54,19 +55,15 @@ def write_validation_report(
         last_step: last step of the run.
         early: whether the run ends early with this validation.
     """
-    report = {
-        "step": after.step,
-        "last_step": last_step,
-        "stopped_early": early,
-        "num_without_gain": after.num_without_gain,
-        "best_step": after.best_step,
-        "best_iou": after.best_iou,
-        "categories": {
-            name: {"num_shapes": len(ious), "iou": fmean(ious)}
-            for name, ious in validation.by_category().items()
-        },
-        "compared_with_step": before.best_step,
-        "worse": [asdict(drop) for drop in validation.drops(before.best_shapes)],
-    }
-    write_whole_text(run / VALIDATION, json.dumps(report, indent=1) + "\n")
+    report = ValidationReport(
+        step=after.step,
+        last_step=last_step,
+        stopped_early=early,
+        num_without_gain=after.num_without_gain,
+        best_step=after.best_step,
+        best_iou=after.best_iou,
+        compared_with_step=before.best_step,
+        worse=validation.drops(before.best_shapes),
+    )
+    write_whole_text(run / VALIDATION, json.dumps(asdict(report), indent=1) + "\n")
     write_training_page(run)

@@ -5,9 +5,9 @@ from html import escape
 
 import numpy as np
 
-from occvae.visualize.report.metric_names import label, number
+from occvae.visualize.report.metric_names import decimal, label, number
 
-_SIZE, _SMALL_SIZE = (360, 200), (220, 110)
+_SIZE, _WIDE_SIZE, _SMALL_SIZE = (360, 200), (540, 250), (220, 110)
 _RIGHT, _TOP = 20, 10
 # Left of and below the axes: room for the numbers, and for the name of the axis if it has one.
 _NUMBERS, _NAME = (38, 26), 16
@@ -42,10 +42,17 @@ def histogram(name: str, values: Sequence[float]) -> str:
     return _figure(frame, bars + line, caption)
 
 
-def curves(name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+def curves(
+    name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]], *, wide: bool = False
+) -> str:
     """Returns a chart with one line per series over steps.
 
     A series of more than 300 values is drawn as the means of 300 intervals.
+
+    Args:
+        name: name of the metric.
+        series: (steps, values) of each line by its name.
+        wide: whether the chart is for a column of half the page instead of a third.
     """
     series = {key: xy for key, xy in series.items() if len(xy[0])}
     if not series:
@@ -53,7 +60,7 @@ def curves(name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]]
     thinned = [_thinned(*xy) for xy in series.values()]
     x, y = (np.concatenate(axis) for axis in zip(*thinned, strict=True))
     ranges = _widened(x.min(), x.max()), _widened(y.min(), y.max())
-    frame = _Frame(*ranges, names=("step", label(name)))
+    frame = _Frame(*ranges, names=("step", label(name)), size=_WIDE_SIZE if wide else _SIZE)
     lines = [_line(frame, xs, ys, index % 4) for index, (xs, ys) in enumerate(thinned)]
     last = {key: number(float(values[-1])) for key, (_, values) in series.items()}
     spoken = ", ".join(f"{key} {value}" for key, value in last.items())
@@ -76,7 +83,7 @@ def small_curves(series: dict[str, tuple[Sequence[float], Sequence[float]]]) -> 
     ranges = _widened(min(0.0, x.min()), x.max()), _widened(0.0, y.max())
     charts = []
     for name, (xs, ys) in thinned.items():
-        last = number(float(series[name][1][-1]))
+        last = decimal(float(series[name][1][-1]))
         caption = f"<b>{escape(name)}</b> {last}"
         frame = _Frame(*ranges, size=_SMALL_SIZE)
         charts.append(_figure(frame, _line(frame, xs, ys, 1), f"{name} {last}", caption))
