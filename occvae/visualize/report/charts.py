@@ -1,6 +1,6 @@
 """Charts as inline SVG, so that a page needs no script for them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -43,7 +43,7 @@ def histogram(name: str, values: Sequence[float]) -> str:
 
 
 def curves(
-    name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]], *, wide: bool = False
+    name: str, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, wide: bool = False
 ) -> str:
     """Returns a chart with one line per series over steps.
 
@@ -72,7 +72,7 @@ def curves(
     return _figure(frame, "".join(lines), heading + spoken, escape(heading) + keys)
 
 
-def small_curves(series: dict[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+def small_curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
     """Returns a small chart per series over steps. All have the same axes, so they compare.
 
     Args:

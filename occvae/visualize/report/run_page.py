@@ -15,7 +15,7 @@ from occvae.system.atomic_write import write_whole_text
 from occvae.visualize.report.document import document, image_element
 from occvae.visualize.report.metric_names import EDGE_NOTE
 from occvae.visualize.report.tables import evaluation_tables
-from occvae.visualize.report.training import METRICS, training_sections
+from occvae.visualize.report.training import METRICS, read_validation, training_sections
 from occvae.visualize.report.viewer import Viewer, frame_of
 
 Mesh = tuple[np.ndarray, np.ndarray]
@@ -35,7 +35,7 @@ def run_page(folder: Path) -> str:
         name = escape(str(path.relative_to(folder)))
         tables = evaluation_tables(_read_json(path), level=3)
         parts.append(f"<section><h2>{name}</h2><p>{EDGE_NOTE}</p>{tables}</section>")
-    parts.append(_contact_sheets(folder / "samples", _MAX_SHEETS))
+    parts.append(_contact_sheets(folder, _MAX_SHEETS))
     return _page_of_run(folder, parts)
 
 
@@ -45,7 +45,7 @@ def write_training_page(folder: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    parts = [*training_sections(folder), _contact_sheets(folder / "samples", 0)]
+    parts = [*training_sections(folder), _contact_sheets(folder, 0)]
     write_whole_text(folder / "index.html", _page_of_run(folder, parts))
 
 
@@ -110,10 +110,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _contact_sheets(folder: Path, max_earlier: int) -> str:
-    """Returns the newest sheet of each kind, and up to `max_earlier` earlier sheets."""
+    """Returns the newest sheet of each kind of a run, and up to `max_earlier` earlier sheets."""
     shown: dict[str, str] = {}
-    earlier = []
-    paths = sorted(folder.glob("*.png"), reverse=True)
+    earlier: list[str] = []
+    paths = _sheet_files(folder)
     for path in paths:
         kind = path.stem.rpartition("-")[0]
         if kind in shown and len(earlier) >= max_earlier:
@@ -129,13 +129,32 @@ def _contact_sheets(folder: Path, max_earlier: int) -> str:
     html = f'<div class="sheets">{"".join(shown.values())}</div>'
     if earlier:
         html += (
-            f"<details><summary>Earlier contact sheets</summary>"
+            "<details><summary>Earlier contact sheets</summary>"
             f'<div class="gallery">{"".join(earlier)}</div></details>'
         )
     left_out = len(paths) - len(shown) - len(earlier)
     if left_out > 0:
         html += "<p>Earlier contact sheets are in the folder samples/ of the run.</p>"
     return f"<section><h2>Contact sheets</h2>{html}</section>"
+
+
+def _sheet_files(folder: Path) -> list[Path]:
+    """Returns the contact sheets of a run, the newest first.
+
+    A run that was resumed from an earlier step may have left sheets of later steps, which are not
+    part of it.
+    """
+    report = read_validation(folder)
+    return [
+        path
+        for path in sorted((folder / "samples").glob("*.png"), reverse=True)
+        if report is None or _step(path) <= report.step
+    ]
+
+
+def _step(sheet: Path) -> int:
+    digits = sheet.stem.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _sheet(path: Path) -> str:

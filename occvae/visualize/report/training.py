@@ -66,7 +66,7 @@ class ValidationReport:
 
 def training_sections(folder: Path) -> list[str]:
     """Returns sections as HTML, none if the folder is not that of a run."""
-    validation = _read_validation(folder / VALIDATION)
+    validation = read_validation(folder)
     charts, categories = _read_metrics(folder / METRICS)
     parts = [] if validation is None else [f"<p>{_state(validation)}</p>"]
     if charts:
@@ -82,12 +82,12 @@ def training_sections(folder: Path) -> list[str]:
     return parts
 
 
-def _read_validation(path: Path) -> ValidationReport | None:
+def read_validation(folder: Path) -> ValidationReport | None:
     """Reads what a run wrote about its newest validation; None if there is nothing."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(ValidationReport).validate_json(path.read_bytes())
+        return TypeAdapter(ValidationReport).validate_json((folder / VALIDATION).read_bytes())
     except (OSError, ValidationError):
         return None
 
