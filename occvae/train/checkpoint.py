@@ -4,6 +4,8 @@ A run folder holds::
 
     train_config.json           the resolved configuration
     metrics.jsonl, tensorboard/ the metrics of each logged step
+    index.html                  page with learning curves and the newest contact sheet
+    validation.json             what the newest validation found
     samples/                    contact sheets
     best/, last/                exports, see occvae.models.pretrained
     checkpoints/step-N/         state.safetensors: weights, and AdamW moments by parameter name;
@@ -20,7 +22,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,10 @@ class Progress:
         best_iou: best IoU of the validations so far; -1 before the first one.
         global_batch: shapes per micro step, over all ranks.
         dataset: `Manifest.shards_digest` of the dataset. None in runs of earlier versions.
+        best_step: step of the best validation; 0 before the first one.
+        best_shapes: IoU of each shape in the best validation, by id. Empty in runs of earlier
+            versions.
+        num_without_gain: number of validations since the best one.
     """
 
     arch: str
@@ -59,6 +65,23 @@ class Progress:
     best_iou: float
     global_batch: int
     dataset: str | None = None
+    best_step: int = 0
+    best_shapes: dict[str, float] = field(default_factory=dict)
+    num_without_gain: int = 0
+
+    def record_validation(self, iou: float, shapes: dict[str, float]) -> bool:
+        """Records a validation at the present step. Returns whether it is the best so far.
+
+        Args:
+            iou: mean IoU.
+            shapes: IoU of each shape by id.
+        """
+        if not iou > self.best_iou:
+            self.num_without_gain += 1
+            return False
+        self.best_iou, self.best_step, self.best_shapes = iou, self.step, shapes
+        self.num_without_gain = 0
+        return True
 
 
 def check_recorded_data(config: Path, root: str) -> None:

@@ -40,6 +40,7 @@ _NOT_NEGATIVE = (
     "optim.kl_weight",
     "optim.kl_warmup_steps",
     "optim.free_nats",
+    "stop_after",
     "seed",
     "profile_steps",
 )
@@ -166,6 +167,11 @@ class TrainConfig:
     validate_points: int = 16_384
     """Largest number of query points per validation shape. Voxel models ignore it. Type int, unit
     points, default 16384."""
+    stop_after: int = 0
+    """Ends the run early, after this many validations in a row without a new best IoU. 0 never ends
+    it early. With optim.schedule=cosine, the last steps have the smallest learning rates and often
+    improve the IoU once more, and a run that ends early does not reach them. Type int, unit
+    validations, default 0."""
     save_every: int = 2000
     """Interval between checkpoints. The last step is always saved. Type int, unit optimizer steps,
     default 2000."""

@@ -1,48 +1,81 @@
 """Contact sheets: input image, true shape and prediction side by side."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from occvae.data.dataset import ShapeDataset
 from occvae.data.truth import true_mesh
+from occvae.errors import UserError
 from occvae.geometry.voxels_to_mesh import grid_mesh
 from occvae.images.io import load_square_image
 from occvae.models.protocol import Model, VariationalModel
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
 
+_Item = TypeVar("_Item")
+
 TILE = 160
 HEADINGS = ("input", "truth", "prediction", "truth, behind", "prediction, behind")
+MIN_ROWS, MAX_ROWS = 6, 16
+_RESOLUTION = 64  # of predicted surfaces; a finer one looks the same in a tile
+
+
+def choose_rows(categories: Sequence[str]) -> list[int]:
+    """Chooses the shapes of a contact sheet: one per category, or more if there are few.
+
+    Args:
+        categories: category of each shape of a dataset.
+
+    Returns:
+        Numbers of the shapes, ordered by category. Of more than `MAX_ROWS` categories, as many are
+        chosen that are spread evenly over their names. With few categories, each has equally many
+        shapes and there are at least `MIN_ROWS`, if the dataset has as many.
+    """
+    shapes: dict[str, list[int]] = {name: [] for name in sorted(set(categories))}
+    for number, name in enumerate(categories):
+        shapes[name].append(number)
+    chosen = _spread(list(shapes), MAX_ROWS)
+    rows_each = -(-MIN_ROWS // len(chosen))
+    return [number for name in chosen for number in _spread(shapes[name], rows_each)]
 
 
 def write_contact_sheet(
-    path: Path, model: Model, dataset: ShapeDataset, device: torch.device, num_shapes: int = 6
+    path: Path, model: Model, dataset: ShapeDataset, device: torch.device, rows: Mapping[int, str]
 ) -> None:
     """Writes a PNG with one row per shape.
 
-    A row shows the input view, then the true shape and the prediction as that view's camera sees
-    them, then both from behind.
+    A row shows its label and the input view, then the true shape and the prediction as that view's
+    camera sees them, then both from behind.
 
     Args:
         path: PNG to write. Its folder is created if absent.
         model: model on `device`.
-        dataset: source of the shapes, which are spread evenly over it. The model sees the first
-            view of each.
+        dataset: source of the shapes. The model sees its views, and the sheet shows the first.
         device: device of the model.
-        num_shapes: number of rows, at most the number of shapes in the dataset.
+        rows: number of each shape in the dataset, to the label of its row.
+
+    Raises:
+        UserError: a prediction is not finite.
     """
-    indices = np.linspace(0, len(dataset) - 1, min(num_shapes, len(dataset))).astype(int)
-    images = torch.stack([dataset[int(index)]["images"] for index in indices]).to(device) / 255.0
-    predictions = model.predict_voxels(images, resolution=48).float().cpu().numpy()
+    images = torch.stack([dataset[number]["images"] for number in rows]).to(device) / 255.0
+    try:
+        predictions = model.reconstruct(images, resolution=_RESOLUTION)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: the predictions cannot be drawn ({error}); continue from the last checkpoint "
+            "with --resume and a lower optim.lr"
+        ) from None
     tiles = [
         tile
-        for index, prediction in zip(indices, predictions, strict=True)
-        for tile in _row(dataset, int(index), prediction, model.threshold)
+        for number, mesh in zip(rows, predictions, strict=True)
+        for tile in _row(dataset, number, np.asarray(mesh.vertices), np.asarray(mesh.faces))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    make_sheet(tiles, len(HEADINGS), HEADINGS).save(path)
+    make_sheet(tiles, len(HEADINGS), HEADINGS, list(rows.values())).save(path)
 
 
 def write_prior_sheet(
@@ -67,15 +100,21 @@ def write_prior_sheet(
     make_sheet(tiles, 4).save(path)
 
 
+def _spread(items: Sequence[_Item], count: int) -> list[_Item]:
+    """Returns `count` items that are spread evenly over a sequence, or all if it has fewer."""
+    count = min(count, len(items))
+    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
+
+
 def _row(
-    dataset: ShapeDataset, index: int, prediction: np.ndarray, threshold: float
+    dataset: ShapeDataset, number: int, vertices: np.ndarray, faces: np.ndarray
 ) -> list[np.ndarray]:
     """Returns the tiles of one row in the order of HEADINGS."""
-    shard, local = dataset.locate(index)
+    shard, local = dataset.locate(number)
     cameras = np.concatenate(
         [shard.extrinsics(local, 0)[None], orbit_extrinsics([215.0], [30.0], [1.8])]
     )
     truth = render_views(*true_mesh(shard, local), cameras, TILE)
-    guess = render_views(*grid_mesh(prediction, threshold), cameras, TILE, PREDICTION_ALBEDO)
+    guess = render_views(vertices, faces, cameras, TILE, PREDICTION_ALBEDO)
     seen = load_square_image(shard.image(local, 0), TILE)
     return [seen, truth[0], guess[0], truth[1], guess[1]]

@@ -53,9 +53,9 @@ def train(options: RunOptions) -> int:
     """Trains a model, or prints the settings of the run if the options ask for that.
 
     Returns:
-        Exit status. 0: the training reached its last step. 1: a machine, process or network failed,
-        so the run can be resumed as it is. 2: something must be corrected first. 128 + N: signal N
-        stopped the run, which was saved.
+        Exit status. 0: the training reached its last step or stopped early. 1: a machine, process
+        or network failed, so the run can be resumed as it is. 2: something must be corrected first.
+        128 + N: signal N stopped the run, which was saved.
     """
     try:
         status = _join_and_train(options)
@@ -138,6 +138,8 @@ def _beginning(trainer: "Trainer") -> str:
     step, last = trainer.progress.step, trainer.config.optim.steps
     if step >= last:
         return f", already at step {step}; set a larger optim.steps to continue"
+    if trainer.stopped_early:
+        return f", stopped early at step {step}; set stop_after=0 to continue"
     return f", from step {step}" if step else ""
 
 

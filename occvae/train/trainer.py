@@ -1,35 +1,34 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
-from torch.utils.data import default_collate
 
 from occvae.data.dataset import Batch, ShapeDataset
 from occvae.data.loader import StepSampler, load_batches
 from occvae.data.targets import stored_points
 from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
-from occvae.models.protocol import Model, VariationalModel
+from occvae.models.protocol import Model
 from occvae.models.registry import create_model
-from occvae.ops.voxel_iou import voxel_iou
 from occvae.train import parallel
 from occvae.train.checkpoint import Progress, read_progress, read_tensors, save_checkpoint
 from occvae.train.config import TrainConfig
-from occvae.train.contact_sheet import write_contact_sheet, write_prior_sheet
 from occvae.train.engine import Engine
 from occvae.train.failures import ReportedByPeer, exit_status, lost_loader
 from occvae.train.logging import RunLogger
 from occvae.train.objectives import create_objective, to_device
 from occvae.train.profiling import create_profiler, peak_memory
 from occvae.train.schedule import create_schedule
+from occvae.train.validation import Validation, Validator, compute_iou
+from occvae.train.validation_report import describe_validation, write_validation_report
 from occvae.train.wandb_mirror import open_wandb
 from occvae.train.zero_state import moment_names
 
@@ -70,7 +69,8 @@ class Trainer:
         )
         parallel.broadcast_model(self.model, device)
         self.objective = create_objective(self.model, config.optim)
-        self.train_set, self.validation_set = parallel.on_every_rank(self._datasets, device)
+        self.train_set, validation_set = parallel.on_every_rank(self._datasets, device)
+        self.validator = Validator(validation_set, self.objective, config.validate_shapes, device)
         digest = parallel.from_first_rank(self.train_set.manifest.digest)
         parallel.on_every_rank(lambda: self._check_same_data(digest), device)
         self.progress.dataset = parallel.from_first_rank(self._check_data_of_run)
@@ -123,10 +123,10 @@ class Trainer:
         return progress
 
     def fit(self) -> bool:
-        """Trains to the last step. Returns False if a signal stopped the run after saving it."""
+        """Trains to the end of the run. Returns False if a signal stopped it after saving it."""
         first, last = self.progress.step, self.config.optim.steps
         parallel.begin_time_limits()
-        if not 0 < first < last:
+        if not 0 < first < last or self.stopped_early:
             # A checkpoint before the first step makes the run resumable and shows that the disk has
             # room. A finished run may lack its export if it was killed after its last checkpoint.
             self.save()
@@ -178,7 +178,7 @@ class Trainer:
         logger: RunLogger,
         profiler: torch.profiler.profile | None,
     ) -> bool:
-        while self.progress.step < last:
+        while self.progress.step < last and not self.stopped_early:
             micro_batches = self._fetch(batches)
             if signal_number := self._agree():
                 self.save()
@@ -193,10 +193,24 @@ class Trainer:
                 if self._agree() and step < last:
                     continue  # stop without a validation, because little time may be left
                 self._validate(logger)
-            if step % self.config.save_every == 0 or step == last:
+            if step % self.config.save_every == 0 or step == last or self.stopped_early:
                 self._agree()
                 self.save()
+        if self.stopped_early:
+            progress = self.progress
+            logger.say(
+                f"stopped early at step {progress.step}: {progress.num_without_gain} validations "
+                f"without a higher IoU than {progress.best_iou:.4f} of step {progress.best_step}"
+            )
         return True
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the run has ended before its last step, see `TrainConfig.stop_after`."""
+        return (
+            0 < self.config.stop_after <= self.progress.num_without_gain
+            and self.progress.step < self.config.optim.steps
+        )
 
     def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
         """Returns the micro batches of a step. An error is stored for `_agree`."""
@@ -311,13 +325,9 @@ class Trainer:
             logger.advance()
         else:
             mean_loss = self._loss / len(micro_batches)
-            figures = {"loss": mean_loss, "iou": self._iou(output, batch).mean(), **figures}
+            iou = compute_iou(self.objective, self.model, output, batch).mean()
+            figures = {"loss": mean_loss, "iou": iou, **figures}
             self._log(logger, figures)
-
-    @torch.no_grad()
-    def _iou(self, output: Any, batch: Batch) -> torch.Tensor:
-        """Returns IoU (B, 1) at the model's threshold."""
-        return voxel_iou(*self.objective.iou_inputs(output, batch), (self.model.threshold,))
 
     def _log(self, logger: RunLogger, figures: dict[str, torch.Tensor]) -> None:
         """Logs the means of scalars over the ranks."""
@@ -339,30 +349,18 @@ class Trainer:
             self._failure = error
 
     def _validate(self, logger: RunLogger) -> None:
-        """Computes the mean IoU over shapes of the val split, which the ranks share."""
-        count = min(len(self.validation_set), self.config.validate_shapes)
-        mine = range(parallel.rank(), count, parallel.world_size())
-        # Evenly spread shapes cover all categories.
-        stride = len(self.validation_set) / count
-        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        """Validates the model on shapes of the val split, which the ranks share."""
         self.engine.eval()
         model = self.engine.whole_model()
+        ious = torch.empty(0)
         try:
-            for number in mine:
-                total += self._validate_shape(model, int(number * stride))
+            ious = self.validator.measure(model)
         except (UserError, OSError) as error:
             self._failure = error
         self._agree()
-        self._finish_validation(model, logger, *parallel.sum_over_ranks(total).tolist())
+        self._report(model, logger, self.validator.gather(ious))
         self._train_mode()
         self._clock, self._clock_step = time.perf_counter(), self.progress.step
-
-    @torch.no_grad()
-    def _validate_shape(self, model: Model, number: int) -> torch.Tensor:
-        """Returns the sum and count of IoUs. It skips autocast to match `occvae evaluate`."""
-        batch = to_device(default_collate([self.validation_set[0, number]]), self.device)
-        iou = self._iou(self.objective.predict(model, batch), batch)
-        return torch.tensor([iou.sum(), iou.numel()], device=self.device)
 
     def _train_mode(self) -> None:
         """Sets training mode, except in frozen parts, whose batch norm statistics stay fixed."""
@@ -370,22 +368,22 @@ class Trainer:
         for part in self.frozen:
             part.eval()
 
-    def _finish_validation(
-        self, model: Model, logger: RunLogger, iou_sum: float, count: float
-    ) -> None:
-        step, iou = self.progress.step, iou_sum / count
-        best = iou > self.progress.best_iou
-        self.progress.best_iou = max(iou, self.progress.best_iou)
+    def _report(self, model: Model, logger: RunLogger, validation: Validation) -> None:
+        """Records a validation. Rank 0 reports it and exports the model if it is the best."""
+        step, last, before = self.progress.step, self.config.optim.steps, self.progress
+        self.progress = dataclasses.replace(before)
+        best = self.progress.record_validation(validation.iou, validation.shapes)
 
         def write() -> None:
-            logger.write(step, {"val/iou": iou})
-            logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
-            sheet = self.run / "samples" / f"step-{step:07d}.png"
-            write_contact_sheet(sheet, model, self.validation_set, self.device)
-            if isinstance(model, VariationalModel):
-                write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), model, self.device)
+            logger.write(step, validation.metrics())
+            for line in describe_validation(validation, before, step):
+                logger.say(line)
+            self.validator.write_sheets(self.run, step, model, validation.shapes)
             if best:
-                self._export(model, "best", val_iou=iou)
+                self._export(model, "best", val_iou=validation.iou)
+            write_validation_report(
+                self.run, validation, before, self.progress, last, self.stopped_early
+            )
 
         parallel.from_first_rank(write)
 

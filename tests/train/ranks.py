@@ -155,7 +155,7 @@ def _call(
 ) -> int:
     if not sheets:
         for name in ("write_contact_sheet", "write_prior_sheet"):
-            mock.patch(f"occvae.train.trainer.{name}").start()
+            mock.patch(f"occvae.train.validation.{name}").start()
     if prepare is not None:
         prepare()
     return entry(arguments)

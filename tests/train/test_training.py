@@ -65,6 +65,10 @@ def test_a_run_leaves_its_records(trained):
     assert json.loads((trained / "train_config.json").read_text())["optim"]["steps"] == 240
     assert list((trained / "tensorboard").iterdir())
     assert (trained / "samples" / "step-0000240.png").stat().st_size > 1000
+    validated = [line for line in lines if "val/iou" in line][-1]
+    assert {"val/category_mean", "val/iou/even", "val/iou/odd"} <= validated.keys()
+    page = (trained / "index.html").read_text()
+    assert page.count("<img src=") == 1 and "Validated at step 240 of 240" in page
     assert [folder.name for folder in list_checkpoints(trained)] == ["step-0", "step-240"]
 
 

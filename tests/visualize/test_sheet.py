@@ -18,3 +18,18 @@ def test_headings_are_above_their_columns():
     top = len(headed) - len(plain)
     assert top > 0 and np.array_equal(headed[top:], plain)
     assert (headed[:top, :60] == 255).all() and (headed[:top, 60:] < 255).any()
+
+
+def test_labels_are_left_of_their_rows():
+    tiles = [np.full((40, 60, 3), 10, np.uint8)] * 4
+    plain = np.asarray(make_sheet(tiles, 2, ("a", "b")))
+    labeled = np.asarray(make_sheet(tiles, 2, ("a", "b"), ("", "second\nrow")))
+    left, top = labeled.shape[1] - plain.shape[1], len(plain) - 80
+    assert 20 < left < 100 and np.array_equal(labeled[:, left:], plain)
+    assert (labeled[: top + 40, :left] == 255).all() and (labeled[top + 40 :, :left] < 255).any()
+
+
+def test_a_long_label_ends_at_the_tiles():
+    tiles = [np.full((40, 60, 3), 10, np.uint8)]
+    sheet = np.asarray(make_sheet(tiles, 1, (), ("word " * 100,)))
+    assert sheet.shape[1] < 300 and (sheet[:, -60:] == 10).all()

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,33 +11,45 @@ import numpy as np
 from PIL import Image
 
 from occvae.errors import UserError
-from occvae.visualize.report.charts import curves
+from occvae.system.atomic_write import write_whole_text
 from occvae.visualize.report.document import document, image_element
-from occvae.visualize.report.metric_names import EDGE_NOTE, is_number
+from occvae.visualize.report.metric_names import EDGE_NOTE
 from occvae.visualize.report.tables import evaluation_tables
+from occvae.visualize.report.training import METRICS, read_validation, training_sections
 from occvae.visualize.report.viewer import Viewer, frame_of
 
 Mesh = tuple[np.ndarray, np.ndarray]
 """Vertices (V, 3) and faces (F, 3)."""
-_METRICS, _EVALUATIONS = "metrics.jsonl", "evaluation*.json"
+_EVALUATIONS = "evaluation*.json"
 _MAX_SHEETS = 12
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / _METRICS).is_file() or bool(_evaluations(folder))
+    return (folder / METRICS).is_file() or bool(_evaluations(folder))
 
 
 def run_page(folder: Path) -> str:
     """Returns a page with the curves, evaluations and contact sheets of a run or an export."""
-    parts = []
-    if charts := _curves(folder / _METRICS):
-        parts.append(f'<section><h2>Training</h2><div class="charts">{charts}</div></section>')
+    parts = training_sections(folder)
     for path in _evaluations(folder):
         name = escape(str(path.relative_to(folder)))
         tables = evaluation_tables(_read_json(path), level=3)
         parts.append(f"<section><h2>{name}</h2><p>{EDGE_NOTE}</p>{tables}</section>")
-    if sheets := _contact_sheets(folder / "samples"):
-        parts.append(f"<section><h2>Contact sheets</h2>{sheets}</section>")
+    parts.append(_contact_sheets(folder, _MAX_SHEETS))
+    return _page_of_run(folder, parts)
+
+
+def write_training_page(folder: Path) -> None:
+    """Writes index.html into a run folder: its curves and the newest contact sheet.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    parts = [*training_sections(folder), _contact_sheets(folder, 0)]
+    write_whole_text(folder / "index.html", _page_of_run(folder, parts))
+
+
+def _page_of_run(folder: Path, parts: list[str]) -> str:
     title = f"Run {folder.resolve().name}"
     return document(
         title, f"<header><h1>{escape(title)}</h1></header><main>{''.join(parts)}</main>"
@@ -98,40 +109,60 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _curves(path: Path) -> str:
-    """Returns one chart per metric. The parts of a run (train, val) share a chart."""
-    if not path.is_file():
+def _contact_sheets(folder: Path, max_earlier: int) -> str:
+    """Returns the newest sheet of each kind of a run, and up to `max_earlier` earlier sheets."""
+    shown: dict[str, str] = {}
+    earlier: list[str] = []
+    paths = _sheet_files(folder)
+    for path in paths:
+        kind = path.stem.rpartition("-")[0]
+        if kind in shown and len(earlier) >= max_earlier:
+            continue
+        if not (figure := _sheet(path)):
+            continue
+        if kind in shown:
+            earlier.append(figure)
+        else:
+            shown[kind] = figure
+    if not shown:
         return ""
-    charts: defaultdict[str, defaultdict[str, tuple[list[float], list[float]]]]
-    charts = defaultdict(lambda: defaultdict(lambda: ([], [])))
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # the last line may be incomplete
-            continue
-        if not isinstance(record, dict):
-            continue
-        for key, value in record.items():
-            if key != "step" and is_number(value):  # a diverged loss is not a number
-                part, _, name = key.rpartition("/")
-                steps, values = charts[name][part or "run"]
-                step = record.get("step")
-                steps.append(step if is_number(step) else len(steps))
-                values.append(value)
-    return "".join(curves(name, dict(series)) for name, series in charts.items())
+    html = f'<div class="sheets">{"".join(shown.values())}</div>'
+    if earlier:
+        html += (
+            "<details><summary>Earlier contact sheets</summary>"
+            f'<div class="gallery">{"".join(earlier)}</div></details>'
+        )
+    left_out = len(paths) - len(shown) - len(earlier)
+    if left_out > 0:
+        html += "<p>Earlier contact sheets are in the folder samples/ of the run.</p>"
+    return f"<section><h2>Contact sheets</h2>{html}</section>"
 
 
-def _contact_sheets(folder: Path) -> str:
-    paths = sorted(folder.glob("*.png"), reverse=True)
-    figures = []
-    for path in paths[:_MAX_SHEETS]:
-        data = path.read_bytes()
-        try:
-            size = Image.open(io.BytesIO(data)).size
-        except OSError:  # being written
-            continue
-        image = image_element(data, f"contact sheet {path.stem}", size)
-        figures.append(f"<figure>{image}<figcaption>{escape(path.stem)}</figcaption></figure>")
-    left_out = len(paths) - _MAX_SHEETS
-    note = f"<p>{left_out} earlier contact sheets are left out.</p>" if left_out > 0 else ""
-    return f'<div class="gallery">{"".join(figures)}</div>{note}' if figures else ""
+def _sheet_files(folder: Path) -> list[Path]:
+    """Returns the contact sheets of a run, the newest first.
+
+    A run that was resumed from an earlier step may have left sheets of later steps, which are not
+    part of it.
+    """
+    report = read_validation(folder)
+    return [
+        path
+        for path in sorted((folder / "samples").glob("*.png"), reverse=True)
+        if report is None or _step(path) <= report.step
+    ]
+
+
+def _step(sheet: Path) -> int:
+    digits = sheet.stem.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _sheet(path: Path) -> str:
+    """Returns a contact sheet as HTML; empty if the file is being written."""
+    data = path.read_bytes()
+    try:
+        size = Image.open(io.BytesIO(data)).size
+    except OSError:
+        return ""
+    image = image_element(data, f"contact sheet {path.stem}", size)
+    return f"<figure>{image}<figcaption>{escape(path.stem)}</figcaption></figure>"
