@@ -139,11 +139,20 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> None:
         for key, value in _read_state(folder).items()
         if key.startswith(start)
     }
-    _fill(encoder, state, folder, "this encoder")
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder / WEIGHTS}: does not fit this encoder ({_shortened(error)}); give the "
+            "options of that model, or set encoder_weights to null"
+        ) from None
 
 
 def _load_state(model: Model, arch: str, folder: Path) -> None:
-    _fill(model, _read_state(folder), folder, arch)
+    try:
+        model.load_state_dict(_read_state(folder))
+    except RuntimeError as error:
+        raise UserError(f"{folder / WEIGHTS}: does not fit {arch}: {_shortened(error)}") from None
 
 
 def _read_state(folder: Path) -> dict[str, Tensor]:
@@ -156,12 +165,8 @@ def _read_state(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"{folder / WEIGHTS}: not readable ({error}); export it again") from None
 
 
-def _fill(module: nn.Module, state: dict[str, Tensor], folder: Path, name: str) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder / WEIGHTS}: does not fit {name}: {reason}") from None
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def list_pretrained() -> list[str]:

@@ -464,7 +464,10 @@ def _freeze(model: torch.nn.Module, names: tuple[str, ...]) -> list[torch.nn.Mod
     for name in names:
         if name not in parts:
             known = ", ".join(child for child, _ in model.named_children())
-            raise UserError(f"frozen: the model has no part {name!r}; its parts are {known}")
+            raise UserError(
+                f"frozen: the model has no part {name!r}; its parts are {known}; set frozen=[] to "
+                "train all of it"
+            )
         parts[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("frozen: leaves no part of the model to train; list fewer parts")

@@ -63,7 +63,7 @@ def test_an_encoder_is_copied_from_an_export(tmp_path):
 def test_an_encoder_of_another_size_is_refused(tmp_path):
     save_pretrained(tiny_model(), tmp_path)
     options = {**tiny_options(), "encoder_weights": str(tmp_path), "embedding_size": 8}
-    with pytest.raises(UserError, match="model.safetensors: does not fit this encoder: .*size"):
+    with pytest.raises(UserError, match="safetensors: does not fit this encoder .*size.* set enc"):
         create_model("vitocc", **options)
 
 
