@@ -77,7 +77,7 @@ SCRIPT = (
         2,
     ),
     Line(
-        "occvae train --data data/boxes initial_weights=vitocc-small optim.steps=1 --out runs/tuned",
+        "occvae train --data data/boxes initial_weights=vitocc-small optim.steps=1 --out runs/own",
         r"step 1: validation IoU",
     ),
     Line(
