@@ -45,7 +45,7 @@ SCRIPT = (
     Line(">>> occvae.from_pretrained().reconstruct('chair.jpg', resolution=32)", r"Trimesh"),
     Line(
         "occvae reconstruct chair.jpg --resolution 32 -o first.glb",
-        r"no run in runs/: using the built-in model vitocc-small.*\n(.*\n)*.*-> first\.glb",
+        r"-> first\.glb .*\n(.*\n)*no run in runs/: using the built-in model vitocc-small",
     ),
     Line("occvae reconstruct chair.jpg --model vitoc-small", r"error: .*\(vitocc-small\)", 2),
     # Data.
