@@ -81,42 +81,37 @@ inline void cancel(std::vector<Edge>& edges) {
   edges.resize(kept);
 }
 
-// Sets of vertices that edges connect.
-class ConnectedVertices {
- public:
-  explicit ConnectedVertices(int64_t num_vertices) : parent_(num_vertices) {
-    for (int64_t v = 0; v < num_vertices; ++v) parent_[v] = v;
-  }
-
-  // Returns the same vertex for all vertices of a set.
-  int64_t find(int64_t v) {
-    while (parent_[v] != v) v = parent_[v] = parent_[parent_[v]];
-    return v;
-  }
-
-  void connect(int64_t a, int64_t b) { parent_[find(a)] = find(b); }
-
- private:
-  std::vector<int64_t> parent_;
-};
-
-// Returns triangles that have the same border as the given ones. Each connected part of the border
-// gets a fan around one of its vertices. Without a border there are no triangles.
-inline std::vector<Triangle> fans_over_border(const std::vector<Triangle>& triangles,
-                                              int64_t num_vertices) {
+// Returns the border of the triangles as closed walks: the vertices of each, in order.
+inline std::vector<std::vector<int64_t>> border_walks(const std::vector<Triangle>& triangles) {
   std::vector<Edge> border;
   border.reserve(3 * triangles.size());
   for (const Triangle& triangle : triangles) append_edges(border, triangle);
   cancel(border);
-  ConnectedVertices parts(num_vertices);
-  for (const Edge& edge : border) parts.connect(edge.from, edge.to);
-  std::vector<Triangle> fans;
-  for (const Edge& edge : border) {
-    const int64_t apex = parts.find(edge.from);
-    if (apex == edge.from || apex == edge.to) continue;
-    fans.insert(fans.end(), edge.count, {apex, edge.from, edge.to});
+  std::sort(border.begin(), border.end(),
+            [](const Edge& a, const Edge& b) { return a.from < b.from; });
+  const auto first_from = [&](int64_t v) {
+    return std::lower_bound(border.begin(), border.end(), v,
+                            [](const Edge& edge, int64_t from) { return edge.from < from; }) -
+           border.begin();
+  };
+  std::vector<size_t> unused(border.size());  // for the first edge of a vertex: the next to walk
+  for (size_t e = 0; e < border.size(); ++e) unused[e] = e;
+  std::vector<std::vector<int64_t>> walks;
+  for (const Edge& start : border) {
+    while (start.count > 0) {
+      // As many edges lead to a vertex as away from it. A walk therefore ends only at its start.
+      walks.emplace_back();
+      int64_t v = start.from;
+      do {
+        walks.back().push_back(v);
+        size_t& e = unused[first_from(v)];
+        while (border[e].count == 0) ++e;
+        --border[e].count;
+        v = border[e].to;
+      } while (v != start.from);
+    }
   }
-  return fans;
+  return walks;
 }
 
 }  // namespace occvae

@@ -126,16 +126,16 @@ void set_all_signs(WindingTree<scalar_t>& tree, const Queries<scalar_t>& queries
 
 // Returns the winding numbers of the mesh after it was closed by the reversed fans.
 template <typename scalar_t>
-std::vector<int32_t> count_turns(const Mesh<scalar_t>& mesh, const std::vector<Triangle>& fans,
+std::vector<int32_t> count_turns(const Mesh<scalar_t>& mesh, const std::vector<Triangle>& caps,
                                  const scalar_t* points, int64_t num_points) {
   const auto num_faces = static_cast<int64_t>(mesh.triangles.size());
   const auto make = [&](int64_t i) {
     if (i < num_faces) return make_oriented_facet(mesh.vertices, mesh.triangles[i].data());
-    const auto [a, b, c] = fans[i - num_faces];
+    const auto [a, b, c] = caps[i - num_faces];
     return make_oriented_facet(mesh.vertices, Triangle{a, c, b}.data());
   };
   std::vector<int32_t> turns(num_points);
-  count_crossings<OrientedFacet<scalar_t>>(num_faces + static_cast<int64_t>(fans.size()), make,
+  count_crossings<OrientedFacet<scalar_t>>(num_faces + static_cast<int64_t>(caps.size()), make,
                                            points, num_points,
                                            [&](int64_t i, int32_t count) { turns[i] = count; });
   return turns;
@@ -144,13 +144,13 @@ std::vector<int32_t> count_turns(const Mesh<scalar_t>& mesh, const std::vector<T
 // Sets the signs of points by the turns of the closed mesh and the winding numbers of the fans.
 // Returns the points that are unclear, in order.
 template <typename scalar_t>
-std::vector<int64_t> set_signs_by_fans(const Mesh<scalar_t>& mesh, std::vector<Triangle> fans,
+std::vector<int64_t> set_signs_by_caps(const Mesh<scalar_t>& mesh, WindingTree<scalar_t> caps,
                                        const scalar_t* points, std::vector<int64_t> order,
                                        double level, int8_t* signs) {
   const auto num_points = static_cast<int64_t>(order.size());
-  const Queries<scalar_t> queries{points, count_turns(mesh, fans, points, num_points), signs};
-  WindingTree<scalar_t> tree(mesh.vertices, std::move(fans));
-  set_all_signs(tree, queries, order, level);
+  const Queries<scalar_t> queries{points, count_turns(mesh, caps.triangles(), points, num_points),
+                                  signs};
+  set_all_signs(caps, queries, order, level);
   const auto is_clear = [&](int64_t i) { return signs[i] != kUnclear; };
   order.erase(std::remove_if(order.begin(), order.end(), is_clear), order.end());
   return order;
@@ -177,12 +177,12 @@ template <typename scalar_t>
 void find_signs(const Tensor& vertices, const Tensor& faces, const Tensor& points, double level,
                 int8_t* signs) {
   Mesh<scalar_t> mesh = load_mesh<scalar_t>(vertices, faces, "winding_sign");
-  std::vector<Triangle> fans = fans_over_border(mesh.triangles, mesh.num_vertices);
+  WindingTree<scalar_t> caps(mesh.vertices, border_walks(mesh.triangles));
   const auto* queries = static_cast<const scalar_t*>(points.const_data_ptr());
   const int64_t num_points = points.size(0);
   std::vector<int64_t> order = morton_order(queries, num_points);
-  if (2 * fans.size() <= mesh.triangles.size()) {
-    order = set_signs_by_fans(mesh, std::move(fans), queries, std::move(order), level, signs);
+  if (2 * caps.triangles().size() <= mesh.triangles.size()) {
+    order = set_signs_by_caps(mesh, std::move(caps), queries, std::move(order), level, signs);
   }
   if (order.empty()) return;
   set_signs_by_faces(std::move(mesh), queries, num_points, order, level, signs);

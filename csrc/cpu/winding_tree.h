@@ -37,7 +37,14 @@ class WindingTree {
     if (!triangles_.empty()) add_node(0, static_cast<int64_t>(triangles_.size()));
   }
 
-  bool empty() const { return triangles_.empty(); }
+  // A tree of triangles that fill closed walks. Each chord halves a walk, so the triangles are as
+  // small as their distance from the walk allows.
+  WindingTree(const scalar_t* vertices, std::vector<std::vector<int64_t>> walks)
+      : vertices_(vertices) {
+    if (!walks.empty()) add_walks(walks.data(), walks.data() + walks.size());
+  }
+
+  const std::vector<Triangle>& triangles() const { return triangles_; }
 
   // Prepares sign() and estimate_around().
   void add_expansions() {
@@ -84,6 +91,7 @@ class WindingTree {
  private:
   static constexpr int64_t kLeaf = 16;  // faces per leaf
   static constexpr size_t kSmallFan = 16;
+  static constexpr size_t kLeafEdges = 8;  // edges of a walk per leaf
   // Greatest errors of the expansion of one node, in winding numbers.
   static constexpr double kCoarse = 3.5e-3;
   static constexpr double kFine = 5e-4;
@@ -188,6 +196,70 @@ class WindingTree {
       node.border = border;
     }
     return border;
+  }
+
+  using Walk = std::vector<int64_t>;
+
+  // Adds the node of walks [first, last), which are halved in space, and the nodes below it.
+  void add_walks(Walk* first, Walk* last) {
+    if (last - first == 1) {
+      add_chord(*first, 0, first->size() - 1);
+      return;
+    }
+    const size_t n = nodes_.size();
+    const auto start = static_cast<int64_t>(triangles_.size());
+    nodes_.emplace_back();
+    ranges_.emplace_back();
+    int axis = 0;
+    double longest = -1;
+    for (int i = 0; i < 3; ++i) {
+      const auto [low, high] = std::minmax_element(
+          first, last, [&](const Walk& a, const Walk& b) { return place(a, i) < place(b, i); });
+      const double extent = place(*high, i) - place(*low, i);
+      if (extent > longest) {
+        longest = extent;
+        axis = i;
+      }
+    }
+    Walk* middle = first + (last - first) / 2;
+    std::nth_element(first, middle, last,
+                     [&](const Walk& a, const Walk& b) { return place(a, axis) < place(b, axis); });
+    add_walks(first, middle);
+    add_walks(middle, last);
+    nodes_[n].next = nodes_.size();
+    ranges_[n] = {start, static_cast<int64_t>(triangles_.size())};
+  }
+
+  double place(const Walk& walk, int axis) const { return vertices_[3 * walk[0] + axis]; }
+
+  // Adds the node of the triangles between the walk from vertex i to vertex k and the chord back.
+  void add_chord(const Walk& walk, size_t i, size_t k) {
+    const size_t n = nodes_.size();
+    const auto start = static_cast<int64_t>(triangles_.size());
+    nodes_.emplace_back();
+    ranges_.emplace_back();
+    if (k - i <= kLeafEdges) {
+      fill(walk, i, k);
+      nodes_[n].first = start;
+      nodes_[n].last = static_cast<int64_t>(triangles_.size());
+    } else {
+      const size_t j = i + (k - i) / 2;
+      triangles_.push_back({walk[i], walk[j], walk[k]});
+      nodes_[n].first = start;
+      nodes_[n].last = start + 1;
+      add_chord(walk, i, j);
+      add_chord(walk, j, k);
+    }
+    nodes_[n].next = nodes_.size();
+    ranges_[n] = {start, static_cast<int64_t>(triangles_.size())};
+  }
+
+  void fill(const Walk& walk, size_t i, size_t k) {
+    if (k - i < 2) return;
+    const size_t j = i + (k - i) / 2;
+    triangles_.push_back({walk[i], walk[j], walk[k]});
+    fill(walk, i, j);
+    fill(walk, j, k);
   }
 
   void set_box(Node& node, int64_t first, int64_t last) const {
