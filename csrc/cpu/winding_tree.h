@@ -74,17 +74,22 @@ class WindingTree {
   // the estimate would be useless.
   bool estimate_around(const double (&p)[3], double reach, WindingEstimate& estimate) const {
     estimate = {};
+    SolidAngles angles;
     for (size_t n = 0; n < nodes_.size();) {
       const Node& node = nodes_[n];
       if (expansions_[n].try_add(p, reach, kCoarse, estimate)) {
-        if (!(estimate.error < kHopeless)) return false;
         n = node.next;
-      } else if (node.last > node.first) {
-        return false;
       } else {
+        for (int64_t f = node.first; f < node.last; ++f) {
+          estimate.error += greatest_change(vertices_, triangles_[f].data(), p, reach);
+          if (!(estimate.error < kHopeless)) return false;
+          add_triangle(angles, triangles_[f].data(), p, estimate);
+        }
         ++n;
       }
+      if (!(estimate.error < kHopeless)) return false;
     }
+    estimate.value += angles.total();
     return true;
   }
 
