@@ -1,4 +1,4 @@
-// The border of a group of faces, and fans of triangles that have the same border.
+// The border of a group of faces: the edges that the faces do not traverse as often back as forth.
 #pragma once
 
 #include <algorithm>

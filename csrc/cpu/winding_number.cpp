@@ -1,9 +1,10 @@
 // CPU kernels of winding_number and winding_sign. They build a tree of the faces (winding_tree.h),
 // then threads evaluate the points. The sum of solid angles is in csrc/winding_number.h.
 //
-// winding_sign first closes the mesh with fans of triangles over its border. The winding number of
-// the closed mesh is an integer: the sum of the crossings of a ray (ray_crossings.h). What remains
-// is the winding number of the fans, which are few in most meshes.
+// winding_sign closes a mesh that has few border edges with caps: triangles that have the same
+// border as the mesh. The winding number of the closed mesh is an integer, the sum of the crossings
+// of a ray (ray_crossings.h). The winding number of the mesh is this integer plus the number of the
+// caps.
 #include <numeric>
 
 #include "mesh_border.h"
@@ -124,7 +125,7 @@ void set_all_signs(WindingTree<scalar_t>& tree, const Queries<scalar_t>& queries
   });
 }
 
-// Returns the winding numbers of the mesh after it was closed by the reversed fans.
+// Returns the winding numbers of the mesh after the reversed caps have closed it.
 template <typename scalar_t>
 std::vector<int32_t> count_turns(const Mesh<scalar_t>& mesh, const std::vector<Triangle>& caps,
                                  const scalar_t* points, int64_t num_points) {
@@ -141,7 +142,7 @@ std::vector<int32_t> count_turns(const Mesh<scalar_t>& mesh, const std::vector<T
   return turns;
 }
 
-// Sets the signs of points by the turns of the closed mesh and the winding numbers of the fans.
+// Sets the signs of points by the turns of the closed mesh and the winding numbers of the caps.
 // Returns the points that are unclear, in order.
 template <typename scalar_t>
 std::vector<int64_t> set_signs_by_caps(const Mesh<scalar_t>& mesh, WindingTree<scalar_t> caps,

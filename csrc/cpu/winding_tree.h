@@ -3,6 +3,8 @@
 // group of faces: every surface in the box with the same border has the same solid angle there. A
 // fan of triangles over the few border edges therefore replaces the group. This is exact, unlike
 // the series expansions (winding_expansion.h) that decide the side of a level.
+//
+// A second kind of tree holds triangles that fill closed walks along a border.
 #pragma once
 
 #include <algorithm>
