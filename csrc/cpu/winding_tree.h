@@ -79,17 +79,15 @@ class WindingTree {
     SolidAngles angles;
     for (size_t n = 0; n < nodes_.size();) {
       const Node& node = nodes_[n];
-      if (expansions_[n].try_add(p, reach, kCoarse, estimate)) {
-        n = node.next;
-      } else {
-        for (int64_t f = node.first; f < node.last; ++f) {
+      const bool is_added = expansions_[n].try_add(p, reach, kCoarse, estimate);
+      if (!is_added) {
+        for (int64_t f = node.first; f < node.last && estimate.error < kHopeless; ++f) {
           estimate.error += greatest_change(vertices_, triangles_[f].data(), p, reach);
-          if (!(estimate.error < kHopeless)) return false;
           add_triangle(angles, triangles_[f].data(), p, estimate);
         }
-        ++n;
       }
       if (!(estimate.error < kHopeless)) return false;
+      n = is_added ? node.next : n + 1;
     }
     estimate.value += angles.total();
     return true;
@@ -103,6 +101,7 @@ class WindingTree {
   static constexpr double kCoarse = 3.5e-3;
   static constexpr double kFine = 5e-4;
   static constexpr double kHopeless = 0.5;  // error of a group of points that rarely decides
+
   // Nodes are stored in depth-first order, each before its children.
   struct Node {
     double low[3];
