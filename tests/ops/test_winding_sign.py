@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from occvae.ops.inside_mesh import winding_number, winding_sign
+from tests.conftest import needs_kernels
 from tests.mesh_builders import box, join, sphere
+
+pytestmark = needs_kernels
 
 LEVELS = (0.25, 0.5, 0.75, 1.5)
 TIE = 1e-8  # far more than the rounding error of a winding number
