@@ -4,6 +4,8 @@ The CPU kernel closes a mesh with triangles over its border, counts crossings of
 answers among points. Every answer must be that of the winding number in float64.
 """
 
+import math
+
 import pytest
 import torch
 
@@ -30,7 +32,7 @@ def bands(mesh, width=0.13):
     return vertices, faces[(vertices[faces].mean(1)[:, 2] / width).floor() % 2 == 0]
 
 
-def sheet(steps=24, height=0.2, x=0.0):
+def sheet(steps=24, height=0.2, offset=0.0):
     """A wavy square whose border has many corners on straight lines."""
     line = torch.linspace(-0.5, 0.5, steps + 1, dtype=torch.float64)
     plane = torch.cartesian_prod(line, line)
@@ -38,7 +40,7 @@ def sheet(steps=24, height=0.2, x=0.0):
     corner = (torch.arange(steps)[:, None] * (steps + 1) + torch.arange(steps)).reshape(-1)
     below = torch.stack([corner, corner + steps + 1, corner + 1], 1)
     above = torch.stack([corner + 1, corner + steps + 1, corner + steps + 2], 1)
-    return torch.cat([plane, z[:, None]], 1) + x, torch.cat([below, above])
+    return torch.cat([plane, z[:, None]], 1) + offset, torch.cat([below, above])
 
 
 def open_box(steps=8):
@@ -57,14 +59,13 @@ def open_box(steps=8):
 def fins():
     """Three half disks with a common edge, where six borders meet, and a closed box."""
     angle = torch.linspace(0, torch.pi, 40, dtype=torch.float64)
-    parts = []
+    corner = torch.arange(1, 39)
+    faces = torch.stack([torch.zeros_like(corner), corner, corner + 1], 1)
+    disks = []
     for turn in (0.0, 2.0, 4.5):
-        direction = torch.tensor([turn, turn], dtype=torch.float64)
-        x, y = direction.cos()[0] * angle.sin(), direction.sin()[0] * angle.sin()
-        rim = 0.4 * torch.stack([x, y, angle.cos()], 1)
-        order = torch.arange(1, 39)
-        parts.append((rim, torch.stack([torch.zeros_like(order), order, order + 1], 1)))
-    return join(*parts, box([-0.2] * 3, [0.1] * 3))
+        x, y = math.cos(turn) * angle.sin(), math.sin(turn) * angle.sin()
+        disks.append((0.4 * torch.stack([x, y, angle.cos()], 1), faces))
+    return join(*disks, box([-0.2] * 3, [0.1] * 3))
 
 
 def some_turned(mesh):
