@@ -139,6 +139,17 @@ def test_signs_are_those_of_the_reference(name):
         assert_signs(vertices, faces, points, winding_number(vertices, faces, points), level)
 
 
+@pytest.mark.parametrize("name", ["many holes", "bands", "sheet", "half the faces"])
+def test_float32_has_the_signs_of_the_same_numbers_in_float64(name):
+    vertices, faces = MESHES[name]()
+    vertices = vertices.float()
+    points = torch.rand(5000, 3, generator=torch.Generator().manual_seed(2)) * 1.2 - 0.6
+    sign = winding_sign(vertices, faces, points)
+    assert torch.equal(sign, winding_sign(vertices.double(), faces, points.double()))
+    winding = winding_number(vertices, faces, points)
+    assert torch.equal(sign == 1, winding >= 0.5)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 511, 513])
 def test_answers_do_not_depend_on_the_other_points(count):
     """Points are answered in groups, which differ with the number of points."""
