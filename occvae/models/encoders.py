@@ -142,7 +142,7 @@ def hybrid_encoder(
         UserError: As for `timm_encoder`, or the two models cannot be combined.
     """
     from timm.data.config import resolve_model_data_config
-    from timm.layers import HybridEmbed
+    from timm.layers.hybrid_embed import HybridEmbed
 
     _refuse_reserved(options)
     features = _create_timm(trunk, image_size, {"features_only": True}, pretrained, weights_file)

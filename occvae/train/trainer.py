@@ -291,7 +291,7 @@ class Trainer:
 
         parallel.from_first_rank(write)
 
-    def _export(self, model: Model, name: str, **metrics: float) -> None:
+    def _export(self, model: Model, name: str, **metrics: Any) -> None:
         manifest = self.train_set.manifest
         save_pretrained(
             model,

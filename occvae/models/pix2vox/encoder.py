@@ -199,8 +199,8 @@ def _timm_backbone(
                 f"{STRIDE}; choose another backbone"
             )
         weights = timm_arguments(name, pretrained, weights_file)
-        out = {"features_only": True, "out_indices": (reductions.index(STRIDE),)}
-        network: Any = timm.create_model(name, **out, **weights)
+        last = (reductions.index(STRIDE),)
+        network: Any = timm.create_model(name, features_only=True, out_indices=last, **weights)
     except (OSError, RuntimeError) as error:
         if weights_file is not None:
             raise wrong_weights(weights_file, name, error) from None
