@@ -28,7 +28,7 @@ def is_run(folder: Path) -> bool:
 
 def run_page(folder: Path) -> str:
     """Returns a page with the curves, evaluations and contact sheets of a run or an export."""
-    parts = training_sections(folder)
+    parts = [*training_sections(folder), _contact_sheets(folder, _MAX_SHEETS)]
     evaluations = _evaluations(folder)
     for path in evaluations:
         name = escape(str(path.relative_to(folder)))
@@ -36,7 +36,6 @@ def run_page(folder: Path) -> str:
         parts.append(f"<section><h2>{name}</h2>{tables}</section>")
     if evaluations:
         parts.append(ABOUT_METRICS)
-    parts.append(_contact_sheets(folder, _MAX_SHEETS))
     return _page_of_run(folder, parts)
 
 

@@ -330,6 +330,18 @@ def test_a_lost_context_is_restored(first):
     np.testing.assert_allclose(CanvasImage(first, 0).color, before.color, atol=1)
 
 
+def test_the_first_table_fits_on_a_phone(tmp_path):
+    mean = {"mean": 0.5432, "interval": [0.4321, 0.6543]}
+    metric = {"per_category": {"airplane": mean, "scissors": mean}, "macro": mean, "micro": mean}
+    names = ("iou_points", "chamfer_l1_edge", "f_score_1_percent", "normal_consistency")
+    write_report(tmp_path / "page.html", {"metrics": dict.fromkeys(names, metric)}, [])
+    with Browser(320, 700) as browser:
+        browser.open((tmp_path / "page.html").as_uri())
+        widths = "(e => [e.scrollWidth, e.clientWidth])(document.querySelector('.scroll'))"
+        needed, given = browser.evaluate(widths)
+        assert needed <= given < 320
+
+
 def test_without_webgl_the_page_shows_pictures(report):
     hide = """const getContext = HTMLCanvasElement.prototype.getContext;
       HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
