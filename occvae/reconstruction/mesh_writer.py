@@ -75,6 +75,7 @@ def _scene(mesh: trimesh.Trimesh, name: str) -> trimesh.Scene:
 
 def _obj(mesh: trimesh.Trimesh, name: str, material: str) -> str:
     body = mesh.export(file_type="obj", header=None)
+    assert isinstance(body, str)
     return f"# unit: {_UNIT}\nmtllib {material}\no {name}\nusemtl {_MATERIAL}\n{body}\n"
 
 
