@@ -24,7 +24,9 @@ struct SolidAngles {
   double imaginary = 0;
   double turns = 0;
 
-  C10_HOST_DEVICE void add(const double (&a)[3], const double (&b)[3], const double (&c)[3]) {
+  // Returns whether the angle is certain: at the triangle and very close to it, rounding decides on
+  // which side the origin is.
+  C10_HOST_DEVICE bool add(const double (&a)[3], const double (&b)[3], const double (&c)[3]) {
     const double length_a = std::sqrt(dot(a, a));
     const double length_b = std::sqrt(dot(b, b));
     const double length_c = std::sqrt(dot(c, c));
@@ -35,6 +37,8 @@ struct SolidAngles {
     const double size = std::fabs(x) + std::fabs(y);
     const double scale = size > 0 ? 1 / size : 0;  // at a corner the angle counts as 0
     multiply(size > 0 ? x * scale : 1, y * scale);
+    const double least = kLeastCertain * length_a * length_b * length_c;
+    return x > least || std::fabs(y) > least;
   }
 
   // Returns the sum in units of the full sphere.
@@ -44,6 +48,8 @@ struct SolidAngles {
   }
 
  private:
+  static constexpr double kLeastCertain = 1e-5;  // of |a||b||c|, the scale of the rounding errors
+
   C10_HOST_DEVICE static double dot(const double (&a)[3], const double (&b)[3]) {
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
   }
@@ -63,17 +69,16 @@ struct SolidAngles {
   }
 };
 
-// Adds the face seen from p. Its corners must exist.
-//
+// Adds the face seen from p. Its corners must exist. Returns whether its solid angle is certain.
 template <typename scalar_t>
-C10_HOST_DEVICE void add_face(SolidAngles& angles, const scalar_t* vertices, const int64_t* corners,
+C10_HOST_DEVICE bool add_face(SolidAngles& angles, const scalar_t* vertices, const int64_t* corners,
                               const double (&p)[3]) {
   double from_p[3][3];
   for (int i = 0; i < 3; ++i) {
     const scalar_t* corner = vertices + 3 * corners[i];
     for (int axis = 0; axis < 3; ++axis) from_p[i][axis] = corner[axis] - p[axis];
   }
-  angles.add(from_p[0], from_p[1], from_p[2]);
+  return angles.add(from_p[0], from_p[1], from_p[2]);
 }
 
 }  // namespace occvae

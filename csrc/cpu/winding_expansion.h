@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace occvae {
 
@@ -107,5 +108,41 @@ class WindingExpansion {
   double flux_[3] = {};       // integral of the normal
   double moment_[3][3] = {};  // integral of normal times position, relative to the center
 };
+
+// Bounds how much the winding number of a triangle changes if the observer moves from p by at most
+// `reach`. The gradient of the solid angle is the integral of dl x r / |r|^3 over the border (the
+// law of Biot and Savart). Returns infinity if the observer may cross the plane of the triangle.
+template <typename scalar_t>
+double greatest_change(const scalar_t* vertices, const int64_t* corners, const double (&p)[3],
+                       double reach) {
+  constexpr double kPi = 3.14159265358979323846;
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  double r[3][3], sides[3][3];  // from p to the corners, and from each corner to the next one
+  for (int i = 0; i < 3; ++i) {
+    for (int axis = 0; axis < 3; ++axis) r[i][axis] = vertices[3 * corners[i] + axis] - p[axis];
+  }
+  const auto dot = [](const double (&a)[3], const double (&b)[3]) {
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+  };
+  double change = 0;
+  for (int i = 0; i < 3; ++i) {
+    for (int axis = 0; axis < 3; ++axis) sides[i][axis] = r[(i + 1) % 3][axis] - r[i][axis];
+    const double square = dot(sides[i], sides[i]);
+    if (square == 0) continue;
+    const double place = std::clamp(-dot(r[i], sides[i]) / square, 0.0, 1.0);
+    double nearest[3];
+    for (int axis = 0; axis < 3; ++axis) nearest[axis] = r[i][axis] + place * sides[i][axis];
+    const double distance = std::sqrt(dot(nearest, nearest)) - reach;
+    if (!(distance > 0)) return kInfinity;
+    change += std::min(std::sqrt(square) / distance, kPi) / distance;
+  }
+  double normal[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    const int y = (axis + 1) % 3, z = (axis + 2) % 3;
+    normal[axis] = sides[0][y] * sides[1][z] - sides[0][z] * sides[1][y];
+  }
+  const bool is_apart = std::fabs(dot(r[0], normal)) >= reach * std::sqrt(dot(normal, normal));
+  return is_apart ? reach * change / (4 * kPi) : kInfinity;
+}
 
 }  // namespace occvae

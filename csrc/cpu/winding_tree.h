@@ -3,36 +3,52 @@
 // group of faces: every surface in the box with the same border has the same solid angle there. A
 // fan of triangles over the few border edges therefore replaces the group. This is exact, unlike
 // the series expansions (winding_expansion.h) that decide the side of a level.
+//
+// A second kind of tree holds triangles that fill closed walks along a border.
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
-#include <cstring>
 #include <limits>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "../winding_number.h"
+#include "mesh_border.h"
 #include "winding_expansion.h"
 
 namespace occvae {
 
+constexpr int kUnclear = 2;         // the sign of a winding number that rounding might decide
+constexpr double kRounding = 1e-9;  // far more than the rounding errors of a sum
+
+inline int compare(double value, double level) {
+  return value >= level ? 1 : value <= -level ? -1 : 0;
+}
+
+inline bool is_clear(const WindingEstimate& estimate, int turns, double level) {
+  return std::fabs(std::fabs(estimate.value + turns) - level) > estimate.error + kRounding;
+}
+
 template <typename scalar_t>
 class WindingTree {
  public:
-  WindingTree(const scalar_t* vertices, int64_t num_vertices, const int64_t* faces,
-              int64_t num_faces)
-      : vertices_(vertices), triangles_(num_faces) {
-    const std::vector<int64_t> merged = merge_vertices(num_vertices);
-    for (int64_t f = 0; f < num_faces; ++f) {
-      for (int i = 0; i < 3; ++i) triangles_[f][i] = merged[faces[3 * f + i]];
-    }
-    if (num_faces > 0) add_node(0, num_faces);
+  // Corners at the same position must be the same vertex.
+  WindingTree(const scalar_t* vertices, std::vector<Triangle> triangles)
+      : vertices_(vertices), triangles_(std::move(triangles)) {
+    if (!triangles_.empty()) add_node(0, static_cast<int64_t>(triangles_.size()));
   }
 
-  // Prepares sign().
+  // A tree of triangles that fill closed walks. Each chord halves a walk, so the triangles are as
+  // small as their distance from the walk allows.
+  WindingTree(const scalar_t* vertices, std::vector<std::vector<int64_t>> walks)
+      : vertices_(vertices) {
+    if (!walks.empty()) add_walks(walks.data(), walks.data() + walks.size());
+  }
+
+  const std::vector<Triangle>& triangles() const { return triangles_; }
+
+  // Prepares sign() and estimate_around().
   void add_expansions() {
     expansions_.resize(nodes_.size());
     for (size_t n = 0; n < nodes_.size(); ++n) {
@@ -42,68 +58,49 @@ class WindingTree {
     }
   }
 
-  double winding_number(const double (&p)[3]) const {
+  double winding_number(const double (&p)[3]) const { return sum_angles(p).value; }
+
+  // Compares turns + winding_number() with the level. Estimates decide only if their error is small
+  // enough. Returns 1 if the sum is at least `level`, -1 if it is at most -level, otherwise 0.
+  // Returns kUnclear if rounding might decide.
+  int sign(const double (&p)[3], int turns, double level) const {
+    for (const double tolerance : {kCoarse, kFine}) {
+      const WindingEstimate estimate = estimate_winding_number(p, tolerance);
+      if (is_clear(estimate, turns, level)) return compare(estimate.value + turns, level);
+    }
+    const WindingEstimate exact = sum_angles(p);
+    return is_clear(exact, turns, level) ? compare(exact.value + turns, level) : kUnclear;
+  }
+
+  // Estimates the winding number of all points at most `reach` away from p. Returns false where
+  // the estimate would be useless.
+  bool estimate_around(const double (&p)[3], double reach, WindingEstimate& estimate) const {
+    estimate = {};
     SolidAngles angles;
     for (size_t n = 0; n < nodes_.size();) {
       const Node& node = nodes_[n];
-      if (node.has_fan && is_outside(node, p)) {
-        add_fan(angles, node, p);
-        n = node.next;
-      } else {
-        add_faces(angles, node, p);
-        ++n;
+      const bool is_added = expansions_[n].try_add(p, reach, kCoarse, estimate);
+      if (!is_added) {
+        for (int64_t f = node.first; f < node.last && estimate.error < kHopeless; ++f) {
+          estimate.error += greatest_change(vertices_, triangles_[f].data(), p, reach);
+          add_triangle(angles, triangles_[f].data(), p, estimate);
+        }
       }
+      if (!(estimate.error < kHopeless)) return false;
+      n = is_added ? node.next : n + 1;
     }
-    return angles.total();
-  }
-
-  // Returns 1 if the winding number is at least `level`, -1 if it is at most -level, otherwise 0.
-  // The answer is that of winding_number(): estimates decide only if their error is small enough.
-  int sign(const double (&p)[3], double level) const {
-    for (const double tolerance : {kCoarse, kFine}) {
-      const WindingEstimate estimate = estimate_winding_number(p, tolerance);
-      if (std::fabs(std::fabs(estimate.value) - level) > estimate.error + kRounding) {
-        return compare(estimate.value, level);
-      }
-    }
-    return compare(winding_number(p), level);
-  }
-
-  // Whether all points at most `reach` away from p have the same sign(), which it then returns in
-  // `sign`. May fail to find out.
-  bool find_common_sign(const double (&p)[3], double reach, double level, int& sign) const {
-    WindingEstimate estimate;
-    for (size_t n = 0; n < nodes_.size();) {
-      const Node& node = nodes_[n];
-      if (expansions_[n].try_add(p, reach, kCoarse, estimate)) {
-        if (!(estimate.error < kHopeless)) return false;
-        n = node.next;
-      } else if (node.last > node.first) {
-        return false;
-      } else {
-        ++n;
-      }
-    }
-    sign = compare(estimate.value, level);
-    return std::fabs(std::fabs(estimate.value) - level) > estimate.error + kRounding;
+    estimate.value += angles.total();
+    return true;
   }
 
  private:
   static constexpr int64_t kLeaf = 16;  // faces per leaf
   static constexpr size_t kSmallFan = 16;
+  static constexpr size_t kLeafEdges = 8;  // edges of a walk per leaf
   // Greatest errors of the expansion of one node, in winding numbers.
   static constexpr double kCoarse = 3.5e-3;
   static constexpr double kFine = 5e-4;
-  static constexpr double kHopeless = 0.5;   // error of a group of points that rarely decides
-  static constexpr double kRounding = 1e-9;  // far more than the rounding errors of a sum
-
-  // An edge that the faces of a group traverse from `from` to `to` `count` times more often than
-  // back.
-  struct Edge {
-    int64_t from;
-    int64_t to;
-    int count;
-  };
+  static constexpr double kHopeless = 0.5;  // error of a group of points that rarely decides
 
   // Nodes are stored in depth-first order, each before its children.
   struct Node {
@@ -122,10 +119,6 @@ class WindingTree {
     int64_t last;
   };
 
-  static int compare(double value, double level) {
-    return value >= level ? 1 : value <= -level ? -1 : 0;
-  }
-
   WindingEstimate estimate_winding_number(const double (&p)[3], double tolerance) const {
     WindingEstimate estimate;
     SolidAngles angles;
@@ -134,10 +127,10 @@ class WindingTree {
       if (expansions_[n].try_add(p, 0, tolerance, estimate)) {
         n = node.next;
       } else if (node.has_fan && node.border.size() <= kSmallFan && is_outside(node, p)) {
-        add_fan(angles, node, p);
+        add_fan(angles, node, p, estimate);
         n = node.next;
       } else {
-        add_faces(angles, node, p);
+        add_faces(angles, node, p, estimate);
         ++n;
       }
     }
@@ -145,43 +138,42 @@ class WindingTree {
     return estimate;
   }
 
-  void add_fan(SolidAngles& angles, const Node& node, const double (&p)[3]) const {
+  WindingEstimate sum_angles(const double (&p)[3]) const {
+    WindingEstimate sum;
+    SolidAngles angles;
+    for (size_t n = 0; n < nodes_.size();) {
+      const Node& node = nodes_[n];
+      if (node.has_fan && is_outside(node, p)) {
+        add_fan(angles, node, p, sum);
+        n = node.next;
+      } else {
+        add_faces(angles, node, p, sum);
+        ++n;
+      }
+    }
+    sum.value = angles.total();
+    return sum;
+  }
+
+  void add_fan(SolidAngles& angles, const Node& node, const double (&p)[3],
+               WindingEstimate& sum) const {
     for (const Edge& edge : node.border) {
       const int64_t triangle[3] = {node.apex, edge.from, edge.to};
-      for (int k = 0; k < edge.count; ++k) add_face(angles, vertices_, triangle, p);
+      for (int k = 0; k < edge.count; ++k) add_triangle(angles, triangle, p, sum);
     }
   }
 
-  void add_faces(SolidAngles& angles, const Node& node, const double (&p)[3]) const {
+  void add_faces(SolidAngles& angles, const Node& node, const double (&p)[3],
+                 WindingEstimate& sum) const {
     for (int64_t f = node.first; f < node.last; ++f) {
-      add_face(angles, vertices_, triangles_[f].data(), p);
+      add_triangle(angles, triangles_[f].data(), p, sum);
     }
   }
 
-  using Position = std::array<uint64_t, 3>;
-
-  // Positions are compared by their bits, because unused vertices may be NaN and NaN has no order.
-  Position position(int64_t v) const {
-    Position result;
-    for (int axis = 0; axis < 3; ++axis) {
-      const double x = vertices_[3 * v + axis] + 0.0;  // turns -0 into 0
-      std::memcpy(&result[axis], &x, sizeof(x));
-    }
-    return result;
-  }
-
-  // Returns the first vertex at the position of each vertex. Without this, seams between duplicate
-  // vertices would count as borders.
-  std::vector<int64_t> merge_vertices(int64_t count) const {
-    std::vector<std::pair<Position, int64_t>> order(count);
-    for (int64_t v = 0; v < count; ++v) order[v] = {position(v), v};
-    std::sort(order.begin(), order.end());
-    std::vector<int64_t> merged(count);
-    for (int64_t i = 0; i < count; ++i) {
-      const bool is_repeated = i > 0 && order[i].first == order[i - 1].first;
-      merged[order[i].second] = is_repeated ? merged[order[i - 1].second] : order[i].second;
-    }
-    return merged;
+  void add_triangle(SolidAngles& angles, const int64_t* corners, const double (&p)[3],
+                    WindingEstimate& sum) const {
+    const bool is_certain = add_face(angles, vertices_, corners, p);
+    if (!is_certain) sum.error = std::numeric_limits<double>::infinity();
   }
 
   // Adds the node of faces [first, last) and the nodes below it. Returns its border.
@@ -194,11 +186,7 @@ class WindingTree {
     if (last - first <= kLeaf) {
       nodes_[n].first = first;
       nodes_[n].last = last;
-      for (int64_t f = first; f < last; ++f) {
-        for (int i = 0; i < 3; ++i) {
-          border.push_back({triangles_[f][i], triangles_[f][(i + 1) % 3], 1});
-        }
-      }
+      for (int64_t f = first; f < last; ++f) append_edges(border, triangles_[f]);
     } else {
       const int64_t middle = split(nodes_[n], first, last);
       border = add_node(first, middle);
@@ -214,6 +202,70 @@ class WindingTree {
       node.border = border;
     }
     return border;
+  }
+
+  using Walk = std::vector<int64_t>;
+
+  // Adds the node of walks [first, last), which are halved in space, and the nodes below it.
+  void add_walks(Walk* first, Walk* last) {
+    if (last - first == 1) {
+      add_chord(*first, 0, first->size() - 1);
+      return;
+    }
+    const size_t n = nodes_.size();
+    const auto start = static_cast<int64_t>(triangles_.size());
+    nodes_.emplace_back();
+    ranges_.emplace_back();
+    int axis = 0;
+    double longest = -1;
+    for (int i = 0; i < 3; ++i) {
+      const auto [low, high] = std::minmax_element(
+          first, last, [&](const Walk& a, const Walk& b) { return place(a, i) < place(b, i); });
+      const double extent = place(*high, i) - place(*low, i);
+      if (extent > longest) {
+        longest = extent;
+        axis = i;
+      }
+    }
+    Walk* middle = first + (last - first) / 2;
+    std::nth_element(first, middle, last,
+                     [&](const Walk& a, const Walk& b) { return place(a, axis) < place(b, axis); });
+    add_walks(first, middle);
+    add_walks(middle, last);
+    nodes_[n].next = nodes_.size();
+    ranges_[n] = {start, static_cast<int64_t>(triangles_.size())};
+  }
+
+  double place(const Walk& walk, int axis) const { return vertices_[3 * walk[0] + axis]; }
+
+  // Adds the node of the triangles between the walk from vertex i to vertex k and the chord back.
+  void add_chord(const Walk& walk, size_t i, size_t k) {
+    const size_t n = nodes_.size();
+    const auto start = static_cast<int64_t>(triangles_.size());
+    nodes_.emplace_back();
+    ranges_.emplace_back();
+    if (k - i <= kLeafEdges) {
+      fill(walk, i, k);
+      nodes_[n].first = start;
+      nodes_[n].last = static_cast<int64_t>(triangles_.size());
+    } else {
+      const size_t j = i + (k - i) / 2;
+      triangles_.push_back({walk[i], walk[j], walk[k]});
+      nodes_[n].first = start;
+      nodes_[n].last = start + 1;
+      add_chord(walk, i, j);
+      add_chord(walk, j, k);
+    }
+    nodes_[n].next = nodes_.size();
+    ranges_[n] = {start, static_cast<int64_t>(triangles_.size())};
+  }
+
+  void fill(const Walk& walk, size_t i, size_t k) {
+    if (k - i < 2) return;
+    const size_t j = i + (k - i) / 2;
+    triangles_.push_back({walk[i], walk[j], walk[k]});
+    fill(walk, i, j);
+    fill(walk, j, k);
   }
 
   void set_box(Node& node, int64_t first, int64_t last) const {
@@ -235,7 +287,7 @@ class WindingTree {
     for (int i = 1; i < 3; ++i) {
       if (node.high[i] - node.low[i] > node.high[axis] - node.low[axis]) axis = i;
     }
-    const auto place = [&](const std::array<int64_t, 3>& t) {
+    const auto place = [&](const Triangle& t) {
       double sum = 0;
       for (const int64_t v : t) sum += vertices_[3 * v + axis];
       return sum;
@@ -247,28 +299,6 @@ class WindingTree {
     return middle;
   }
 
-  // Adds up edges between the same two vertices, and removes those that cancel.
-  //
-  static void cancel(std::vector<Edge>& edges) {
-    for (Edge& edge : edges) {
-      if (edge.from > edge.to) edge = {edge.to, edge.from, -edge.count};
-    }
-    std::sort(edges.begin(), edges.end(), [](const Edge& a, const Edge& b) {
-      return std::tie(a.from, a.to) < std::tie(b.from, b.to);
-    });
-    size_t kept = 0;
-    for (size_t i = 0; i < edges.size();) {
-      Edge sum = edges[i++];
-      for (; i < edges.size() && edges[i].from == sum.from && edges[i].to == sum.to; ++i) {
-        sum.count += edges[i].count;
-      }
-      if (sum.from == sum.to || sum.count == 0) continue;
-      if (sum.count < 0) sum = {sum.to, sum.from, -sum.count};
-      edges[kept++] = sum;
-    }
-    edges.resize(kept);
-  }
-
   static bool is_outside(const Node& node, const double (&p)[3]) {
     bool outside = false;
     for (int axis = 0; axis < 3; ++axis) {
@@ -278,7 +308,7 @@ class WindingTree {
   }
 
   const scalar_t* vertices_;
-  std::vector<std::array<int64_t, 3>> triangles_;  // grouped by node
+  std::vector<Triangle> triangles_;  // grouped by node
   std::vector<Node> nodes_;
   std::vector<Range> ranges_;  // faces of each node and the nodes below it
   std::vector<WindingExpansion> expansions_;

@@ -25,7 +25,6 @@ from occvae.geometry.mesh_orientation import (
 )
 from occvae.geometry.surface_sampling import sample_surface
 from occvae.geometry.voxelize import (
-    cell_centers,
     fill_voxels,
     occupancies_from_voxels,
     surface_voxels,
@@ -34,7 +33,6 @@ from occvae.geometry.voxelize import (
 from occvae.ops.inside_mesh import inside_mesh, winding_number, winding_sign
 
 VOXEL_RESOLUTION = 128  # cells along each axis for the method "voxels"
-_WOUND_RESOLUTION = 64  # cells along each axis that look up a shared winding number
 _WELDED = 1e-6  # merging distance, about ten times the rounding of float32 coordinates
 # Next to a face that bounds a solid, |winding| is about 1 on one side. Next to a sheet it is about
 # 0.5 on both.
@@ -42,7 +40,6 @@ _CLEARLY_INSIDE = 0.75
 # Share of the surface that must bound the solid.
 _BOUNDING_SHARE = 0.9
 _NUM_SAMPLES = 4096
-_OUTSIDE, _INSIDE, _UNCLEAR = range(3)  # states of cells
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,7 @@ class MeshOccupancy:
         faces: (F, 3) int64, oriented outwards where the mesh has an outside.
         method: "parity", "winding" or "voxels".
         verdict: faults of the mesh and how its inside was decided, in one line.
-        cells: (R, R, R) states of cells, or None. For "voxels" they define the inside. For
-            "winding" they exist for closed meshes: the winding number is constant within a cell
-            that the surface does not touch.
+        cells: (R, R, R) bool, the cells that are inside, for "voxels". Otherwise None.
     """
 
     vertices: np.ndarray
@@ -72,12 +67,9 @@ class MeshOccupancy:
         """Whether points (N, 3) are inside, (N,) bool."""
         if self.method == "parity":
             return inside_mesh(*self._tensors(points)).numpy()
-        if self.cells is None:
-            return self.encloses(points)
-        inside = occupancies_from_voxels(self.cells == _INSIDE, points)
-        unclear = occupancies_from_voxels(self.cells == _UNCLEAR, points)
-        inside[unclear] = self.encloses(points[unclear])
-        return inside
+        if self.cells is not None:
+            return occupancies_from_voxels(self.cells, points)
+        return self.encloses(points)
 
     def voxelize(self, resolution: int) -> np.ndarray:
         """Cells whose center is inside, (R, R, R) bool.
@@ -151,7 +143,7 @@ def _closed_solid(
         return None
     if oriented and _overlaps(solid):
         phrases.append("overlaps itself; inside by winding number")
-        return replace(solid, method="winding", cells=_wound_cells(solid))
+        return replace(solid, method="winding")
     phrases.append("inside by crossing parity" + ", overlaps not checked" * (not oriented))
     return solid
 
@@ -180,7 +172,7 @@ def _open_solid(vertices: np.ndarray, faces: np.ndarray, phrases: list[str]) -> 
         f"{VOXEL_RESOLUTION}^3 that the surface touches or encloses"
     )
     filled = fill_voxels(surface_voxels(vertices, faces, VOXEL_RESOLUTION))
-    return replace(solid, method="voxels", cells=filled.astype(np.uint8))
+    return replace(solid, method="voxels", cells=filled)
 
 
 def _beside_surface(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -199,27 +191,6 @@ def _overlaps(solid: MeshOccupancy) -> bool:
     anywhere = np.random.default_rng(0).uniform(low, high, (_NUM_SAMPLES, 3))
     points = np.concatenate([anywhere, *_beside_surface(solid.vertices, solid.faces)])
     return bool(((solid.encloses(points)) & ~solid.contains(points)).any())
-
-
-def _wound_cells(solid: MeshOccupancy) -> np.ndarray:
-    """Finds which cells are inside, so that most points need no winding number of their own.
-
-    The winding number of a closed mesh is constant in a connected region of cells that the surface
-    does not touch. It is computed once per region.
-
-    Returns:
-        States (R, R, R) uint8 of the cells: `_INSIDE`, `_OUTSIDE`, or `_UNCLEAR` if the surface
-        touches the cell.
-    """
-    from scipy.ndimage import label
-
-    surface = surface_voxels(solid.vertices, solid.faces, _WOUND_RESOLUTION)
-    regions, _ = label(~surface)
-    _, first = np.unique(regions, return_index=True)  # region 0 is the surface and always exists
-    centers = cell_centers(_WOUND_RESOLUTION, dtype=torch.float64).numpy()[first]
-    states = np.where(solid.encloses(centers), _INSIDE, _OUTSIDE).astype(np.uint8)
-    states[0] = _UNCLEAR
-    return states[regions]
 
 
 def _without_duplicates(faces: np.ndarray) -> np.ndarray:

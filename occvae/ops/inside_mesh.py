@@ -121,10 +121,13 @@ def winding_sign(
 ) -> Tensor:
     """Compares the generalized winding number at each point with a level, and with -level.
 
-    The result is that of comparing `winding_number`, but the CPU kernel is much faster for meshes
-    with holes or many loose faces. It approximates distant groups of faces by a series with a bound
-    of the error (Barill et al., SIGGRAPH 2018). Where the bound does not decide, it tightens the
-    bound, and finally computes the number itself.
+    The result is that of comparing `winding_number`, but the CPU kernel is much faster. If a mesh
+    has few border edges, the kernel closes it with triangles over its borders. The winding number
+    of the closed mesh is an integer, which exact crossings of a ray give as in `inside_mesh`. Only
+    the added triangles then need solid angles. Distant groups of triangles are approximated by a
+    series with a bound of the error (Barill et al., SIGGRAPH 2018). Where the bound does not
+    decide, the kernel tightens it, and finally computes the number itself. A point on the surface
+    may get the result of either side.
 
     Args:
         vertices: (V, 3) float32 or float64, as in `inside_mesh`.

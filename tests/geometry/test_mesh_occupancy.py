@@ -1,6 +1,7 @@
 """Tests of the inside of closed and faulty meshes against analytic shapes."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from occvae.geometry.mesh_io import normalize_mesh, read_mesh
 from occvae.geometry.mesh_occupancy import MeshOccupancy, occupancy_of_mesh
+from tests.conftest import needs_kernels
 from tests.mesh_builders import box, join, random_rotation, shuffle, sphere, torus
 
 POINTS = np.random.default_rng(0).uniform(-0.55, 0.55, (4000, 3))
@@ -145,6 +147,22 @@ def test_open_meshes_are_decided_like_their_winding_numbers():
     assert solid.method == "winding"
     points = np.concatenate([POINTS, 0.98 * solid.vertices[::5], 1.02 * solid.vertices[::5]])
     assert np.array_equal(solid.contains(points), solid.winding(points) >= 0.5)
+
+
+@needs_kernels
+@pytest.mark.parametrize("step", [0, 41], ids=["one hole", "many holes"])
+def test_open_meshes_take_at_most_ten_times_as_long_as_closed_ones(step):
+    """Without shared answers they would take more than a hundred times as long."""
+    vertices, faces = (np.asarray(part) for part in sphere(6))
+    missing = np.arange(0, len(faces), step or len(faces))
+    seconds, cells = [], []
+    for kept in (faces, np.delete(faces, missing, axis=0)):
+        solid = solid_of(vertices, kept)
+        start = time.process_time()
+        cells.append(int(solid.voxelize(96).sum()))
+        seconds.append(time.process_time() - start)
+    assert solid.method == "winding" and cells[1] == pytest.approx(cells[0], rel=1e-3)
+    assert seconds[1] < 10 * seconds[0]
 
 
 def test_an_open_box_keeps_its_inside():

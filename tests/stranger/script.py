@@ -14,7 +14,6 @@ class Line:
 
 _IMPORT = "occvae data import voxels boxes.npz"
 _SMALL = "--points 2048 --views 2 --image-size 40 --workers 1"
-_ENCODER = "model.encoder=vit_tiny_patch16_224 model.image_size=64"
 
 SCRIPT = (
     # What is installed.
@@ -41,6 +40,14 @@ SCRIPT = (
         r"-4\.0.*e-01",
     ),
     Line(">>> occvae.extract_mesh(lambda p: p, resolution=32)", r"Error: ", 1),
+    # The built-in model.
+    Line(">>> occvae.list_pretrained()", r"vitocc-small"),
+    Line(">>> occvae.from_pretrained().reconstruct('chair.jpg', resolution=32)", r"Trimesh"),
+    Line(
+        "occvae reconstruct chair.jpg --resolution 32 -o first.glb",
+        r"-> first\.glb .*\n(.*\n)*no run in runs/: using the built-in model vitocc-small",
+    ),
+    Line("occvae reconstruct chair.jpg --model vitoc-small", r"error: .*\(vitocc-small\)", 2),
     # Data.
     Line(f"{_IMPORT} data/boxes {_SMALL}", r"24 shapes"),
     Line("occvae data import voxel boxes.npz data/x", r"error: .*'voxel'.*'?voxels'?", 2),
@@ -53,7 +60,7 @@ SCRIPT = (
     Line("occvae data verify data/box", r"error: data/box/dataset.json: no dataset here", 2),
     Line("occvae data download onet", r"error: .*required: destination", 2),
     Line("occvae data download shapenet data/x", r"error: .*'shapenet'.*'onet', 'pix2vox'", 2),
-    # A training of two steps.
+    # Trainings of one and two steps.
     Line("occvae train --print-config", r"(?m)^optim:\n(.*\n)*  lr: "),
     Line(
         "echo 'optim: {lr: 0.004}' > my.yaml && occvae train --config my.yaml --print-config",
@@ -69,7 +76,14 @@ SCRIPT = (
         r"error: deepspeed --hostfile hosts: no such file",
         2,
     ),
-    Line(f"occvae train --data data/boxes optim.steps=2 {_ENCODER}", r"step 2: validation IoU"),
+    Line(
+        "occvae train --data data/boxes initial_weights=vitocc-small optim.steps=1 --out runs/own",
+        r"step 1: validation IoU",
+    ),
+    Line(
+        "occvae train --data data/boxes model.image_size=64", r"error: .*does not fit this enc", 2
+    ),
+    Line("occvae train --data data/boxes optim.steps=2", r"step 2: validation IoU"),
     # Its evaluation and reconstruction.
     Line("occvae evaluate --no-meshes", r"report: runs/vitocc/best/evaluation-\S+\.json"),
     Line("occvae evaluate --no-meshes", r"error: .*exists; replace it with --force", 2),
@@ -86,7 +100,7 @@ SCRIPT = (
     Line(">>> model = occvae.from_pretrained('runs/vitocc')", r"^$"),
     Line(">>> model.reconstruct(['chair.jpg'], resolution=32)", r"Trimesh"),
     Line(">>> model.reconstruct('chair.jpeg')", r"chair\.jpeg", 1),
-    Line(">>> occvae.load_image('chair.jpg', model).shape", r"3, 64, 64"),
+    Line(">>> occvae.load_image('chair.jpg', model).shape", r"3, 96, 96"),
     Line(">>> occvae.from_pretrained('runs/vitoc')", r"Error: .*runs/vitoc", 1),
     Line(">>> occvae.from_pretrained('nobody/chairs')", r"Error: .*Hugging Face Hub cannot be", 1),
     Line(">>> occvae.load_image('chair.jpeg', model)", r"Error: chair\.jpeg", 1),

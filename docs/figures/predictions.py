@@ -1,0 +1,71 @@
+"""Draws what the built-in model makes of images, as PNG files.
+
+    python docs/figures/predictions.py shapes data/box-held-out benchmarks/figures/predictions.png
+    python docs/figures/predictions.py images FOLDER benchmarks/figures/other_sources.png
+
+`shapes` draws the first validation shape of each category of a dataset. `images` draws all images
+of a folder. Each group of tiles is an input image and the mesh of that image from two sides.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import occvae
+from occvae.data.dataset import ShapeDataset
+from occvae.images.io import load_square_image
+from occvae.models.protocol import Model
+from occvae.reconstruction import find_images
+from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+from occvae.visualize.sheet import make_sheet
+
+TILE, GROUPS_PER_ROW, GAP = 150, 4, 14
+RESOLUTION = 128
+BEHIND = orbit_extrinsics([215.0], [27.0], [1.8])
+# Where the camera of an image is unknown, the mesh is shown from a usual place.
+USUAL = orbit_extrinsics([35.0], [27.0], [1.8])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draws what the built-in model makes of images.")
+    parser.add_argument("kind", choices=("shapes", "images"))
+    parser.add_argument("source", help="dataset, or folder of images")
+    parser.add_argument("output", type=Path, help="PNG to write")
+    parser.add_argument("--model", default=occvae.list_pretrained()[0])
+    options = parser.parse_args()
+    model = occvae.from_pretrained(options.model)
+    draw = draw_shapes if options.kind == "shapes" else draw_images
+    make_sheet(draw(model, options.source), GROUPS_PER_ROW).save(options.output, optimize=True)
+
+
+def draw_shapes(model: Model, root: str) -> list[np.ndarray]:
+    """The first shape of each category, seen by the camera of its input and from behind."""
+    dataset = ShapeDataset(root, "val", image_size=model.image_size)
+    groups = []
+    for category in sorted(set(dataset.categories)):
+        shard, local = dataset.locate(dataset.categories.index(category))
+        camera = shard.extrinsics(local, 0)[None]
+        image = dataset[dataset.categories.index(category)]["images"][None] / 255.0
+        groups.append(_group(model, image, load_square_image(shard.image(local, 0), TILE), camera))
+    return groups
+
+
+def draw_images(model: Model, folder: str) -> list[np.ndarray]:
+    """All images of a folder, with their meshes from a usual place and from behind."""
+    return [
+        _group(model, path, load_square_image(path, TILE), USUAL) for path in find_images([folder])
+    ]
+
+
+def _group(model: Model, source: object, seen: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """An input image and its mesh from two sides, side by side, with a gap around them."""
+    [mesh] = model.reconstruct(source, RESOLUTION, refine_vertices=4)
+    cameras = np.concatenate([camera, BEHIND])
+    views = render_views(mesh.vertices, mesh.faces, cameras, TILE, PREDICTION_ALBEDO, supersample=3)
+    group = np.concatenate([seen, *views], axis=1)
+    return np.pad(group, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
+
+
+if __name__ == "__main__":
+    main()
