@@ -57,7 +57,7 @@
     });
     const edges = new THREE.MeshBasicMaterial({
       color: 0, wireframe: true, transparent: true,
-      opacity: Math.min(0.5, 60 / Math.sqrt(mesh.positions.length / 9)), // many edges are close
+      opacity: Math.min(0.5, 35 / Math.sqrt(mesh.positions.length / 9)), // many edges are close
     });
     const model = new THREE.Group();
     model.add(new THREE.Mesh(geometry, surface), new THREE.Mesh(geometry, edges));
