@@ -108,7 +108,7 @@ def _add_surface(parser: argparse.ArgumentParser) -> None:
         "--uncertainty",
         action="store_true",
         help="color vertices by how much the hypotheses differ: gray 0, orange 0.25, red 0.5 "
-        "(variational models; glb, ply)",
+        "(variational models; glb, ply, obj)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the hypotheses (default: 0)")
     parser.add_argument(

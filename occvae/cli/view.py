@@ -9,13 +9,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
 
 if TYPE_CHECKING:
-    from occvae.visualize.report.run_page import Mesh
+    from occvae.visualize.report.run_page import NamedMesh
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def _mesh_views(paths: list[Path]) -> str:
     meshes, left_out = [], []
     for path in paths:
         try:
-            meshes.append((path.name, _load_mesh(path)))
+            meshes.append(_load_mesh(path))
         except UserError as error:
             left_out.append(str(error))
     if not meshes:
@@ -96,17 +96,24 @@ def _mesh_views(paths: list[Path]) -> str:
     return mesh_page(meshes, left_out)
 
 
-def _load_mesh(path: Path) -> "Mesh":
+def _load_mesh(path: Path) -> "NamedMesh":
     """Reads a mesh file and merges vertices at the same position, as .stl files have them."""
     import numpy as np
     import trimesh
 
     from occvae.geometry.mesh_io import read_mesh
+    from occvae.geometry.vertex_colors import read_vertex_colors
+    from occvae.visualize.report.run_page import NamedMesh
 
-    mesh = trimesh.Trimesh(*read_mesh(path))
+    vertices, faces = read_mesh(path)
+    colors = read_vertex_colors(path, vertices)
+    mesh = trimesh.Trimesh(vertices, faces, vertex_colors=colors)
     if not len(mesh.faces):
         raise UserError(f"{path}: no faces with finite vertices")
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    if colors is not None:
+        visual: Any = mesh.visual
+        colors = np.asarray(visual.vertex_colors)[:, :3]
+    return NamedMesh(path.name, (np.asarray(mesh.vertices), np.asarray(mesh.faces)), colors)
 
 
 def _meshes_in(folder: Path) -> list[Path]:

@@ -132,7 +132,7 @@ def _read_with_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if ending in (missing := missing_packages()):
         raise UserError(f"{ending} files need a package that is missing: {missing[ending]}")
     try:
-        scene = _load_scene(path)
+        scene = load_scene(path)
         clouds = [part for part in scene.geometry.values() if type(part).__name__ == "PointCloud"]
         mesh = scene.to_mesh()
         vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
@@ -143,7 +143,8 @@ def _read_with_trimesh(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return (vertices, faces) if len(faces) or not clouds else (clouds[0].vertices, faces)
 
 
-def _load_scene(path: Path) -> trimesh.Scene:
+def load_scene(path: Path) -> trimesh.Scene:
+    """Reads a file with trimesh as it is, without textures. May raise any exception."""
     import trimesh
     from trimesh.resolvers import FilePathResolver
 

@@ -1,13 +1,17 @@
-"""Writes meshes, previews and turntables. A file is complete or does not exist."""
+"""Writes previews and turntables, and names all files of an object.
+
+A file is complete or does not exist.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from occvae.reconstruction.mesh_writer import mesh_files
 from occvae.system.atomic_write import write_whole
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
@@ -37,12 +41,8 @@ def planned_files(output: Path, num_samples: int | None, turntable: str | None) 
     """
     meshes = hypothesis_paths(output, num_samples)
     turntables = [_turntable_path(mesh, turntable) for mesh in meshes] if turntable else []
-    return [*meshes, *turntables, _preview_path(output)]
-
-
-def write_mesh(path: Path, mesh: trimesh.Trimesh) -> None:
-    """Writes a mesh in the format that the suffix names."""
-    write_whole(path, mesh.export)
+    files = [file for mesh in meshes for file in mesh_files(mesh)]
+    return [*files, *turntables, _preview_path(output)]
 
 
 def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Path:
@@ -91,6 +91,14 @@ def _turntable_path(mesh: Path, kind: str) -> Path:
     return mesh.with_suffix(f".turntable.{kind}")
 
 
+def _albedo(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Returns the color of each face (F, 3), or one for all (3,) if vertices have no colors."""
+    visual: Any = mesh.visual
+    if visual.kind != "vertex":
+        return np.asarray(PREDICTION_ALBEDO)
+    return np.asarray(visual.vertex_colors)[mesh.faces, :3].mean(axis=1) / 255.0
+
+
 def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
     """Renders the image that `write_previews` writes, from the same arguments.
 
@@ -108,5 +116,5 @@ def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Im
     tiles: list[np.ndarray] = []
     for mesh in meshes[:_MOST_ROWS]:
         tiles += beside if tiles else seen
-        tiles += [*render_views(mesh.vertices, mesh.faces, cameras, _TILE, PREDICTION_ALBEDO)]
+        tiles += [*render_views(mesh.vertices, mesh.faces, cameras, _TILE, _albedo(mesh))]
     return make_sheet(tiles, len(seen) + len(cameras))

@@ -19,10 +19,10 @@ from occvae.models.protocol import Model
 from occvae.reconstruction.files import (
     hypothesis_paths,
     planned_files,
-    write_mesh,
     write_previews,
     write_turntables,
 )
+from occvae.reconstruction.mesh_writer import write_mesh
 from occvae.reconstruction.prediction import Prediction, predict_meshes
 from occvae.reconstruction.settings import ReconstructionSettings
 from occvae.system.atomic_write import WriteError, check_writable
@@ -185,11 +185,13 @@ def _read(
 def _write(item: _Object, prediction: Prediction, settings: ReconstructionSettings) -> str:
     """Writes the files of an object, and returns the line that lists them."""
     paths = hypothesis_paths(item.output, settings.num_samples)
+    names = [path.stem for path in hypothesis_paths(Path(item.name), settings.num_samples)]
     pairs = [pair for pair in zip(paths, prediction.meshes, strict=True) if len(pair[1].faces)]
     if not pairs:
         raise UserError(f"{item.name}: the prediction has no surface; try a lower --threshold")
-    for path, mesh in pairs:
-        write_mesh(path, mesh)
+    for path, mesh, name in zip(paths, prediction.meshes, names, strict=True):
+        if len(mesh.faces):
+            write_mesh(path, mesh, name)
     paths, meshes = [path for path, _ in pairs], [mesh for _, mesh in pairs]
     images = [write_previews(item.output, item.pixels, meshes)]
     if settings.turntable:

@@ -118,7 +118,7 @@ class ReconstructionSettings:
                 suitable_coarse_resolution(self.resolution)
         except ValueError as error:
             raise UserError(str(error)) from None
-        if self.uncertainty and format not in ("glb", "ply"):
-            raise UserError(f".{format} files have no vertex colors: choose glb or ply")
+        if self.uncertainty and format not in ("glb", "ply", "obj"):
+            raise UserError(f".{format} files have no vertex colors: choose glb, ply or obj")
         if self.normals and format not in ("glb", "ply", "obj"):
             raise UserError(f".{format} files have no vertex normals: choose glb, ply or obj")

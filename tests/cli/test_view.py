@@ -11,17 +11,19 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
 from occvae.cli.main import main
-from occvae.cli.view import _pages
+from occvae.cli.view import _load_mesh, _pages
 from occvae.errors import UserError
 from occvae.visualize.report import write_report
 from occvae.visualize.report.server import create_server
 from tests.visualize.report.browser import Browser, needs_browser
 from tests.visualize.report.builders import evaluation
+from tests.visualize.report.canvas import CanvasImage, frames, settle
 
 
 @pytest.fixture(scope="module")
@@ -237,20 +239,65 @@ def test_the_server_answers_until_it_is_interrupted(run_folder):
             process.kill()
 
 
+def colored_box(linear: bool) -> trimesh.Trimesh:
+    """A red box, with colors as glTF files have them (linear) or as others have them."""
+    mesh = trimesh.creation.box((1.0, 0.3, 0.2))
+    green = 8 if linear else 50  # 255 * ((50 / 255 + 0.055) / 1.055) ** 2.4 = 8.0
+    mesh.visual.vertex_colors = np.tile(np.uint8([255, green, 0, 255]), (8, 1))
+    return mesh
+
+
+@pytest.mark.parametrize("ending", ["glb", "ply", "obj"])
+def test_vertex_colors_are_read(tmp_path, ending):
+    path = tmp_path / f"red.{ending}"
+    colored_box(linear=ending == "glb").export(path)
+    found = _load_mesh(path)
+    assert len(found.mesh[0]) == len(found.colors) == 8
+    np.testing.assert_allclose(found.colors, [[255, 50, 0]] * 8, atol=1)
+
+
+def test_meshes_without_colors_have_none(tmp_path):
+    for ending in ("glb", "ply", "obj", "stl", "off"):
+        path = tmp_path / f"plain.{ending}"
+        trimesh.creation.box().export(path)
+        assert _load_mesh(path).colors is None, ending
+
+
 @needs_browser
 def test_the_browser_draws_a_mesh(serve, mesh_file):
     url = f"http://127.0.0.1:{serve(mesh_file)}/"
-    drawn = """(() => {
-      const canvas = document.querySelector("canvas"), { width, height } = canvas;
-      const copy = new OffscreenCanvas(width, height).getContext("2d");
-      copy.drawImage(canvas, 0, 0);
-      const pixels = copy.getImageData(0, 0, width, height).data;
-      return pixels.filter((value, i) => i % 4 === 3 && value > 127).length;
-    })()"""
     with Browser(600, 600) as browser:
         browser.open(url)
-        browser.wait_for(f"{drawn} > 1000")
-        before = browser.evaluate(drawn)
+        settle(browser)
+        before = CanvasImage(browser, 0).pixels
+        assert before > 1000
         browser.evaluate("document.querySelector('[data-toggle=z-up]').click()")
-        browser.wait_for(f"Math.abs({drawn} - {before}) > 100")
-        assert browser.requests == [url] and browser.problems == []
+        frames(browser)
+        assert abs(CanvasImage(browser, 0).pixels - before) > 100
+        assert [each for each in browser.requests if not each.startswith("data:")] == [url]
+        assert browser.problems == []
+
+
+@needs_browser
+def test_two_meshes_are_side_by_side_in_their_colors_and_turn_together(serve, mesh_file, tmp_path):
+    path = tmp_path / "red.ply"
+    colored_box(linear=False).export(path)
+    with Browser(1000, 700) as browser:
+        browser.open(f"http://127.0.0.1:{serve(mesh_file, path)}/")
+        settle(browser)
+        place = "document.querySelectorAll('canvas')[{}].getBoundingClientRect()"
+        assert browser.evaluate(f"{place.format(0)}.top === {place.format(1)}.top")
+        assert browser.evaluate(f"{place.format(0)}.right < {place.format(1)}.left")
+        plain, red = (CanvasImage(browser, index) for index in (0, 1))
+        assert red.color[0] > 3 * red.color[1] and plain.color[2] > plain.color[0]
+        assert red.pixels == plain.pixels
+        browser.evaluate("document.querySelector('canvas').focus()")
+        browser.press("ArrowLeft")
+        frames(browser)
+        turned = CanvasImage(browser, 0).pixels
+        assert CanvasImage(browser, 1).pixels == turned != plain.pixels
+        browser.evaluate("document.querySelector('[data-toggle=linked]').click()")
+        browser.press("ArrowLeft")
+        frames(browser)
+        assert CanvasImage(browser, 1).pixels == turned != CanvasImage(browser, 0).pixels
+        assert browser.problems == []

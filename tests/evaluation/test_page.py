@@ -13,7 +13,7 @@ from tests.visualize.report.browser import Browser, needs_browser
 from tests.visualize.report.canvas import CanvasImage, settle
 
 pytestmark = needs_browser
-ROWS = "[...document.querySelectorAll('#tables table')[0].rows].map(r => r.innerText.split('\\t'))"
+ROWS = "[...document.querySelectorAll('#tables table')[{}].rows].map(r => r.innerText.split('\\t'))"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def test_every_shape_is_drawn_beside_its_truth(folder, browser):
     count = sum(map(len, evaluation["examples"].values()))
     assert count == 6
     assert browser.evaluate("document.querySelectorAll('canvas').length") == 2 * count
-    images = browser.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
+    inputs = "[...document.querySelectorAll('.input img')]"
+    images = browser.evaluate(f"{inputs}.map(i => i.complete && i.naturalWidth)")
     assert images == [32] * count
     for index in range(2 * count):
         settle(browser, index)
@@ -47,8 +48,13 @@ def test_every_shape_is_drawn_beside_its_truth(folder, browser):
 
 
 def test_the_page_shows_the_means_of_the_report(folder, browser):
+    """A few metrics in a table by category, the others in a table to open. None is in both."""
     metrics = json.loads((folder / "evaluation.json").read_text())["metrics"]
-    rows = {cells[0].strip(): cells[1:] for cells in browser.evaluate(ROWS)[1:]}
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    first, others = browser.evaluate(f"[{ROWS.format(0)}, {ROWS.format(1)}]")
+    shown = [list(row) for row in zip(*first, strict=True)][1:] + others[1:]
+    rows = {cells[0].strip(): cells[1:] for cells in shown}
+    assert len(shown) == len(rows) and len(first[0]) <= 5
     assert rows.keys() == {label(name) for name in metrics}
     for name, metric in metrics.items():
         macro, micro, *categories = (cell.split()[0] for cell in rows[label(name)])

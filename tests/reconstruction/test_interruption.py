@@ -54,7 +54,7 @@ def write_some_and_interrupt(mesh, path, **_):
 
 INTERRUPTED = {
     "in the extraction": (extract_mesh_module, "mise", interrupt, set()),
-    "in the export": (trimesh.Trimesh, "export", write_some_and_interrupt, set()),
+    "in the export": (trimesh.Scene, "export", write_some_and_interrupt, set()),
     "in the preview": (files, "preview_image", interrupt, {"photo.glb"}),
 }
 
@@ -75,7 +75,7 @@ def test_a_full_disk_prints_one_line_and_keeps_existing_files(
     arguments, monkeypatch, capsys, content
 ):
     owner, name, file = {
-        "the export": (trimesh.Trimesh, "export", "photo.glb"),
+        "the export": (trimesh.Scene, "export", "photo.glb"),
         "the preview": (Image.Image, "save", "photo.preview.png"),
         "the turntable": (files, "write_turntable", "photo.turntable.gif"),
     }[content]

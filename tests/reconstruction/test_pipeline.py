@@ -190,6 +190,25 @@ def test_hypotheses_are_numbered_and_shown_in_rows(here, monkeypatch, capsys):
     assert "mean deviation of the occupancy 0." in capsys.readouterr().out
 
 
+def test_the_preview_shows_vertex_colors():
+    mesh = trimesh.creation.box((0.5, 0.5, 0.5))
+    pixels = np.full((1, 4, 4, 3), 255, np.uint8)
+    plain = np.asarray(output_files.preview_image(pixels, [mesh])).astype(int)
+    mesh.visual.vertex_colors = [255, 0, 0, 255]
+    red = np.asarray(output_files.preview_image(pixels, [mesh])).astype(int)
+    drawn = plain[..., 0] < 250
+    assert (plain[drawn][:, 2] > plain[drawn][:, 0]).all()
+    assert (red[drawn].min(axis=1) < red[drawn][:, 0]).all()
+
+
+def test_an_obj_file_has_the_name_of_its_image_and_replaces_no_material(here):
+    reconstruct_files(ball_model(), [["0.png"]], [Path("out.obj")], SETTINGS)
+    assert "\no 0\n" in Path("out.obj").read_text() and Path("out.mtl").is_file()
+    Path("out.obj").unlink()
+    with pytest.raises(UserError, match="out.mtl exists"):
+        reconstruct_files(ball_model(), [["0.png"]], [Path("out.obj")], SETTINGS, overwrite=False)
+
+
 def test_many_previews_stay_small(monkeypatch):
     monkeypatch.setattr(output_files, "_TILE", 24)
     mesh = trimesh.creation.box((0.5, 0.5, 0.5))

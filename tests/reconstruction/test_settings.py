@@ -66,5 +66,5 @@ def test_voxel_models_support_their_settings():
     ReconstructionSettings(blocks=True, resolution=101).check(plain, "stl")
     with pytest.raises(UserError, match="pix2vox-a has one prediction per image"):
         ReconstructionSettings(num_samples=2).check(plain, "glb")
-    with pytest.raises(UserError, match=".obj files have no vertex colors"):
-        ReconstructionSettings(uncertainty=True).check(variational, "obj")
+    with pytest.raises(UserError, match=".stl files have no vertex colors"):
+        ReconstructionSettings(uncertainty=True).check(variational, "stl")

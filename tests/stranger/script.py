@@ -95,6 +95,8 @@ SCRIPT = (
     Line("occvae reconstruct - < chair.jpg", r"error: -: .*standard input", 2),
     Line("occvae reconstruct https://example.com/chair.jpg", r"error: .*download", 2),
     Line("occvae reconstruct chair.jpg -o chair.xyz", r"error: chair\.xyz: unknown mesh format", 2),
+    Line("occvae reconstruct chair.jpg --resolution 32 -o c.obj && ls c.mtl", r"(?m)^c\.mtl$"),
+    Line("occvae reconstruct chair.jpg --uncertainty -o c.stl", r"error: .*uncertainty", 2),
     Line("occvae view chairs.glb", r"error: chairs\.glb: no such file", 2),
     # The same in Python. The first example of the README comes last.
     Line(">>> model = occvae.from_pretrained('runs/vitocc')", r"^$"),

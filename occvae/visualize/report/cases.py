@@ -1,5 +1,6 @@
-"""Cases of a report: input image, ground truth and prediction of a shape, side by side."""
+"""Cases of a report: input image, prediction and ground truth of a shape, side by side."""
 
+from collections import Counter
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import numpy as np
 
 from occvae.visualize.report.document import pixels_element
-from occvae.visualize.report.metric_names import decimal, higher_is_better, is_number, label
-from occvae.visualize.report.viewer import Viewer, frame_of, legend
+from occvae.visualize.report.metric_names import (
+    decimal,
+    headline,
+    higher_is_better,
+    is_number,
+    label,
+)
+from occvae.visualize.report.viewer import Mesh, Viewer, frame_of, legend, scale_colors
 
 _ERROR_QUANTILE = 0.98  # vertices with larger errors get the last color
-
-Mesh = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,28 @@ def cases_section(
     note = f"Ranked by {escape(label(metric))}. " if metric else ""
     if scale:
         note += "Colors: distance from the prediction to the true surface, in longest edges."
-    parts = [f'<section id="cases"><h2>Cases</h2><p>{note}</p>{viewer.controls()}']
+    switches = viewer.controls(*["colors"] * bool(scale), "wireframe", filter=_filter(cases))
+    parts = [f'<section id="cases"><h2>Cases</h2><p>{note}</p>{switches}']
     for name, group in _groups(cases, examples, bool(metric)).items():
-        parts.append(f"<h3>{escape(name)}</h3>")
-        parts += [_case(case, _rank(case, rows, metric), scale, viewer) for case in group]
+        articles = [_case(case, _rank(case, rows, metric), scale, viewer) for case in group]
+        tiles = f'<div class="cases">{"".join(articles)}</div>'
+        parts.append(f'<div class="group"><h3>{escape(name)}</h3>{tiles}</div>')
     return "".join(parts) + "</section>"
+
+
+def _filter(cases: list[Case]) -> str:
+    """Returns a choice of categories, empty if all cases have the same one."""
+    counts = Counter(case.category for case in cases)
+    if len(counts) < 2:
+        return ""
+    choices = "".join(
+        f'<option value="{escape(name)}">{escape(name)} ({counts[name]})</option>'
+        for name in sorted(counts)
+    )
+    return (
+        f'<label>category <select data-filter><option value="">all ({len(cases)})</option>'
+        f"{choices}</select></label>"
+    )
 
 
 def _groups(
@@ -109,39 +131,56 @@ def _check(case: Case) -> None:
 
 
 def _case(case: Case, rank: str, scale: float, viewer: Viewer) -> str:
-    name = escape(case.id)
-    values = "".join(
-        f"<div><dt>{escape(label(key))}</dt><dd>{decimal(value)}</dd></div>"
-        for key, value in case.metrics.items()
-    )
-    intensities = None
+    name, category = escape(case.id), escape(case.category)
+    colors = None
     if case.error is not None and scale:
-        intensities = np.asarray(case.error, np.float64) / scale
-    below = legend(scale, "edge") if intensities is not None else ""
+        colors = scale_colors(np.asarray(case.error, np.float64) / scale)
+    frame = frame_of(case.truth, case.prediction)
     views = [
-        viewer.view(
-            "truth",
-            f"truth of {case.id}",
-            case.truth,
-            kind="truth",
-            absent="no mesh of the ground truth",
-        ),
         viewer.view(
             "prediction",
             f"prediction of {case.id}",
             case.prediction,
-            intensities,
-            below=below,
+            frame,
+            colors,
+            below=legend(scale, "edge") if colors is not None else "",
             absent="the prediction is empty",
+        ),
+        viewer.view(
+            "truth",
+            f"truth of {case.id}",
+            case.truth,
+            frame,
+            kind="truth",
+            absent="no mesh of the ground truth",
         ),
     ]
     return (
-        f'<article class="case"><h4>{name}</h4><p class="about">{escape(case.category)}{rank}</p>'
+        f'<article class="case" data-category="{category}"><h4>{name}</h4>'
+        f'<p class="about">{category}{rank}</p>'
         f'<figure class="input">{pixels_element(case.image, f"input image of {case.id}")}'
         f"<figcaption>input</figcaption></figure>"
-        f"{viewer.scene(views, frame_of(case.truth, case.prediction))}"
-        f'<dl class="values">{values}</dl></article>'
+        f"{viewer.scene(views, frame)}{_values(case.metrics)}</article>"
     )
+
+
+def _values(metrics: dict[str, float]) -> str:
+    """Returns the most important metrics of a case, and the others in a block to open."""
+    first = headline(metrics)
+    others = [name for name in metrics if name not in first]
+    html = _list(first, metrics)
+    if others:
+        more = f"{len(others)} more metrics"
+        html += f"<details><summary>{more}</summary>{_list(others, metrics)}</details>"
+    return f'<div class="values">{html}</div>'
+
+
+def _list(names: list[str], metrics: dict[str, float]) -> str:
+    entries = "".join(
+        f"<div><dt>{escape(label(name))}</dt><dd>{decimal(metrics[name])}</dd></div>"
+        for name in names
+    )
+    return f"<dl>{entries}</dl>"
 
 
 def _order(sign: int, value: float | None) -> float:

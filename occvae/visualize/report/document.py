@@ -23,7 +23,7 @@ def document(title: str, body: str, *, viewer: str = "") -> str:
         viewer: script elements with the data of the 3D viewer; empty if the page has no views.
     """
     style = _asset("style.css")
-    script = _asset("mesh_data.js") + _asset("viewer.js") if viewer else ""
+    script = _viewer_script() if viewer else ""
     # The hashes allow this style and script. Nothing else may be loaded, except inline images.
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; img-src data:; "
@@ -65,12 +65,20 @@ def pixels_element(pixels: np.ndarray, description: str, *, max_edge: int = 320)
     return image_element(file.getvalue(), description, image.size)
 
 
-def image_element(png: bytes, description: str, size: tuple[int, int]) -> str:
+def image_element(png: bytes, description: str, size: tuple[int, int], *, kind: str = "") -> str:
+    """Returns an <img> that contains a PNG file of a size (width, height), with a CSS class."""
     width, height = size
+    mark = f'class="{kind}" ' if kind else ""
     return (
-        f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" '
+        f'<img {mark}src="data:image/png;base64,{base64.b64encode(png).decode()}" '
         f'width="{width}" height="{height}" alt="{escape(description)}">'
     )
+
+
+def _viewer_script() -> str:
+    license = _asset("vendor/three.LICENSE")
+    three = f"/* This page contains three.js. Its license:\n{license}*/\n"
+    return three + "".join(map(_asset, ("vendor/three.min.js", "mesh_data.js", "viewer.js")))
 
 
 @cache

@@ -1,8 +1,7 @@
-// Decodes the meshes that mesh_data.py packs into vertices for WebGL: decodeMesh(JSON values).
+// Decodes the meshes that mesh_data.py packs: decodeMesh(JSON values). Faces do not share vertices.
 "use strict";
 const decodeMesh = (() => {
   const CREASE = Math.cos(40 * Math.PI / 180); // edges with a larger angle are drawn sharp
-  const VERTEX_BYTES = 16; // position 3 x float32, normal 3 x int8, intensity uint8
 
   async function inflate(base64) {
     const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -47,34 +46,43 @@ const decodeMesh = (() => {
     return normals;
   }
 
-  // Faces do not share vertices. A corner has the smooth normal of its vertex, or at a crease the
-  // normal of its face.
-  function interleave(positions, corners, intensities) {
+  // A corner has the smooth normal of its vertex, or at a crease the normal of its face.
+  function cornerNormals(positions, corners) {
     const faces = faceNormals(positions, corners), smooth = new Float32Array(positions.length);
     for (let i = 0; i < corners.length; i++) {
       const face = i - i % 3;
       for (let k = 0; k < 3; k++) smooth[3 * corners[i] + k] += faces[face + k];
     }
-    const buffer = new ArrayBuffer(VERTEX_BYTES * corners.length);
-    const floats = new Float32Array(buffer), bytes = new Int8Array(buffer);
+    const normals = new Int8Array(3 * corners.length);
     for (let i = 0; i < corners.length; i++) {
       const vertex = 3 * corners[i], face = i - i % 3;
-      floats.set(positions.subarray(vertex, vertex + 3), 4 * i);
       const [fx, fy, fz] = [faces[face], faces[face + 1], faces[face + 2]];
       const [sx, sy, sz] = [smooth[vertex], smooth[vertex + 1], smooth[vertex + 2]];
       const lengths = Math.hypot(fx, fy, fz) * Math.hypot(sx, sy, sz);
       const sharp = !(fx * sx + fy * sy + fz * sz > CREASE * lengths);
       const normal = sharp ? [fx, fy, fz] : [sx, sy, sz], length = Math.hypot(...normal) || 1;
-      for (let k = 0; k < 3; k++) bytes[16 * i + 12 + k] = Math.round(127 * normal[k] / length);
-      if (intensities) bytes[16 * i + 15] = intensities[corners[i]];
+      for (let k = 0; k < 3; k++) normals[3 * i + k] = Math.round(127 * normal[k] / length);
     }
-    return buffer;
+    return normals;
   }
 
+  function atCorners(values, corners, place) {
+    const result = new values.constructor(3 * corners.length);
+    for (let i = 0; i < corners.length; i++) {
+      for (let k = 0; k < 3; k++) result[3 * i + k] = values[place(corners[i], k)];
+    }
+    return result;
+  }
+
+  // Returns positions, normals and colors (null without colors), three values per corner.
   return async (mesh) => {
-    const bytes = await inflate(mesh.data);
-    const intensities = mesh.colored && bytes.subarray(6 * mesh.vertices + 12 * mesh.faces);
-    const vertices = interleave(readPositions(bytes, mesh), readCorners(bytes, mesh), intensities);
-    return { vertices, stride: VERTEX_BYTES, count: 3 * mesh.faces, colored: mesh.colored };
+    const bytes = await inflate(mesh.data), count = mesh.vertices;
+    const vertices = readPositions(bytes, mesh), corners = readCorners(bytes, mesh);
+    const colors = bytes.subarray(6 * count + 12 * mesh.faces);
+    return {
+      positions: atCorners(vertices, corners, (vertex, k) => 3 * vertex + k),
+      normals: cornerNormals(vertices, corners),
+      colors: mesh.colored ? atCorners(colors, corners, (vertex, k) => k * count + vertex) : null,
+    };
   };
 })();

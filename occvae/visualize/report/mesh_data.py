@@ -3,8 +3,8 @@
 Vertices are sorted by their first use in a face. The code of a corner is the next unused vertex
 index minus its own index, so 0 introduces a new vertex. The code of a vertex is its difference from
 the vertex before it, on a lattice of 2^16 steps along each axis of the bounding box. Most bytes are
-then zero, so deflate compresses them well, and browsers can decode deflate. The decoder is
-mesh_data.js.
+then zero, so deflate compresses them well, and browsers can decode deflate. Colors follow, one
+channel after the other. The decoder is mesh_data.js.
 """
 
 import base64
@@ -21,7 +21,7 @@ _STEPS = (1 << 16) - 1
 def pack_mesh(
     vertices: np.ndarray,
     faces: np.ndarray,
-    intensities: np.ndarray | None = None,
+    colors: np.ndarray | None = None,
     *,
     max_faces: int = MAX_FACES,
 ) -> dict[str, Any] | None:
@@ -31,12 +31,12 @@ def pack_mesh(
         vertices: (V, 3) floating. Faces with a vertex that is not finite are left out, and so are
             vertices without a face.
         faces: (F, 3) integer.
-        intensities: (V,) in [0, 1], shown as colors and stored in 255 steps.
+        colors: (V, 3) uint8 sRGB.
         max_faces: a mesh with more faces is decimated if fast_simplification is installed.
 
     Returns:
         A dict with the numbers of `vertices` and `faces`, `offset` and `step` (3,) of the lattice,
-        `colored` (whether there are intensities) and `data` in base64. None if no face is left.
+        `colored` (whether there are colors) and `data` in base64. None if no face is left.
 
     Raises:
         ValueError: an array has the wrong shape.
@@ -44,11 +44,11 @@ def pack_mesh(
     vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces)
     if vertices.ndim != 2 or faces.ndim != 2 or vertices.shape[1] != 3 or faces.shape[1] != 3:
         raise ValueError(f"expected (V, 3) and (F, 3), got {vertices.shape} and {faces.shape}")
-    if intensities is not None and np.shape(intensities) != (len(vertices),):
-        raise ValueError(f"expected {len(vertices)} intensities, got {np.shape(intensities)}")
-    faces = _usable(vertices, faces)
+    if colors is not None and np.shape(colors) != vertices.shape:
+        raise ValueError(f"expected {len(vertices)} colors, got {np.shape(colors)}")
+    faces = usable_faces(vertices, faces)
     if len(faces) > max_faces:
-        vertices, faces, intensities = _decimated(vertices, faces, intensities, max_faces)
+        vertices, faces, colors = _decimated(vertices, faces, colors, max_faces)
     if not len(faces):
         return None
     order, codes = _first_use_codes(faces)
@@ -60,20 +60,19 @@ def pack_mesh(
     # Differences 0, -1, 1, -2, ... become 0, 1, 2, 3, ..., so small ones have a high byte of 0.
     zigzag = ((differences << 1) ^ (differences >> 31)).astype("<u2")
     data = b"".join(_planes(axis) for axis in zigzag.T) + _planes(codes.astype("<u4"))
-    if intensities is not None:
-        shades = np.nan_to_num(np.asarray(intensities, np.float64)[order], nan=1.0)
-        data += np.rint(255 * shades.clip(0, 1)).astype(np.uint8).tobytes()
+    if colors is not None:
+        data += np.asarray(colors, np.uint8)[order].T.tobytes()
     return {
         "vertices": len(vertices),
         "faces": len(faces),
         "offset": offset.tolist(),
         "step": step.tolist(),
-        "colored": intensities is not None,
+        "colored": colors is not None,
         "data": base64.b64encode(zlib.compress(data, 9)).decode(),
     }
 
 
-def _usable(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def usable_faces(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Returns the faces whose three vertices exist, are finite and are distinct."""
     known = ((faces >= 0) & (faces < len(vertices))).all(axis=1)
     faces = faces[known].astype(np.int64)
@@ -83,23 +82,23 @@ def _usable(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _decimated(
-    vertices: np.ndarray, faces: np.ndarray, intensities: np.ndarray | None, max_faces: int
+    vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray | None, max_faces: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Decimates a mesh. A new vertex takes the intensity of the nearest old vertex."""
+    """Decimates a mesh. A new vertex takes the color of the nearest old vertex."""
     try:
         import fast_simplification
     except ImportError:
-        return vertices, faces, intensities
+        return vertices, faces, colors
     used, faces = np.unique(faces, return_inverse=True)  # drop vertices without a face
     old, faces = vertices[used], faces.reshape(-1, 3)
     new, faces = fast_simplification.simplify(
         np.ascontiguousarray(old, np.float32), faces.astype(np.int32), target_count=max_faces
     )
     new = np.asarray(new, np.float64)
-    faces = _usable(new, np.asarray(faces))
-    if intensities is not None:
-        intensities = np.asarray(intensities)[used][cKDTree(old).query(new)[1]]
-    return new, faces, intensities
+    faces = usable_faces(new, np.asarray(faces))
+    if colors is not None:
+        colors = np.asarray(colors)[used][cKDTree(old).query(new)[1]]
+    return new, faces, colors
 
 
 def _first_use_codes(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """How a page shows metrics: label, unit, direction (higher or lower is better), number format."""
 
 import math
+from collections.abc import Iterable
 from typing import TypeGuard
 
 # Longer suffixes come first, because one suffix may end with another.
@@ -14,6 +15,7 @@ _UNITS = {
 }
 _WORDS = {"iou": "IoU", "f": "F", "l1": "L1", "l2": "L2", "lr": "learning rate"}
 _WORDS |= {"onet": "ONet", "pix2vox": "Pix2Vox", "what3d": "What3D", "vecset": "VecSet"}
+_HEADLINE = ("iou", "chamfer_l1", "f_score_1_percent", "normal_consistency")
 _DISTANCES = ("chamfer", "accuracy", "completeness", "distance", "error", "loss", "empty")
 
 EDGE_NOTE = (
@@ -47,6 +49,13 @@ def label(name: str) -> str:
 
 def higher_is_better(name: str) -> bool:
     return not any(word in name for word in _DISTANCES)
+
+
+def headline(names: Iterable[str]) -> list[str]:
+    """Returns the metrics to show first: at most one of each kind, or four if no kind is known."""
+    known = list(names)
+    found = [next((name for name in known if name.startswith(kind)), "") for kind in _HEADLINE]
+    return [name for name in found if name] or known[:4]
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -1,4 +1,4 @@
-"""The report of an evaluation: tables, histograms and cases in 3D, in one file."""
+"""The report of an evaluation: cases in 3D, tables and histograms, in one file."""
 
 from html import escape
 from pathlib import Path
@@ -8,8 +8,8 @@ from occvae.system.atomic_write import write_whole_text
 from occvae.visualize.report.cases import Case, cases_section
 from occvae.visualize.report.charts import histogram
 from occvae.visualize.report.document import document
-from occvae.visualize.report.metric_names import EDGE_NOTE, is_number, label
-from occvae.visualize.report.tables import evaluation_tables, table
+from occvae.visualize.report.metric_names import headline, is_number, label
+from occvae.visualize.report.tables import ABOUT_METRICS, evaluation_tables, table
 from occvae.visualize.report.viewer import Viewer
 
 _MAX_ROWS = 500
@@ -29,17 +29,16 @@ def write_report(path: str | Path, evaluation: dict[str, Any], cases: list[Case]
     Raises:
         ValueError: a mesh, an image or an error has the wrong shape.
     """
-    viewer = Viewer(("error", "wireframe"))
+    viewer = Viewer()
     rows = [_flat(row) for row in evaluation.get("shapes") or []]
     title = _title(evaluation)
     shown = cases_section(cases, rows, evaluation.get("examples") or {}, viewer)
     body = (
-        f"<header><h1>{escape(title)}</h1>{_contents(cases, rows)}</header><main>"
-        f'<section id="tables"><h2>Results</h2><p>{EDGE_NOTE}</p>'
-        f"{evaluation_tables(evaluation, level=3)}</section>"
-        f"{shown}{_shapes_section(rows)}</main>"
+        f"<header><h1>{escape(title)}</h1>{_contents(cases, rows)}</header><main>{shown}"
+        f'<section id="tables"><h2>Results</h2>{evaluation_tables(evaluation, level=3)}'
+        f"{ABOUT_METRICS}</section>{_shapes_section(rows)}</main>"
     )
-    page = document(title, body, viewer=viewer.scripts())
+    page = document(title, body, viewer=viewer.scripts() if cases else "")
     write_whole_text(Path(path), page)
 
 
@@ -48,7 +47,7 @@ def _title(evaluation: dict[str, Any]) -> str:
     if isinstance(model, dict):
         model = model.get("arch")
     if isinstance(data, dict):
-        data = data.get("root")
+        data = Path(str(data.get("root", ""))).name
     return "Evaluation" + f" of {model}" * bool(model) + f" on {data}" * bool(data)
 
 
@@ -60,7 +59,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _contents(cases: list[Case], rows: list[dict[str, Any]]) -> str:
-    links = [("tables", "Results")] + [("cases", "Cases")] * bool(cases)
+    links = [("cases", "Cases")] * bool(cases) + [("tables", "Results")]
     links += [("shapes", "All shapes")] * bool(rows)
     return "<nav>" + " ".join(f'<a href="#{key}">{text}</a>' for key, text in links) + "</nav>"
 
@@ -73,10 +72,13 @@ def _shapes_section(rows: list[dict[str, Any]]) -> str:
         for key in dict.fromkeys(key for row in rows for key in row)
         if any(is_number(row.get(key)) for row in rows)
     ]
-    charts = "".join(
-        histogram(key, [row[key] for row in rows if is_number(row.get(key))]) for key in metrics
-    )
-    html = f'<section id="shapes"><h2>All shapes</h2><div class="charts">{charts}</div>'
+    first = headline(metrics)
+    html = f'<section id="shapes"><h2>All shapes</h2>{_histograms(first, rows)}'
+    if others := [key for key in metrics if key not in first]:
+        html += (
+            f"<details><summary>Histograms of {len(others)} more metrics</summary>"
+            f"{_histograms(others, rows)}</details>"
+        )
     if len(rows) > _MAX_ROWS:
         return html + f"<p>The {len(rows)} rows are in the JSON file.</p></section>"
     lines = [
@@ -84,3 +86,10 @@ def _shapes_section(rows: list[dict[str, Any]]) -> str:
     ]
     listing = table(["shape", "category", *map(label, metrics)], lines)
     return html + f"<details><summary>All {len(rows)} shapes</summary>{listing}</details></section>"
+
+
+def _histograms(metrics: list[str], rows: list[dict[str, Any]]) -> str:
+    charts = [
+        histogram(key, [row[key] for row in rows if is_number(row.get(key))]) for key in metrics
+    ]
+    return f'<div class="charts">{"".join(charts)}</div>'

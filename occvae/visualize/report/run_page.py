@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,10 @@ from PIL import Image
 from occvae.errors import UserError
 from occvae.system.atomic_write import write_whole_text
 from occvae.visualize.report.document import document, image_element
-from occvae.visualize.report.metric_names import EDGE_NOTE
-from occvae.visualize.report.tables import evaluation_tables
+from occvae.visualize.report.tables import ABOUT_METRICS, evaluation_tables
 from occvae.visualize.report.training import METRICS, read_validation, training_sections
-from occvae.visualize.report.viewer import Viewer, frame_of
+from occvae.visualize.report.viewer import Mesh, Viewer, frame_of
 
-Mesh = tuple[np.ndarray, np.ndarray]
-"""Vertices (V, 3) and faces (F, 3)."""
 _EVALUATIONS = "evaluation*.json"
 _MAX_SHEETS = 12
 
@@ -30,12 +28,14 @@ def is_run(folder: Path) -> bool:
 
 def run_page(folder: Path) -> str:
     """Returns a page with the curves, evaluations and contact sheets of a run or an export."""
-    parts = training_sections(folder)
-    for path in _evaluations(folder):
+    parts = [*training_sections(folder), _contact_sheets(folder, _MAX_SHEETS)]
+    evaluations = _evaluations(folder)
+    for path in evaluations:
         name = escape(str(path.relative_to(folder)))
         tables = evaluation_tables(_read_json(path), level=3)
-        parts.append(f"<section><h2>{name}</h2><p>{EDGE_NOTE}</p>{tables}</section>")
-    parts.append(_contact_sheets(folder, _MAX_SHEETS))
+        parts.append(f"<section><h2>{name}</h2>{tables}</section>")
+    if evaluations:
+        parts.append(ABOUT_METRICS)
     return _page_of_run(folder, parts)
 
 
@@ -56,25 +56,47 @@ def _page_of_run(folder: Path, parts: list[str]) -> str:
     )
 
 
-def mesh_page(meshes: list[tuple[str, Mesh]], left_out: Sequence[str] = ()) -> str:
-    """Returns a page with an interactive view per mesh. Each view has its own camera.
+@dataclass(frozen=True)
+class NamedMesh:
+    """A mesh that a page shows.
 
     Args:
-        meshes: (name, mesh) pairs.
+        name: any text.
+        mesh: the mesh.
+        colors: (V, 3) uint8, or None for a mesh without colors.
+    """
+
+    name: str
+    mesh: Mesh
+    colors: np.ndarray | None = None
+
+
+def mesh_page(meshes: list[NamedMesh], left_out: Sequence[str] = ()) -> str:
+    """Returns a page with an interactive view per mesh. Their cameras can be linked.
+
+    Args:
+        meshes: at least one mesh.
         left_out: messages that name the files left out and why.
     """
-    viewer = Viewer(("wireframe", "z-up"))
-    scenes = []
-    for name, mesh in meshes:
-        caption = f"{name}: {len(mesh[0])} vertices, {len(mesh[1])} faces"
-        scenes.append(viewer.scene([viewer.view(caption, name, mesh)], frame_of(mesh)))
-    title = meshes[0][0] if len(meshes) == 1 else f"{len(meshes)} meshes"
+    viewer = Viewer()
+    toggles = ["colors"] * any(item.colors is not None for item in meshes)
+    toggles += ["wireframe", "z-up"] + ["linked"] * (len(meshes) > 1)
+    title = meshes[0].name if len(meshes) == 1 else f"{len(meshes)} meshes"
     notes = "".join(f"<p>left out: {escape(note)}</p>" for note in left_out)
+    scenes = "".join(_mesh_scene(viewer, item) for item in meshes)
+    kind = {1: "meshes one", 2: "meshes two"}.get(len(meshes), "meshes")
     body = (
-        f"<header><h1>{escape(title)}</h1>{notes}{viewer.controls()}</header>"
-        f'<main class="meshes">{"".join(scenes)}</main>'
+        f"<header><h1>{escape(title)}</h1>{notes}{viewer.controls(*toggles)}</header>"
+        f'<main class="{kind}">{scenes}</main>'
     )
     return document(title, body, viewer=viewer.scripts())
+
+
+def _mesh_scene(viewer: Viewer, item: NamedMesh) -> str:
+    vertices, faces = item.mesh
+    caption = f"{item.name}: {len(vertices)} vertices, {len(faces)} faces"
+    frame = frame_of(item.mesh)
+    return viewer.scene([viewer.view(caption, item.name, item.mesh, frame, item.colors)], frame)
 
 
 def index_page(links: dict[str, str]) -> str:

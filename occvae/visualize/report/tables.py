@@ -9,24 +9,25 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from occvae.visualize.report.metric_names import decimal, label, number
+from occvae.visualize.report.metric_names import EDGE_NOTE, decimal, headline, label, number
 
 # Shapes are shown as histograms, examples in 3D. The version of the layout is for programs.
 _SHOWN_APART = ("shapes", "examples", "version")
-_HEADINGS = {"controls": "Controls: IoU of voxels with a wrong image or no image"}
+_HEADINGS = {"controls": "Controls: IoU of voxels with a wrong image or no image", "metrics": ""}
 _MEANS = {"macro": "mean of categories (macro)", "micro": "mean of shapes (micro)"}
+_MOST_COLUMNS = 6  # a table of more metrics is divided
+
+ABOUT_METRICS = f"<details><summary>About the metrics</summary><p>{EDGE_NOTE}</p></details>"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, num_means: int = 0) -> str:
-    """Returns an HTML table of plain values. The first `num_means` value columns stand out."""
+    """Returns an HTML table of plain values. The first `num_means` rows stand out."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = []
-    marks = [' class="mean"'] * num_means + [""] * (len(columns) - 1 - num_means)
-    for name, *values in rows:
-        cells = "".join(
-            f"<td{mark}>{_cell(value)}</td>" for mark, value in zip(marks, values, strict=True)
-        )
-        body.append(f'<tr><th scope="row">{_cell(name)}</th>{cells}</tr>')
+    for index, (name, *values) in enumerate(rows):
+        cells = "".join(f"<td>{_cell(value)}</td>" for value in values)
+        mark = ' class="mean"' if index < num_means else ""
+        body.append(f'<tr{mark}><th scope="row">{_cell(name)}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="table"><table><thead><tr>{head}'
         f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
@@ -36,21 +37,29 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, num_means: i
 def evaluation_tables(evaluation: dict[str, Any], level: int = 2) -> str:
     """Returns HTML of the JSON that `occvae evaluate` writes, without the single shapes.
 
-    Metrics come first.
+    Results come first. Blocks that open on a click hold less important metrics and the settings.
     """
     entries = {key: value for key, value in evaluation.items() if key not in _SHOWN_APART}
+    results = {key: value for key, value in entries.items() if _holds_results(value)}
+    settings = {key: value for key, value in entries.items() if key not in results}
+    html = _tree(results, level)
+    if content := _tree(settings, level + 1):
+        html += f"<details><summary>Model, data and settings</summary>{content}</details>"
+    return html
+
+
+def _tree(entries: dict[str, Any], level: int) -> str:
     plain = {key: value for key, value in entries.items() if _is_plain(value)}
     metrics = {key: value for key, value in entries.items() if _is_metric(value)}
     rest = {key: value for key, value in entries.items() if key not in plain | metrics}
     parts = [_settings(plain)] if plain else []
     if metrics:
-        parts.append(_metric_table(metrics))
-    for key, value in sorted(rest.items(), key=lambda entry: not _holds_metrics(entry[1])):
+        parts.append(_metric_tables(metrics))
+    for key, value in rest.items():
         content = _section(value, level + 1)
         if content:
-            tag = f"h{min(level, 6)}"
-            heading = _HEADINGS.get(key) or label(str(key))
-            parts.append(f"<{tag}>{escape(heading)}</{tag}>{content}")
+            tag, heading = f"h{min(level, 6)}", _HEADINGS.get(key, label(str(key)))
+            parts.append(f"<{tag}>{escape(heading)}</{tag}>{content}" if heading else content)
     return "".join(parts)
 
 
@@ -58,7 +67,7 @@ def _section(value: Any, level: int) -> str:
     if isinstance(value, dict):
         if value and all(_is_record(entry) for entry in value.values()):
             return _records([{"": label(str(key))} | entry for key, entry in value.items()])
-        return evaluation_tables(value, level)
+        return _tree(value, level)
     if isinstance(value, list) and value and all(_is_record(entry) for entry in value):
         return _records(value)
     return ""
@@ -78,8 +87,15 @@ def _is_metric(value: Any) -> bool:
     return isinstance(value, dict) and {"per_category", "macro", "micro"} <= value.keys()
 
 
-def _holds_metrics(value: Any) -> bool:
-    return isinstance(value, dict) and any(map(_is_metric, value.values()))
+def _holds_results(value: Any) -> bool:
+    """Whether a value is a metric or a list of records, or contains one anywhere."""
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_record, value))
+    if not isinstance(value, dict):
+        return False
+    if value and all(map(_is_record, value.values())):
+        return True
+    return _is_metric(value) or any(map(_holds_results, value.values()))
 
 
 def _settings(values: dict[str, Any]) -> str:
@@ -96,9 +112,31 @@ def _setting(value: Any) -> str:
     return escape(value) if isinstance(value, str) else number(value)
 
 
+def _metric_tables(metrics: dict[str, Any]) -> str:
+    """Returns a table with a column per metric. If there are many, most are in a second table."""
+    if len(metrics) <= _MOST_COLUMNS:
+        return _metric_table(metrics)
+    shown = {name: metrics[name] for name in headline(metrics)}
+    others = {name: metric for name, metric in metrics.items() if name not in shown}
+    return (
+        f"{_metric_table(shown)}<details><summary>{len(others)} more metrics</summary>"
+        f"{_wide_metric_table(others)}</details>"
+    )
+
+
 def _metric_table(metrics: dict[str, Any]) -> str:
+    """Returns a table with one row per category and one column per metric."""
+    rows = [[text, *(metric[key] for metric in metrics.values())] for key, text in _MEANS.items()]
+    rows += [
+        [name, *(_mean(metric["per_category"].get(name)) for metric in metrics.values())]
+        for name in _categories(metrics)
+    ]
+    return table(["", *map(label, metrics)], rows, num_means=len(_MEANS))
+
+
+def _wide_metric_table(metrics: dict[str, Any]) -> str:
     """Returns a table with one row per metric. The means come first, as a page may be narrow."""
-    names = dict.fromkeys(name for metric in metrics.values() for name in metric["per_category"])
+    names = _categories(metrics)
     rows = [
         [
             label(title),
@@ -107,7 +145,13 @@ def _metric_table(metrics: dict[str, Any]) -> str:
         ]
         for title, metric in metrics.items()
     ]
-    return table(["metric", *_MEANS.values(), *names], rows, num_means=len(_MEANS))
+    return table(["metric", *_MEANS.values(), *names], rows)
+
+
+def _categories(metrics: dict[str, Any]) -> list[str]:
+    return list(
+        dict.fromkeys(name for metric in metrics.values() for name in metric["per_category"])
+    )
 
 
 def _mean(value: Any) -> Any:

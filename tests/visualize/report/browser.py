@@ -27,6 +27,7 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 _TIMEOUT = 60.0
+_KEY_CODES = {"Tab": (9, ""), " ": (32, " ")}
 
 
 def find_browser() -> str | None:
@@ -148,8 +149,24 @@ class Browser:
             self.call("Input.dispatchMouseEvent", **event)
 
     def press(self, key: str, *, shift: bool = False) -> None:
+        event = dict(key=key, modifiers=8 * shift)
+        if key in _KEY_CODES:  # keys that the browser itself reacts to
+            code, text = _KEY_CODES[key]
+            event |= (
+                dict(windowsVirtualKeyCode=code, text=text)
+                if text
+                else dict(windowsVirtualKeyCode=code)
+            )
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=8 * shift)
+            self.call("Input.dispatchKeyEvent", type=kind, **event)
+
+    def touch(self, *steps: list[tuple[float, float]]) -> None:
+        """Puts fingers on the window at the points of the first step and moves them to others."""
+        for number, points in enumerate(steps):
+            touches = [dict(x=x, y=y, id=finger) for finger, (x, y) in enumerate(points)]
+            kind = "touchMove" if number else "touchStart"
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=touches)
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         image = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]

@@ -4,11 +4,9 @@ import numpy as np
 
 from tests.visualize.report.browser import Browser
 
-# For the canvas with an index: width, height, the number of drawn pixels, and the sums of their
-# x, y, r, g and b.
-DRAWN = """(index) => {
-  const canvas = document.querySelectorAll("canvas")[index];
-  const { width, height } = canvas;
+_MEASURE = """(index) => {
+  const canvas = ELEMENT;
+  const width = canvas.naturalWidth ?? canvas.width, height = canvas.naturalHeight ?? canvas.height;
   const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   copy.drawImage(canvas, 0, 0);
   const pixels = copy.getImageData(0, 0, width, height).data;
@@ -20,6 +18,10 @@ DRAWN = """(index) => {
   }
   return [width, height, count, x, y, r, g, b];
 }"""
+# For the canvas with an index: width, height, the number of drawn pixels, and the sums of their
+# x, y, r, g and b. And the same for the picture that the page shows before it is drawn.
+DRAWN = _MEASURE.replace("ELEMENT", 'document.querySelectorAll("canvas")[index]')
+PICTURE = _MEASURE.replace("ELEMENT", 'document.querySelectorAll(".picture")[index]')
 
 
 class CanvasImage:

@@ -58,10 +58,12 @@ def test_metrics_controls_and_shapes_become_tables(tmp_path):
     page = Structure(write(tmp_path, evaluation({"a": 0.5, "b": 0.75}), []))
     metrics, thresholds, controls = page.tables[0], page.tables[2], page.tables[1]
     assert metrics == [
-        ["metric", "mean of categories (macro)", "mean of shapes (micro)", HOSTILE],
-        ["IoU", "0.2500 [0.2031, 0.3027]", "0.6250", "0.1250"],
+        ["", "IoU"],
+        ["mean of categories (macro)", "0.2500 [0.2031, 0.3027]"],
+        ["mean of shapes (micro)", "0.6250"],
+        [HOSTILE, "0.1250"],
     ]
-    assert controls[1] == ["Mean shape", "0.1000", "0.2000", "0.0625"]
+    assert [row[1] for row in controls] == ["Mean shape", "0.1000", "0.2000", "0.0625"]
     assert any("IoU of voxels" in heading for heading in page.headings)  # explains the controls
     assert thresholds == [["", "IoU"], ["0.2", "0.4375"], ["0.5", "0.4000"]]
     assert page.tables[3] == [
@@ -77,11 +79,37 @@ def test_nested_protocols_and_records_become_tables():
     tree = {"onet": {"chamfer_l1_tenth_edge": table, "note": "text"}, "rows": [{"a": 1}, {"b": 2}]}
     page = Structure(evaluation_tables(tree))
     assert page.headings == ["ONet", "Rows"]
-    assert [row[:1] + row[3:] for row in page.tables[0]] == [
-        ["metric", "chair"],
-        ["Chamfer L1 (edge/10)", "0.5000"],
+    assert [page.tables[0][row] for row in (0, 3)] == [
+        ["", "Chamfer L1 (edge/10)"],
+        ["chair", "0.5000"],
     ]
     assert page.tables[1] == [["A", "B"], ["1", "–"], ["–", "2"]]
+
+
+def test_most_of_many_metrics_are_shown_on_demand():
+    names = ["iou_points", "iou_voxels", "accuracy_edge", "chamfer_l1_edge", "chamfer_l2_edge2"]
+    names += ["normal_consistency", "f_score_1_percent", "f_score_2_percent"]
+    metrics = {
+        name: {"per_category": {"chair": {"mean": i / 10}}, "macro": 0.5, "micro": 0.25}
+        for i, name in enumerate(names)
+    }
+    html = evaluation_tables({"metrics": metrics, "model": {"arch": "vitocc"}})
+    page = Structure(html)
+    first, others = page.tables
+    assert first[0] == ["", "IoU points", "Chamfer L1 (edge)", "F-score 1 %", "Normal consistency"]
+    assert first[3] == ["chair", "0.0000", "0.3000", "0.6000", "0.5000"]
+    assert others[1] == ["IoU voxels", "0.5000", "0.2500", "0.1000"] and len(others) == 5
+    before = html[: html.index("IoU voxels")]
+    assert before.count("<details") == before.count("</details>") + 1
+    assert re.search("<details><summary>Model, data and settings.*vitocc", html)
+
+
+def test_cases_come_before_tables_and_have_a_filter(tmp_path):
+    cases = [case("a", 0.5, box()), case("b", 0.25, box(), category="<chair>")]
+    html = write(tmp_path, evaluation({"a": 0.5, "b": 0.25}), cases)
+    assert html.index('id="cases"') < html.index('id="tables"') < html.index('id="shapes"')
+    assert '<option value="&lt;chair&gt;">&lt;chair&gt; (1)</option>' in html
+    assert "<select" not in write(tmp_path, evaluation({"a": 0.5}), cases[:1])
 
 
 def test_cases_are_ranked_and_divided(tmp_path):
@@ -108,10 +136,17 @@ def test_cases_are_grouped_by_the_examples_of_the_evaluation(tmp_path):
     html = write(tmp_path, report, [case(name, iou, box()) for name, iou in ious.items()])
     page = Structure(html)
     at = page.headings.index("Cases")
-    assert page.headings[0] == "Evaluation of vitocc on data/x"
+    assert page.headings[0] == "Evaluation of vitocc on x"
     assert page.headings[at + 1 : at + 7] == ["Best", "high", "Worst", "low", "Others", "middle"]
     assert page.tables[-1][1:] == [[id, "box", f"{iou:.4f}"] for id, iou in ious.items()]
     assert "77" not in re.sub(r"base64,[^\"]*|<script.*", "", html, flags=re.DOTALL)
+
+
+def test_a_page_holds_the_viewer_only_with_cases_and_with_its_license(tmp_path):
+    without = write(tmp_path, evaluation({"a": 0.5}), [])
+    html = write(tmp_path, evaluation({"a": 0.5}), [case("a", 0.5, box())])
+    assert "WebGLRenderer" in html and "three.js authors" in html
+    assert "<script" not in without and len(without) < 30_000
 
 
 def test_names_of_metrics_tell_direction_and_label():
@@ -170,7 +205,7 @@ def test_the_page_says_which_meshes_are_missing(tmp_path):
     nothing = (np.zeros((0, 3)), np.zeros((0, 3), int))
     html = write(tmp_path, {}, [case("a", 0.0, nothing, np.zeros(0)), case("b", 0.0, None)])
     assert html.count("the prediction is empty") == 2
-    assert html.count("<canvas tabindex") == 2
+    assert html.count("<canvas tabindex") == html.count('<img class="picture"') == 2
 
 
 @pytest.mark.parametrize(
