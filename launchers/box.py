@@ -19,28 +19,42 @@ from occvae.models.pretrained import (
 from occvae.models.publishing import model_card
 
 EXPORT = Path(__file__).parents[1] / "occvae" / "models" / "built_in" / DEFAULT_MODEL
-DATA, HELD_OUT, RUN = "data/box", "data/box-held-out", Path("runs/box")
+DATA, HELD_OUT = "data/box", "data/box-held-out"
+FIRST_RUN, RUN = Path("runs/box-augmented"), Path("runs/box")
 # The split val of the held-out shapes has 30 shapes per category. Their seed is another one, so the
 # training has seen none of them.
 POINTS = "--points 32768 --surface-points 4096 --image-size 128"
 SHAPES = f"--shapes-per-category 500 --views 12 --seed 7 {POINTS}"
 HELD_OUT_SHAPES = f"--shapes-per-category 240 --views 1 --seed 2026 {POINTS}"
-# The model is that of the preset, but it starts from ImageNet weights of occvae[weights].
-SETTINGS = f"""
-    --arch vitocc --preset cpu-small --data {DATA} --out {RUN}
+# The model is that of the preset, but it starts from ImageNet weights of occvae[weights]. Most of
+# the training sees augmented images, so that the model serves for photographs. Its end sees the
+# images as they are.
+SETTINGS = f"--arch vitocc --preset cpu-small --data {DATA} validate_every=2000 validate_shapes=240"
+FIRST = """
     model.encoder_weights=null model.pretrained=true
     data.augment=true optim.steps=14000 optim.warmup_steps=200
-    validate_every=2000 validate_shapes=240
+"""
+SECOND = f"""
+    model.encoder_weights=null initial_weights={FIRST_RUN}
+    optim.lr=2e-4 optim.steps=4000
 """
 
 
 def main() -> None:
     for folder, shapes in ((DATA, SHAPES), (HELD_OUT, HELD_OUT_SHAPES)):
         occvae("data", "build", "procedural", folder, *shapes.split())
-    is_new = not (RUN / "train_config.json").exists()
-    occvae("train", *(SETTINGS.split() if is_new else ["--out", str(RUN), "--resume"]))
+    train(FIRST_RUN, FIRST)
+    train(RUN, SECOND)
     export()
     evaluate()
+
+
+def train(run: Path, settings: str) -> None:
+    """Trains to the last step, or continues a run that was stopped."""
+    if (run / "train_config.json").exists():
+        occvae("train", "--out", str(run), "--resume")
+    else:
+        occvae("train", "--out", str(run), *SETTINGS.split(), *settings.split())
 
 
 def export() -> None:
