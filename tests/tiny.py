@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,8 +73,11 @@ def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
     return path
 
 
-def build_tiny_dataset(root: Path, voxel_resolution: int = RESOLUTION, count: int = 96) -> Manifest:
+def build_tiny_dataset(
+    root: Path, voxel_resolution: int = RESOLUTION, count: int = 96, **settings: Any
+) -> Manifest:
+    """Builds a dataset of boxes. `settings` replace those of `SETTINGS`."""
     root.mkdir(parents=True, exist_ok=True)
-    settings = dataclasses.replace(SETTINGS, voxel_resolutions=(voxel_resolution,))
+    settings = dataclasses.replace(SETTINGS, voxel_resolutions=(voxel_resolution,), **settings)
     source = VoxelArchiveSource([write_archive(root / "boxes.npz", count)], settings, up="y")
     return build_dataset(source, root / "data", shapes_per_shard=10, num_workers=1)

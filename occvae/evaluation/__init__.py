@@ -42,7 +42,7 @@ def evaluate(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any] | None:
-    """Scores a model on one split of a dataset, using the first view of each shape.
+    """Scores a model on one split of a dataset, with one view per shape if it sees images.
 
     If there are several ranks (see `ranks.processes`), they share the shapes, and rank 0 gets the
     report. The scores of a shape depend on the seed and on its number in the split. They do not
@@ -148,6 +148,7 @@ def _describe_options(
     model: Model, shapes: StoredShapes, settings: Settings, threshold_origin: str
 ) -> dict[str, Any]:
     return {
+        "observation": shapes.observation.noun,
         "num_points": shapes.num_points,
         "mesh_resolution": settings.mesh_resolution,
         "threshold": settings.threshold,

@@ -12,6 +12,7 @@ from torch import Tensor
 from occvae.data.dataset import Batch
 from occvae.data.targets import PointTarget, Target, VoxelTarget
 from occvae.models.protocol import Model, VariationalModel, VoxelModel, VoxelOutput
+from occvae.observations.kinds import Images, Observation
 from occvae.train.config import OptimConfig
 from occvae.train.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
 
@@ -23,7 +24,7 @@ ACTIVE_VARIANCE = 0.01
 class Objective(Protocol):
     """How models with one `target` are trained and validated.
 
-    Batches are on the device of the model, with images in [0, 1].
+    Batches are on the device of the model.
     """
 
     @classmethod
@@ -39,8 +40,8 @@ class Objective(Protocol):
             num_near_points: how many of them lie near the surface.
         """
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Returns the arguments of the model's `forward`."""
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """Returns the arguments of the model's `forward`: the observation, and points to decode."""
 
     def loss(self, output: Any, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the scalar to minimize at a step, and scalars for the log by name."""
@@ -53,23 +54,28 @@ class Objective(Protocol):
 
 
 class PointObjective:
-    """The objective of implicit models: cross-entropy of occupancies at points."""
+    """The objective of implicit models: cross-entropy of occupancies at points.
 
-    def __init__(self, optim: OptimConfig):
-        self.dice_weight = optim.dice_weight
+    Args:
+        optim: weights of the terms.
+        observation: what the model is conditioned on.
+    """
+
+    def __init__(self, optim: OptimConfig, observation: Observation):
+        self.optim, self.observation = optim, observation
 
     @classmethod
     def create(cls, model: Model, optim: OptimConfig) -> Self:
-        return cls(optim)
+        return cls(optim, model.observation)
 
     def data_target(self, model: Model, num_points: int, num_near_points: int) -> Target:
         return PointTarget(num_points, num_near_points)
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        return batch["images"], batch["points"]
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        return self.observation.of(batch), batch["points"]
 
     def loss(self, output: Tensor, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return occupancy_loss(output, batch["occupancies"], self.dice_weight), {}
+        return occupancy_loss(output, batch["occupancies"], self.optim.dice_weight), {}
 
     def predict(self, model: Model, batch: Batch) -> Tensor:
         return model.predict_points(*self.inputs(batch))
@@ -88,21 +94,26 @@ class VoxelObjective:
         optim: weights of the terms.
         sum_kl: whether to sum the KL over the batch instead of averaging it, as the published code
             of Pix2Vox-VAE does.
+        observation: what the model is conditioned on.
     """
 
-    def __init__(self, optim: OptimConfig, sum_kl: bool = False):
+    def __init__(
+        self, optim: OptimConfig, sum_kl: bool = False, observation: Observation | None = None
+    ):
         self.optim, self.sum_kl = optim, sum_kl
+        self.observation = observation or Images(0)
 
     @classmethod
     def create(cls, model: Model, optim: OptimConfig) -> Self:
-        return cls(optim, isinstance(model, VariationalModel) and model.sum_kl)
+        sum_kl = isinstance(model, VariationalModel) and model.sum_kl
+        return cls(optim, sum_kl, model.observation)
 
     def data_target(self, model: Model, num_points: int, num_near_points: int) -> Target:
         assert isinstance(model, VoxelModel)
         return VoxelTarget(model.resolution)
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        return (batch["images"],)
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        return (self.observation.of(batch),)
 
     def loss(
         self, output: VoxelOutput, batch: Batch, step: int
@@ -140,7 +151,5 @@ def create_objective(model: Model, optim: OptimConfig) -> Objective:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Moves a batch to a device and converts its images from uint8 to float32 in [0, 1]."""
-    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-    moved["images"] = moved["images"].float() / 255.0
-    return moved
+    """Moves a batch to a device. Its images stay uint8; `Observation.of` scales them to [0, 1]."""
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
