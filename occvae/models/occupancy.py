@@ -129,15 +129,27 @@ class EncoderDecoder(ImplicitModel):
         progress: "Progress | None",
         **options: Any,
     ) -> list["trimesh.Trimesh"]:
+        batch = self.to_batch(observed)
+        with evaluation_mode(self):
+            conditioning = self.encode(batch).float()
+            return self._mesh(conditioning, resolution, threshold, progress, **options)
+
+    def _mesh(
+        self,
+        conditioning: Tensor,
+        resolution: int,
+        threshold: float | None,
+        progress: "Progress | None" = None,
+        **options: Any,
+    ) -> list["trimesh.Trimesh"]:
+        """One mesh per row of the conditioning (B, E), in eval mode."""
         from occvae.geometry.extract_mesh import extract_mesh
 
         threshold = self.threshold if threshold is None else threshold
         check_threshold(threshold)
-        batch = self.to_batch(observed)
-        with evaluation_mode(self), warnings.catch_warnings():
+        with warnings.catch_warnings():
             # An untrained network may be inside everywhere, but its signs are not swapped.
             warnings.filterwarnings("ignore", "shape .* all corners of the bounds are inside")
-            conditioning = self.encode(batch).float()
             return extract_mesh(
                 self._field(conditioning),
                 resolution=resolution,

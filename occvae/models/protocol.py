@@ -4,6 +4,7 @@ Training, evaluation, reconstruction, conversion and export take a `Model`. A su
 ability that only some models have, and callers test for it with `isinstance`::
 
     Model                   predicts occupancies at points, grids and meshes from an observation
+      GenerativeModel       draws new shapes from a prior
       ImplicitModel         is trained on logits at points
       VoxelModel            is trained on a grid of probabilities
         MultiViewModel      merges views, some of which may be missing
@@ -172,6 +173,36 @@ class ImplicitModel(Model):
     target = "points"
 
 
+class ImplicitOutput(NamedTuple):
+    """The output of `forward` of an implicit model with a posterior.
+
+    Such a model has `target = "points-and-posterior"`.
+    """
+
+    logits: Tensor
+    """(B, N) logits at points, for latents drawn from the posterior."""
+    mean: Tensor | None = None
+    """(B, D) float32 mean of the posterior; None in predictions."""
+    log_variance: Tensor | None = None
+    """(B, D) float32 log variance of the posterior; None in predictions."""
+
+
+class GenerativeModel(Model):
+    """A model that draws new shapes without any observation."""
+
+    @abstractmethod
+    def sample(
+        self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws new shapes: probabilities (count, R, R, R).
+
+        Args:
+            count: Number of shapes.
+            resolution: R. None selects the model's own.
+            generator: Random generator on the model's device.
+        """
+
+
 class VoxelOutput(NamedTuple):
     """The output of a voxel model's `forward`. All tensors are float32, under autocast too."""
 
@@ -300,7 +331,7 @@ class MultiViewModel(VoxelModel):
         """
 
 
-class VariationalModel(VoxelModel):
+class VariationalModel(VoxelModel, GenerativeModel):
     """A voxel model with a distribution over the shapes that the images may show.
 
     Its `forward` also returns the mean and log variance of the posterior.
@@ -310,18 +341,6 @@ class VariationalModel(VoxelModel):
     """
 
     sum_kl: bool = False
-
-    @abstractmethod
-    def sample(
-        self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draws new shapes without an image: probabilities (count, R, R, R).
-
-        Args:
-            count: Number of shapes.
-            resolution: R. None selects the model's own.
-            generator: Random generator on the model's device.
-        """
 
     @abstractmethod
     def predict_samples(

@@ -10,7 +10,7 @@ from occvae.data.dataset import ShapeDataset
 from occvae.data.truth import true_mesh
 from occvae.geometry.voxels_to_mesh import grid_mesh
 from occvae.images.io import load_square_image
-from occvae.models.protocol import Model, VariationalModel
+from occvae.models.protocol import GenerativeModel, Model
 from occvae.observations.drawing import draw_observation
 from occvae.observations.kinds import Images, Observation
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
@@ -50,9 +50,9 @@ def write_contact_sheet(
 
 
 def write_prior_sheet(
-    path: Path, model: VariationalModel, device: torch.device, num_shapes: int = 12
+    path: Path, model: GenerativeModel, device: torch.device, num_shapes: int = 12
 ) -> None:
-    """Writes a PNG with shapes sampled from the prior of a variational model, four per row.
+    """Writes a PNG with shapes sampled from the prior of a generative model, four per row.
 
     Args:
         path: PNG to write. Its folder is created if absent.

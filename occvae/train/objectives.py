@@ -11,7 +11,13 @@ from torch import Tensor
 
 from occvae.data.dataset import Batch
 from occvae.data.targets import PointTarget, Target, VoxelTarget
-from occvae.models.protocol import Model, VariationalModel, VoxelModel, VoxelOutput
+from occvae.models.protocol import (
+    ImplicitOutput,
+    Model,
+    VariationalModel,
+    VoxelModel,
+    VoxelOutput,
+)
 from occvae.observations.kinds import Images, Observation
 from occvae.train.config import OptimConfig
 from occvae.train.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
@@ -74,14 +80,33 @@ class PointObjective:
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         return self.observation.of(batch), batch["points"]
 
-    def loss(self, output: Tensor, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, output: Any, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         return occupancy_loss(output, batch["occupancies"], self.optim.dice_weight), {}
 
-    def predict(self, model: Model, batch: Batch) -> Tensor:
+    def predict(self, model: Model, batch: Batch) -> Any:
         return model.predict_points(*self.inputs(batch))
 
-    def iou_inputs(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def iou_inputs(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         return output.float().sigmoid(), batch["occupancies"]
+
+
+class PosteriorObjective(PointObjective):
+    """The objective of implicit models with a posterior: that of points plus the KL term."""
+
+    def loss(
+        self, output: ImplicitOutput, batch: Batch, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, _ = super().loss(output.logits, batch, step)
+        assert output.mean is not None and output.log_variance is not None
+        kl = kl_divergence(output.mean, output.log_variance)
+        term = _kl_scale(self.optim, step) * kl_loss(kl, self.optim.free_nats)
+        return loss + term, _posterior_figures(kl, output.mean)
+
+    def predict(self, model: Model, batch: Batch) -> ImplicitOutput:
+        return ImplicitOutput(super().predict(model, batch))
+
+    def iou_inputs(self, output: ImplicitOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+        return super().iou_inputs(output.logits, batch)
 
 
 class VoxelObjective:
@@ -126,13 +151,8 @@ class VoxelObjective:
         kl = kl_divergence(output.mean, output.log_variance)
         # A sum over the batch makes the effective weight depend on the batch size.
         term = kl.sum() if self.sum_kl else kl_loss(kl, self.optim.free_nats)
-        kl_scale = min(1.0, (step + 1) / max(1, self.optim.kl_warmup_steps))
-        spread = output.mean.detach().float().var(dim=0, correction=0)
-        figures = {
-            "kl": kl.detach().mean(dim=0).sum(),
-            "active_units": (spread > ACTIVE_VARIANCE).sum(),
-        }
-        return loss + kl_scale * self.optim.kl_weight * term, figures
+        loss = loss + _kl_scale(self.optim, step) * term
+        return loss, _posterior_figures(kl, output.mean)
 
     def predict(self, model: Model, batch: Batch) -> VoxelOutput:
         return model(*self.inputs(batch))
@@ -141,7 +161,25 @@ class VoxelObjective:
         return output.refined.float(), batch["voxels"]
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"points": PointObjective, "voxels": VoxelObjective}
+def _kl_scale(optim: OptimConfig, step: int) -> float:
+    """The weight of the KL term at a step."""
+    return min(1.0, (step + 1) / max(1, optim.kl_warmup_steps)) * optim.kl_weight
+
+
+def _posterior_figures(kl: Tensor, mean: Tensor) -> dict[str, Tensor]:
+    """Scalars for the log, from the KL (B, D) and the mean (B, D) of posteriors."""
+    spread = mean.detach().float().var(dim=0, correction=0)
+    return {
+        "kl": kl.detach().mean(dim=0).sum(),
+        "active_units": (spread > ACTIVE_VARIANCE).sum(),
+    }
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "points": PointObjective,
+    "points-and-posterior": PosteriorObjective,
+    "voxels": VoxelObjective,
+}
 """Objectives by `Model.target`."""
 
 

@@ -18,7 +18,7 @@ from occvae.data.observations import open_split
 from occvae.data.targets import stored_points
 from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
-from occvae.models.protocol import Model, VariationalModel
+from occvae.models.protocol import GenerativeModel, Model
 from occvae.models.registry import create_model
 from occvae.ops.voxel_iou import voxel_iou
 from occvae.train import parallel
@@ -383,7 +383,7 @@ class Trainer:
             logger.say(f"step {step}: validation IoU {iou:.4f}{' (best)' if best else ''}")
             sheet = self.run / "samples" / f"step-{step:07d}.png"
             write_contact_sheet(sheet, model, self.validation_set, self.device)
-            if isinstance(model, VariationalModel):
+            if isinstance(model, GenerativeModel):
                 write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), model, self.device)
             if best:
                 self._export(model, "best", val_iou=iou)
