@@ -117,7 +117,7 @@ def _controls(
     if not shapes.voxel_resolution:
         return {}
     has_training = any(entry.split == "train" for entry in shapes.manifest.shards)
-    training = StoredShapes(root, "train", model) if has_training else None
+    training = StoredShapes(root, "train", model, truth_only=True) if has_training else None
     return control_summaries(
         shapes, training, [score.grid for score in scores if score.grid is not None]
     )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
+from occvae.data.dataset import ShapeDataset
 from occvae.data.observations import open_split
 from occvae.errors import UserError
 from occvae.metrics import Surface
@@ -27,6 +28,7 @@ class StoredShapes:
         num_points: largest number of stored points per shape to use.
         num_shapes: number of shapes, spread evenly over the split; None for all.
         num_views: number of images per shape, the first ones.
+        truth_only: whether only the truth is needed, and not what the model observes.
 
     Attributes:
         observation: what the model observes.
@@ -51,9 +53,13 @@ class StoredShapes:
         num_points: int = 100_000,
         num_shapes: int | None = None,
         num_views: int = 1,
+        truth_only: bool = False,
     ):
         self.observation = model.observation
-        self._dataset = open_split(root, split, self.observation, num_views=num_views)
+        if truth_only:
+            self._dataset = ShapeDataset(root, split, image_size=None)
+        else:
+            self._dataset = open_split(root, split, self.observation, num_views=num_views)
         self.manifest = self._dataset.manifest
         first = self._dataset.shards[0]
         self.num_points = min(num_points, first.num_points)

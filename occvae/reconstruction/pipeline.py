@@ -66,6 +66,7 @@ def reconstruct_files(
             has no mesh. With a single object the error is the reason itself.
     """
     settings = ReconstructionSettings() if settings is None else settings
+    settings.check_files(model)
     for output in outputs:
         settings.check(model, output.suffix.lower().lstrip("."))
         check_writable(output)

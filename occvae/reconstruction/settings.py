@@ -94,7 +94,12 @@ class ReconstructionSettings:
                 "both normals and refine_vertices"
             )
 
-    def _check_observation(self, model: Model) -> None:
+    def check_files(self, model: Model) -> None:
+        """Raises a UserError unless files hold what the model observes, and the settings suit it.
+
+        Args:
+            model: The model to reconstruct with.
+        """
         observation = model.observation
         if not isinstance(observation, Images | PointCloud):
             raise UserError(
@@ -115,7 +120,6 @@ class ReconstructionSettings:
             model: The model to reconstruct with.
             format: Format of the meshes, one of `occvae.reconstruction.FORMATS`.
         """
-        self._check_observation(model)
         if self.background == "rembg":
             import_rembg()
         if self.decimate is not None:
