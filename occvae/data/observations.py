@@ -6,7 +6,7 @@ ones below, and add it to `_READERS`.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from occvae.data.targets import Layout, PointTarget, Target, VoxelTarget
 from occvae.errors import UserError
 from occvae.geometry.surface_sampling import sample_surface
 from occvae.observations.kinds import Images, LabeledPoints, Observation, PointCloud, VoxelGrid
+
+_REMEDY = "make the dataset again with --training-surface"
 
 
 class CloudReader:
@@ -34,7 +36,7 @@ class CloudReader:
         if not shard.num_surface_points and shard.num_meshes < len(shard):
             raise UserError(
                 f"{root}: {shard.path.name} has neither surface points nor a mesh for each shape, "
-                "which point clouds are drawn from; make the dataset again with --training-surface"
+                f"which point clouds are drawn from; {_REMEDY}"
             )
 
     def layout(self, shard: Shard) -> Layout:
@@ -111,5 +113,10 @@ def _surface_points(shard: Shard, local: int, rng: np.random.Generator, count: i
     """Points (count, 3) float64 on the surface of a shape."""
     if shard.num_surface_points:
         return shard.surface_points(local, rng.integers(shard.num_surface_points, size=count))
-    vertices, faces = cast("tuple[np.ndarray, np.ndarray]", shard.mesh(local))
-    return sample_surface(vertices, faces, count, int(rng.integers(2**63))).points
+    mesh = shard.mesh(local)
+    if mesh is None:
+        raise UserError(
+            f"{shard.path}: shape {shard.ids[local]} has neither surface points nor a mesh; "
+            f"{_REMEDY}"
+        )
+    return sample_surface(*mesh, count, int(rng.integers(2**63))).points

@@ -129,6 +129,7 @@ class EncoderDecoder(ImplicitModel):
         progress: "Progress | None",
         **options: Any,
     ) -> list["trimesh.Trimesh"]:
+        check_threshold(self.threshold if threshold is None else threshold)
         batch = self.to_batch(observed)
         with evaluation_mode(self):
             conditioning = self.encode(batch).float()

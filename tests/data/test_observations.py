@@ -10,7 +10,7 @@ import torch
 from occvae.data.build import build_dataset
 from occvae.data.formats.procedural import ProceduralSource
 from occvae.data.loader import StepSampler, load_batches
-from occvae.data.observations import open_split
+from occvae.data.observations import CloudReader, open_split
 from occvae.data.shards import Shard
 from occvae.data.targets import PointTarget, VoxelTarget
 from occvae.errors import UserError
@@ -73,6 +73,13 @@ def test_a_dataset_without_surfaces_is_refused(tiny_dataset):
     assert "--training-surface" in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no voxels of 8"):
         open_split(tiny_dataset, "train", VoxelGrid(8))
+
+
+def test_a_shape_without_a_surface_among_others_is_named(tiny_dataset, monkeypatch):
+    monkeypatch.setattr(CloudReader, "check", lambda *_: None)  # it sees the first shard only
+    dataset = open_split(tiny_dataset, "train", PointCloud())
+    with pytest.raises(UserError, match=f"shape {dataset.ids[3]} has neither surface points"):
+        dataset[3]
 
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)

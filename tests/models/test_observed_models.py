@@ -11,6 +11,7 @@ from occvae.models import create_model, load_image, point_encoder
 from occvae.models.point_encoder import PointEncoder
 from occvae.models.voxel_encoder import VoxelEncoder
 
+pytestmark = pytest.mark.filterwarnings("ignore:SimpleDecoder has no fused kernels")
 SMALL = {
     "onet-points": {"encoder_size": 16, "embedding_size": 8, "hidden_size": 32, "num_blocks": 1},
     "onet-voxels": {"encoder_channels": 2, "grid_resolution": 16, "hidden_size": 32},
