@@ -50,21 +50,22 @@ class PointCloudModel(EncoderDecoder):
 
         Args:
             clouds: One cloud, or a list of clouds with equal numbers of points. A path is read,
-                centered and scaled by `occvae.observations.scans.load_scan`. An array or tensor
-                (N, 3) is in the unit cube already. A tensor (B, N, 3) is a batch.
+                centered and scaled by `occvae.observations.scans.load_scan`, with as many points as
+                in training. An array or tensor (N, 3) is in the unit cube already. A tensor
+                (B, N, 3) is a batch. Both may have any number of points.
 
         Raises:
             UserError: A file cannot be read, a cloud is not finite or outside the unit cube, or
                 clouds differ in their number of points.
         """
-        return _stack(clouds).to(self.device)
+        return _stack(clouds, self._observation.num_points).to(self.device)
 
 
-def _stack(clouds: Any) -> Tensor:
+def _stack(clouds: Any, num_points: int) -> Tensor:
     if isinstance(clouds, Tensor) and clouds.dim() == 3:
         return clouds.float()
     several = clouds if isinstance(clouds, list | tuple) else [clouds]
-    tensors = [_cloud(cloud) for cloud in several]
+    tensors = [_cloud(cloud, num_points) for cloud in several]
     if len({len(tensor) for tensor in tensors}) != 1:
         counts = [len(tensor) for tensor in tensors]
         raise UserError(
@@ -76,9 +77,9 @@ def _stack(clouds: Any) -> Tensor:
     return torch.stack(tensors)
 
 
-def _cloud(cloud: "str | Path | np.ndarray | Tensor") -> Tensor:
+def _cloud(cloud: str | Path | np.ndarray | Tensor, num_points: int) -> Tensor:
     if isinstance(cloud, str | Path):
-        return torch.from_numpy(load_scan(cloud).points)
+        return torch.from_numpy(load_scan(cloud, num_points=num_points).points)
     points = cloud.cpu().numpy() if isinstance(cloud, Tensor) else np.asarray(cloud)
     return torch.from_numpy(check_cloud(points))
 

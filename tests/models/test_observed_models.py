@@ -151,7 +151,9 @@ def test_clouds_are_taken_in_many_forms(tmp_path):
         assert batch.dtype == torch.float32 and torch.equal(batch, cloud[None])
     np.save(tmp_path / "scan.npy", 20.0 * cloud.numpy() + 7.0)
     found = model.to_batch(tmp_path / "scan.npy")
-    assert found.amax() - found.amin() <= 1.0
+    assert found.shape == (1, 40, 3) and found.amax() - found.amin() <= 1.0
+    fewer = small_model("onet-points", num_points=9).to_batch([str(tmp_path / "scan.npy")])
+    assert fewer.shape == (1, 9, 3)
     assert float((found[0].amax(0) - found[0].amin(0)).max()) == pytest.approx(1.0)
 
 
