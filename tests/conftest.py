@@ -112,3 +112,13 @@ def tiny_voxel_dataset(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("tiny_voxels")
     build_tiny_dataset(root, voxel_resolution=32)
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_cloud_dataset(tmp_path_factory) -> Path:
+    """Folder of the dataset of boxes with surface points in all splits."""
+    from tests.tiny import build_tiny_dataset
+
+    root = tmp_path_factory.mktemp("tiny_clouds")
+    build_tiny_dataset(root, training_surface=True)
+    return root / "data"

@@ -16,6 +16,7 @@ LAYERS = (
     {"system"},
     {"ops", "images", "visualize"},
     {"geometry"},
+    {"observations"},
     {"models", "data", "metrics"},
     {"train", "evaluation", "reconstruction", "convert"},
     {"__init__"},

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,35 @@ TINY_VOXEL_RUN = [
 ]
 
 
+# The same for architectures that observe something else than images.
+TINY_OBSERVING_MODELS = {
+    "onet-points": [
+        "model.num_points=64",
+        "model.encoder_size=32",
+        "model.embedding_size=32",
+        "model.hidden_size=32",
+        "model.num_blocks=1",
+    ],
+    "onet-voxels": [
+        f"model.grid_resolution={RESOLUTION}",
+        "model.encoder_channels=4",
+        "model.embedding_size=32",
+        "model.hidden_size=32",
+        "model.num_blocks=1",
+    ],
+    "onet-vae": ["model.num_points=128", "model.latent_size=16", "model.hidden_size=32"],
+}
+TINY_OBSERVING_RUN = [
+    "data.num_points=256",
+    "data.num_workers=0",
+    "optim.batch_size=4",
+    "optim.lr=2e-3",
+    "optim.warmup_steps=5",
+    "validate_points=512",
+    "log_every=2",
+]
+
+
 def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
     """Writes an archive of boxes of different proportions.
 
@@ -72,8 +102,11 @@ def write_archive(path: Path, count: int = 96, resolution: int = 16) -> Path:
     return path
 
 
-def build_tiny_dataset(root: Path, voxel_resolution: int = RESOLUTION, count: int = 96) -> Manifest:
+def build_tiny_dataset(
+    root: Path, voxel_resolution: int = RESOLUTION, count: int = 96, **settings: Any
+) -> Manifest:
+    """Builds a dataset of boxes. `settings` replace those of `SETTINGS`."""
     root.mkdir(parents=True, exist_ok=True)
-    settings = dataclasses.replace(SETTINGS, voxel_resolutions=(voxel_resolution,))
+    settings = dataclasses.replace(SETTINGS, voxel_resolutions=(voxel_resolution,), **settings)
     source = VoxelArchiveSource([write_archive(root / "boxes.npz", count)], settings, up="y")
     return build_dataset(source, root / "data", shapes_per_shard=10, num_workers=1)

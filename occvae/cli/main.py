@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "info": (info, "print versions, devices, the built kernels and what is missing"),
     "data": (data, "build, import, inspect and verify datasets"),
     "train": (train, "train a model"),
-    "reconstruct": (reconstruct, "turn images into mesh files"),
+    "reconstruct": (reconstruct, "turn images and scans into mesh files"),
     "evaluate": (evaluate, "measure a model on a dataset, with controls"),
     "view": (view, "show meshes, runs and reports in the browser"),
     "convert": (convert, "convert official checkpoints of other projects"),

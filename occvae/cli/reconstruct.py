@@ -1,8 +1,9 @@
-"""occvae reconstruct: turns images into mesh files."""
+"""occvae reconstruct: turns images and scans into mesh files."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from occvae.cli.shared import (
     MODEL_HELP,
@@ -13,6 +14,9 @@ from occvae.cli.shared import (
 )
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
+
+if TYPE_CHECKING:
+    from occvae.models.protocol import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +33,12 @@ def run(options: argparse.Namespace) -> None:
     settings = ReconstructionSettings(
         **{name: getattr(options, name) for name in ReconstructionSettings.__dataclass_fields__}
     )
-    images = _images(options)
-    objects = [images] if options.together else [[image] for image in images]
-    outputs = output_paths([views[0] for views in objects], options.output, options.format)
+    _check_inputs(options)
     model, _ = load_model(options.model)
     set_precision(model, options.precision)
+    files = _files(options, model)
+    objects = [files] if options.together else [[file] for file in files]
+    outputs = output_paths([views[0] for views in objects], options.output, options.format)
     try:
         reconstruct_files(
             model,
@@ -44,11 +49,12 @@ def run(options: argparse.Namespace) -> None:
             overwrite=options.output is not None,
         )
     finally:  # at the end, because many lines may come before
-        _warn_of_left_out(options.images)
+        if model.image_size:
+            _warn_of_left_out(options.images)
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="*", help="image files or folders of them")
+    parser.add_argument("images", nargs="*", help="image files, point clouds, or folders of them")
     parser.add_argument(
         "--webcam",
         type=int,
@@ -66,6 +72,14 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         help="auto: cut the object out of a plain background and frame it as in training, keep "
         "other backgrounds; keep: use the image as it is; remove: like auto, but an error for "
         "other backgrounds; rembg: cut out with the rembg library (default: auto)",
+    )
+    parser.add_argument(
+        "--box",
+        type=float,
+        nargs=6,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        help="lower and upper corner of the whole object in a scan, which are centered and scaled "
+        "as in training (default: the bounding box of the points)",
     )
     parser.add_argument(
         "--strict",
@@ -110,7 +124,12 @@ def _add_surface(parser: argparse.ArgumentParser) -> None:
         help="color vertices by how much the hypotheses differ: gray 0, orange 0.25, red 0.5 "
         "(variational models; glb, ply, obj)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the hypotheses (default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the hypotheses and of the points chosen from a scan (default: 0)",
+    )
     parser.add_argument(
         "--batch-size", type=int, default=8, help="objects per batch of the model (default: 8)"
     )
@@ -143,16 +162,24 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _images(options: argparse.Namespace) -> list[Path]:
-    from occvae.reconstruction import find_images
-
-    if options.webcam is None:
-        if not options.images:
-            raise UserError("no images: give files, folders or --webcam")
-        return find_images(options.images)
-    if options.images:
+def _check_inputs(options: argparse.Namespace) -> None:
+    if options.webcam is None and not options.images:
+        raise UserError("no images: give files, folders or --webcam")
+    if options.webcam is not None and options.images:
         raise UserError("--webcam takes the image: give no image files with it")
-    return [_take_image(options)]
+
+
+def _files(options: argparse.Namespace, model: "Model") -> list[Path]:
+    """Returns the images or scans to reconstruct, as the model observes them."""
+    from occvae.observations.kinds import PointCloud
+    from occvae.reconstruction import find_images, find_scans
+
+    if not isinstance(model.observation, PointCloud):
+        return [_take_image(options)] if options.webcam is not None else find_images(options.images)
+    for name, given in (("--webcam", options.webcam is not None), ("--together", options.together)):
+        if given:
+            raise UserError(f"{name} applies to images, but {model.arch} observes point clouds")
+    return find_scans(options.images)
 
 
 def _warn_of_left_out(inputs: list[str]) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Without importing torch, which the registries of architectures and presets need.
 ARCHITECTURES = (
     "onet",
+    "onet-points",
+    "onet-vae",
+    "onet-voxels",
     "pix2vox-a",
     "pix2vox-f",
     "pix2vox-vae",

@@ -29,7 +29,7 @@ class Conversion(NamedTuple):
 
 
 def convert_checkpoint(source: str | Path) -> Conversion:
-    """Reads a checkpoint of occupancy_networks (image models), Pix2Vox or Pix2Vox++.
+    """Reads a checkpoint of occupancy_networks, Pix2Vox or Pix2Vox++.
 
     The keys of the file tell which system it is of.
 

@@ -1,5 +1,6 @@
-"""Training samples: images of a shape, with points or voxels to learn from."""
+"""Training samples: what a model observes of a shape, with points or voxels to learn from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ class ShapeDataset(Dataset[dict[str, Any]]):
     Args:
         root: folder of the dataset.
         split: "train", "val" or "test".
-        image_size: edge of the images in pixels.
+        image_size: edge of the images in pixels; None for samples without images.
+        inputs: readers of what samples hold instead of images or besides them, see
+            `occvae.data.observations`.
         background_gray: gray level, 0 to 255, behind transparent images. Unused with `augment`,
             which replaces the background.
         num_views: images per sample, unless the key says otherwise.
@@ -53,7 +56,8 @@ class ShapeDataset(Dataset[dict[str, Any]]):
         root: str | Path,
         split: str,
         *,
-        image_size: int,
+        image_size: int | None,
+        inputs: Sequence[Target] = (),
         background_gray: int = WHITE,
         num_views: int = 1,
         target: Target | None = None,
@@ -77,10 +81,12 @@ class ShapeDataset(Dataset[dict[str, Any]]):
         self.augment = augment
         # Augmentation recognizes the background by its white.
         self._background_gray = WHITE if augment else background_gray
-        check_count("num_views", num_views, self.shards[0].num_views)
+        if image_size is not None:
+            check_count("num_views", num_views, self.shards[0].num_views)
         self.num_views = num_views
-        if target is not None:
-            target.check(self.root, self.shards[0])
+        self._parts = [*inputs, *([] if target is None else [target])]
+        for part in self._parts:
+            part.check(self.root, self.shards[0])
         self.target = target
 
     def __len__(self) -> int:
@@ -93,7 +99,8 @@ class ShapeDataset(Dataset[dict[str, Any]]):
             key: `index`, `(epoch, index)` or `(epoch, index, num_views)`.
 
         Returns:
-            A dictionary with `images` (V, 3, S, S) uint8, `index`, and the tensors of the target.
+            A dictionary with `images` (V, 3, S, S) uint8 unless `image_size` is None, `index`, and
+            the tensors of the inputs and of the target.
 
         Raises:
             IndexError: there is no such shape.
@@ -109,40 +116,43 @@ class ShapeDataset(Dataset[dict[str, Any]]):
     def batch_layout(self, keys: list[tuple[int, ...]]) -> Layout:
         """Shape and dtype of each tensor in a batch. All keys must have equal numbers of views."""
         count, (_, _, *views) = len(keys), keys[0]
-        images = (*views, self.num_views)[0], 3, self.image_size, self.image_size
-        layout: Layout = {
-            "index": ((count,), torch.int64),
-            "images": ((count, *images), torch.uint8),
-        }
-        if self.target is None:
-            return layout
-        return layout | {
-            name: ((count, *shape), dtype)
-            for name, (shape, dtype) in self.target.layout(self.shards[0]).items()
-        }
+        layout: Layout = {"index": ((count,), torch.int64)}
+        if self.image_size is not None:
+            images = (*views, self.num_views)[0], 3, self.image_size, self.image_size
+            layout["images"] = ((count, *images), torch.uint8)
+        for part in self._parts:
+            for name, (shape, dtype) in part.layout(self.shards[0]).items():
+                layout[name] = ((count, *shape), dtype)
+        return layout
 
     def _sample(
         self, epoch: int, index: int, shard: Shard, local: int, views: int | None = None
     ) -> dict[str, Any]:
-        num_views = views or self.num_views
         # Without `train`, a sample must not depend on the seed of the run.
         rng = np.random.default_rng([self.seed, epoch, index] if self.train else [index])
-        chosen = rng.permutation(shard.num_views)[:num_views] if self.train else range(num_views)
+        order = rng.permutation(shard.num_views) if self.train else np.arange(shard.num_views)
         # A mirrored image is the image of the mirrored shape.
         mirrored = self.train and bool(rng.integers(2))
-        images = torch.stack([self._image(shard, local, int(view), mirrored) for view in chosen])
-        if self.augment:
-            images = augment_views(images, [self.seed, epoch, index])
-        sample = {"images": images, "index": index}
-        if self.target is None:
-            return sample
-        return sample | self.target.read(shard, local, rng, train=self.train, mirrored=mirrored)
+        sample: dict[str, Any] = {"index": index}
+        if self.image_size is not None:
+            chosen = order[: views or self.num_views].tolist()
+            images = torch.stack(
+                [self._image(shard, local, view, mirrored, self.image_size) for view in chosen]
+            )
+            if self.augment:
+                images = augment_views(images, [self.seed, epoch, index])
+            sample["images"] = images
+        for part in self._parts:
+            sample |= part.read(shard, local, rng, train=self.train, mirrored=mirrored)
+        return sample
 
-    def _image(self, shard: Shard, local: int, view: int, mirrored: bool) -> torch.Tensor:
+    def _image(
+        self, shard: Shard, local: int, view: int, mirrored: bool, size: int
+    ) -> torch.Tensor:
         content = shard.image(local, view)
         try:
             return decode_image(
-                content, self.image_size, mirrored=mirrored, background_gray=self._background_gray
+                content, size, mirrored=mirrored, background_gray=self._background_gray
             )
         except UserError as error:
             raise UserError(

@@ -36,6 +36,15 @@ def add_shape_arguments(parser: argparse.ArgumentParser, *, near_points: int, vo
     )
 
 
+def add_training_surface(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that stores surface points of training shapes too."""
+    parser.add_argument(
+        "--training-surface",
+        action="store_true",
+        help="store surface points of training shapes too, for models of point clouds",
+    )
+
+
 def shape_settings(options: argparse.Namespace, *, training_surface: bool = False) -> ShapeSettings:
     """Returns the settings given by the arguments of `add_shape_arguments`.
 

@@ -42,8 +42,8 @@ class ShapeSettings:
             multiple of 8.
         num_surface_points: points on the surface, with normals. Evaluation measures distances to
             them.
-        training_surface: whether training shapes have surface points too. Training does not read
-            them.
+        training_surface: whether training shapes have surface points too. Only models of point
+            clouds read them in training, and only if no mesh is stored.
         voxel_resolutions: resolutions of the voxel grids.
         num_views: number of images.
         image_size: edge of the images in pixels.

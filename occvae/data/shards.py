@@ -224,6 +224,15 @@ class Shard:
         points = decode_points(self._row("surface_points", index))
         return points, self._row("surface_normals", index).astype(np.float32)
 
+    def surface_points(self, index: int, rows: np.ndarray) -> np.ndarray:
+        """Chosen points on the surface, (N, 3) float32.
+
+        Args:
+            index: number of the shape within the shard.
+            rows: (N,) integer numbers of the points, below `num_surface_points`.
+        """
+        return decode_points(self._row("surface_points", index)[rows])
+
     def mesh(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Vertices (V, 3) float32 and faces (F, 3) int64 of the surface, or None if not stored."""
         vertices, faces = self._stored_mesh(index)

@@ -42,7 +42,7 @@ def evaluate(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any] | None:
-    """Scores a model on one split of a dataset, using the first view of each shape.
+    """Scores a model on one split of a dataset, with one view per shape if it sees images.
 
     If there are several ranks (see `ranks.processes`), they share the shapes, and rank 0 gets the
     report. The scores of a shape depend on the seed and on its number in the split. They do not
@@ -117,7 +117,7 @@ def _controls(
     if not shapes.voxel_resolution:
         return {}
     has_training = any(entry.split == "train" for entry in shapes.manifest.shards)
-    training = StoredShapes(root, "train", model) if has_training else None
+    training = StoredShapes(root, "train", model, truth_only=True) if has_training else None
     return control_summaries(
         shapes, training, [score.grid for score in scores if score.grid is not None]
     )
@@ -148,6 +148,7 @@ def _describe_options(
     model: Model, shapes: StoredShapes, settings: Settings, threshold_origin: str
 ) -> dict[str, Any]:
     return {
+        "observation": shapes.observation.noun,
         "num_points": shapes.num_points,
         "mesh_resolution": settings.mesh_resolution,
         "threshold": settings.threshold,

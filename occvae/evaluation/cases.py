@@ -12,9 +12,11 @@ from occvae.geometry.nearest_neighbors import nearest_neighbors
 from occvae.geometry.voxels_to_mesh import smooth_meshes
 from occvae.metrics import sample_surface
 from occvae.models.protocol import Model
+from occvae.observations.drawing import draw_observation
 
 _MESH_RESOLUTION = 128  # if the evaluation itself made no meshes
 _TRUTH_SAMPLES = 100_000
+_DRAWN_SIZE = 224  # edge in pixels of observations that are not images
 
 
 def write_page(
@@ -52,9 +54,10 @@ def _example(
 ) -> dict[str, Any]:
     """Returns the arguments of `Case` for one shape."""
     number = row["number"]
-    images = shapes.images(number)
+    observed = shapes.observed(number, settings.device)
     resolution = settings.mesh_resolution or _MESH_RESOLUTION
-    mesh = predict_mesh(model, images.to(settings.device), resolution, settings.threshold)
+    size = model.image_size or _DRAWN_SIZE
+    mesh = predict_mesh(model, observed, resolution, settings.threshold)
     vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
     truth = shapes.mesh(number)
     if truth is None and shapes.voxel_resolution:
@@ -63,7 +66,7 @@ def _example(
         "id": row["id"],
         "category": row["category"],
         "metrics": row["metrics"],
-        "image": (images[0, 0] * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy(),
+        "image": draw_observation(shapes.observation, observed, size)[0],
         "truth": truth,
         "prediction": (vertices, np.asarray(mesh.faces).reshape(-1, 3)),
         "error": _distances(vertices, _true_points(shapes, number, truth, settings.seed)),

@@ -1,4 +1,4 @@
-"""Controls: predictions that do not use the image of the shape.
+"""Controls: predictions that do not use what the model observes of the shape.
 
 A model that does not beat all controls has not learned to use its input. Controls are measured by
 voxel IoU.
@@ -13,6 +13,7 @@ import torch
 from occvae.evaluation.shapes import StoredShapes
 from occvae.evaluation.threshold import CANDIDATES
 from occvae.metrics import best_threshold, summarize
+from occvae.observations.kinds import Images
 from occvae.ops.voxel_iou import voxel_iou
 
 _NUM_SHUFFLES = 5
@@ -23,7 +24,8 @@ def control_summaries(
 ) -> dict[str, Any]:
     """Returns the summary of voxel IoU for each control.
 
-    - `shuffled_images`: the model's predictions for the images of other shapes.
+    - `shuffled_images`: the model's predictions for the images of other shapes. It is
+      `shuffled_inputs` for models that observe something else.
     - `mean_shape`: the mean of all training shapes.
     - `category_mean_shape`: the mean training shape of the category.
 
@@ -33,9 +35,10 @@ def control_summaries(
         grids: predicted grid of each shape, packed as in `Score`.
     """
     controls: dict[str, Any] = {}
-    if len(shapes) > 1:  # a single shape has no other image
+    if len(shapes) > 1:  # of a single shape there is no other observation
         shuffled = _shuffled_iou(shapes, grids)
-        controls["shuffled_images"] = summarize(shuffled, shapes.categories)
+        seen = "images" if isinstance(shapes.observation, Images) else "inputs"
+        controls[f"shuffled_{seen}"] = summarize(shuffled, shapes.categories)
     if training is not None:
         means = _mean_shapes(training.all_voxels())
         controls["mean_shape"] = _mean_shape_summary(shapes, {"": means[""]})
@@ -44,7 +47,7 @@ def control_summaries(
 
 
 def _shuffled_iou(shapes: StoredShapes, grids: list[np.ndarray]) -> np.ndarray:
-    """Returns IoU (S,) of each shape with predictions for the images of other shapes."""
+    """Returns IoU (S,) of each shape with predictions for what is observed of other shapes."""
     count = len(shapes)
     order = np.random.default_rng(0).permutation(count)
     place = np.argsort(order)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -68,31 +68,29 @@ def score_shape(model: Model, shapes: StoredShapes, number: int, settings: Setti
     Raises:
         UserError: the model predicts NaN, or its mesh cannot be made at this resolution.
     """
-    images = shapes.images(number).to(settings.device)
+    observed = shapes.observed(number, settings.device)
     metrics: dict[str, float] = {}
     grid = None
     if shapes.num_points:
         points, occupied = shapes.points(number)
-        metrics |= _point_metrics(model, images, points, occupied, settings)
+        metrics |= _point_metrics(model, observed, points, occupied, settings)
     if shapes.voxel_resolution:
         truth = shapes.voxels(number)
-        predicted = check_probabilities(model.predict_voxels(images, len(truth)))
+        predicted = check_probabilities(model.predict_voxels(observed, len(truth)))
         metrics |= voxel_metrics(predicted, truth, settings, number)
         grid = np.packbits((predicted[0] >= settings.threshold).cpu().numpy())
     if settings.mesh_resolution is not None:
-        mesh = predict_mesh(model, images, settings.mesh_resolution, settings.threshold)
+        mesh = predict_mesh(model, observed, settings.mesh_resolution, settings.threshold)
         metrics |= _mesh_metrics(mesh, shapes, number, settings)
     return Score(metrics, grid)
 
 
-def predict_mesh(
-    model: Model, images: Tensor, resolution: int, threshold: float
-) -> trimesh.Trimesh:
-    """Returns the mesh for images (1, V, 3, S, S).
+def predict_mesh(model: Model, observed: Any, resolution: int, threshold: float) -> trimesh.Trimesh:
+    """Returns the mesh of one shape.
 
     Args:
-        model: model in eval mode, on the device of the images.
-        images: RGB in [0, 1].
+        model: model in eval mode, on the device of the observation.
+        observed: what the model observes of the shape, as a batch of one.
         resolution: cells along each axis.
         threshold: probability of the surface.
 
@@ -100,7 +98,7 @@ def predict_mesh(
         UserError: the resolution is invalid or needs too much memory.
     """
     try:
-        [mesh] = model.reconstruct(images, resolution, threshold)
+        [mesh] = model.reconstruct(observed, resolution, threshold)
     except (ValueError, MemoryError) as error:
         raise UserError(f"meshes at {resolution}^3: {error}") from None
     return mesh
@@ -127,9 +125,9 @@ def voxel_metrics(
 
 
 def _point_metrics(
-    model: Model, images: Tensor, points: np.ndarray, occupied: np.ndarray, settings: Settings
+    model: Model, observed: Any, points: np.ndarray, occupied: np.ndarray, settings: Settings
 ) -> dict[str, float]:
-    logits = model.predict_points(images, torch.from_numpy(points)[None].to(settings.device))
+    logits = model.predict_points(observed, torch.from_numpy(points)[None].to(settings.device))
     predicted = check_probabilities(logits.sigmoid())
     target = torch.from_numpy(occupied)[None].to(settings.device)
     return _at_thresholds("iou_points", predicted, target, settings.threshold)

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch.utils.data import default_collate
 
 from occvae.data.dataset import ShapeDataset
+from occvae.data.observations import open_split
 from occvae.errors import UserError
 from occvae.metrics import Surface
 from occvae.models.protocol import Model, VoxelModel
@@ -16,17 +19,19 @@ _COMPARED_RESOLUTION = 32
 
 
 class StoredShapes:
-    """Images and truth of the shapes of a split, by their number in the split.
+    """What a model observes of the shapes of a split, and their truth, by number in the split.
 
     Args:
         root: dataset folder.
         split: name of the split.
-        model: determines image size and background, and for voxel models the grid resolution.
+        model: determines the observation, and for voxel models the grid resolution.
         num_points: largest number of stored points per shape to use.
         num_shapes: number of shapes, spread evenly over the split; None for all.
         num_views: number of images per shape, the first ones.
+        truth_only: whether only the truth is needed, and not what the model observes.
 
     Attributes:
+        observation: what the model observes.
         num_points: number of points per shape that are used; 0 if none are stored.
         num_surface_points: number of stored points on each surface; 0 if none are stored.
         voxel_resolution: resolution R of the grids to compare; None if none are stored.
@@ -48,14 +53,13 @@ class StoredShapes:
         num_points: int = 100_000,
         num_shapes: int | None = None,
         num_views: int = 1,
+        truth_only: bool = False,
     ):
-        self._dataset = ShapeDataset(
-            root,
-            split,
-            image_size=model.image_size,
-            background_gray=model.background_gray,
-            num_views=num_views,
-        )
+        self.observation = model.observation
+        if truth_only:
+            self._dataset = ShapeDataset(root, split, image_size=None)
+        else:
+            self._dataset = open_split(root, split, self.observation, num_views=num_views)
         self.manifest = self._dataset.manifest
         first = self._dataset.shards[0]
         self.num_points = min(num_points, first.num_points)
@@ -69,9 +73,10 @@ class StoredShapes:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def images(self, number: int) -> Tensor:
-        """Returns the images of a shape, (1, V, 3, S, S) RGB in [0, 1]."""
-        return self._dataset[number]["images"][None].float() / 255.0
+    def observed(self, number: int, device: str | torch.device = "cpu") -> Any:
+        """Returns what the model observes of a shape, as a batch of one on a device."""
+        batch = default_collate([self._dataset[number]])
+        return self.observation.of({name: value.to(device) for name, value in batch.items()})
 
     def points(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns points (N, 3) float32 and whether each is inside, (N,) bool."""

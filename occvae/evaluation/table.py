@@ -28,6 +28,7 @@ _SURFACE = (
 )
 _CONTROLS = (
     ("shuffled", "shuffled_images", 4),
+    ("shuffled", "shuffled_inputs", 4),
     ("mean shape", "mean_shape", 4),
     ("category mean", "category_mean_shape", 4),
 )
@@ -47,7 +48,7 @@ def format_table(report: dict[str, Any]) -> str:
         _block(
             report["controls"],
             _CONTROLS,
-            "controls: voxel IoU of predictions that do not use the shape's image",
+            f"controls: voxel IoU of predictions that do not use the shape's {_observed(report)}",
         ),
         _notes(report),
         _published(report["published"]),
@@ -101,6 +102,11 @@ def _interval(interval: list[float], digits: int) -> str:
     return f"{low:.{digits}f}-{high:.{digits}f}" if low < high else ""
 
 
+def _observed(report: dict[str, Any]) -> str:
+    """What the model observes. Reports of earlier versions are all of models of images."""
+    return str(report["options"].get("observation", "image"))
+
+
 def _notes(report: dict[str, Any]) -> str:
     data = report["data"]
     lines: list[str] = []
@@ -109,8 +115,8 @@ def _notes(report: dict[str, Any]) -> str:
             f"the model was trained on {data['trained_on']} of these {data['num_shapes']} shapes: "
             "the scores say little about other shapes"
         )
-    if report["controls"] and "shuffled_images" not in report["controls"]:
-        lines.append("no control with shuffled images: it needs at least two shapes")
+    if report["controls"] and not any(name.startswith("shuffled") for name in report["controls"]):
+        lines.append(f"no control with shuffled {_observed(report)}s: it needs at least two shapes")
     if report["num_empty_meshes"]:
         lines.append(
             f"{report['num_empty_meshes']} of {data['num_shapes']} meshes are empty; they count "

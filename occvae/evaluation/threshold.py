@@ -59,7 +59,7 @@ def _compare_points(
     model: Model, shapes: StoredShapes, number: int, device: str | torch.device
 ) -> list[float]:
     points, occupied = (torch.from_numpy(side)[None].to(device) for side in shapes.points(number))
-    logits = model.predict_points(shapes.images(number).to(device), points)
+    logits = model.predict_points(shapes.observed(number, device), points)
     return voxel_iou(check_probabilities(logits.sigmoid()), occupied, CANDIDATES)[0].tolist()
 
 
@@ -67,5 +67,5 @@ def _compare_voxels(
     model: Model, shapes: StoredShapes, number: int, device: str | torch.device
 ) -> list[float]:
     truth = torch.from_numpy(shapes.voxels(number))[None].to(device)
-    predicted = model.predict_voxels(shapes.images(number).to(device), truth.shape[-1])
+    predicted = model.predict_voxels(shapes.observed(number, device), truth.shape[-1])
     return voxel_iou(check_probabilities(predicted), truth, CANDIDATES)[0].tolist()

@@ -19,6 +19,7 @@ from occvae.metrics import PIX2VOX_THRESHOLDS, summarize
 from occvae.metrics.published import VIEW_COUNTS, published_by_views
 from occvae.models.checks import check_probabilities
 from occvae.models.protocol import Model
+from occvae.observations.kinds import Images
 
 # Methods whose published figures are printed (ShapeNet, 13 categories, 32^3).
 _PUBLISHED_METHODS = ("Pix2Vox++/A", "LRGT+")
@@ -96,6 +97,11 @@ def check_view_counts(
 def _shapes_with_grids(
     model: Model, root: str | Path, split: str, num_shapes: int | None, view_counts: Sequence[int]
 ) -> StoredShapes:
+    if not isinstance(model.observation, Images):
+        raise UserError(
+            f"--views compares numbers of images, but {model.arch} observes "
+            f"{model.observation.noun}s; leave it out"
+        )
     # `StoredShapes` checks a single number of views: the smallest if it is below 1, otherwise the
     # largest, which the dataset may lack.
     num_views = min(view_counts) if min(view_counts) < 1 else max(view_counts)
@@ -112,7 +118,7 @@ def _score(
     model: Model, shapes: StoredShapes, number: int, view_counts: Sequence[int], settings: Settings
 ) -> list[dict[str, float]]:
     """Returns the metrics of one shape for each number of views."""
-    images = shapes.images(number).to(settings.device)
+    images = shapes.observed(number, settings.device)
     truth = shapes.voxels(number)
     scores = []
     for count in view_counts:

@@ -5,8 +5,11 @@ with `register_model`, and presets if the general ones do not suit it. This modu
 docs/contributing/add_an_architecture.md lists the steps.
 """
 
-from occvae.models import occupancy as occupancy  # registers the architectures
+from occvae.models import latent_occupancy as latent_occupancy  # registers the architectures
+from occvae.models import occupancy as occupancy
 from occvae.models import pix2vox as pix2vox
+from occvae.models import point_occupancy as point_occupancy
+from occvae.models import voxel_occupancy as voxel_occupancy
 from occvae.models.inputs import load_image
 from occvae.models.pretrained import from_pretrained, list_pretrained, save_pretrained
 from occvae.models.publishing import model_card, push_to_hub

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from occvae.errors import UserError
 from occvae.models.batch_norm import ConditionalBatchNorm, SyncBatchNorm, conditional_relu
+from occvae.models.residual_block import ResidualBlock
 from occvae.ops.query_occupancy import PackedDecoder, pack_decoder
 
 
@@ -181,14 +182,47 @@ class CnnDecoder(nn.Module):
         return self.linear_out(features).view(points.shape[:2])
 
 
+class SimpleDecoder(nn.Module):
+    """The decoder of the unconditional models of Occupancy Networks, without any norm.
+
+    Linear maps of the point and of the conditioning are added. Residual blocks follow. It runs in
+    PyTorch, because the fused kernels evaluate conditional norms.
+    182,273 parameters at E = 128 and the default sizes.
+
+    Args:
+        embedding_size: E, size of the conditioning vector.
+        hidden_size: Width of the blocks.
+        num_blocks: Number of residual blocks.
+
+    Shapes: points (B, N, 3) in [-0.55, 0.55], conditioning (B, E) -> logits (B, N).
+    """
+
+    def __init__(self, embedding_size: int = 128, hidden_size: int = 128, num_blocks: int = 5):
+        super().__init__()
+        self.linear_in = nn.Linear(3, hidden_size)
+        self.linear_conditioning = nn.Linear(embedding_size, hidden_size)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(hidden_size, hidden_size) for _ in range(num_blocks)
+        )
+        self.linear_out = nn.Linear(hidden_size, 1)
+
+    def forward(self, points: Tensor, conditioning: Tensor) -> Tensor:
+        features = self.linear_in(points) + self.linear_conditioning(conditioning)[:, None]
+        for block in self.blocks:
+            features = block(features)
+        return self.linear_out(F.relu(features)).squeeze(-1)
+
+
 def create_decoder(name: str, embedding_size: int, hidden_size: int, num_blocks: int) -> nn.Module:
-    """Builds a decoder by name: `cbn`, or `cnn`, which ignores the width and the depth.
+    """Builds a decoder by name: `cbn`, `simple`, or `cnn`, which ignores the width and the depth.
 
     Raises:
         UserError: The name is unknown.
     """
     if name == "cbn":
         return CbnDecoder(embedding_size, hidden_size, num_blocks)
+    if name == "simple":
+        return SimpleDecoder(embedding_size, hidden_size, num_blocks)
     if name == "cnn":
         return CnnDecoder(embedding_size)
-    raise UserError(f"unknown decoder {name!r}; choose from cbn, cnn")
+    raise UserError(f"unknown decoder {name!r}; choose from cbn, cnn, simple")

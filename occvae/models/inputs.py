@@ -19,7 +19,7 @@ ImageInput = ImageSource | Sequence[ImageSource] | Sequence[Sequence[ImageSource
 class ImageSettings(Protocol):
     """What this module needs to know of a model."""
 
-    image_size: int
+    image_size: int  # 0 if the model observes no images
     background_gray: int
 
 
@@ -54,7 +54,16 @@ def load_image(image: ImageSource, model: ImageSettings, background: str = "auto
 
 
 def prepare_for(model: ImageSettings, image: ImageSource, background: str) -> PreparedImage:
-    """Prepares an image for a model, see `occvae.images.preprocess.prepare_image`."""
+    """Prepares an image for a model, see `occvae.images.preprocess.prepare_image`.
+
+    Raises:
+        UserError: The model observes no images, or as `prepare_image`.
+    """
+    if model.image_size == 0:
+        raise UserError(
+            f"{source_name(image)}: this model observes no images; its `observation` tells what it "
+            "takes"
+        )
     return prepare_image(image, model.image_size, background, model.background_gray)
 
 

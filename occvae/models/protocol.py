@@ -3,13 +3,16 @@
 Training, evaluation, reconstruction, conversion and export take a `Model`. A subclass adds an
 ability that only some models have, and callers test for it with `isinstance`::
 
-    Model                   predicts occupancies at points, grids and meshes from images
+    Model                   predicts occupancies at points, grids and meshes from an observation
+      GenerativeModel       draws new shapes from a prior
       ImplicitModel         is trained on logits at points
       VoxelModel            is trained on a grid of probabilities
         MultiViewModel      merges views, some of which may be missing
         VariationalModel    has a distribution over shapes
 
-Images are (B, V, 3, H, W), so every model accepts several views per item. Points are in the unit
+An observation is what a model is conditioned on, see `occvae.observations.kinds`: images unless a
+model declares another kind. Images are (B, V, 3, H, W), so every model of images accepts several
+views per item. Points are in the unit
 cube [-0.5, 0.5]^3. Surfaces are extracted in the padded cube [-0.55, 0.55]^3. Grids are indexed
 [x, y, z].
 """
@@ -30,6 +33,7 @@ from occvae.geometry.voxels_to_mesh import block_mesh, sample_volume, smooth_mes
 from occvae.images.io import WHITE
 from occvae.models.inference import check_threshold, evaluation_mode
 from occvae.models.inputs import ImageInput, to_batch
+from occvae.observations.kinds import Images, Observation
 from occvae.ops.validation import check_count
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ class Model(nn.Module, ABC):
     inputs and outputs are defined by the objective that belongs to the model's `target`.
 
     Args:
-        image_size: Edge in pixels that images are resized to.
+        image_size: Edge in pixels that images are resized to; 0 if the model observes no images.
         threshold: Probability from which a point counts as occupied when no other is given.
         background_gray: Gray level, 0 to 255, on which transparent images are composited.
 
@@ -68,7 +72,7 @@ class Model(nn.Module, ABC):
     lr_scales: ClassVar[Mapping[str, float]] = {}
     """Factors of the learning rate, by the prefix of the parameters' names; 1 for all others."""
 
-    def __init__(self, *, image_size: int, threshold: float, background_gray: int = WHITE):
+    def __init__(self, *, threshold: float, image_size: int = 0, background_gray: int = WHITE):
         super().__init__()
         check_threshold(threshold)
         if not 0 <= background_gray <= 255:
@@ -80,33 +84,49 @@ class Model(nn.Module, ABC):
         self.precision: str | None = None
 
     @property
+    def observation(self) -> Observation:
+        """What the model is conditioned on, and what a dataset delivers for it."""
+        return Images(self.image_size, self.background_gray)
+
+    @property
     def has_fused_decoder(self) -> bool:
         """Whether predictions use the fused kernels, to which `precision` applies."""
         return False
 
-    def to_batch(self, images: ImageInput) -> Tensor:
-        """Returns what `reconstruct` takes as images (B, V, 3, H, W) on the model's device."""
-        batch = to_batch(images, self)
-        weights = itertools.chain(self.parameters(), self.buffers())
-        return batch.to(next(weights, batch).device)
+    def to_batch(self, observed: Any, /) -> Any:
+        """Returns what `reconstruct` takes as a batch of the observation on the model's device.
+
+        Here these are images (B, V, 3, H, W). Models with another observation override it.
+        """
+        return to_batch(observed, self).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter or buffer; the CPU if there is none."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     @abstractmethod
-    def predict_points(self, images: Tensor, points: Tensor) -> Tensor:
-        """Logits (B, N) float32 at points (B, N, 3), from RGB images (B, V, 3, H, W) in [0, 1]."""
+    def predict_points(self, observed: Any, /, points: Tensor) -> Tensor:
+        """Logits (B, N) float32 at points (B, N, 3), from a batch of the observation.
+
+        Images are (B, V, 3, H, W) RGB in [0, 1].
+        """
 
     @abstractmethod
-    def predict_voxels(self, images: Tensor, resolution: int = 32) -> Tensor:
+    def predict_voxels(self, observed: Any, /, resolution: int = 32) -> Tensor:
         """Probabilities (B, R, R, R) at the cell centers of the unit cube.
 
         Args:
-            images: (B, V, 3, H, W) RGB in [0, 1].
+            observed: Batch of the observation. Images are (B, V, 3, H, W) RGB in [0, 1].
             resolution: R. It may differ from the resolution of the model's own grid.
         """
 
     @abstractmethod
     def reconstruct(
         self,
-        images: ImageInput,
+        observed: Any,
+        /,
         resolution: int = 256,
         threshold: float | None = None,
         *,
@@ -123,8 +143,9 @@ class Model(nn.Module, ABC):
         `occvae.load_image`. A floating point tensor is used as it is.
 
         Args:
-            images: One image, or a list of objects. An object is an image, or a list of views of
-                it. A tensor (B, V, 3, H, W) in [0, 1] has B objects with V views each.
+            observed: As the model's `to_batch` takes it. For a model of images: one image, or a
+                list of objects. An object is an image, or a list of views of it. A tensor
+                (B, V, 3, H, W) in [0, 1] has B objects with V views each.
             resolution: Cells along each axis of the padded cube.
             threshold: Probability at the surface. None selects the model's own.
             progress: As in `occvae.mise`.
@@ -145,11 +166,41 @@ class Model(nn.Module, ABC):
 class ImplicitModel(Model):
     """A model that is trained on occupancies at points.
 
-    A subclass defines `forward(images, points)`, from images (B, V, 3, H, W) in [0, 1] and points
-    (B, N, 3) to logits (B, N).
+    A subclass defines `forward(observed, points)`, from a batch of the observation, such as images
+    (B, V, 3, H, W) in [0, 1], and points (B, N, 3) to logits (B, N).
     """
 
     target = "points"
+
+
+class ImplicitOutput(NamedTuple):
+    """The output of `forward` of an implicit model with a posterior.
+
+    Such a model has `target = "points-and-posterior"`.
+    """
+
+    logits: Tensor
+    """(B, N) logits at points, for latents drawn from the posterior."""
+    mean: Tensor | None = None
+    """(B, D) float32 mean of the posterior; None in predictions."""
+    log_variance: Tensor | None = None
+    """(B, D) float32 log variance of the posterior; None in predictions."""
+
+
+class GenerativeModel(Model):
+    """A model that draws new shapes without any observation."""
+
+    @abstractmethod
+    def sample(
+        self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws new shapes: probabilities (count, R, R, R).
+
+        Args:
+            count: Number of shapes.
+            resolution: R. None selects the model's own.
+            generator: Random generator on the model's device.
+        """
 
 
 class VoxelOutput(NamedTuple):
@@ -280,7 +331,7 @@ class MultiViewModel(VoxelModel):
         """
 
 
-class VariationalModel(VoxelModel):
+class VariationalModel(VoxelModel, GenerativeModel):
     """A voxel model with a distribution over the shapes that the images may show.
 
     Its `forward` also returns the mean and log variance of the posterior.
@@ -290,18 +341,6 @@ class VariationalModel(VoxelModel):
     """
 
     sum_kl: bool = False
-
-    @abstractmethod
-    def sample(
-        self, count: int, resolution: int | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draws new shapes without an image: probabilities (count, R, R, R).
-
-        Args:
-            count: Number of shapes.
-            resolution: R. None selects the model's own.
-            generator: Random generator on the model's device.
-        """
 
     @abstractmethod
     def predict_samples(

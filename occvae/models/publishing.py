@@ -67,7 +67,7 @@ def model_card(path: str | Path, repo_id: str, *, license: str) -> str:
     reports = [_read_report(file, folder) for file in sorted(folder.glob("evaluation*.json"))]
     figures = [_figures(report, repo_id) for report in reports]
     sections = [
-        _HEADER.format(license=license, name=repo_id.partition("/")[2], id=repo_id),
+        _header(model.observation.noun, repo_id, license),
         "## Model\n\n" + _table([("architecture", "parameters"), (model.arch, f"{size:,}")]),
         "## Training data\n\n" + _training(config),
         "## Figures\n\n" + ("\n\n".join(figures) or "This model has not been evaluated."),
@@ -76,6 +76,13 @@ def model_card(path: str | Path, repo_id: str, *, license: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+# By what a model observes: what it turns into a mesh, the call, and the file for the command.
+_USES = {
+    "image": ("images of an object", 'model.reconstruct("chair.jpg")', "chair.jpg"),
+    "point cloud": ("points on an object", 'model.reconstruct("scan.ply")', "scan.ply"),
+    "voxel grid": ("a voxel grid (R, R, R)", "model.reconstruct(grid)", None),
+    "labeled point": ("a random vector", "model.sample_meshes(1)", None),
+}
 _HEADER = """---
 license: {license}
 library_name: occvae
@@ -84,19 +91,31 @@ pipeline_tag: image-to-3d
 
 # {name}
 
-This model turns images of an object into a watertight mesh. It runs in `occvae`:
+This model turns {seen} into a watertight mesh. It runs in `occvae`:
 
 ```python
 import occvae
 
 model = occvae.from_pretrained("{id}")
-[mesh] = model.reconstruct("chair.jpg")
+[mesh] = {call}
 mesh.export("chair.glb")
-```
+```"""
+_COMMAND = """
 
 ```console
-$ occvae reconstruct chair.jpg --model {id}
+$ occvae reconstruct {file} --model {id}
 ```"""
+_IMAGE_TAG = "pipeline_tag: image-to-3d\n"
+
+
+def _header(noun: str, repo_id: str, license: str) -> str:
+    """The metadata of the card, and how to use a model that observes this."""
+    seen, call, file = _USES[noun]
+    header = _HEADER if noun == "image" else _HEADER.replace(_IMAGE_TAG, "")
+    text = header.format(
+        license=license, name=repo_id.partition("/")[2], id=repo_id, seen=seen, call=call
+    )
+    return text if file is None else text + _COMMAND.format(file=file, id=repo_id)
 
 
 def _training(config: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ A file is complete or does not exist.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 _TILE = 224
 _MOST_SEEN, _MOST_ROWS = 4, 8
+
+
+class Frame(NamedTuple):
+    """Coordinates of a scan: unit * scale + location."""
+
+    location: np.ndarray
+    """(3,) float64."""
+    scale: float
 
 
 def hypothesis_paths(output: Path, count: int | None) -> list[Path]:
@@ -45,12 +53,20 @@ def planned_files(output: Path, num_samples: int | None, turntable: str | None) 
     return [*files, *turntables, _preview_path(output)]
 
 
+def place(mesh: trimesh.Trimesh, frame: Frame) -> trimesh.Trimesh:
+    """Returns a mesh of the unit cube in the coordinates of a scan."""
+    placement = np.diag([frame.scale, frame.scale, frame.scale, 1.0])
+    placement[:3, 3] = frame.location
+    return mesh.copy().apply_transform(placement)
+
+
 def write_previews(output: Path, pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Path:
-    """Writes a PNG with the images that the model saw and four views around each mesh.
+    """Writes a PNG with what the model saw and four views around each mesh.
 
     Args:
         output: Path of the mesh. The preview has the same name with the suffix .preview.png.
-        pixels: (V, S, S, 3) uint8, the images that the model saw. The first four are shown.
+        pixels: (V, S, S, 3) uint8, the images that the model saw, or a drawing of the point
+            cloud. The first four are shown.
         meshes: Meshes of the object, one row each. The first eight are shown.
 
     Returns:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import trimesh
 
 _MATERIAL, _ROUGHNESS = "surface", 0.7
-_UNIT = "longest edge of the object; y is up"
+_UNIT = "longest edge of the object"
 
 
 def mesh_files(path: Path) -> list[Path]:
@@ -27,7 +27,7 @@ def mesh_files(path: Path) -> list[Path]:
     return [path, path.with_suffix(".mtl")] if path.suffix.lower() == ".obj" else [path]
 
 
-def write_mesh(path: Path, mesh: trimesh.Trimesh, name: str) -> None:
+def write_mesh(path: Path, mesh: trimesh.Trimesh, name: str, unit: str = _UNIT) -> None:
     """Writes a mesh in the format that the suffix names.
 
     Files of glTF and OBJ have the name and a material. Vertex colors are kept by .glb, .ply and
@@ -35,22 +35,23 @@ def write_mesh(path: Path, mesh: trimesh.Trimesh, name: str) -> None:
 
     Args:
         path: file to write, see `mesh_files`.
-        mesh: mesh in the unit frame.
+        mesh: mesh with y up.
         name: name of the object, any text.
+        unit: what the coordinates count.
     """
     name = _clean(name)
     ending = path.suffix.lower()
     if ending == ".glb":
-        write_whole(path, _scene(mesh, name).export)
+        write_whole(path, _scene(mesh, name, unit).export)
     elif ending == ".obj":
         _, material = mesh_files(path)
         write_whole_text(material, _mtl(mesh))
-        write_whole_text(path, _obj(mesh, name, material.name))
+        write_whole_text(path, _obj(mesh, name, material.name, unit))
     else:
         write_whole(path, mesh.export)
 
 
-def _scene(mesh: trimesh.Trimesh, name: str) -> trimesh.Scene:
+def _scene(mesh: trimesh.Trimesh, name: str, unit: str) -> trimesh.Scene:
     import trimesh
     from trimesh.visual import TextureVisuals
     from trimesh.visual.material import PBRMaterial
@@ -67,16 +68,16 @@ def _scene(mesh: trimesh.Trimesh, name: str) -> trimesh.Scene:
         linear = np.concatenate([srgb_to_linear(colors[:, :3]), colors[:, 3:]], axis=1)
         visual.vertex_attributes["color"] = linear
     copy.visual = visual
-    copy.metadata = {"unit": _UNIT}
+    copy.metadata = {"unit": f"{unit}; y is up"}
     scene = trimesh.Scene()
     scene.add_geometry(copy, node_name=name, geom_name=name)
     return scene
 
 
-def _obj(mesh: trimesh.Trimesh, name: str, material: str) -> str:
+def _obj(mesh: trimesh.Trimesh, name: str, material: str, unit: str) -> str:
     body = mesh.export(file_type="obj", header=None)
     assert isinstance(body, str)
-    return f"# unit: {_UNIT}\nmtllib {material}\no {name}\nusemtl {_MATERIAL}\n{body}\n"
+    return f"# unit: {unit}; y is up\nmtllib {material}\no {name}\nusemtl {_MATERIAL}\n{body}\n"
 
 
 def _clean(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Paths of input images and of the meshes made from them."""
+"""Paths of input images and scans, and of the meshes made from them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from occvae.errors import UserError
 from occvae.images.io import refuse_url
+from occvae.observations.scans import ENDINGS
 
 FORMATS = ("glb", "obj", "ply", "stl", "off")
 """Endings of the mesh files that can be written."""
@@ -38,11 +39,7 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
     """
     images = []
     for given in inputs:
-        if given == "-":
-            raise UserError(
-                "-: images are not read from standard input; save the image and give the file"
-            )
-        refuse_url(given)
+        _refuse_stream(given, "images")
         path = Path(given)
         if not path.is_dir():
             images.append(path)
@@ -54,6 +51,38 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
             raise UserError(f"{path}: no images{reason} in this folder")
         images += found
     return images
+
+
+def find_scans(inputs: list[str | Path]) -> list[Path]:
+    """Lists the given files and the point clouds in the given folders, like `find_images`.
+
+    Args:
+        inputs: Files and folders.
+
+    Raises:
+        UserError: A folder contains no point clouds. An input is an address, or `-`.
+    """
+    scans = []
+    for given in inputs:
+        _refuse_stream(given, "scans")
+        path = Path(given)
+        if not path.is_dir():
+            scans.append(path)
+            continue
+        found = sorted(file for file in path.iterdir() if _is_scan(file))
+        if not found:
+            raise UserError(f"{path}: no point clouds ({', '.join(ENDINGS)}) in this folder")
+        scans += found
+    return scans
+
+
+def _refuse_stream(given: str | Path, kind: str) -> None:
+    """Raises a UserError for standard input and for addresses."""
+    if given == "-":
+        raise UserError(
+            f"-: {kind} are not read from standard input; save the {kind[:-1]} and give the file"
+        )
+    refuse_url(given)
 
 
 def left_out_images(inputs: list[str | Path]) -> list[Path]:
@@ -81,13 +110,13 @@ def list_names(files: list[Path]) -> str:
 def output_paths(
     images: Sequence[str | Path], output: str | Path | None = None, format: str | None = None
 ) -> list[Path]:
-    """Chooses the path of each object's mesh, named after its first image.
+    """Chooses the path of each object's mesh, named after its first image or scan.
 
     If images have the same name, the name of their folder is put before it. If that is not enough,
     a number is appended.
 
     Args:
-        images: The first image of each object.
+        images: The first image or the scan of each object.
         output: A mesh file for one object, or a folder for any number of objects. None is the
             working directory.
         format: One of `FORMATS`. None selects the format of the file, or glb in a folder.
@@ -118,6 +147,10 @@ def output_paths(
     if len(images) == 1 and suffix and format is None and not path.is_dir():
         raise UserError(f"{output}: unknown mesh format; choose from .{', .'.join(FORMATS)}")
     return [path / f"{name}.{format or 'glb'}" for name in _distinct_names(images)]
+
+
+def _is_scan(file: Path) -> bool:
+    return file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
 
 
 def _is_image(file: Path) -> bool:

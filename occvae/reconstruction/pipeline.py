@@ -1,4 +1,4 @@
-"""reconstruct_files(): images to mesh files, in batches, with one line of output per object."""
+"""reconstruct_files(): images or scans to mesh files, in batches, with one line per object."""
 
 from __future__ import annotations
 
@@ -6,38 +6,29 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from occvae.errors import UserError
 from occvae.geometry.extract_mesh import ProgressBar
 from occvae.geometry.mesh_checks import check_mesh
-from occvae.models.inputs import prepare_for
 from occvae.models.protocol import Model
 from occvae.reconstruction.files import (
     hypothesis_paths,
+    place,
     planned_files,
     write_previews,
     write_turntables,
 )
 from occvae.reconstruction.mesh_writer import write_mesh
 from occvae.reconstruction.prediction import Prediction, predict_meshes
+from occvae.reconstruction.reading import ObservedObject, read_object, to_batch
 from occvae.reconstruction.settings import ReconstructionSettings
 from occvae.system.atomic_write import WriteError, check_writable
 from occvae.system.terminal import one_line
 from occvae.system.verbosity import note
 
 _FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
-_CUT_OUT = "cut the object out with --background rembg, or accept the image with --background keep"
-
-
-class _Object(NamedTuple):
-    name: str  # path of its first image
-    pixels: np.ndarray  # (V, S, S, 3) uint8
-    notes: list[str]
-    output: Path
 
 
 def reconstruct_files(
@@ -49,7 +40,11 @@ def reconstruct_files(
     device: torch.device | str = "cpu",
     overwrite: bool = True,
 ) -> None:
-    """Reconstructs objects from their images, and writes meshes and previews.
+    """Reconstructs objects from their images or scans, and writes meshes and previews.
+
+    Models that observe images take images, and models that observe point clouds take one scan per
+    object. Scans are centered and scaled by `occvae.observations.scans.load_scan`. Their meshes are
+    written in the coordinates of the scan, and meshes of images in the unit cube.
 
     For each object one line on stdout lists the files and whether the meshes are watertight. A line
     on stderr warns of each image whose background is not removed. If an object fails, a line on
@@ -58,7 +53,8 @@ def reconstruct_files(
 
     Args:
         model: A model, for example from `occvae.from_pretrained`. It is moved to `device`.
-        images: Image files of each object. Several files are views of one object.
+        images: Image files of each object, where several files are views of one object. Or the one
+            scan of each object.
         outputs: Mesh file of each object. The suffix selects the format. Previews and turntables
             are written beside it. With `num_samples` hypotheses are numbered: chair-1.glb, ...
         settings: See `ReconstructionSettings`. None selects the defaults.
@@ -71,9 +67,11 @@ def reconstruct_files(
             has no mesh. With a single object the error is the reason itself.
     """
     settings = ReconstructionSettings() if settings is None else settings
+    settings.check_files(model)
     for output in outputs:
         settings.check(model, output.suffix.lower().lstrip("."))
         check_writable(output)
+    _refuse_inputs(images, outputs)
     if not overwrite:
         _refuse_existing(outputs, settings)
     run = _Run(model.to(device).eval(), settings, torch.device(device), total=len(images))
@@ -84,6 +82,14 @@ def reconstruct_files(
         for start in range(0, len(alike), settings.batch_size):
             run.reconstruct(alike[start : start + settings.batch_size])
     run.finish()
+
+
+def _refuse_inputs(images: Sequence[Sequence[str | Path]], outputs: list[Path]) -> None:
+    """Refuses to replace an input, such as a scan in .ply by the mesh made from it."""
+    inputs = {Path(file).resolve() for files in images for file in files}
+    for output in outputs:
+        if output.resolve() in inputs:
+            raise UserError(f"{output}: is an input; give the mesh another name with -o")
 
 
 def _refuse_existing(outputs: list[Path], settings: ReconstructionSettings) -> None:
@@ -103,12 +109,17 @@ class _Run:
 
     def reconstruct(self, batch: list[tuple[Sequence[str | Path], Path]]) -> None:
         """Reconstructs a batch of (images, output), all with the same number of images."""
-        objects = []
+        objects: list[ObservedObject] = []
         for images, output in batch:
             try:
-                objects.append(_read(images, output, self.model, self.settings))
+                objects.append(read_object(images, output, self.model, self.settings))
             except UserError as error:
                 self._fail(error, images[0])
+        # Scans with fewer points than in training differ in their shape.
+        for _, group in itertools.groupby(objects, key=lambda item: item.array.shape):
+            self._reconstruct_alike(list(group))
+
+    def _reconstruct_alike(self, objects: list[ObservedObject]) -> None:
         for item, prediction in self._predict(objects):
             try:
                 line = _write(item, prediction, self.settings)
@@ -130,7 +141,9 @@ class _Run:
         if self.total > 1:
             note(f"all {self.total} objects reconstructed")
 
-    def _predict(self, objects: list[_Object]) -> Iterator[tuple[_Object, Prediction]]:
+    def _predict(
+        self, objects: list[ObservedObject]
+    ) -> Iterator[tuple[ObservedObject, Prediction]]:
         """Yields pairs of an object and its prediction, for all objects that have one."""
         error = None
         try:
@@ -145,16 +158,15 @@ class _Run:
             for item in objects:
                 yield from self._predict([item])
 
-    def _call(self, objects: list[_Object]) -> list[Prediction]:
+    def _call(self, objects: list[ObservedObject]) -> list[Prediction]:
         if not objects:
             return []
-        pixels = torch.from_numpy(np.stack([item.pixels for item in objects]))
-        images = pixels.to(self.device).permute(0, 1, 4, 2, 3).float() / 255.0
+        observed = to_batch(objects, self.device, self.model.observation)
         bar = ProgressBar(
             one_line(objects[0].name) if len(objects) == 1 else f"{len(objects)} objects"
         )
         try:
-            return predict_meshes(self.model, images, self.settings, progress=bar)
+            return predict_meshes(self.model, observed, self.settings, progress=bar)
         finally:
             bar.close()
 
@@ -165,24 +177,7 @@ class _Run:
         self.failed.append(name)
 
 
-def _read(
-    images: Sequence[str | Path], output: Path, model: Model, settings: ReconstructionSettings
-) -> _Object:
-    prepared = [prepare_for(model, image, settings.background) for image in images]
-    for image, view in zip(images, prepared, strict=True):
-        if view.warning and settings.strict:
-            raise UserError(f"{image}: {view.warning}; {_CUT_OUT}")
-        if view.warning:
-            print(
-                f"warning: {one_line(f'{image}: {view.warning}; {_CUT_OUT}')}",
-                file=sys.stderr,
-                flush=True,
-            )
-    notes = list(dict.fromkeys(view.note for view in prepared if view.note))
-    return _Object(str(images[0]), np.stack([view.pixels for view in prepared]), notes, output)
-
-
-def _write(item: _Object, prediction: Prediction, settings: ReconstructionSettings) -> str:
+def _write(item: ObservedObject, prediction: Prediction, settings: ReconstructionSettings) -> str:
     """Writes the files of an object, and returns the line that lists them."""
     paths = hypothesis_paths(item.output, settings.num_samples)
     names = [path.stem for path in hypothesis_paths(Path(item.name), settings.num_samples)]
@@ -190,10 +185,14 @@ def _write(item: _Object, prediction: Prediction, settings: ReconstructionSettin
     if not pairs:
         raise UserError(f"{item.name}: the prediction has no surface; try a lower --threshold")
     for path, mesh, name in zip(paths, prediction.meshes, names, strict=True):
-        if len(mesh.faces):
+        if not len(mesh.faces):
+            continue
+        if item.frame is None:
             write_mesh(path, mesh, name)
+        else:
+            write_mesh(path, place(mesh, item.frame), name, unit="as in the scan")
     paths, meshes = [path for path, _ in pairs], [mesh for _, mesh in pairs]
-    images = [write_previews(item.output, item.pixels, meshes)]
+    images = [write_previews(item.output, item.seen, meshes)]
     if settings.turntable:
         images += write_turntables(paths, meshes, settings.turntable)
     written = [

@@ -1,4 +1,4 @@
-"""From prepared images to processed meshes, with hypotheses and uncertainty where asked for."""
+"""From what a model observes to processed meshes, with hypotheses and uncertainty."""
 
 from __future__ import annotations
 
@@ -38,17 +38,19 @@ class Prediction(NamedTuple):
 @torch.no_grad()
 def predict_meshes(
     model: Model,
-    images: Tensor,
+    observed: Tensor,
     settings: ReconstructionSettings,
     progress: Progress | None = None,
 ) -> list[Prediction]:
     """Predicts and processes the meshes of each object.
 
-    Hypotheses depend on the seed and on the object's own images, not on other objects of the batch.
+    Hypotheses depend on the seed and on what is observed of the object, not on other objects of the
+    batch.
 
     Args:
-        model: A model on the device of the images.
-        images: (B, V, 3, H, W) RGB in [0, 1].
+        model: A model on the device of the observation.
+        observed: Batch of the model's observation: images (B, V, 3, H, W) RGB in [0, 1], or point
+            clouds (B, N, 3) in the unit cube.
         settings: Settings that suit the model, see `ReconstructionSettings.check`.
         progress: As in `occvae.mise`.
 
@@ -60,19 +62,19 @@ def predict_meshes(
         MemoryError: As in `model.reconstruct`.
         torch.OutOfMemoryError: As in `model.reconstruct`.
     """
-    found = _extract(model, images, settings, progress)
+    found = _extract(model, observed, settings, progress)
     processed = [[_process(mesh, settings) for mesh in meshes] for meshes in found]
     if not settings.uncertainty:
         return [Prediction(meshes) for meshes in processed]
     assert isinstance(model, VariationalModel)
     return [
         Prediction(meshes, _paint(model, item, meshes, settings.seed))
-        for item, meshes in zip(images.split(1), processed, strict=True)
+        for item, meshes in zip(observed.split(1), processed, strict=True)
     ]
 
 
 def _extract(
-    model: Model, images: Tensor, settings: ReconstructionSettings, progress: Progress | None
+    model: Model, observed: Tensor, settings: ReconstructionSettings, progress: Progress | None
 ) -> list[list[trimesh.Trimesh]]:
     """The unprocessed meshes of each object: one, or one per hypothesis."""
     surface = (settings.resolution, settings.threshold)
@@ -84,16 +86,16 @@ def _extract(
     if settings.num_samples is not None:
         assert isinstance(model, VariationalModel)
         samples = (
-            _sample(model, item, settings.num_samples, settings.seed) for item in images.split(1)
+            _sample(model, item, settings.num_samples, settings.seed) for item in observed.split(1)
         )
         return [
             model.mesh(volumes, *surface, blocks=settings.blocks, **options) for volumes in samples
         ]
     if settings.blocks:
         assert isinstance(model, VoxelModel)
-        volumes = check_probabilities(model.predict_voxels(images))
+        volumes = check_probabilities(model.predict_voxels(observed))
         return [[mesh] for mesh in model.mesh(volumes, *surface, blocks=True)]
-    return [[mesh] for mesh in model.reconstruct(images, *surface, **options)]
+    return [[mesh] for mesh in model.reconstruct(observed, *surface, **options)]
 
 
 def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:

@@ -8,6 +8,7 @@ from occvae.images.background import import_rembg
 from occvae.images.preprocess import BACKGROUNDS
 from occvae.models.inference import check_threshold
 from occvae.models.protocol import ImplicitModel, Model, VariationalModel, VoxelModel
+from occvae.observations.kinds import Images, PointCloud
 from occvae.ops.validation import suitable_coarse_resolution
 from occvae.visualize.turntable import KINDS
 
@@ -46,7 +47,7 @@ class ReconstructionSettings:
     uncertainty: bool = False
     """Whether to color vertices by the standard deviation over hypotheses."""
     seed: int = 0
-    """Seed of the hypotheses."""
+    """Seed of the hypotheses, and of the choice of points of a scan."""
     largest: bool = False
     """Whether to keep the largest component only, see `occvae.geometry.mesh_processing`."""
     smooth: int = 0
@@ -57,6 +58,9 @@ class ReconstructionSettings:
     """How to cut out the object, see `occvae.images.preprocess.prepare_image`."""
     strict: bool = False
     """Whether an object fails if a background is not removed, instead of a warning."""
+    box: tuple[float, ...] | None = None
+    """Box of the object in a scan: its lower corner x, y, z, then its upper one, in the scan's
+    coordinates. None for the bounding box of the points; models of point clouds only."""
     turntable: str | None = None
     """`gif` or `png` for a turntable beside each mesh."""
     batch_size: int = 8
@@ -88,6 +92,25 @@ class ReconstructionSettings:
             raise UserError(
                 "blocks cannot be combined with normals or refine_vertices; leave out blocks, or "
                 "both normals and refine_vertices"
+            )
+
+    def check_files(self, model: Model) -> None:
+        """Raises a UserError unless files hold what the model observes, and the settings suit it.
+
+        Args:
+            model: The model to reconstruct with.
+        """
+        observation = model.observation
+        if not isinstance(observation, Images | PointCloud):
+            raise UserError(
+                f"{model.arch} observes {observation.noun}s, which are not read from files here; "
+                "call model.reconstruct in Python"
+            )
+        if self.box is not None and not isinstance(observation, PointCloud):
+            raise UserError(f"box applies to point clouds, but {model.arch} observes images")
+        if isinstance(observation, PointCloud) and (self.background != "auto" or self.strict):
+            raise UserError(
+                f"background and strict apply to images, but {model.arch} observes point clouds"
             )
 
     def check(self, model: Model, format: str) -> None:

@@ -1,4 +1,4 @@
-"""Contact sheets: input image, true shape and prediction side by side."""
+"""Contact sheets: what a model observes, true shape and prediction side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,13 +6,16 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from occvae.data.dataset import ShapeDataset
 from occvae.data.truth import true_mesh
 from occvae.errors import UserError
 from occvae.geometry.voxels_to_mesh import grid_mesh
 from occvae.images.io import load_square_image
-from occvae.models.protocol import Model, VariationalModel
+from occvae.models.protocol import GenerativeModel, Model
+from occvae.observations.drawing import draw_observation
+from occvae.observations.kinds import Images, Observation
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
 
@@ -48,22 +51,24 @@ def write_contact_sheet(
 ) -> None:
     """Writes a PNG with one row per shape.
 
-    A row shows its label and the input view, then the true shape and the prediction as that view's
-    camera sees them, then both from behind.
+    A row shows its label and the input, then the true shape and the prediction as the first view's
+    camera sees them, then both from behind. The input is the first view, or is drawn from that
+    camera.
 
     Args:
         path: PNG to write. Its folder is created if absent.
         model: model on `device`.
-        dataset: source of the shapes. The model sees its views, and the sheet shows the first.
+        dataset: source of the shapes. The model observes each as the dataset delivers it.
         device: device of the model.
         rows: number of each shape in the dataset, to the label of its row.
 
     Raises:
         UserError: a prediction is not finite.
     """
-    images = torch.stack([dataset[number]["images"] for number in rows]).to(device) / 255.0
+    samples = default_collate([dataset[number] for number in rows])
+    observed = model.observation.of({key: value.to(device) for key, value in samples.items()})
     try:
-        predictions = model.reconstruct(images, resolution=_RESOLUTION)
+        predictions = model.reconstruct(observed, resolution=_RESOLUTION)
     except ValueError as error:
         raise UserError(
             f"{path}: the predictions cannot be drawn ({error}); continue from the last checkpoint "
@@ -72,16 +77,16 @@ def write_contact_sheet(
     tiles = [
         tile
         for number, mesh in zip(rows, predictions, strict=True)
-        for tile in _row(dataset, number, np.asarray(mesh.vertices), np.asarray(mesh.faces))
+        for tile in _row(dataset, number, model, np.asarray(mesh.vertices), np.asarray(mesh.faces))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     make_sheet(tiles, len(HEADINGS), HEADINGS, list(rows.values())).save(path)
 
 
 def write_prior_sheet(
-    path: Path, model: VariationalModel, device: torch.device, num_shapes: int = 12
+    path: Path, model: GenerativeModel, device: torch.device, num_shapes: int = 12
 ) -> None:
-    """Writes a PNG with shapes sampled from the prior of a variational model, four per row.
+    """Writes a PNG with shapes sampled from the prior of a generative model, four per row.
 
     Args:
         path: PNG to write. Its folder is created if absent.
@@ -107,7 +112,7 @@ def _spread(items: Sequence[_Item], count: int) -> list[_Item]:
 
 
 def _row(
-    dataset: ShapeDataset, number: int, vertices: np.ndarray, faces: np.ndarray
+    dataset: ShapeDataset, number: int, model: Model, vertices: np.ndarray, faces: np.ndarray
 ) -> list[np.ndarray]:
     """Returns the tiles of one row in the order of HEADINGS."""
     shard, local = dataset.locate(number)
@@ -116,5 +121,16 @@ def _row(
     )
     truth = render_views(*true_mesh(shard, local), cameras, TILE)
     guess = render_views(vertices, faces, cameras, TILE, PREDICTION_ALBEDO)
-    seen = load_square_image(shard.image(local, 0), TILE)
+    seen = _seen(dataset, number, model.observation, cameras[0])
     return [seen, truth[0], guess[0], truth[1], guess[1]]
+
+
+def _seen(
+    dataset: ShapeDataset, number: int, observation: Observation, camera: np.ndarray
+) -> np.ndarray:
+    """Draws what the model observes of a shape. Images are the stored ones, in full detail."""
+    if isinstance(observation, Images):
+        shard, local = dataset.locate(number)
+        return load_square_image(shard.image(local, 0), TILE)
+    observed = observation.of(default_collate([dataset[number]]))
+    return draw_observation(observation, observed, TILE, camera)[0]

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from occvae.data.dataset import Batch
 from occvae.data.targets import PointTarget, Target, VoxelTarget
-from occvae.models.protocol import Model, VariationalModel, VoxelModel, VoxelOutput
+from occvae.models.protocol import (
+    ImplicitOutput,
+    Model,
+    VariationalModel,
+    VoxelModel,
+    VoxelOutput,
+)
+from occvae.observations.kinds import Images, Observation
 from occvae.train.config import OptimConfig
 from occvae.train.losses import kl_divergence, kl_loss, occupancy_loss, voxel_loss
 
@@ -23,7 +30,7 @@ ACTIVE_VARIANCE = 0.01
 class Objective(Protocol):
     """How models with one `target` are trained and validated.
 
-    Batches are on the device of the model, with images in [0, 1].
+    Batches are on the device of the model.
     """
 
     @classmethod
@@ -39,8 +46,8 @@ class Objective(Protocol):
             num_near_points: how many of them lie near the surface.
         """
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Returns the arguments of the model's `forward`."""
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """Returns the arguments of the model's `forward`: the observation, and points to decode."""
 
     def loss(self, output: Any, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the scalar to minimize at a step, and scalars for the log by name."""
@@ -53,29 +60,53 @@ class Objective(Protocol):
 
 
 class PointObjective:
-    """The objective of implicit models: cross-entropy of occupancies at points."""
+    """The objective of implicit models: cross-entropy of occupancies at points.
 
-    def __init__(self, optim: OptimConfig):
-        self.dice_weight = optim.dice_weight
+    Args:
+        optim: weights of the terms.
+        observation: what the model is conditioned on.
+    """
+
+    def __init__(self, optim: OptimConfig, observation: Observation):
+        self.optim, self.observation = optim, observation
 
     @classmethod
     def create(cls, model: Model, optim: OptimConfig) -> Self:
-        return cls(optim)
+        return cls(optim, model.observation)
 
     def data_target(self, model: Model, num_points: int, num_near_points: int) -> Target:
         return PointTarget(num_points, num_near_points)
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        return batch["images"], batch["points"]
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        return self.observation.of(batch), batch["points"]
 
-    def loss(self, output: Tensor, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return occupancy_loss(output, batch["occupancies"], self.dice_weight), {}
+    def loss(self, output: Any, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return occupancy_loss(output, batch["occupancies"], self.optim.dice_weight), {}
 
-    def predict(self, model: Model, batch: Batch) -> Tensor:
+    def predict(self, model: Model, batch: Batch) -> Any:
         return model.predict_points(*self.inputs(batch))
 
-    def iou_inputs(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def iou_inputs(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         return output.float().sigmoid(), batch["occupancies"]
+
+
+class PosteriorObjective(PointObjective):
+    """The objective of implicit models with a posterior: that of points plus the KL term."""
+
+    def loss(
+        self, output: ImplicitOutput, batch: Batch, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, _ = super().loss(output.logits, batch, step)
+        assert output.mean is not None and output.log_variance is not None
+        kl = kl_divergence(output.mean, output.log_variance)
+        term = _kl_scale(self.optim, step) * kl_loss(kl, self.optim.free_nats)
+        return loss + term, _posterior_figures(kl, output.mean)
+
+    def predict(self, model: Model, batch: Batch) -> ImplicitOutput:
+        return ImplicitOutput(super().predict(model, batch))
+
+    def iou_inputs(self, output: ImplicitOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+        return super().iou_inputs(output.logits, batch)
 
 
 class VoxelObjective:
@@ -88,21 +119,26 @@ class VoxelObjective:
         optim: weights of the terms.
         sum_kl: whether to sum the KL over the batch instead of averaging it, as the published code
             of Pix2Vox-VAE does.
+        observation: what the model is conditioned on.
     """
 
-    def __init__(self, optim: OptimConfig, sum_kl: bool = False):
+    def __init__(
+        self, optim: OptimConfig, sum_kl: bool = False, observation: Observation | None = None
+    ):
         self.optim, self.sum_kl = optim, sum_kl
+        self.observation = observation or Images(0)
 
     @classmethod
     def create(cls, model: Model, optim: OptimConfig) -> Self:
-        return cls(optim, isinstance(model, VariationalModel) and model.sum_kl)
+        sum_kl = isinstance(model, VariationalModel) and model.sum_kl
+        return cls(optim, sum_kl, model.observation)
 
     def data_target(self, model: Model, num_points: int, num_near_points: int) -> Target:
         assert isinstance(model, VoxelModel)
         return VoxelTarget(model.resolution)
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        return (batch["images"],)
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        return (self.observation.of(batch),)
 
     def loss(
         self, output: VoxelOutput, batch: Batch, step: int
@@ -115,13 +151,8 @@ class VoxelObjective:
         kl = kl_divergence(output.mean, output.log_variance)
         # A sum over the batch makes the effective weight depend on the batch size.
         term = kl.sum() if self.sum_kl else kl_loss(kl, self.optim.free_nats)
-        kl_scale = min(1.0, (step + 1) / max(1, self.optim.kl_warmup_steps))
-        spread = output.mean.detach().float().var(dim=0, correction=0)
-        figures = {
-            "kl": kl.detach().mean(dim=0).sum(),
-            "active_units": (spread > ACTIVE_VARIANCE).sum(),
-        }
-        return loss + kl_scale * self.optim.kl_weight * term, figures
+        loss = loss + _kl_scale(self.optim, step) * term
+        return loss, _posterior_figures(kl, output.mean)
 
     def predict(self, model: Model, batch: Batch) -> VoxelOutput:
         return model(*self.inputs(batch))
@@ -130,7 +161,25 @@ class VoxelObjective:
         return output.refined.float(), batch["voxels"]
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"points": PointObjective, "voxels": VoxelObjective}
+def _kl_scale(optim: OptimConfig, step: int) -> float:
+    """The weight of the KL term at a step."""
+    return min(1.0, (step + 1) / max(1, optim.kl_warmup_steps)) * optim.kl_weight
+
+
+def _posterior_figures(kl: Tensor, mean: Tensor) -> dict[str, Tensor]:
+    """Scalars for the log, from the KL (B, D) and the mean (B, D) of posteriors."""
+    spread = mean.detach().float().var(dim=0, correction=0)
+    return {
+        "kl": kl.detach().mean(dim=0).sum(),
+        "active_units": (spread > ACTIVE_VARIANCE).sum(),
+    }
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "points": PointObjective,
+    "points-and-posterior": PosteriorObjective,
+    "voxels": VoxelObjective,
+}
 """Objectives by `Model.target`."""
 
 
@@ -140,7 +189,5 @@ def create_objective(model: Model, optim: OptimConfig) -> Objective:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Moves a batch to a device and converts its images from uint8 to float32 in [0, 1]."""
-    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-    moved["images"] = moved["images"].float() / 255.0
-    return moved
+    """Moves a batch to a device. Its images stay uint8; `Observation.of` scales them to [0, 1]."""
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}

@@ -14,6 +14,7 @@ import torch
 
 from occvae.data.dataset import Batch, ShapeDataset
 from occvae.data.loader import StepSampler, load_batches
+from occvae.data.observations import open_split
 from occvae.data.targets import stored_points
 from occvae.errors import UserError
 from occvae.models.pretrained import load_weights, save_pretrained
@@ -418,11 +419,10 @@ class Trainer:
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
         data, train = self.config.data, split == "train"
         num_near_points = data.num_near_points if train else 0
-        return ShapeDataset(
+        return open_split(
             data.root,
             split,
-            image_size=self.model.image_size,
-            background_gray=self.model.background_gray,
+            self.model.observation,
             num_views=num_views,
             target=self.objective.data_target(self.model, num_points, num_near_points),
             train=train,

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from occvae.data.dataset import Batch, ShapeDataset
-from occvae.models.protocol import Model, VariationalModel
+from occvae.models.protocol import GenerativeModel, Model
 from occvae.ops.voxel_iou import voxel_iou
 from occvae.train import parallel
 from occvae.train.contact_sheet import choose_rows, write_contact_sheet, write_prior_sheet
@@ -112,7 +112,7 @@ class Validator:
         return Validation(shapes, dict(zip(ids, names, strict=True)))
 
     def write_sheets(self, run: Path, step: int, model: Model, shapes: dict[str, float]) -> None:
-        """Writes the contact sheet of a step, and samples if the model is variational.
+        """Writes the contact sheet of a step, and samples if the model has a prior.
 
         Args:
             run: run folder.
@@ -128,7 +128,7 @@ class Validator:
             labels[number] = f"{self.dataset.categories[number]}\nIoU {iou:.2f}"
         sheet = run / "samples" / f"step-{step:07d}.png"
         write_contact_sheet(sheet, model, self.dataset, self.device, labels)
-        if isinstance(model, VariationalModel):
+        if isinstance(model, GenerativeModel):
             write_prior_sheet(sheet.with_name(f"prior-{step:07d}.png"), model, self.device)
 
 

@@ -1,4 +1,4 @@
-"""The image model of occupancy_networks."""
+"""The image model of occupancy_networks, and the decoder that it shares with other tasks."""
 
 import torch
 from torch import Tensor
@@ -24,21 +24,26 @@ def onet_state(legacy: bool, blocks=(2, 2, 2, 2), bottleneck=False, width=256) -
     residual_stages(weights, STAGES, list(blocks), bottleneck)
     features = 2048 if bottleneck else 512
     weights.affine("encoder.fc", width, features, fan_in=features)
-    weights.conv("decoder.fc_p", width, 3, 1)
-    for block in range(5):
-        for k in (0, 1):
-            _conditional_norm(weights, f"decoder.block{block}.bn_{k}", width, legacy)
-            weights.conv(f"decoder.block{block}.fc_{k}", width, width, 1)
-    _conditional_norm(weights, "decoder.bn", width, legacy)
-    weights.conv("decoder.fc_out", 1, width, 1)
+    add_cbn_decoder(weights, width, width, legacy)
     return dict(weights)
 
 
-def _conditional_norm(weights: Weights, name: str, width: int, legacy: bool) -> None:
+def add_cbn_decoder(weights: Weights, width: int, c_dim: int, legacy: bool) -> None:
+    """Adds all tensors of the decoder `cbatchnorm`."""
+    weights.conv("decoder.fc_p", width, 3, 1)
+    for block in range(5):
+        for k in (0, 1):
+            _conditional_norm(weights, f"decoder.block{block}.bn_{k}", width, c_dim, legacy)
+            weights.conv(f"decoder.block{block}.fc_{k}", width, width, 1)
+    _conditional_norm(weights, "decoder.bn", width, c_dim, legacy)
+    weights.conv("decoder.fc_out", 1, width, 1)
+
+
+def _conditional_norm(weights: Weights, name: str, width: int, c_dim: int, legacy: bool) -> None:
     for kind, offset in (("gamma", 1.0), ("beta", 0.0)):
         layer = f"{name}.{'fc' if legacy else 'conv'}_{kind}"
-        shape = (width, width) if legacy else (width, width, 1)
-        weights[f"{layer}.weight"] = weights.normal(*shape, scale=0.2 / width**0.5)
+        shape = (width, c_dim) if legacy else (width, c_dim, 1)
+        weights[f"{layer}.weight"] = weights.normal(*shape, scale=0.2 / c_dim**0.5)
         weights[f"{layer}.bias"] = offset + weights.normal(width, scale=0.2)
     weights.norm(f"{name}.bn", width, affine=False)
 
@@ -51,6 +56,11 @@ def onet_logits(state: dict[str, Tensor], images: Tensor, points: Tensor) -> Ten
     x = conv2d(state, "encoder.features.conv1", x, 2, 3)
     x = F.max_pool2d(F.relu(normalized(state, "encoder.features.bn1", x)), 3, 2, 1)
     c = linear(state, "encoder.fc", through_stages(state, STAGES, x).mean(dim=(2, 3)))
+    return cbn_logits(state, points, c)
+
+
+def cbn_logits(state: dict[str, Tensor], points: Tensor, c: Tensor) -> Tensor:
+    """Points (B, T, 3) and conditioning (B, c_dim) to logits (B, T)."""
     net = _pointwise(state, "decoder.fc_p", points.transpose(1, 2))
     for block in range(5):
         name = f"decoder.block{block}"

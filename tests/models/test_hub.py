@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from occvae.errors import UserError
-from occvae.models import from_pretrained, model_card, push_to_hub, save_pretrained
+from occvae.models import create_model, from_pretrained, model_card, push_to_hub, save_pretrained
 from occvae.models.pretrained import CONFIG, DEFAULT_MODEL, WEIGHTS, find_export, list_pretrained
 from tests.fakes import tiny_model
 from tests.fresh_process import run_fresh
@@ -254,3 +254,18 @@ def test_damaged_reports_are_refused(evaluated, content):
     (evaluated / "evaluation.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match="evaluation.json: not a report of 'occvae evaluate'"):
         model_card(evaluated, REPO, license="mit")
+
+
+@pytest.mark.parametrize(
+    ("arch", "call"),
+    [
+        ("onet-points", '[mesh] = model.reconstruct("scan.ply")'),
+        ("onet-voxels", "[mesh] = model.reconstruct(grid)"),
+        ("onet-vae", "[mesh] = model.sample_meshes(1)"),
+    ],
+)
+def test_the_card_of_a_model_that_sees_no_images_shows_its_own_use(tmp_path, arch, call):
+    save_pretrained(create_model(arch, hidden_size=8, num_blocks=1), tmp_path)
+    card = model_card(tmp_path, REPO, license="mit")
+    assert call in card and "image" not in card
+    assert ("$ occvae reconstruct scan.ply" in card) == (arch == "onet-points")

@@ -98,6 +98,28 @@ SCRIPT = (
     Line("occvae reconstruct chair.jpg --resolution 32 -o c.obj && ls c.mtl", r"(?m)^c\.mtl$"),
     Line("occvae reconstruct chair.jpg --uncertainty -o c.stl", r"error: .*uncertainty", 2),
     Line("occvae view chairs.glb", r"error: chairs\.glb: no such file", 2),
+    # A model of point clouds.
+    Line("occvae train --arch onet-points --data data/boxes", r"error: .*--training-surface", 2),
+    Line(f"{_IMPORT} data/surfaces {_SMALL} --training-surface", r"24 shapes"),
+    Line(
+        "occvae train --arch onet-points --data data/surfaces optim.steps=2",
+        r"step 2: validation IoU",
+    ),
+    Line(
+        "printf '0 0 0\n4 0 0 9\n0 2 0\n0 0 3\n' > scan.xyz && "
+        "occvae reconstruct scan.xyz --model runs/onet-points --resolution 32",
+        r"scaled by 1/4; only 4 points",
+    ),
+    Line(
+        "occvae reconstruct chair.jpg --model runs/onet-points",
+        r"error: chair\.jpg: onet-points observes point clouds",
+        2,
+    ),
+    Line(
+        "occvae reconstruct scan.xyz --model runs/vitocc",
+        r"error: scan\.xyz: vitocc observes images",
+        2,
+    ),
     # The same in Python. The first example of the README comes last.
     Line(">>> model = occvae.from_pretrained('runs/vitocc')", r"^$"),
     Line(">>> model.reconstruct(['chair.jpg'], resolution=32)", r"Trimesh"),

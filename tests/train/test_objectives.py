@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from occvae.models import create_model
 from occvae.models.protocol import VoxelOutput
 from occvae.train.config import OptimConfig
 from occvae.train.objectives import VoxelObjective, create_objective
@@ -127,3 +128,29 @@ def test_validation_of_voxels_uses_the_output_of_the_model():
     with torch.no_grad():
         found = create_objective(model, OptimConfig()).predict(model, inputs)
         assert torch.equal(found.refined, model(inputs["images"]).refined)
+
+
+def test_the_loss_of_an_autoencoder_adds_the_kl_term():
+    torch.manual_seed(0)
+    model = create_model("onet-vae", latent_size=3, hidden_size=8, encoder_size=8)
+    optim = OptimConfig(kl_weight=0.5, kl_warmup_steps=10)
+    objective = create_objective(model, optim)
+    occupancies = (torch.rand(2, 9) < 0.5).float()
+    inputs = {
+        "labeled_points": torch.rand(2, 7, 4),
+        "points": torch.rand(2, 9, 3) - 0.5,
+        "occupancies": occupancies,
+    }
+    output = model(*objective.inputs(inputs))
+    loss, figures = objective.loss(output, inputs, 4)
+    mean, std = output.mean, (0.5 * output.log_variance).exp()
+    prior = torch.distributions.Normal(torch.zeros(3), torch.ones(3))
+    kl = torch.distributions.kl_divergence(torch.distributions.Normal(mean, std), prior)
+    expected = nn.functional.binary_cross_entropy_with_logits(output.logits, occupancies)
+    expected = expected + 0.5 * 0.5 * kl.sum(dim=1).mean()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(figures["kl"], kl.sum(dim=1).mean())
+    predicted = objective.predict(model, inputs)
+    probabilities, truth = objective.iou_inputs(predicted, inputs)
+    expected = model.predict_points(inputs["labeled_points"], inputs["points"]).sigmoid()
+    assert torch.equal(probabilities, expected) and truth is occupancies

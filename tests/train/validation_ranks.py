@@ -7,6 +7,7 @@ import torch
 
 from occvae.data.dataset import ShapeDataset
 from occvae.data.targets import PointTarget
+from occvae.observations.kinds import Images
 from occvae.train import parallel
 from occvae.train.config import OptimConfig
 from occvae.train.objectives import PointObjective
@@ -18,7 +19,8 @@ NUM_SHAPES = 9  # odd, so that two ranks have different shares
 
 def make_validator(root: str) -> Validator:
     dataset = ShapeDataset(root, "val", image_size=8, target=PointTarget(256, 0))
-    return Validator(dataset, PointObjective(OptimConfig()), NUM_SHAPES, torch.device("cpu"))
+    objective = PointObjective(OptimConfig(), Images(image_size=8))
+    return Validator(dataset, objective, NUM_SHAPES, torch.device("cpu"))
 
 
 def main(files: list[str]) -> int:

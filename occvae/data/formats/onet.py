@@ -1,5 +1,6 @@
 """Imports ShapeNet as preprocessed for Occupancy Networks (Mescheder et al. 2019)."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from occvae.data.readers.listings import (
     subfolders,
 )
 from occvae.data.sample import Sample
+from occvae.data.shape_arguments import add_training_surface
 from occvae.data.sources import Item, skip_reason
 from occvae.errors import UserError
 
@@ -41,8 +43,8 @@ class OccupancyNetworksSource:
 
     Args:
         root: the folder, `ShapeNet` in the published archive.
-        training_surface: whether training shapes keep their surface points. Training does not read
-            them.
+        training_surface: whether training shapes keep their surface points, which models of point
+            clouds need.
 
     Raises:
         UserError: it is another folder, or nothing in it is usable.
@@ -247,8 +249,13 @@ def _shape_points(sample: Sample) -> np.ndarray:
     return np.empty((0, 3))
 
 
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_published_folder(parser)
+    add_training_surface(parser)
+
+
 FORMAT = Format(
     help="ShapeNet as preprocessed for Occupancy Networks",
-    add_arguments=add_published_folder,
-    make_source=lambda options: OccupancyNetworksSource(options.root),
+    add_arguments=_add_arguments,
+    make_source=lambda options: OccupancyNetworksSource(options.root, options.training_surface),
 )

@@ -5,7 +5,7 @@ import argparse
 from occvae.data.formats import Format
 from occvae.data.manifest import OWN_SPLITS
 from occvae.data.sample import Sample
-from occvae.data.shape_arguments import add_shape_arguments, shape_settings
+from occvae.data.shape_arguments import add_shape_arguments, add_training_surface, shape_settings
 from occvae.data.shapes import Shape, ShapeSettings, make_sample
 from occvae.data.sources import Item, own_split
 from occvae.errors import UserError
@@ -71,10 +71,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"shapes per category (default {DEFAULT_SHAPES_PER_CATEGORY})",
     )
     add_shape_arguments(parser, near_points=0, voxels="32")
+    add_training_surface(parser)
 
 
 def _make_source(options: argparse.Namespace) -> ProceduralSource:
-    return ProceduralSource(options.shapes_per_category, shape_settings(options))
+    settings = shape_settings(options, training_surface=options.training_surface)
+    return ProceduralSource(options.shapes_per_category, settings)
 
 
 FORMAT = Format(

@@ -11,7 +11,7 @@ from occvae.data.formats import Format
 from occvae.data.manifest import OWN_SPLITS, SPLITS
 from occvae.data.readers.voxel_files import read_voxel_file
 from occvae.data.sample import Sample
-from occvae.data.shape_arguments import add_shape_arguments, shape_settings
+from occvae.data.shape_arguments import add_shape_arguments, add_training_surface, shape_settings
 from occvae.data.shapes import ShapeSettings, make_sample
 from occvae.data.shards import file_sha256
 from occvae.data.sources import Item, own_split, skip_reason
@@ -184,10 +184,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--up", default="z", choices=("y", "z"), help="axis of the grids that points up (default z)"
     )
     add_shape_arguments(parser, near_points=0, voxels="32")
+    add_training_surface(parser)
 
 
 def _make_source(options: argparse.Namespace) -> VoxelArchiveSource:
-    return VoxelArchiveSource(options.archives, shape_settings(options), up=options.up)
+    settings = shape_settings(options, training_surface=options.training_surface)
+    return VoxelArchiveSource(options.archives, settings, up=options.up)
 
 
 FORMAT = Format(

@@ -1,0 +1,121 @@
+"""Reads the files of an object as what a model observes: images, or a point cloud."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occvae.errors import UserError
+from occvae.models.inputs import prepare_for
+from occvae.models.protocol import Model
+from occvae.observations.drawing import draw_observation
+from occvae.observations.kinds import Images, Observation, PointCloud
+from occvae.observations.scans import ENDINGS, load_scan
+from occvae.reconstruction.files import Frame
+from occvae.reconstruction.settings import ReconstructionSettings
+from occvae.system.terminal import one_line
+
+_CUT_OUT = "cut the object out with --background rembg, or accept the image with --background keep"
+_DRAWN_SIZE = 224
+
+
+class ObservedObject(NamedTuple):
+    """An object as a model observes it."""
+
+    name: str
+    """Path of its first file."""
+    array: np.ndarray
+    """(V, S, S, 3) uint8 images, or (N, 3) float32 points in the unit cube."""
+    seen: np.ndarray
+    """(V, S, S, 3) uint8: the images, or a drawing of the points."""
+    notes: list[str]
+    """What was done to the files, in phrases."""
+    output: Path
+    """Mesh file to write."""
+    frame: Frame | None = None
+    """Coordinates of the mesh; None for the unit cube."""
+
+
+def read_object(
+    files: Sequence[str | Path], output: Path, model: Model, settings: ReconstructionSettings
+) -> ObservedObject:
+    """Reads the files of an object.
+
+    Args:
+        files: Images of the object, or one scan.
+        output: Mesh file to write.
+        model: Its observation determines what the files must be.
+        settings: How images and scans are treated.
+
+    Raises:
+        UserError: A file cannot be read, or is not what the model observes.
+    """
+    if isinstance(model.observation, PointCloud):
+        return _read_scan(Path(files[0]), output, model, model.observation, settings)
+    return _read_images(files, output, model, settings)
+
+
+def to_batch(
+    objects: Sequence[ObservedObject], device: torch.device, observation: Observation
+) -> Tensor:
+    """Returns objects with arrays of one shape as a batch on a device."""
+    batch = torch.from_numpy(np.stack([item.array for item in objects])).to(device)
+    if isinstance(observation, Images):
+        return batch.permute(0, 1, 4, 2, 3).float() / 255.0
+    return batch
+
+
+def _read_scan(
+    path: Path,
+    output: Path,
+    model: Model,
+    observation: PointCloud,
+    settings: ReconstructionSettings,
+) -> ObservedObject:
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(
+            f"{path}: {model.arch} observes point clouds ({', '.join(ENDINGS)}); give one, or "
+            "name a model of images with --model"
+        )
+    scan = load_scan(path, num_points=observation.num_points, box=settings.box, seed=settings.seed)
+    notes = list(scan.notes)
+    if len(scan.points) < observation.num_points:
+        notes.append(
+            f"only {len(scan.points)} points, fewer than the {observation.num_points} in training"
+        )
+    notes.append("the mesh has the coordinates of the scan")
+    seen = _draw(observation, scan.points)
+    frame = Frame(scan.location, scan.scale)
+    return ObservedObject(str(path), scan.points, seen, notes, output, frame)
+
+
+def _draw(observation: Observation, array: np.ndarray) -> np.ndarray:
+    return np.stack(draw_observation(observation, torch.from_numpy(array)[None], _DRAWN_SIZE))
+
+
+def _read_images(
+    images: Sequence[str | Path], output: Path, model: Model, settings: ReconstructionSettings
+) -> ObservedObject:
+    for image in images:
+        if Path(image).suffix.lower() in ENDINGS:
+            raise UserError(
+                f"{image}: {model.arch} observes images; for a point cloud, name a model such as "
+                "onet-points with --model"
+            )
+    prepared = [prepare_for(model, image, settings.background) for image in images]
+    for image, view in zip(images, prepared, strict=True):
+        if view.warning and settings.strict:
+            raise UserError(f"{image}: {view.warning}; {_CUT_OUT}")
+        if view.warning:
+            print(
+                f"warning: {one_line(f'{image}: {view.warning}; {_CUT_OUT}')}",
+                file=sys.stderr,
+                flush=True,
+            )
+    notes = list(dict.fromkeys(view.note for view in prepared if view.note))
+    pixels = np.stack([view.pixels for view in prepared])
+    return ObservedObject(str(images[0]), pixels, pixels, notes, output)
