@@ -7,7 +7,7 @@ from torch import Tensor
 
 from occvae.ops import _extension
 from occvae.ops.caps import count_cap_points
-from occvae.ops.field import Evaluator, Progress
+from occvae.ops.field import Evaluator, Progress, choose_points_per_call
 from occvae.ops.lattice import corners
 from occvae.ops.marching_cubes_reference import (
     edge_fractions,
@@ -34,7 +34,7 @@ def marching_cubes(
     *,
     field: Field | None = None,
     refine_vertices: int = 0,
-    max_points_per_call: int = 262_144,
+    max_points_per_call: int | None = None,
     progress: Progress | None = None,
     backend: str = "auto",
 ) -> list[Mesh]:
@@ -71,7 +71,8 @@ def marching_cubes(
         refine_vertices: steps of root finding that move each vertex along its edge to where the
             field itself equals `level`. Logits, for example, are far from linear between lattice
             points. Each step evaluates the field once per vertex.
-        max_points_per_call: the field is called with at most this many points.
+        max_points_per_call: the field is called with at most this many points. None
+            takes the default of `mise`.
         progress: called after each call of the field as in `mise`. Rounds continue those of the
             grid.
         backend: "auto", "native" (compiled kernel) or "reference" (PyTorch and PyMCubes). A grid
@@ -103,15 +104,15 @@ def marching_cubes(
             f"grid was refined at level {grid.level}; got level {level}: call mise(level={level})"
         )
     refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
-    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
+    max_points_per_call = choose_points_per_call(max_points_per_call, grid.points.device)
     check_progress(progress)
     if refine_vertices and field is None:
         raise ValueError(f"refine_vertices={refine_vertices} needs the field; pass field=...")
     field = uniform_field(field) if refine_vertices and field is not None else None
     _check_grid_memory(grid, level, backend)
     parts = [
-        _one_shape(grid, shape, level, field is not None, backend)
-        for shape in range(grid.num_shapes)
+        _one_shape(grid, shape, points, values, level, field is not None, backend)
+        for shape, (points, values) in enumerate(_by_shape(grid))
     ]
     if field is None:
         return [(vertices, faces) for vertices, faces, _, _ in parts]
@@ -184,13 +185,28 @@ def _kernel_device(device: torch.device) -> torch.device:
     return _extension.kernel_device("marching_cubes", device)
 
 
-def _one_shape(
-    grid: SparseGrid, shape: int, level: float, with_edges: bool, backend: str
-) -> _Parts:
+def _by_shape(grid: SparseGrid) -> list[tuple[Tensor, Tensor]]:
+    """Points and values of each shape. The host waits for the device once, for their numbers."""
     points, values = grid.points, grid.values.detach()
-    if grid.num_shapes > 1:
-        chosen = grid.shape_index == shape
-        points, values = points[chosen], values[chosen]
+    if grid.num_shapes == 1:
+        return [(points, values)]
+    numbers = torch.arange(grid.num_shapes + 1, device=points.device)
+    shapes, order = grid.shape_index.sort(stable=True)
+    ends = torch.searchsorted(shapes, numbers)
+    first, *counts = torch.cat([ends[:1], ends.diff()]).tolist()
+    order = order[first : first + sum(counts)]  # leaves out shapes that the grid does not have
+    return list(zip(points[order].split(counts), values[order].split(counts), strict=True))
+
+
+def _one_shape(
+    grid: SparseGrid,
+    shape: int,
+    points: Tensor,
+    values: Tensor,
+    level: float,
+    with_edges: bool,
+    backend: str,
+) -> _Parts:
     run, device = march, points.device
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
         run, device = _op, _kernel_device(device)

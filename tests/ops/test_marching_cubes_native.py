@@ -1,6 +1,7 @@
 """Tests of the sparse kernel of marching cubes against PyMCubes, and of its own guarantees."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,6 +133,19 @@ def test_opcheck(with_edges):
     grid = mise(sphere(), resolution=16, coarse_resolution=4)
     arguments = (grid.points, grid.values.half(), 16, 4, 0.01, -0.5, 0.6, with_edges)
     torch.library.opcheck(torch.ops.occvae.marching_cubes.default, arguments)
+
+
+def test_shapes_may_lie_in_any_order_and_be_beyond_their_number():
+    """Points of shapes that the grid does not have are ignored."""
+    field = lattice_hash(3, 16, 0.2)
+    options = {"resolution": 16, "coarse_resolution": 4}
+    grid = mise(field, **options, num_shapes=3)
+    order = torch.randperm(len(grid.points), generator=torch.Generator().manual_seed(0))
+    parts = {name: getattr(grid, name)[order] for name in ("points", "values", "shape_index")}
+    meshes = marching_cubes(replace(grid, **parts, num_shapes=2), backend="native")
+    assert len(meshes) == 2
+    for mesh, expected in zip(meshes, marching_cubes(grid, backend="native"), strict=False):
+        assert all(torch.equal(*pair) for pair in zip(mesh, expected, strict=True))
 
 
 def steep(points, shape_index):
