@@ -117,13 +117,13 @@ machine() {
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
     nvcc --version | tail -2
     nproc
-    "$0" -c "
+    "$1" -c "
 import sys, torch
 print(\"Python\", sys.version.split()[0], \"torch\", torch.__version__, \"CUDA\", torch.version.cuda)
 if sys.argv[1] == \"cpu\":
     raise SystemExit
 assert torch.cuda.is_available(), \"torch sees no GPU; DEVICE=cpu rehearses on the CPU\"
-print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())" "$1"' "$PYTHON" "$DEVICE" ||
+print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())" "$2"' machine "$PYTHON" "$DEVICE" ||
     { echo "without a GPU, no other part can run"; exit 1; }
 }
 
@@ -223,7 +223,7 @@ cuda_tests() {
   needs "parallel tests" xdist && workers=(-n 4)
   if [[ $DEVICE == cpu ]]; then
     run "CUDA tests, collected" 60 bash -c 'pytest -m needs_cuda --collect-only "$@" | tail -3' bash "${files[@]}"
-    run "CUDA tests, emulated" 150 bash -c 'pytest -m "not slow" "$@"' bash tests/cuda_emulator/test_ops.py
+    run "CUDA tests, emulated" 900 bash -c 'pytest -m "not slow" "$@"' bash tests/cuda_emulator/test_ops.py
     return
   fi
   run_tests "CUDA tests" 130 "${files[@]}" "${workers[@]}" -k "not avx"
