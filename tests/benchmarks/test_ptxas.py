@@ -9,7 +9,7 @@ ptxas info    : Function properties for _Z1fv
     48 bytes stack frame, 58 bytes spill stores, 136 bytes spill loads
 ptxas info    : Used 168 registers, used 3 barriers, 48 bytes cumulative stack size
 ptxas info    : Compiling entry function '_Z1gi' for 'sm_90a'
-ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to
+ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized
 ptxas info    : Function properties for _Z1gi
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 32 registers, used 0 barriers
