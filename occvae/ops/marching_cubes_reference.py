@@ -41,7 +41,10 @@ def march_shapes(
     vertices, faces, edges, ends, problems = zip(*parts, strict=True)
     sizes = [[len(vertices), len(faces)] for vertices, faces, *_ in parts]
     return (
-        *(torch.cat(part) for part in (vertices, faces, edges, ends)),
+        torch.cat(vertices),
+        torch.cat(faces),
+        torch.cat(edges),
+        torch.cat(ends),
         torch.tensor(sizes, device="cpu"),
         torch.stack(problems).sum(0),
     )
