@@ -42,6 +42,7 @@ case ${1:-both} in
   *) echo "gpu_check.sh: unknown command '$1'; choose query or rest" >&2; exit 2 ;;
 esac
 
+export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer may not be on it
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 if [[ $DEVICE == cuda ]]; then export OCCVAE_REQUIRE_CUDA=1; else last_second=1800; fi
 [[ $WGMMA == 0 ]] && export OCCVAE_TEST_QUERY_KERNEL=2
