@@ -7,10 +7,10 @@ python benchmarks/mise_bench.py --only scaling --scaling 2048 --scaling-field sp
 python benchmarks/mise_bench.py --device cuda --json mise.json
 
 The sections are fields, scaling and decoder. A check comes before every timing, and a failed check
-ends the benchmark. "field" is the time in the field, "refine" is MISE without the field, "extract"
-is marching cubes, and "total" is an extraction without a clock between these stages. Memory is the
-peak growth of the process, including points and mesh. On CUDA it is the peak growth of PyTorch's
-allocations.
+ends the benchmark. On CUDA, one check compares all bits with the CPU. "field" is the time in the
+field, "refine" is MISE without the field, "extract" is marching cubes, and "total" is an extraction
+without a clock between these stages. Memory is the peak growth of the process, including points and
+mesh. On CUDA it is the peak growth of PyTorch's allocations.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mise_case import (
     Stages,
     count_different_points,
     dense_baselines,
+    differences_from_cpu,
     import_or_none,
     mesh_facts,
     without_stages,
@@ -60,6 +61,15 @@ def check_grid(case: Case, grid: SparseGrid, other: SparseGrid | None, tolerated
     if facts["open_edges"] or facts.get("different_points", 0) > tolerated:
         raise SystemExit("the check failed: no times")
     return facts
+
+
+def check_device(case: Case) -> None:
+    """Ends the benchmark unless the kernels of a GPU give the same bits as those of the CPU."""
+    if case.device == "cpu":
+        return
+    if names := differences_from_cpu(case):
+        raise SystemExit(f"{', '.join(names)} differ from those of the CPU: no times")
+    print(f"check  {case.name} {case.resolution}^3 is equal on {case.device} and the CPU")
 
 
 def print_stages(stages: Stages, times: dict[str, dict[str, float]], total: dict) -> None:
@@ -110,6 +120,7 @@ def measure_field(case: Case, args: argparse.Namespace, records: Records) -> Non
     """Times the native stages, pure PyTorch, and dense evaluation with each installed library."""
     title = f"field {case.name}  R0 {case.coarse_resolution}  R {case.resolution}  level 0"
     print(f"\n{title}")
+    check_device(case)
     facts = check_grid(case, case.refine(NATIVE), case.refine("reference"))
     facts["memory"] = case.peak_memory()
     stages = Stages(case)
@@ -141,6 +152,7 @@ def measure_scaling(name: str, args: argparse.Namespace, records: Records) -> No
     print("".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)))
     for resolution in args.scaling:
         case = make_case(name, resolution, args)
+        check_device(case)
         grid = case.refine(NATIVE)
         facts = dict(points=len(grid.points), share=len(grid.points) / (resolution + 1) ** 3)
         facts |= mesh_facts(marching_cubes(grid, backend=NATIVE)[0])
@@ -178,6 +190,7 @@ def measure_decoder(args: argparse.Namespace, records: Records) -> None:
     resolution = args.decoder_resolution
     print(f"\nfield decoder:torus  R0 {args.coarse_resolution}  R {resolution}  level 0")
     print(f"       width 256, 5 blocks, seed 0, fitted IoU {fitted.iou:.3f}", flush=True)
+    check_device(make_case("torus", resolution, args))
     chunk = 32_768  # 32 MB of activations per layer
     eager = make_case("decoder:torus", resolution, args, fitted.eager, chunk)
     pure = eager.refine("reference")

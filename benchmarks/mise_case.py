@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
@@ -134,6 +134,25 @@ def count_different_points(a: SparseGrid, b: SparseGrid) -> int:
     """Counts the points that are in only one of two grids."""
     _, counts = torch.cat([point_keys(a), point_keys(b)]).unique(return_counts=True)
     return int((counts == 1).sum())
+
+
+def differences_from_cpu(case: Case) -> list[str]:
+    """Names the results of the native kernels that differ from those of the CPU in any bit.
+
+    Both evaluate the field on the CPU, so that its values are equal.
+    """
+
+    def on_cpu(points: Tensor, shape_index: Tensor) -> Tensor:
+        return case.field(points.cpu(), shape_index.cpu()).to(points.device)
+
+    found = []
+    for device in (case.device, "cpu"):
+        grid = replace(case, device=device).refine("native", on_cpu)
+        ((vertices, faces),) = marching_cubes(grid, backend="native")
+        parts = dict(points=grid.points, values=grid.values, vertices=vertices, faces=faces)
+        found.append({name: part.cpu() for name, part in parts.items()})
+    first, second = found
+    return [name for name in first if not torch.equal(first[name], second[name])]
 
 
 def mesh_facts(mesh: Mesh) -> dict[str, int]:

@@ -110,7 +110,10 @@ def environment(device: str = "cpu") -> dict[str, object]:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+    except OSError:  # git is not installed
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

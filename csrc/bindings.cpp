@@ -49,15 +49,18 @@ STABLE_TORCH_LIBRARY(occvae, m) {
   m.def(
       "mise_points(Tensor(a!) state, Tensor splits, int added, int resolution,"
       " int coarse_resolution) -> (Tensor points, Tensor shape_index)");
-  // One shape: points int32 (N, 3), values floating (N,). vertices float32 (V, 3), faces int64 (F,
-  // 3). with_edges adds edges int32 (V, 4), the lower end and the axis of each vertex's edge, and
-  // ends float64 (V, 2), value - level at both ends. problems int64 (4,), always on the CPU, counts
-  // crossed edges with unknown ends, repeated points, values that are NaN, and points outside the
-  // lattice.
+  // points int32 (N, 3), values floating (N,), shape_index int64 (N,), or (0,) for one shape.
+  // vertices float32 (V, 3) and faces int64 (F, 3) of one shape after the other. Faces count the
+  // vertices of their shape from 0. with_edges adds edges int32 (V, 4), the lower end and the axis
+  // of each vertex's edge, and ends float64 (V, 2), value - level at both ends. sizes int64 (B, 2),
+  // always on the CPU, has the numbers of vertices and faces of each shape. problems int64 (4,),
+  // always on the CPU, counts crossed edges with unknown ends, repeated points, values that are
+  // NaN, and points outside the lattice.
   m.def(
-      "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
-      " float level, float lower, float upper, bool with_edges=False)"
-      " -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends, Tensor problems)");
+      "marching_cubes(Tensor points, Tensor values, Tensor shape_index, int num_shapes,"
+      " int resolution, int coarse_resolution, float level, float lower, float upper,"
+      " bool with_edges=False) -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends,"
+      " Tensor sizes, Tensor problems)");
   // The decoder of csrc/query_occupancy.h. precision: 0 fp32, 1 fp16, 2 bf16. weights float32 (2L,
   // C, C), C a multiple of 32. Only this device's kernel can read the packed tensor.
   m.def("_pack_query_weights(Tensor weights, int precision) -> Tensor");

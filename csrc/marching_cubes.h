@@ -7,17 +7,20 @@
 //     loops.inclusive_scan(data, n)
 //
 // The mesh depends only on the steps, so it is the same bit for bit on every device. The host waits
-// for results twice, or four times if the surface reaches the faces of the domain.
+// for results twice, or four times if the surface reaches the faces of the domain. A batch of
+// shapes is marched together, and needs one more wait.
 //
 // Memory grows with the surface, with two exceptions. Each possible place of a brick takes 5 bytes,
-// and there is one place per 512 lattice points. If the surface reaches the faces of the domain,
-// each lattice point of the six faces takes one byte. The sphere of the tests at resolution 2048
-// (27 M points, 0.45 M bricks, 8 M vertices) takes 0.86 GB: 0.09 for places, 0.18 for bricks, 0.11
-// for float32 values and 0.48 for the mesh. The caller's points and values take 0.43 GB more.
+// and there is one place per 512 lattice points of each shape. If a surface reaches the faces of
+// the domain, each lattice point of the six faces of each shape takes one byte. The sphere of the
+// tests at resolution 2048 (27 M points, 0.45 M bricks, 8 M vertices) takes 0.86 GB: 0.09 for
+// places, 0.18 for bricks, 0.11 for float32 values and 0.48 for the mesh. The caller's points and
+// values take 0.43 GB more.
 #pragma once
 
 #include <torch/csrc/stable/device.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "common.h"
@@ -39,20 +42,24 @@ struct Mesh {
   Tensor faces;     // (F, 3) int64
   Tensor edges;     // (V, 4) int32: lower end (3), axis (1); empty unless requested
   Tensor ends;      // (V, 2) double: value - level at both ends; empty unless requested
+  Tensor sizes;     // (shapes, 2) int64 on the CPU: numbers of vertices and faces
   MarchCounts counts;
 };
 
 template <typename scalar_t, typename Loops>
 class March {
  public:
-  March(const Loops& loops, const Tensor& points, const Tensor& values, const Domain& domain,
-        double level)
+  March(const Loops& loops, const Tensor& points, const Tensor& values, const Tensor& shape_index,
+        const Domain& domain, double level)
       : loops_(loops),
         like_(points),
         values_(values),
         size_(values.numel()),
-        samples_{static_cast<const int32_t*>(points.const_data_ptr()),
-                 static_cast<const scalar_t*>(values.const_data_ptr()), level},
+        samples_{
+            static_cast<const int32_t*>(points.const_data_ptr()),
+            static_cast<const scalar_t*>(values.const_data_ptr()),
+            domain.shapes > 1 ? static_cast<const int64_t*>(shape_index.const_data_ptr()) : nullptr,
+            level},
         domain_(domain),
         counts_(zeros<MarchCounts>(1)) {}
 
@@ -87,7 +94,7 @@ class March {
   // Finds the bricks that hold known points, and those that hold caps if the domain needs caps.
   MarchCounts place_bricks() {
     bricks_.per_axis = ceil_div(domain_.resolution + 3, 8) + 1;
-    const int64_t places = bricks_.per_axis * bricks_.per_axis * bricks_.per_axis;
+    const int64_t places = domain_.shapes * bricks_.places();
     const Tensor marks = zeros<uint8_t>(places);
     before_ = torch::stable::new_empty(like_, {places + 1}, ScalarType::Int);
     bricks_.before = data_of<int32_t>(before_);
@@ -126,7 +133,7 @@ class March {
   }
 
   void find_caps(uint64_t touched) {
-    faces_ = {domain_.resolution, touched, nullptr};
+    faces_ = {domain_.resolution, domain_.shapes, bricks_.width(), touched, nullptr};
     face_memory_ = zeros<uint8_t>(faces_.size(1));
     faces_.sides = data_of<uint8_t>(face_memory_);
     loops_.for_each(size_, kPointGrain, SetFacePoint<scalar_t>{samples_, faces_});
@@ -175,7 +182,27 @@ class March {
     return {torch::stable::new_empty(like_, {counts.vertices, 3}, ScalarType::Float),
             torch::stable::new_empty(like_, {counts.triangles, 3}, ScalarType::Long),
             torch::stable::new_empty(like_, {num_edges, 4}, ScalarType::Int),
-            torch::stable::new_empty(like_, {num_edges, 2}, ScalarType::Double), counts};
+            torch::stable::new_empty(like_, {num_edges, 2}, ScalarType::Double),
+            sizes_of(counts),
+            counts};
+  }
+
+  // Returns the numbers of vertices and faces of each shape.
+  Tensor sizes_of(const MarchCounts& counts) const {
+    Tensor sizes = torch::stable::empty({domain_.shapes, 2}, ScalarType::Long);
+    auto* out = data_of<int64_t>(sizes);
+    out[0] = counts.vertices;
+    out[1] = counts.triangles;
+    if (domain_.shapes == 1) return sizes;
+    std::fill(out, out + 2 * domain_.shapes, 0);
+    if (counts.vertices == 0) return sizes;
+    const Tensor before = zeros<int64_t>(2 * (domain_.shapes + 1));
+    loops_.for_each(domain_.shapes + 1, 1, CountShapes{bricks_, data_of<int64_t>(before)});
+    const Tensor host =
+        torch::stable::to(before, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+    const auto* first = static_cast<const int64_t*>(host.const_data_ptr());
+    for (int64_t i = 0; i < 2 * domain_.shapes; ++i) out[i] = first[i + 2] - first[i];
+    return sizes;
   }
 
   Mesh write(const Tensor& stored, const MarchCounts& counts, bool with_edges) {
@@ -202,29 +229,37 @@ class March {
 };
 
 template <typename scalar_t, typename Loops>
-Mesh march(const Loops& loops, const Tensor& points, const Tensor& values, const Domain& domain,
-           double level, bool with_edges) {
-  return March<scalar_t, Loops>(loops, points, values, domain, level).run(with_edges);
+Mesh march(const Loops& loops, const Tensor& points, const Tensor& values,
+           const Tensor& shape_index, const Domain& domain, double level, bool with_edges) {
+  return March<scalar_t, Loops>(loops, points, values, shape_index, domain, level).run(with_edges);
 }
 
 // The op itself. `loops` runs on the device of the arguments.
 template <typename Loops>
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes_with(
-    const Loops& loops, const Tensor& points, const Tensor& values, int64_t resolution,
-    int64_t coarse_resolution, double level, double lower, double upper, bool with_edges) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes_with(
+    const Loops& loops, const Tensor& points, const Tensor& values, const Tensor& shape_index,
+    int64_t num_shapes, int64_t resolution, int64_t coarse_resolution, double level, double lower,
+    double upper, bool with_edges) {
   constexpr const char* kOp = "marching_cubes";
   check_dtype(points, ScalarType::Int, kOp, "points");
   check_same_device(points, values, kOp);
   STD_TORCH_CHECK(points.numel() == 3 * values.numel(), kOp,
                   ": points must be (N, 3) and values (N,)");
+  check_dtype(shape_index, ScalarType::Long, kOp, "shape_index");
+  check_same_device(points, shape_index, kOp);
+  STD_TORCH_CHECK(num_shapes >= 1, kOp, ": num_shapes must be at least 1");
+  STD_TORCH_CHECK(num_shapes == 1 || shape_index.numel() == values.numel(), kOp,
+                  ": shape_index must be (N,) for several shapes");
   STD_TORCH_CHECK(coarse_resolution >= 1 && resolution % coarse_resolution == 0, kOp,
                   ": resolution must be a multiple of coarse_resolution");
   const Tensor p = torch::stable::contiguous(points);
   const Tensor v = torch::stable::contiguous(values);
-  const Domain domain{resolution, resolution / coarse_resolution, lower, upper};
+  const Tensor s = torch::stable::contiguous(shape_index);
+  const Domain domain{num_shapes, resolution, resolution / coarse_resolution, lower, upper};
   Mesh mesh;
-  THO_DISPATCH_V2(v.scalar_type(), kOp,
-                  AT_WRAP([&] { mesh = march<scalar_t>(loops, p, v, domain, level, with_edges); }),
+  THO_DISPATCH_V2(v.scalar_type(), kOp, AT_WRAP([&] {
+                    mesh = march<scalar_t>(loops, p, v, s, domain, level, with_edges);
+                  }),
                   AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
   Tensor problems = torch::stable::empty({4}, ScalarType::Long);  // on the CPU, like the counts
   auto* out = data_of<int64_t>(problems);
@@ -232,7 +267,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes_with(
   out[1] = mesh.counts.repeated;
   out[2] = mesh.counts.nan;
   out[3] = mesh.counts.outside;
-  return {mesh.vertices, mesh.faces, mesh.edges, mesh.ends, problems};
+  return {mesh.vertices, mesh.faces, mesh.edges, mesh.ends, mesh.sizes, problems};
 }
 
 }  // namespace occvae

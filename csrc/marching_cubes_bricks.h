@@ -6,6 +6,9 @@
 // rows of 64 bits: point (x, y, z) of a brick is bit 8 y + z of row x. Bricks exist only where
 // points are known.
 //
+// The shapes of a batch follow each other along x. The last place for a brick along each axis is
+// always empty, so no cell has corners of two shapes.
+//
 // A cell belongs to its lowest corner, and an edge to its lower end. The vertex on an edge is
 // numbered by counting the crossed edges before it, in the order brick, row, axis, bit. Cells
 // therefore share vertices without a search for equal ones.
@@ -38,7 +41,7 @@ static_assert(sizeof(Brick) == 384);
 
 C10_HOST_DEVICE inline int point_bit(int y, int z) { return 8 * y + z; }
 
-// A point of the padded lattice. The lowest coordinate is 0.
+// A point of the padded lattice. The lowest coordinate of the first shape is 0.
 struct PaddedPoint {
   int64_t x, y, z;
 
@@ -48,20 +51,28 @@ struct PaddedPoint {
   }
 };
 
-C10_HOST_DEVICE inline PaddedPoint padded(const int32_t* point) {
-  return {int64_t{point[0]} + 1, int64_t{point[1]} + 1, int64_t{point[2]} + 1};
-}
-
-// All bricks of a shape. A "place" is the linear index of a possible brick. Each axis has one place
-// more than the points need, so every brick has successors.
+// All bricks of all shapes. A "place" is the linear index of a possible brick. Each axis has one
+// place more than the points need, so every brick has successors.
 struct Bricks {
-  int64_t per_axis;
-  const int32_t* before;  // (per_axis^3 + 1): number of bricks before each place
+  int64_t per_axis;       // of each shape
+  const int32_t* before;  // (shapes * per_axis^3 + 1): number of bricks before each place
   Brick* bricks;          // (count + 1): the last brick is empty
   int64_t count;
   int64_t* first_value;  // (count + 1) each: numbers of items before each brick
   int64_t* first_vertex;
   int64_t* first_triangle;
+
+  C10_HOST_DEVICE PaddedPoint padded(const int32_t* point, int64_t shape) const {
+    return {int64_t{point[0]} + 1 + shape * width(), int64_t{point[1]} + 1, int64_t{point[2]} + 1};
+  }
+
+  // Points along x from one shape to the next.
+  C10_HOST_DEVICE int64_t width() const { return 8 * per_axis; }
+
+  C10_HOST_DEVICE int64_t places() const { return per_axis * per_axis * per_axis; }  // of a shape
+
+  // The first brick of a shape, or the number of bricks before it if it has none.
+  C10_HOST_DEVICE int64_t first_brick(int64_t shape) const { return before[shape * places()]; }
 
   C10_HOST_DEVICE int64_t place(const PaddedPoint& p) const {
     return ((p.x >> 3) * per_axis + (p.y >> 3)) * per_axis + (p.z >> 3);

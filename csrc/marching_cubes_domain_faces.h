@@ -1,4 +1,4 @@
-// The faces of the domain that the inside of the shape reaches. A cap as fine as the lattice closes
+// The faces of the domain that the inside of a shape reaches. A cap as fine as the lattice closes
 // the mesh there, so every lattice point of such a face needs a side, even if its value is unknown.
 // Shared by CPU and CUDA.
 #pragma once
@@ -12,19 +12,21 @@
 
 namespace occvae {
 
-// Face 2 axis + s is the lower (s = 0) or upper (s = 1) face of an axis. Its coordinates u and v
-// are the two other axes in cyclic order.
+// Face 6 shape + 2 axis + s is the lower (s = 0) or upper (s = 1) face of an axis. Its coordinates
+// u and v are the two other axes in cyclic order.
 struct DomainFaces {
   static constexpr uint8_t kUnknown = 0, kOutside = 1, kInside = 2;
 
   struct Place {
-    int face;
+    int64_t face;
     int64_t u, v;
   };
 
   int64_t resolution;
-  uint64_t touched;  // one bit per face with known points inside; the others need no cap
-  uint8_t* sides;    // (6, resolution + 1, resolution + 1)
+  int64_t shapes;
+  int64_t width;     // points along x from one shape to the next
+  uint64_t touched;  // one bit per face of any shape with known points inside; no others need a cap
+  uint8_t* sides;    // (6 shapes, resolution + 1, resolution + 1)
 
   C10_HOST_DEVICE static uint64_t faces_of(const int32_t* p, int64_t resolution) {
     uint64_t faces = 0;
@@ -34,26 +36,27 @@ struct DomainFaces {
     return faces;
   }
 
-  // Number of points on the six faces whose coordinates are multiples of `step`.
+  // Number of points on the faces whose coordinates are multiples of `step`.
   C10_HOST_DEVICE int64_t size(int64_t step) const {
-    return 6 * (resolution / step + 1) * (resolution / step + 1);
+    return 6 * shapes * (resolution / step + 1) * (resolution / step + 1);
   }
 
   C10_HOST_DEVICE Place place(int64_t i, int64_t step) const {
     const int64_t n = resolution / step + 1;
-    return {static_cast<int>(i / (n * n)), i / n % n * step, i % n * step};
+    return {i / (n * n), i / n % n * step, i % n * step};
   }
 
-  C10_HOST_DEVICE bool is_touched(const Place& p) const { return (touched >> p.face) & 1; }
+  C10_HOST_DEVICE bool is_touched(const Place& p) const { return (touched >> (p.face % 6)) & 1; }
 
-  C10_HOST_DEVICE uint8_t& side(int face, int64_t u, int64_t v) const {
+  C10_HOST_DEVICE uint8_t& side(int64_t face, int64_t u, int64_t v) const {
     return sides[(face * (resolution + 1) + u) * (resolution + 1) + v];
   }
 
-  C10_HOST_DEVICE void set(const int32_t* p, bool inside) const {
+  C10_HOST_DEVICE void set(const int32_t* p, int64_t shape, bool inside) const {
     for (uint64_t rest = faces_of(p, resolution); rest != 0; rest &= rest - 1) {
       const int f = lowest_bit(rest);
-      store(&side(f, p[(f / 2 + 1) % 3], p[(f / 2 + 2) % 3]), inside ? kInside : kOutside);
+      store(&side(6 * shape + f, p[(f / 2 + 1) % 3], p[(f / 2 + 2) % 3]),
+            inside ? kInside : kOutside);
     }
   }
 
@@ -71,8 +74,9 @@ struct DomainFaces {
   template <typename Visit>
   C10_HOST_DEVICE void visit_cap(const Place& p, const Visit& visit) const {
     if (side(p.face, p.u, p.v) != kInside) return;
-    const int axis = p.face / 2;
+    const int axis = static_cast<int>(p.face % 6) / 2;
     const bool upper = p.face % 2 == 1;
+    const int64_t start = p.face / 6 * width;
     for (int64_t a = p.u - 1; a <= p.u + 1; ++a) {
       for (int64_t b = p.v - 1; b <= p.v + 1; ++b) {
         const bool within = a >= 0 && a <= resolution && b >= 0 && b <= resolution;
@@ -82,7 +86,7 @@ struct DomainFaces {
           point[axis] = (upper ? resolution : 0) + d;
           point[(axis + 1) % 3] = a;
           point[(axis + 2) % 3] = b;
-          visit(PaddedPoint{point[0] + 1, point[1] + 1, point[2] + 1},
+          visit(PaddedPoint{point[0] + 1 + start, point[1] + 1, point[2] + 1},
                 d == 0 && within && side(p.face, a, b) == kInside);
         }
       }

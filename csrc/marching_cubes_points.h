@@ -1,6 +1,6 @@
-// The first steps of sparse marching cubes, which put the points of a shape into bricks. A step is
-// a function object that handles one point, or one place where a brick may be. CPU and CUDA run the
-// same objects, in the order that marching_cubes.h gives.
+// The first steps of sparse marching cubes, which put the points of all shapes into bricks. A step
+// is a function object that handles one point, or one place where a brick may be. CPU and CUDA run
+// the same objects, in the order that marching_cubes.h gives.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -17,7 +17,7 @@ struct MarchCounts {
   int64_t missing;   // crossed edges with an unknown end
   int64_t repeated;  // points given more than once
   int64_t nan;       // values that are NaN
-  int64_t outside;   // points not on the lattice
+  int64_t outside;   // points not on the lattice of a shape
   uint64_t touched;  // see DomainFaces
   int64_t bricks;
   int64_t values;  // places for values: points, those of caps included
@@ -26,13 +26,14 @@ struct MarchCounts {
 };
 
 struct Domain {
+  int64_t shapes;
   int64_t resolution;
   int64_t coarsest_step;
   double lower;
   double upper;
 
-  C10_HOST_DEVICE bool has(const int32_t* p) const {
-    bool inside = true;
+  C10_HOST_DEVICE bool has(const int32_t* p, int64_t shape) const {
+    bool inside = shape >= 0 && shape < shapes;
     for (int i = 0; i < 3; ++i) inside &= p[i] >= 0 && p[i] <= resolution;
     return inside;
   }
@@ -51,9 +52,14 @@ struct Domain {
 
 template <typename scalar_t>
 struct Samples {
-  const int32_t* points;   // (N, 3)
-  const scalar_t* values;  // (N,)
+  const int32_t* points;       // (N, 3)
+  const scalar_t* values;      // (N,)
+  const int64_t* shape_index;  // (N,), or nullptr for one shape
   double level;
+
+  C10_HOST_DEVICE int64_t shape(int64_t i) const {
+    return shape_index == nullptr ? 0 : shape_index[i];
+  }
 
   // value - level in double. The difference of two doubles has the exact sign for every value
   // dtype.
@@ -73,10 +79,11 @@ struct MarkPlace {
 
   C10_HOST_DEVICE void operator()(int64_t i) const {
     const int32_t* point = samples.points + 3 * i;
-    if (!domain.has(point)) return add(&counts->outside, 1);
+    const int64_t shape = samples.shape(i);
+    if (!domain.has(point, shape)) return add(&counts->outside, 1);
     const double height = samples.height(samples.values[i]);
     if (height != height) add(&counts->nan, 1);
-    store(&marks[bricks.place(padded(point))], 1);
+    store(&marks[bricks.place(bricks.padded(point, shape))], 1);
     const uint64_t faces = DomainFaces::faces_of(point, domain.resolution);
     if (faces != 0 && height >= 0) set_bits(&counts->touched, faces);
   }
@@ -110,7 +117,9 @@ struct SetFacePoint {
 
   C10_HOST_DEVICE void operator()(int64_t i) const {
     const int32_t* point = samples.points + 3 * i;
-    if (DomainFaces::faces_of(point, faces.resolution) != 0) faces.set(point, samples.inside(i));
+    if (DomainFaces::faces_of(point, faces.resolution) != 0) {
+      faces.set(point, samples.shape(i), samples.inside(i));
+    }
   }
 };
 
@@ -167,9 +176,8 @@ struct SetPoint {
   MarchCounts* counts;
 
   C10_HOST_DEVICE void operator()(int64_t i) const {
-    if (bricks.set_point(padded(samples.points + 3 * i), samples.inside(i))) {
-      add(&counts->repeated, 1);
-    }
+    const PaddedPoint p = bricks.padded(samples.points + 3 * i, samples.shape(i));
+    if (bricks.set_point(p, samples.inside(i))) add(&counts->repeated, 1);
   }
 };
 
@@ -202,14 +210,17 @@ struct StoreValue {
   MarchCounts* counts;
 
   C10_HOST_DEVICE void operator()(int64_t i) const {
-    const PaddedPoint p = padded(samples.points + 3 * i);
+    const int32_t* point = samples.points + 3 * i;
+    const PaddedPoint p = bricks.padded(point, samples.shape(i));
     values[bricks.value_index(bricks.before[bricks.place(p)], p.row(), p.bit())] =
         samples.values[i];
-    const int64_t common = (p.x - 1) | (p.y - 1) | (p.z - 1);
+    const int64_t common = point[0] | point[1] | point[2];
     if (common & 1) return;
     for (int64_t step = 2; step <= domain.coarsest_step && (common & (step - 1)) == 0; step *= 2) {
       for (int axis = 0; axis < 3; ++axis) {
-        if (lacks_middle(samples.inside(i), p, axis, step)) add(&counts->missing, 1);
+        if (point[axis] != domain.resolution && lacks_middle(samples.inside(i), p, axis, step)) {
+          add(&counts->missing, 1);
+        }
       }
     }
   }
@@ -219,7 +230,6 @@ struct StoreValue {
       return bricks.is_known({p.x + (axis == 0) * d, p.y + (axis == 1) * d, p.z + (axis == 2) * d},
                              inside);
     };
-    if ((axis == 0 ? p.x : axis == 1 ? p.y : p.z) == domain.resolution + 1) return false;
     bool there = false, middle = false;
     return known(step, there) && there != here && !known(step / 2, middle);
   }

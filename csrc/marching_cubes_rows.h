@@ -75,6 +75,18 @@ struct NumberRows {
   }
 };
 
+// Writes the numbers of vertices and triangles before each shape, and of all shapes at the end.
+struct CountShapes {
+  Bricks bricks;
+  int64_t* before;  // (shapes + 1, 2)
+
+  C10_HOST_DEVICE void operator()(int64_t shape) const {
+    const int64_t brick = bricks.first_brick(shape);
+    before[2 * shape] = bricks.first_vertex[brick];
+    before[2 * shape + 1] = bricks.first_triangle[brick];
+  }
+};
+
 // Position of a vertex on its edge, from 0 at the first end to 1 at the second: the zero of the
 // linear interpolation of the two heights (value - level). The position keeps a minimum distance to
 // both ends. Otherwise a value equal to the level would put several vertices on one point, with
@@ -98,7 +110,7 @@ struct WriteRows {
   Bricks bricks;
   const scalar_t* values;  // in the order of value_index()
   float* vertices;         // (V, 3)
-  int64_t* faces;          // (F, 3)
+  int64_t* faces;          // (F, 3): indices among the vertices of their shape
   int32_t* edges;          // (V, 4): lower end (3) and axis (1); or nullptr
   double* ends;            // (V, 2): value - level at both ends
 
@@ -127,7 +139,7 @@ struct WriteRows {
                                     int64_t out) const {
     const Brick& brick = bricks.bricks[around.ids[0]];
     const int local[3] = {row, bit >> 3, bit & 7};
-    const int64_t point[3] = {8 * int64_t{brick.x} + local[0] - 1,
+    const int64_t point[3] = {8 * (brick.x % bricks.per_axis) + local[0] - 1,
                               8 * int64_t{brick.y} + local[1] - 1,
                               8 * int64_t{brick.z} + local[2] - 1};
     double heights[2] = {0, 0};
@@ -163,12 +175,14 @@ struct WriteRows {
     const int64_t brick = around.ids[0];
     int64_t* out =
         faces + 3 * (bricks.first_triangle[brick] + bricks.bricks[brick].triangles_before[row]);
+    const int64_t shape = bricks.bricks[brick].x / bricks.per_axis;
+    const int64_t first = bricks.first_vertex[bricks.first_brick(shape)];
     const Corners corners(bricks, around, row);
     for (uint64_t rest = active_cells(corners).complete; rest != 0; rest &= rest - 1) {
       const int bit = lowest_bit(rest);
       const int cube = cube_case(corners, bit);
       for (int k = 0; k < 3 * cubes().triangles[cube]; ++k) {
-        *out++ = vertex_of(around, row, bit, cubes().edges[cube][k]);
+        *out++ = vertex_of(around, row, bit, cubes().edges[cube][k]) - first;
       }
     }
   }

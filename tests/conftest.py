@@ -15,6 +15,10 @@ if os.environ.get("OCCVAE_TEST_EMULATED_CUDA") == "1":  # before occvae loads it
 
 from occvae.ops import _extension
 
+# Convolutions of PyTorch on CUDA round their inputs to TF32 by default.
+torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cudnn.allow_tf32 = False
+
 # For @pytest.mark.parametrize("device", DEVICES).
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda))
 
@@ -52,6 +56,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(without)]
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)
+
+
+def pytest_sessionstart() -> None:
+    """Limits the kernel of query_occupancy on CUDA to the number OCCVAE_TEST_QUERY_KERNEL."""
+    limit = os.environ.get("OCCVAE_TEST_QUERY_KERNEL")
+    if limit and _cuda_obstacle() is None:
+        torch.ops.occvae._cuda_query_kernel(int(limit))
 
 
 def pytest_collection_finish() -> None:

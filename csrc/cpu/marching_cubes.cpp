@@ -21,11 +21,12 @@ struct CpuLoops {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
-    const Tensor& points, const Tensor& values, int64_t resolution, int64_t coarse_resolution,
-    double level, double lower, double upper, bool with_edges) {
-  return marching_cubes_with(CpuLoops{}, points, values, resolution, coarse_resolution, level,
-                             lower, upper, with_edges);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
+    const Tensor& points, const Tensor& values, const Tensor& shape_index, int64_t num_shapes,
+    int64_t resolution, int64_t coarse_resolution, double level, double lower, double upper,
+    bool with_edges) {
+  return marching_cubes_with(CpuLoops{}, points, values, shape_index, num_shapes, resolution,
+                             coarse_resolution, level, lower, upper, with_edges);
 }
 
 }  // namespace

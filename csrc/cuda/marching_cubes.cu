@@ -23,12 +23,14 @@ struct CudaLoops {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
-    const Tensor& points, const Tensor& values, int64_t resolution, int64_t coarse_resolution,
-    double level, double lower, double upper, bool with_edges) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> marching_cubes(
+    const Tensor& points, const Tensor& values, const Tensor& shape_index, int64_t num_shapes,
+    int64_t resolution, int64_t coarse_resolution, double level, double lower, double upper,
+    bool with_edges) {
   const torch::stable::accelerator::DeviceGuard guard(points.get_device_index());
-  return marching_cubes_with(CudaLoops{points, current_stream(points)}, points, values, resolution,
-                             coarse_resolution, level, lower, upper, with_edges);
+  return marching_cubes_with(CudaLoops{points, current_stream(points)}, points, values, shape_index,
+                             num_shapes, resolution, coarse_resolution, level, lower, upper,
+                             with_edges);
 }
 
 }  // namespace

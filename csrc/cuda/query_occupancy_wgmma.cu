@@ -140,11 +140,12 @@ struct Group {
   }
 
   // Adds W1 g to x, over one half of g's channels.
-  __device__ void second_product(Residual& x, const Operands& g, Weights& ring) const {
+  __device__ void second_product(Residual& x, Operands& g, Weights& ring) const {
     auto& d = reinterpret_cast<float (&)[kChannels / 2]>(x);
 #pragma unroll
     for (int i = 0; i < kChunksOfHalf; ++i) {  // 64 input channels each
       const uint32_t chunk = ring.take();
+      ptx::pin_registers(g);
       ptx::wgmma_fence(d);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
@@ -155,6 +156,7 @@ struct Group {
     ptx::wgmma_wait<1>();
     ring.release();
     ptx::wgmma_wait<0>(d);
+    ptx::pin_registers(g);
     ring.release();
   }
 

@@ -139,6 +139,20 @@ void launch_count(const Tensor& pred, const Tensor& target, const std::vector<do
          2 * static_cast<int64_t>(levels.size()), out);
 }
 
+// Counts exactly as many thresholds as there are, because comparisons take longer than memory.
+template <typename scalar_t, int K = kMaxThresholds>
+void launch_vectors(const Tensor& pred, const Tensor& target, const std::vector<double>& levels,
+                    size_t first, Tensor& counts) {
+  constexpr int kVector = 16 / sizeof(scalar_t);
+  if constexpr (K > 1) {
+    if (levels.size() - first < K) {
+      launch_vectors<scalar_t, K - 1>(pred, target, levels, first, counts);
+      return;
+    }
+  }
+  launch_count<scalar_t, kVector, K>(pred, target, levels, first, counts);
+}
+
 // Loads vectors of 16 bytes if every sample starts at a multiple of 16 bytes, else single voxels.
 template <typename scalar_t>
 void launch(const Tensor& pred, const Tensor& target, const std::vector<double>& levels,
@@ -147,12 +161,12 @@ void launch(const Tensor& pred, const Tensor& target, const std::vector<double>&
   const auto address = reinterpret_cast<uintptr_t>(pred.const_data_ptr());
   const bool aligned = address % 16 == 0 && voxels_per_sample(pred) % kVector == 0;
   for (size_t first = 0; first < levels.size(); first += kMaxThresholds) {
-    if (levels.size() - first == 1) {
-      aligned ? launch_count<scalar_t, kVector, 1>(pred, target, levels, first, counts)
-              : launch_count<scalar_t, 1, 1>(pred, target, levels, first, counts);
+    if (aligned) {
+      launch_vectors<scalar_t>(pred, target, levels, first, counts);
+    } else if (levels.size() - first == 1) {
+      launch_count<scalar_t, 1, 1>(pred, target, levels, first, counts);
     } else {
-      aligned ? launch_count<scalar_t, kVector, kMaxThresholds>(pred, target, levels, first, counts)
-              : launch_count<scalar_t, 1, kMaxThresholds>(pred, target, levels, first, counts);
+      launch_count<scalar_t, 1, kMaxThresholds>(pred, target, levels, first, counts);
     }
   }
 }

@@ -29,6 +29,18 @@ __device__ __forceinline__ void pin_registers(float (&d)[kSize]) {
   for (int i = 0; i < kSize; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
+// Keeps the compiler from moving uses of matrices a in registers across this place. Products read
+// these registers until the wait that ends them, but the compiler sees no use after the last
+// product. Without a pin after the wait, it might give the registers to other values before.
+template <int kCount, int kSize>
+__device__ __forceinline__ void pin_registers(uint32_t (&a)[kCount][kSize]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+#pragma unroll
+    for (int j = 0; j < kSize; ++j) asm volatile("" : "+r"(a[i][j])::"memory");
+  }
+}
+
 // Must separate the threads' own use of d from the first product that uses it.
 template <int kSize>
 __device__ __forceinline__ void wgmma_fence(float (&d)[kSize]) {

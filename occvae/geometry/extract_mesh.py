@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from occvae.ops.caps import cap_normals
-from occvae.ops.field import Progress
+from occvae.ops.field import Progress, choose_points_per_call
 from occvae.ops.field_normals import field_normals
 from occvae.ops.lattice import DEFAULT_BOUNDS, Bounds
 from occvae.ops.marching_cubes import Mesh, check_memory, marching_cubes
@@ -33,7 +33,7 @@ def extract_mesh(
     inside: str = "positive",
     num_shapes: int = 1,
     bounds: Bounds = DEFAULT_BOUNDS,
-    max_points_per_call: int = 262_144,
+    max_points_per_call: int | None = None,
     device: torch.device | str | None = None,
     backend: str = "auto",
     progress: Progress | None = None,
@@ -76,7 +76,8 @@ def extract_mesh(
             Cells are cubes. If a side of a box is not a whole number of them, the last layer of
             cells along it is 0.5 to 1.5 cells thick.
         max_points_per_call: the field is called with at most this many points. It bounds the
-            memory that the field needs.
+            memory that the field needs. None means 262,144, and 1,048,576 on a GPU with 32 GiB or
+            more.
         device: device of the points that the field receives; None means PyTorch's default device.
         backend: "auto", "native" (compiled kernels) or "reference" (PyTorch and PyMCubes).
         progress: called as `progress(round, done, total)` after each call of the field, see
@@ -117,6 +118,7 @@ def extract_mesh(
     level = check_level(level) if inside == "positive" else -check_level(level)
     refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
     device = torch.get_default_device() if device is None else torch.device(device)
+    max_points_per_call = choose_points_per_call(max_points_per_call, device)
     _check_memory(resolution, coarse_resolution, device, backend)
     grid = mise(
         field,
@@ -138,10 +140,11 @@ def extract_mesh(
         progress=progress,
         backend=backend,
     )
-    _warn_if_inside_out(grid, meshes, inside)
+    on_cpu = [(vertices.cpu(), faces.cpu()) for vertices, faces in meshes]
+    _warn_if_inside_out(grid, on_cpu, inside)
     results = [
-        trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
-        for vertices, faces in meshes
+        trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)
+        for vertices, faces in on_cpu
     ]
     if normals:
         first_round = len(grid.rounds) + refine_vertices

@@ -174,7 +174,9 @@ class EncoderDecoder(ImplicitModel):
         """The field of B shapes for conditioning (B, E), in eval mode."""
         packed = self._pack(conditioning)
         if packed is not None:
-            return lambda points, shape_index: query_shapes(points, shape_index, packed)
+            return lambda points, shape_index: query_shapes(
+                points, shape_index, packed, is_sorted=True
+            )
 
         def field(points: Tensor, shape_index: Tensor) -> Tensor:
             values = points.new_empty(len(points))

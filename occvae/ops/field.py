@@ -9,9 +9,23 @@ from torch import Tensor
 
 from occvae.ops.lattice import Lattice
 from occvae.ops.uniform_field import UniformField
+from occvae.ops.validation import check_count
+from occvae.system.memory import total_cuda_memory
+
+_CALL_POINTS = 262_144
+_CALL_POINTS_ON_LARGE_GPU = 1_048_576  # below it, launches take longer than fused kernels
+_LARGE_GPU = 32 * 2**30  # bytes
 
 #: (round from 0, points done in this round, points of this round) -> None.
 Progress = Callable[[int, int, int], None]
+
+
+def choose_points_per_call(count: int | None, device: torch.device) -> int:
+    """Checks `max_points_per_call`, and replaces None by the default for the device."""
+    if count is not None:
+        return check_count("max_points_per_call", count)
+    is_large = device.type == "cuda" and total_cuda_memory(device) >= _LARGE_GPU
+    return _CALL_POINTS_ON_LARGE_GPU if is_large else _CALL_POINTS
 
 
 class Evaluator:
@@ -67,7 +81,7 @@ class Evaluator:
             shape_index.split(self._max_points_per_call),
             strict=True,
         ):
-            world = self._lattice.to_world(part).to(torch.float32)
+            world = self._to_world(part)
             values = self._of_one_dtype(self._field(world, shape))
             if found is None:
                 found = values.new_empty(len(points))
@@ -77,6 +91,11 @@ class Evaluator:
                 self._progress(self._round, done, len(points))
         assert found is not None
         return found
+
+    def _to_world(self, points: Tensor) -> Tensor:
+        if points.is_floating_point():
+            return self._lattice.to_world(points).to(torch.float32)
+        return self._lattice.points_to_world(points)
 
     def _of_one_dtype(self, values: Tensor) -> Tensor:
         if self._dtype not in (None, values.dtype):

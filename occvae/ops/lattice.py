@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ Vector = tuple[float, float, float]
 Bounds = tuple[float, float] | tuple[Vector, Vector]
 
 DEFAULT_BOUNDS = (-0.55, 0.55)
+_MOST_TABLE_CELLS = 2**16  # beyond it, a table of world coordinates would not stay in a cache
 
 
 def corners(bounds: Bounds) -> tuple[Vector, Vector]:
@@ -73,6 +76,25 @@ class Lattice:
         centers = coordinates.new_tensor([low + self._size / 2 for low in self.lower])
         return self._fit(self._size * (coordinates / divisor - 0.5) + centers, coordinates)
 
+    def points_to_world(self, points: Tensor) -> Tensor:
+        """Converts points of the lattice to world, with the same bits as `to_world`.
+
+        It looks the coordinates up in a table, which is one operation instead of six. On a GPU the
+        launches of small operations would take longer than the work.
+
+        Args:
+            points: (N, 3) int32 in {0, ..., resolution}.
+
+        Returns:
+            (N, 3) float32 in world units.
+        """
+        if self.resolution > _MOST_TABLE_CELLS:
+            return self.to_world(points)
+        table, starts = _world_table(self.resolution, self.bounds, points.device)
+        if starts is not None:
+            points = points + starts
+        return table.index_select(0, points.reshape(-1)).view(points.shape)
+
     def _fit(self, world: Tensor, coordinates: Tensor) -> Tensor:
         """Moves the last layer of points in a box onto its faces. Removes errors of rounding."""
         lower, upper, last = (world.new_tensor(v) for v in (self.lower, self.upper, self.last))
@@ -91,3 +113,24 @@ class Lattice:
     def last_along(self, axes: Tensor) -> Tensor | int:
         """The last lattice coordinate within the bounds along each of `axes` (N,)."""
         return self.resolution if self.is_full else axes.new_tensor(self.last)[axes]
+
+
+@lru_cache(maxsize=8)
+def _world_table(
+    resolution: int, bounds: Bounds, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """World coordinates of the lattice coordinates 0, ..., resolution.
+
+    Computed on the CPU, because the copy to a GPU ends before this returns. Every stream may then
+    read the table.
+
+    Returns:
+        The coordinates, float32, and None. In a box the coordinates of x, y and z follow each
+        other, and the second result is (3,) int32, where those of each axis start.
+    """
+    axis = torch.arange(resolution + 1, dtype=torch.int32, device="cpu")
+    world = Lattice(resolution, bounds).to_world(axis[:, None].expand(-1, 3))
+    if not isinstance(bounds[0], tuple):
+        return world[:, 0].contiguous().to(device), None
+    starts = torch.arange(3, dtype=torch.int32, device="cpu") * (resolution + 1)
+    return world.t().reshape(-1).to(device), starts.to(device)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from occvae.ops import _extension
 from occvae.ops.caps import count_cap_points
-from occvae.ops.field import Evaluator, Progress
+from occvae.ops.field import Evaluator, Progress, choose_points_per_call
 from occvae.ops.lattice import corners
 from occvae.ops.marching_cubes_reference import (
     edge_fractions,
     import_mcubes,
-    march,
+    march_shapes,
     vertices_on_edges,
 )
 from occvae.ops.sparse_grid import SparseGrid
@@ -25,6 +27,7 @@ Mesh = tuple[Tensor, Tensor]
 _Parts = tuple[Tensor, Tensor, Tensor, Tensor]  # vertices, faces, edges, ends
 
 _ADVICE = "choose a lower resolution"
+_MOST_PLACES = 2**26  # of bricks, with 5 bytes each
 
 
 @torch.no_grad()
@@ -34,7 +37,7 @@ def marching_cubes(
     *,
     field: Field | None = None,
     refine_vertices: int = 0,
-    max_points_per_call: int = 262_144,
+    max_points_per_call: int | None = None,
     progress: Progress | None = None,
     backend: str = "auto",
 ) -> list[Mesh]:
@@ -71,7 +74,8 @@ def marching_cubes(
         refine_vertices: steps of root finding that move each vertex along its edge to where the
             field itself equals `level`. Logits, for example, are far from linear between lattice
             points. Each step evaluates the field once per vertex.
-        max_points_per_call: the field is called with at most this many points.
+        max_points_per_call: the field is called with at most this many points. None
+            takes the default of `mise`.
         progress: called after each call of the field as in `mise`. Rounds continue those of the
             grid.
         backend: "auto", "native" (compiled kernel) or "reference" (PyTorch and PyMCubes). A grid
@@ -103,16 +107,13 @@ def marching_cubes(
             f"grid was refined at level {grid.level}; got level {level}: call mise(level={level})"
         )
     refine_vertices = check_count("refine_vertices", refine_vertices, least=0)
-    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
+    max_points_per_call = choose_points_per_call(max_points_per_call, grid.points.device)
     check_progress(progress)
     if refine_vertices and field is None:
         raise ValueError(f"refine_vertices={refine_vertices} needs the field; pass field=...")
     field = uniform_field(field) if refine_vertices and field is not None else None
     _check_grid_memory(grid, level, backend)
-    parts = [
-        _one_shape(grid, shape, level, field is not None, backend)
-        for shape in range(grid.num_shapes)
-    ]
+    parts = _march(grid, level, field is not None, backend)
     if field is None:
         return [(vertices, faces) for vertices, faces, _, _ in parts]
     evaluate = Evaluator(field, grid.lattice, max_points_per_call, progress, len(grid.rounds))
@@ -122,11 +123,12 @@ def marching_cubes(
 
 def _check_grid_memory(grid: SparseGrid, level: float, backend: str) -> None:
     sizes = (grid.resolution, len(grid.points), grid.points.device, backend)
-    most_cap_points = grid.num_shapes * 6 * (grid.resolution + 1) ** 2
+    shapes = grid.num_shapes
+    most_cap_points = shapes * 6 * (grid.resolution + 1) ** 2
     try:
-        check_memory(*sizes, len(grid.points), most_cap_points)
+        check_memory(*sizes, len(grid.points), most_cap_points, shapes)
     except MemoryError:  # exact counts come second: counting can take as long as the mesh
-        check_memory(*sizes, count_bricks(grid), count_cap_points(grid, level))
+        check_memory(*sizes, count_bricks(grid), count_cap_points(grid, level), shapes)
 
 
 def count_bricks(grid: SparseGrid) -> int:
@@ -148,6 +150,7 @@ def check_memory(
     backend: str,
     bricks: int,
     cap_points: int = 0,
+    num_shapes: int = 1,
 ) -> None:
     """Checks that marching cubes of a grid would fit in free memory.
 
@@ -158,6 +161,7 @@ def check_memory(
         backend: as in `marching_cubes`.
         bricks: upper limit for the kernel's bricks that hold known points.
         cap_points: upper limit for the inside lattice points on the domain's faces.
+        num_shapes: shapes of the grid.
 
     Raises:
         MemoryError: it would not fit.
@@ -166,7 +170,7 @@ def check_memory(
     cpu = torch.device("cpu")
     if _extension.use_native("marching_cubes", _kernel_device(device), backend):
         # Table of bricks, bricks, values, and a mesh of about 0.3 vertices per point.
-        places = ((resolution + 3) // 8 + 2) ** 3
+        places = min(num_shapes, _group_size(resolution)) * _brick_places(resolution)
         needed = 5 * places + 408 * min(bricks, places) + 64 * points
         needed += 88 * cap_points  # one vertex and two triangles each, and bricks
         purpose = f"marching cubes at resolution {resolution}"
@@ -184,44 +188,97 @@ def _kernel_device(device: torch.device) -> torch.device:
     return _extension.kernel_device("marching_cubes", device)
 
 
-def _one_shape(
-    grid: SparseGrid, shape: int, level: float, with_edges: bool, backend: str
-) -> _Parts:
-    points, values = grid.points, grid.values.detach()
-    if grid.num_shapes > 1:
-        chosen = grid.shape_index == shape
-        points, values = points[chosen], values[chosen]
-    run, device = march, points.device
-    if _extension.use_native("marching_cubes", _kernel_device(device), backend):
-        run, device = _op, _kernel_device(device)
-    sizes = (grid.resolution, grid.coarse_resolution)
-    lower, upper = corners(grid.bounds)
-    is_box = isinstance(grid.bounds[0], tuple)
-    vertices, faces, edges, ends, problems = run(
-        points.to(device),
-        values.to(device),
-        *sizes,
-        level,
-        lower[0],
-        upper[0],
-        with_edges or is_box,
+def _march(grid: SparseGrid, level: float, with_edges: bool, backend: str) -> list[_Parts]:
+    """The mesh of each shape. All shapes of a group are marched together."""
+    size = _group_size(grid.resolution)
+    if size >= grid.num_shapes:
+        return _march_group(grid, level, with_edges, backend)
+    parts = []
+    for first in range(0, grid.num_shapes, size):
+        shapes = range(first, min(first + size, grid.num_shapes))
+        parts += _march_group(_select(grid, shapes), level, with_edges, backend, first)
+    return parts
+
+
+def _group_size(resolution: int) -> int:
+    """Shapes that are marched together. It limits the table of the kernel to 335 MB."""
+    return max(1, _MOST_PLACES // _brick_places(resolution))
+
+
+def _brick_places(resolution: int) -> int:
+    """Possible places for bricks in each shape, as in the kernel."""
+    return ((resolution + 10) // 8 + 1) ** 3
+
+
+def _select(grid: SparseGrid, shapes: range) -> SparseGrid:
+    """The part of a grid that belongs to some shapes, numbered from 0."""
+    chosen = (grid.shape_index >= shapes.start) & (grid.shape_index < shapes.stop)
+    return replace(
+        grid,
+        points=grid.points[chosen],
+        values=grid.values[chosen],
+        shape_index=grid.shape_index[chosen] - shapes.start,
+        num_shapes=len(shapes),
     )
+
+
+def _march_group(
+    grid: SparseGrid, level: float, with_edges: bool, backend: str, first_shape: int = 0
+) -> list[_Parts]:
+    is_box = isinstance(grid.bounds[0], tuple)
+    *parts, sizes, problems = _run(grid, level, with_edges or is_box, backend)
+    if problems.any():
+        _refuse(grid, level, backend, first_shape)
+    vertices, faces, edges, ends = (part.to(grid.points.device) for part in parts)
     if is_box and not with_edges:  # the op knows cubes only
         vertices = vertices_on_edges(edges, edge_fractions(edges, ends, grid.lattice), grid.lattice)
-    missing, repeated, nan, outside = problems.tolist()
-    if outside:
-        raise ValueError(f"grid has {outside} points of shape {shape} outside its lattice")
-    if nan:
-        raise ValueError("grid.values must not be NaN")
-    if repeated:
-        raise ValueError(f"grid has {repeated} points of shape {shape} more than once")
-    if missing:
-        raise ValueError(
-            f"grid lacks {missing} ends of edges that cross the surface of shape {shape}; pass the "
-            "complete result of mise() or SparseGrid.from_dense()"
+    num_vertices, num_faces = sizes.t().tolist()
+    by_edge = num_vertices if len(edges) else [0] * grid.num_shapes
+    return list(
+        zip(
+            vertices.split(num_vertices),
+            faces.split(num_faces),
+            edges.split(by_edge),
+            ends.split(by_edge),
+            strict=True,
         )
-    home = grid.points.device
-    return vertices.to(home), faces.to(home), edges.to(home), ends.to(home)
+    )
+
+
+def _run(grid: SparseGrid, level: float, with_edges: bool, backend: str) -> tuple[Tensor, ...]:
+    device = grid.points.device
+    run = march_shapes
+    if _extension.use_native("marching_cubes", _kernel_device(device), backend):
+        run, device = _op, _kernel_device(device)
+    lower, upper = corners(grid.bounds)
+    shape_index = grid.shape_index if grid.num_shapes > 1 else grid.shape_index[:0]
+    return run(
+        grid.points.to(device),
+        grid.values.detach().to(device),
+        shape_index.to(device),
+        grid.num_shapes,
+        *(grid.resolution, grid.coarse_resolution, level, lower[0], upper[0], with_edges),
+    )
+
+
+def _refuse(grid: SparseGrid, level: float, backend: str, first_shape: int) -> None:
+    """Raises ValueError for a grid with problems. Finds the first shape that has any."""
+    for shape in range(grid.num_shapes):
+        alone = grid if grid.num_shapes == 1 else _select(grid, range(shape, shape + 1))
+        missing, repeated, nan, outside = _run(alone, level, False, backend)[-1].tolist()
+        number = first_shape + shape
+        if outside:
+            raise ValueError(f"grid has {outside} points of shape {number} outside its lattice")
+        if nan:
+            raise ValueError("grid.values must not be NaN")
+        if repeated:
+            raise ValueError(f"grid has {repeated} points of shape {number} more than once")
+        if missing:
+            raise ValueError(
+                f"grid lacks {missing} ends of edges that cross the surface of shape {number}; "
+                "pass the complete result of mise() or SparseGrid.from_dense()"
+            )
+    raise ValueError(f"grid.shape_index must be in [0, {grid.num_shapes}), the shapes of the grid")
 
 
 def _refine(
@@ -247,13 +304,15 @@ def _refine(
 def _fake(
     points: Tensor,
     values: Tensor,
+    shape_index: Tensor,
+    num_shapes: int,
     resolution: int,
     coarse_resolution: int,
     level: float,
     lower: float,
     upper: float,
     with_edges: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     context = torch.library.get_ctx()
     vertices, faces = context.new_dynamic_size(), context.new_dynamic_size()
     edges = vertices if with_edges else 0
@@ -262,15 +321,17 @@ def _fake(
         points.new_empty((faces, 3), dtype=torch.int64),
         points.new_empty((edges, 4)),
         points.new_empty((edges, 2), dtype=torch.float64),
+        torch.empty((num_shapes, 2), dtype=torch.int64, device="cpu"),
         torch.empty(4, dtype=torch.int64, device="cpu"),
     )
 
 
 # The op has no autograd formula: the topology of a mesh is not differentiable.
 _op = _extension.declare(
-    "marching_cubes(Tensor points, Tensor values, int resolution, int coarse_resolution,"
-    " float level, float lower, float upper, bool with_edges=False)"
-    " -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends, Tensor problems)",
-    march,
+    "marching_cubes(Tensor points, Tensor values, Tensor shape_index, int num_shapes,"
+    " int resolution, int coarse_resolution, float level, float lower, float upper,"
+    " bool with_edges=False) -> (Tensor vertices, Tensor faces, Tensor edges, Tensor ends,"
+    " Tensor sizes, Tensor problems)",
+    march_shapes,
     _fake,
 )

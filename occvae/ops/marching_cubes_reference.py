@@ -16,6 +16,40 @@ from occvae.ops.lattice import Lattice
 from occvae.ops.validation import MIN_EDGE_FRACTION
 
 
+def march_shapes(
+    points: Tensor,
+    values: Tensor,
+    shape_index: Tensor,
+    num_shapes: int,
+    resolution: int,
+    coarse_resolution: int,
+    level: float,
+    lower: float,
+    upper: float,
+    with_edges: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Reference implementation of `occvae::marching_cubes`; see `occvae.ops.marching_cubes`."""
+    parts = []
+    for shape in range(num_shapes):
+        chosen = shape_index == shape if num_shapes > 1 else slice(None)
+        parts.append(
+            march(
+                *(points[chosen], values[chosen], resolution, coarse_resolution),
+                *(level, lower, upper, with_edges),
+            )
+        )
+    vertices, faces, edges, ends, problems = zip(*parts, strict=True)
+    sizes = [[len(vertices), len(faces)] for vertices, faces, *_ in parts]
+    return (
+        torch.cat(vertices),
+        torch.cat(faces),
+        torch.cat(edges),
+        torch.cat(ends),
+        torch.tensor(sizes, device="cpu"),
+        torch.stack(problems).sum(0),
+    )
+
+
 def march(
     points: Tensor,
     values: Tensor,
@@ -26,7 +60,7 @@ def march(
     upper: float,
     with_edges: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Reference implementation of `occvae::marching_cubes`; see `occvae.ops.marching_cubes`."""
+    """Vertices, faces, edges, ends and problems of one shape, as of `occvae::marching_cubes`."""
     outside = int(((points < 0) | (points > resolution)).any(1).count_nonzero())
     if outside:
         return _nothing(points, outside)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from occvae.ops import _extension, mise_native, mise_reference
-from occvae.ops.field import Evaluator, Progress
+from occvae.ops.field import Evaluator, Progress, choose_points_per_call
 from occvae.ops.lattice import DEFAULT_BOUNDS, Bounds, Lattice
 from occvae.ops.sparse_grid import SparseGrid
 from occvae.ops.uniform_field import Field, uniform_field
@@ -27,7 +27,7 @@ def mise(
     level: float = 0.0,
     num_shapes: int = 1,
     bounds: Bounds = DEFAULT_BOUNDS,
-    max_points_per_call: int = 262_144,
+    max_points_per_call: int | None = None,
     device: torch.device | str | None = None,
     backend: str = "auto",
     progress: Progress | None = None,
@@ -59,14 +59,15 @@ def mise(
         coarse_resolution: the same for the first lattice, which is evaluated in full.
         level: the value of the field at the surface, in the field's own units.
         num_shapes: number of shapes. All are refined together: each round is one pass of the field
-            over the new points of all shapes.
+            over the new points of all shapes. In each call, `shape_index` is in ascending order.
         bounds: world coordinates of the first and last lattice point of every axis, or the lower
             and upper corner ((x, y, z), (x, y, z)) of a box. The field is evaluated within the
             bounds only, and everything beyond them is outside. Near the bounds, a thousandth of a
             cell must be at least two float32 steps. (-0.55, 0.55) allows resolutions up to 9,227,
             and (10, 11) up to 524. See `extract_mesh` for boxes.
         max_points_per_call: the field is called with at most this many points. A pass over more
-            points calls it several times.
+            points calls it several times. None means 262,144, and 1,048,576 on a GPU with 32 GiB
+            or more.
         device: device of the points that the field receives; None means PyTorch's default device.
         backend: "auto", "native" (compiled kernels) or "reference" (PyTorch, on any device). For a
             device without kernels, bookkeeping runs on the CPU and tensors are copied.
@@ -98,10 +99,10 @@ def mise(
     lattice = Lattice(resolution, bounds)
     if not lattice.is_full:
         check_coarse_box(lattice, coarse_resolution)
-    max_points_per_call = check_count("max_points_per_call", max_points_per_call)
     field = uniform_field(field)
     check_progress(progress)
     device = torch.get_default_device() if device is None else torch.device(device)
+    max_points_per_call = choose_points_per_call(max_points_per_call, device)
     books = _extension.kernel_device("mise_mark", device)
     native = _extension.use_native("mise_mark", books, backend)
 

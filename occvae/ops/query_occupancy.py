@@ -98,7 +98,9 @@ def query_occupancy(points: Tensor, packed: PackedDecoder) -> Tensor:
     return values.view(points.shape[:2])
 
 
-def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> Tensor:
+def query_shapes(
+    points: Tensor, shape_index: Tensor, packed: PackedDecoder, *, is_sorted: bool = False
+) -> Tensor:
     """Evaluates the logits of a packed decoder at points that each name their shape.
 
     This is the form of a field for `mise` and `extract_mesh`. Precision, determinism and gradients
@@ -109,13 +111,16 @@ def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> 
         shape_index: (N,) integers in [0, B), in any order. The range is checked on the CPU only,
             because the check would wait for a GPU.
         packed: from `CbnDecoder.pack` or `pack_decoder`.
+        is_sorted: whether `shape_index` is in ascending order, as in all calls by `mise` and
+            `extract_mesh`. Points are then not sorted again. Checked on the CPU only.
 
     Returns:
         Logits (N,) float32, on the device of the inputs.
 
     Raises:
         TypeError: `points` is not a float32 tensor, or `shape_index` is not an integer tensor.
-        ValueError: shapes or devices do not fit, or `shape_index` is out of range.
+        ValueError: shapes or devices do not fit, or `shape_index` is out of range, or not in
+            ascending order although `is_sorted` is True.
 
     Example:
         >>> import occvae
@@ -123,7 +128,7 @@ def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> 
         >>> decoder = CbnDecoder(embedding_size=8, hidden_size=32, num_blocks=1).eval()
         >>> packed = decoder.pack(torch.zeros(2, 8))
         >>> grid = occvae.mise(
-        ...     lambda points, shape: query_shapes(points, shape, packed),
+        ...     lambda points, shape: query_shapes(points, shape, packed, is_sorted=True),
         ...     resolution=8,
         ...     coarse_resolution=8,
         ...     num_shapes=2,
@@ -132,11 +137,14 @@ def query_shapes(points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> 
         1458
     """
     _check_points(points, packed)
-    _check_shape_index(shape_index, points, packed)
+    _check_shape_index(shape_index, points, packed, is_sorted)
     if packed.num_shapes == 1:
         return _query(points, _equal_offsets(1, len(points), points), packed)
-    shapes, order = shape_index.long().sort(stable=True)
     numbers = torch.arange(packed.num_shapes + 1, device=points.device)
+    shapes = shape_index.long()
+    if is_sorted:
+        return _query(points, torch.searchsorted(shapes, numbers), packed)
+    shapes, order = shapes.sort(stable=True)
     values = _query(points[order], torch.searchsorted(shapes, numbers), packed)
     return torch.empty_like(values).index_copy(0, order, values)
 
@@ -266,7 +274,9 @@ def _check_points(points: Tensor, packed: PackedDecoder) -> None:
         raise ValueError(f"points are on {points.device} but the decoder on {packed.head.device}")
 
 
-def _check_shape_index(shape_index: Tensor, points: Tensor, packed: PackedDecoder) -> None:
+def _check_shape_index(
+    shape_index: Tensor, points: Tensor, packed: PackedDecoder, is_sorted: bool
+) -> None:
     if not isinstance(shape_index, Tensor):
         raise TypeError(f"shape_index must be a torch.Tensor; got {type(shape_index).__name__}")
     dtype, device = shape_index.dtype, shape_index.device
@@ -287,10 +297,19 @@ def _check_shape_index(shape_index: Tensor, points: Tensor, packed: PackedDecode
             f"shape_index must be in [0, {packed.num_shapes}), the packed shapes; "
             f"got {lowest if lowest < 0 else highest}"
         )
+    if is_sorted and bool((shape_index[1:] < shape_index[:-1]).any()):
+        raise ValueError("shape_index must be in ascending order; or leave out is_sorted=True")
 
 
 def _equal_offsets(shapes: int, count: int, like: Tensor) -> Tensor:
-    return torch.arange(shapes + 1, device=like.device) * count
+    """First rows of `shapes` shapes of `count` points, and the end, (shapes + 1,) int64.
+
+    Made by one operation. It is not kept, because a tensor made while a CUDA graph is captured
+    belongs to that graph.
+    """
+    if count == 0:
+        return torch.zeros(shapes + 1, dtype=torch.int64, device=like.device)
+    return torch.arange(0, shapes * count + 1, count, device=like.device)
 
 
 def _query(points: Tensor, offsets: Tensor, packed: PackedDecoder) -> Tensor:

@@ -96,7 +96,7 @@ def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int
     last = torch.full_like(starts_inside, 2, dtype=torch.int64)
     for _ in range(steps):
         position = _share(weights).clamp(_MARGIN, 1 - _MARGIN)
-        where = torch.lerp(bracket[:, 0], bracket[:, 1], position)
+        where = _between(bracket, position)
         height = heights_at(where).clamp(-limit, limit)
         side = ((height >= 0) != starts_inside).long()  # the end that moves
         moved, kept = side[:, None], 1 - side[:, None]
@@ -106,7 +106,16 @@ def _find_zeros(heights_at: Callable[[Tensor], Tensor], ends: Tensor, steps: int
         weights.scatter_(1, moved, height[:, None])
         bracket.scatter_(1, moved, where[:, None])
         last = side
-    return torch.lerp(bracket[:, 0], bracket[:, 1], _share(weights))
+    return _between(bracket, _share(weights))
+
+
+def _between(bracket: Tensor, share: Tensor) -> Tensor:
+    """Positions (N,) at a share of brackets (N, 2).
+
+    torch.lerp rounds once on CUDA and on some CPUs, and twice on others. This rounds alike on all.
+    """
+    low, high = bracket.unbind(1)
+    return low + (high - low) * share
 
 
 def _share(heights: Tensor) -> Tensor:

@@ -7,10 +7,15 @@ from pathlib import Path
 import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
+_UNQUERIED_SHARE = 1 / 100  # of the memory of a GPU
 
 
 def require_memory(needed: int, device: torch.device, purpose: str, advice: str) -> int | None:
     """Checks that a device has enough free memory.
+
+    On CUDA, a request of less than a hundredth of the device's memory passes without a query. The
+    query takes longer than a small mesh. An allocation that fails there raises an error of PyTorch,
+    and does no harm.
 
     Args:
         needed: bytes that will be allocated.
@@ -19,12 +24,14 @@ def require_memory(needed: int, device: torch.device, purpose: str, advice: str)
         advice: what the user can do instead, for the error message.
 
     Returns:
-        The result of `available_memory`.
+        The result of `available_memory`, or None for a small request on CUDA.
 
     Raises:
         MemoryError: the device has less free memory. The message is
             "PURPOSE needs ... GiB, ... GiB are free on DEVICE: ADVICE".
     """
+    if device.type == "cuda" and needed < _UNQUERIED_SHARE * total_cuda_memory(device):
+        return None
     free = available_memory(device)
     if free is not None and needed > free:
         raise MemoryError(
@@ -74,6 +81,11 @@ def available_memory(device: torch.device) -> int | None:
         return None
     limits = [limit for limit in (_machine_memory(), _container_memory()) if limit is not None]
     return min(limits, default=None)
+
+
+def total_cuda_memory(device: torch.device) -> int:
+    """Returns all bytes of a GPU. PyTorch keeps this number, so no call of the driver is made."""
+    return torch.cuda.get_device_properties(device).total_memory
 
 
 def _machine_memory() -> int | None:

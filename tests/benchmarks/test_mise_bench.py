@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mise_bench
-from mise_case import count_different_points, mesh_facts
+from mise_case import count_different_points, differences_from_cpu, mesh_facts
 from occvae.ops.mise import mise
 from tests.conftest import needs_kernels
 from tests.fields import sphere, torus
@@ -51,6 +51,21 @@ def test_a_failed_check_ends_the_benchmark():
     case = mise_bench.Case("torus", torus(), 32, 8, "cpu")
     with pytest.raises(SystemExit, match="the check failed: no times"):
         mise_bench.check_grid(case, case.refine("reference"), mise(sphere(), resolution=32))
+
+
+@needs_kernels
+def test_results_that_differ_between_two_runs_are_named():
+    assert differences_from_cpu(mise_bench.Case("torus", torus(), 32, 8, "cpu")) == []
+    radii = iter([0.3, 0.3001])
+    spheres = {}
+
+    def changing(points, shape_index):
+        if len(points) == 9**3:  # the first round of a run
+            spheres["now"] = sphere(next(radii))
+        return spheres["now"](points, shape_index)
+
+    names = differences_from_cpu(mise_bench.Case("sphere", changing, 32, 8, "cpu"))
+    assert names == ["values", "vertices"]
 
 
 @needs_kernels

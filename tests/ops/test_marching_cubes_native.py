@@ -1,12 +1,14 @@
 """Tests of the sparse kernel of marching cubes against PyMCubes, and of its own guarantees."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import trimesh
 
 from occvae.ops import _extension
+from occvae.ops import marching_cubes as marching_cubes_module
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
 from occvae.ops.sparse_grid import SparseGrid
@@ -129,9 +131,76 @@ def test_repeated_points_are_refused():
 
 @pytest.mark.parametrize("with_edges", [False, True])
 def test_opcheck(with_edges):
-    grid = mise(sphere(), resolution=16, coarse_resolution=4)
-    arguments = (grid.points, grid.values.half(), 16, 4, 0.01, -0.5, 0.6, with_edges)
-    torch.library.opcheck(torch.ops.occvae.marching_cubes.default, arguments)
+    for shapes in (1, 2):
+        grid = mise(sphere(), resolution=16, coarse_resolution=4, num_shapes=shapes)
+        numbers = (grid.shape_index, shapes, 16, 4, 0.01, -0.5, 0.6, with_edges)
+        torch.library.opcheck(
+            torch.ops.occvae.marching_cubes.default, (grid.points, grid.values.half(), *numbers)
+        )
+
+
+def alone(grid: SparseGrid, shape: int) -> SparseGrid:
+    chosen = grid.shape_index == shape
+    parts = {name: getattr(grid, name)[chosen] for name in ("points", "values", "shape_index")}
+    return replace(grid, **parts, num_shapes=1)
+
+
+def shapes_of_all_kinds(points, shape_index):
+    """Nothing, a full cube, a ball, noise, a surface through the bounds, and nothing again."""
+    noise = lattice_hash(3, 16, 0.2)(points, shape_index)
+    fields = torch.stack(
+        [
+            torch.full_like(noise, -1),
+            torch.ones_like(noise),
+            0.3 - points.norm(dim=1),
+            noise,
+            points[:, 0] - points[:, 1] - 0.013,
+            torch.full_like(noise, -1),
+        ]
+    )
+    return fields.gather(0, shape_index[None])[0]
+
+
+@pytest.mark.parametrize("most_places", [2**26, 200, 1])
+@pytest.mark.parametrize("coarse_resolution", [4, 16])
+@pytest.mark.parametrize("bounds", [(-0.55, 0.55), ((-0.5, -0.4, -0.5), (0.5, 0.4, 0.3))])
+def test_a_batch_is_marched_as_its_shapes_alone(
+    bounds, coarse_resolution, most_places, monkeypatch
+):
+    """Also in several groups, and with the points of all shapes in a random order."""
+    monkeypatch.setattr(marching_cubes_module, "_MOST_PLACES", most_places)
+    sizes = {"resolution": 16, "coarse_resolution": coarse_resolution}
+    grid = mise(shapes_of_all_kinds, **sizes, bounds=bounds, num_shapes=6)
+    order = torch.randperm(len(grid.points), generator=torch.Generator().manual_seed(0))
+    parts = {name: getattr(grid, name)[order] for name in ("points", "values", "shape_index")}
+    options = {"field": shapes_of_all_kinds, "refine_vertices": 1} if most_places == 200 else {}
+    meshes = marching_cubes(replace(grid, **parts), backend="native", **options)
+    assert len(meshes) == 6
+    for shape, mesh in enumerate(meshes):
+        if options:
+            options["field"] = lambda points, _, shape=shape: shapes_of_all_kinds(
+                points, torch.full((len(points),), shape)
+            )
+        ((vertices, faces),) = marching_cubes(alone(grid, shape), backend="native", **options)
+        assert torch.equal(mesh[0], vertices) and torch.equal(mesh[1], faces)
+    assert not len(meshes[0][0]) and len(meshes[1][0]) and len(meshes[4][0])
+
+
+def test_problems_of_a_batch_name_their_shape():
+    grid = mise(shapes_of_all_kinds, resolution=16, coarse_resolution=4, num_shapes=6)
+    last = (grid.shape_index == 2).nonzero()[-1]
+    outside = grid.points.clone()
+    outside[last] = 17
+    with pytest.raises(ValueError, match="1 points of shape 2 outside its lattice"):
+        marching_cubes(replace(grid, points=outside), backend="native")
+    stray = grid.shape_index.clone()
+    stray[last] = 6
+    with pytest.raises(ValueError, match=r"grid.shape_index must be in \[0, 6\)|lacks"):
+        marching_cubes(replace(grid, shape_index=stray), backend="native")
+    stray[grid.shape_index == 5] = 7
+    stray[last] = 2
+    with pytest.raises(ValueError, match=r"grid.shape_index must be in \[0, 6\), the shapes of"):
+        marching_cubes(replace(grid, shape_index=stray), backend="native")
 
 
 def steep(points, shape_index):

@@ -1,9 +1,13 @@
 """Tests of mise() against an independent oracle, published point counts and its guarantees."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from occvae.ops.field import choose_points_per_call
 from occvae.ops.lattice import DEFAULT_BOUNDS, Lattice
+from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import mise
 from occvae.ops.sparse_grid import SparseGrid
 from tests.fields import gyroid, lattice_hash, sphere, thin_chair, torus, world_to_lattice
@@ -138,6 +142,39 @@ def test_a_batch_equals_its_shapes_one_by_one(backend):
         rounds.append(alone.rounds)
     longest = max(len(r) for r in rounds)
     assert grid.rounds == [sum(r[i] for r in rounds if i < len(r)) for i in range(longest)]
+
+
+def test_shapes_are_in_ascending_order_in_each_call(backend):
+    calls = []
+
+    def field(points, shape_index):
+        calls.append(shape_index.tolist())
+        radii = torch.tensor([0.4, 0.2, 0.3, -1.0, 0.45])
+        return radii[shape_index] - points.norm(dim=1)
+
+    grid = mise(
+        field,
+        resolution=32,
+        coarse_resolution=4,
+        num_shapes=5,
+        max_points_per_call=1000,
+        backend=backend,
+    )
+    rounds = len(calls)
+    marching_cubes(grid, field=field, refine_vertices=2, max_points_per_call=500, backend=backend)
+    assert len(calls) > rounds > len(grid.rounds)
+    assert all(call == sorted(call) for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("device", "gigabytes", "expected"),
+    [("cpu", None, 2**18), ("cuda", 24, 2**18), ("cuda", 80, 2**20)],
+)
+def test_a_large_gpu_takes_more_points_per_call(device, gigabytes, expected, monkeypatch):
+    memory = SimpleNamespace(total_memory=gigabytes and gigabytes * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    assert choose_points_per_call(None, torch.device(device)) == expected
+    assert choose_points_per_call(5, torch.device(device)) == 5
 
 
 def test_chunks_change_nothing(backend):

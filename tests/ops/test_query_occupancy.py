@@ -105,6 +105,16 @@ def test_shapes_may_come_in_any_order(device, backend, shapes):
     expected = oracle(decoder, points[:, None], conditioning[shape_index])[:, 0]
     torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-4, atol=1e-4)
     assert query_shapes(points[:0], shape_index[:0], packed).shape == (0,)
+    shape_index, order = shape_index.sort(stable=True)
+    in_order = query_shapes(points[order], shape_index, packed, is_sorted=True)
+    assert torch.equal(in_order, found[order])
+
+
+@pytest.mark.parametrize(("shapes", "count"), [(1, 0), (3, 0), (1, 7), (1, 1), (4, 5)])
+def test_offsets_of_equal_shapes_are_multiples_of_their_size(shapes, count):
+    offsets = ops._equal_offsets(shapes, count, torch.zeros(1))
+    assert offsets.dtype == torch.int64
+    assert offsets.tolist() == [shape * count for shape in range(shapes + 1)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -412,6 +422,8 @@ def test_query_shapes_checks_its_arguments(error, message, shape_index):
         query_shapes(torch.zeros(4, 3), shape_index, packed)
     with pytest.raises(TypeError, match="points must be a torch.Tensor; got list"):
         query_shapes([[0.0] * 3], shape_index, packed)
+    with pytest.raises(ValueError, match="must be in ascending order; or leave out is_sorted"):
+        query_shapes(torch.zeros(3, 3), torch.tensor([0, 1, 0]), packed, is_sorted=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])

@@ -29,9 +29,16 @@ KERNELS = [
     *((WGMMA, precision, 256) for precision in ("fp16", "bf16")),
 ]
 pytestmark = pytest.mark.parametrize("device", DEVICES)
-all_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), KERNELS)
+
+
+def _name(value: object) -> str | None:
+    """The name of a kernel as part of a test's name, so that `-k wgmma` selects its tests."""
+    return {FP32: "fma", MMA: "mma", WGMMA: "wgmma"}.get(value)
+
+
+all_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), KERNELS, ids=_name)
 FAST = [(FP32, "fp32", 64), (MMA, "fp16", 128), (MMA, "fp16", 256), (WGMMA, "fp16", 256)]
-fast_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), FAST)
+fast_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), FAST, ids=_name)
 
 
 @contextmanager
@@ -182,7 +189,7 @@ def test_any_number_of_points_is_accurate(kernel, precision, channels, count, de
     assert torch.equal(logits, everything[:count])
 
 
-@pytest.mark.parametrize(("kernel", "channels"), [(MMA, 128), (MMA, 256), (WGMMA, 256)])
+@pytest.mark.parametrize(("kernel", "channels"), [(MMA, 128), (MMA, 256), (WGMMA, 256)], ids=_name)
 @pytest.mark.parametrize("layer", (0, 1, 2, 3))
 def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, layer, device):
     decoder = Decoder.random(channels, shapes=2)
@@ -208,6 +215,7 @@ def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, 
 @pytest.mark.parametrize(
     ("kernel", "precision", "channels"),
     [case for case in KERNELS if case[2] in (128, 256)],
+    ids=_name,
 )
 def test_many_tiles_per_block_are_accurate(kernel, precision, channels, device):
     """Every block gets several tiles, and the kernels run with their largest tiles."""

@@ -193,6 +193,24 @@ def test_free_memory_is_queried_again_only_for_large_requests(monkeypatch):
     assert len(asked) == count + 1
 
 
+def test_a_small_request_on_cuda_is_not_queried(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory, "available_memory", lambda device: asked.append(0) or 900)
+    total = type("Properties", (), {"total_memory": 1000})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: total)
+    cuda = torch.device("cuda")
+    assert memory.require_memory(9, cuda, "it", "take less") is None and not asked
+    assert memory.require_memory(10, cuda, "it", "take less") == 900 and len(asked) == 1
+    with pytest.raises(MemoryError, match="^it needs .* are free on cuda: take less$"):
+        memory.require_memory(901, cuda, "it", "take less")
+    memory.require_memory(1, torch.device("cpu"), "it", "take less")
+    assert len(asked) == 3
+    free = memory.FreeMemory(cuda)
+    for _ in range(4):
+        free.require(5, "it", "take less", kept=5)
+    assert len(asked) == 3
+
+
 @needs_kernels
 def test_small_extractions_query_free_memory_once(monkeypatch):
     asked = []

@@ -88,6 +88,8 @@ template <int kSize>
 void wgmma_fence(float (&)[kSize]) {
   emulator::wgmma_fence();
 }
+template <int kCount, int kSize>
+void pin_registers(uint32_t (&)[kCount][kSize]) {}  // concerns compilers of GPUs only
 inline void wgmma_commit() { emulator::wgmma_commit(); }
 template <int kPending, int kSize>
 void wgmma_wait(float (&d)[kSize]) {
