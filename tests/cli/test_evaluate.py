@@ -299,7 +299,7 @@ def test_the_page_shows_the_examples_of_the_report(
         row = rows[case["id"]]
         assert case["metrics"] == row["metrics"] and case["category"] == row["category"]
         assert case["image"].dtype == np.uint8 and case["image"].shape == (32, 32, 3)
-        image = shapes.images(row["number"])[0, 0].permute(1, 2, 0).numpy()
+        image = shapes.observed(row["number"])[0, 0].permute(1, 2, 0).numpy()
         assert np.array_equal(case["image"] / np.float32(255.0), image)
         # The truth is a box of whole voxels, its edges rounded by half a voxel.
         truth, voxels = trimesh.Trimesh(*case["truth"]), shapes.voxels(row["number"])

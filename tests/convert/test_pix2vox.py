@@ -119,7 +119,7 @@ def test_renderings_are_prepared_as_published(tiny_dataset, monkeypatch):
     model = create_model(SMALLEST, **pix2vox.OPTIONS).eval()
     seen = []
     model.encoder.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(*inputs))
-    model.encode(StoredShapes(tiny_dataset, "val", model).images(0))
+    model.encode(StoredShapes(tiny_dataset, "val", model).observed(0))
     [image], expected = seen[0], pix2vox_image(rendering)
     differ = ((image - expected).abs() > 1e-6).any(dim=0)
     rim = torch.zeros(224, 224, dtype=torch.bool)
