@@ -111,12 +111,12 @@ SCRIPT = (
         r"scaled by 1/4; only 4 points",
     ),
     Line(
-        "occvae reconstruct chair.jpg --model runs/onet-points",
+        "occvae reconstruct chair.jpg --model runs/onet-points -o n.glb",
         r"error: chair\.jpg: onet-points observes point clouds",
         2,
     ),
     Line(
-        "occvae reconstruct scan.xyz --model runs/vitocc",
+        "occvae reconstruct scan.xyz --model runs/vitocc -o n.glb",
         r"error: scan\.xyz: vitocc observes images",
         2,
     ),
