@@ -44,9 +44,10 @@ def draw_shapes(model: Model, root: str) -> list[np.ndarray]:
     dataset = ShapeDataset(root, "val", image_size=model.image_size)
     groups = []
     for category in sorted(set(dataset.categories)):
-        shard, local = dataset.locate(dataset.categories.index(category))
+        number = dataset.categories.index(category)
+        shard, local = dataset.locate(number)
         camera = shard.extrinsics(local, 0)[None]
-        image = dataset[dataset.categories.index(category)]["images"][None] / 255.0
+        image = dataset[number]["images"][None] / 255.0
         groups.append(_group(model, image, load_square_image(shard.image(local, 0), TILE), camera))
     return groups
 

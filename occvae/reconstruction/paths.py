@@ -1,7 +1,7 @@
 """Paths of input images and scans, and of the meshes made from them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from occvae.errors import UserError
@@ -37,20 +37,13 @@ def find_images(inputs: list[str | Path]) -> list[Path]:
     Raises:
         UserError: A folder contains no images. An input is an address, or `-` for standard input.
     """
-    images = []
-    for given in inputs:
-        _refuse_stream(given, "images")
-        path = Path(given)
-        if not path.is_dir():
-            images.append(path)
-            continue
-        found = sorted(file for file in path.iterdir() if _is_image(file))
-        if not found:
-            left_out = left_out_images([path])
-            reason = f" of a format that is read ({list_names(left_out)})" if left_out else ""
-            raise UserError(f"{path}: no images{reason} in this folder")
-        images += found
-    return images
+
+    def describe(folder: Path) -> str:
+        left_out = left_out_images([folder])
+        reason = f" of a format that is read ({list_names(left_out)})" if left_out else ""
+        return f"no images{reason}"
+
+    return _find_files(inputs, "images", _is_image, describe)
 
 
 def find_scans(inputs: list[str | Path]) -> list[Path]:
@@ -62,18 +55,29 @@ def find_scans(inputs: list[str | Path]) -> list[Path]:
     Raises:
         UserError: A folder contains no point clouds. An input is an address, or `-`.
     """
-    scans = []
+    missing = f"no point clouds ({', '.join(ENDINGS)})"
+    return _find_files(inputs, "scans", _is_scan, lambda folder: missing)
+
+
+def _find_files(
+    inputs: list[str | Path],
+    kind: str,
+    is_kind: Callable[[Path], bool],
+    describe_missing: Callable[[Path], str],
+) -> list[Path]:
+    """Lists the given files, and the files of a kind in the given folders."""
+    files = []
     for given in inputs:
-        _refuse_stream(given, "scans")
+        _refuse_stream(given, kind)
         path = Path(given)
         if not path.is_dir():
-            scans.append(path)
+            files.append(path)
             continue
-        found = sorted(file for file in path.iterdir() if _is_scan(file))
+        found = sorted(file for file in path.iterdir() if is_kind(file))
         if not found:
-            raise UserError(f"{path}: no point clouds ({', '.join(ENDINGS)}) in this folder")
-        scans += found
-    return scans
+            raise UserError(f"{path}: {describe_missing(path)} in this folder")
+        files += found
+    return files
 
 
 def _refuse_stream(given: str | Path, kind: str) -> None:
