@@ -1,7 +1,7 @@
 """Trains the built-in model: dataset, training, export and evaluation. `make box` runs it.
 
-Takes at most two and a half hours on two cores. A step that is done is skipped, and a stopped
-training continues.
+The training took 95 minutes on one core. A step that is done is skipped, and a stopped training
+continues.
 """
 
 import json
