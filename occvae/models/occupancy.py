@@ -409,7 +409,7 @@ _BUILT_IN_MODEL = {
     "image_size": 96,
     **_SMALL_DECODER,
 }
-_TRUNK = "encoder.backbone.patch_embed.backbone.network"
+_TRUNK = "encoder.trunk.network"
 _FIRST_LAYERS = tuple(
     f"{_TRUNK}.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
 )
