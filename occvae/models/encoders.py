@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.models.positional_encoding import check_position, fix_positions
 from occvae.models.weights import no_weights, read_weights, timm_arguments, wrong_weights
 from occvae.system.deferred_import import without_dynamo
 
@@ -88,6 +89,7 @@ def timm_encoder(
     pretrained: bool,
     weights_file: str | None,
     options: dict[str, Any],
+    position: str = "learned",
 ) -> ImageEncoder:
     """Builds a timm model, for example a vision transformer, with the embedding as its head.
 
@@ -98,16 +100,21 @@ def timm_encoder(
         pretrained: Whether to use ImageNet weights, see `timm_arguments`.
         weights_file: Local timm weights, or None.
         options: Further arguments of `timm.create_model`.
+        position: Positional encoding of a vision transformer: `learned`, as timm builds it, or one
+            of `fix_positions`.
 
     Raises:
-        UserError: The name is unknown, timm rejects the options, or the weights cannot be read or
-            do not fit.
+        UserError: The name or the position is unknown, timm rejects the options, the model has no
+            positions to replace, or the weights cannot be read or do not fit.
     """
     from timm.data.config import resolve_model_data_config
 
+    check_position(position)
     _refuse_reserved(options)
     options = {"num_classes": embedding_size, **options}
     backbone = _create_timm(name, image_size, options, pretrained, weights_file)
+    if position != "learned":
+        fix_positions(backbone, position, name)
     data = resolve_model_data_config(backbone)
     return ImageEncoder(backbone, data["mean"], data["std"])
 
@@ -121,6 +128,7 @@ def hybrid_encoder(
     pretrained: bool,
     weights_file: str | None,
     options: dict[str, Any],
+    position: str = "learned",
 ) -> ImageEncoder:
     """Builds a vision transformer on the feature map of a convolutional network.
 
@@ -137,6 +145,7 @@ def hybrid_encoder(
         pretrained: Whether the trunk uses ImageNet weights, see `timm_arguments`.
         weights_file: Local timm weights of the trunk, or None.
         options: Further arguments of `timm.create_model` for the transformer, for example `depth`.
+        position: Positional encoding of the transformer, as for `timm_encoder`.
 
     Raises:
         UserError: As for `timm_encoder`, or the two models cannot be combined.
@@ -144,6 +153,7 @@ def hybrid_encoder(
     from timm.data.config import resolve_model_data_config
     from timm.layers.hybrid_embed import HybridEmbed
 
+    check_position(position)
     _refuse_reserved(options)
     features = _create_timm(trunk, image_size, {"features_only": True}, pretrained, weights_file)
     embed = functools.partial(HybridEmbed, backbone=_Trunk(features))
@@ -154,6 +164,8 @@ def hybrid_encoder(
         raise UserError(
             f"{error}; only plain vision transformers take a trunk, e.g. vit_tiny_patch16_224"
         ) from None
+    if position != "learned":
+        fix_positions(backbone, position, name)
     data = resolve_model_data_config(features)
     return ImageEncoder(backbone, data["mean"], data["std"])
 
