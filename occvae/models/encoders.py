@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.models.positional_encoding import check_position, fix_positions
 from occvae.models.weights import no_weights, read_weights, timm_arguments, wrong_weights
 from occvae.system.deferred_import import without_dynamo
 
@@ -137,6 +138,7 @@ def timm_encoder(
     pretrained: bool,
     weights_file: str | None,
     options: dict[str, Any],
+    position: str = "learned",
 ) -> ImageEncoder:
     """Builds a timm model, for example a vision transformer, with the embedding as its head.
 
@@ -147,16 +149,21 @@ def timm_encoder(
         pretrained: Whether to use ImageNet weights, see `timm_arguments`.
         weights_file: Local timm weights, or None.
         options: Further arguments of `timm.create_model`.
+        position: Positional encoding of a vision transformer: `learned`, as timm builds it, or one
+            of `fix_positions`.
 
     Raises:
-        UserError: The name is unknown, timm rejects the options, or the weights cannot be read or
-            do not fit.
+        UserError: The name or the position is unknown, timm rejects the options, the model has no
+            positions to replace, or the weights cannot be read or do not fit.
     """
     from timm.data.config import resolve_model_data_config
 
+    check_position(position)
     refuse_reserved(options)
     options = {"num_classes": embedding_size, **options}
     backbone = create_timm(name, image_size, options, pretrained, weights_file)
+    if position != "learned":
+        fix_positions(backbone, position, name)
     data = resolve_model_data_config(backbone)
     return ImageEncoder(backbone, data["mean"], data["std"])
 
@@ -170,6 +177,7 @@ def hybrid_encoder(
     pretrained: bool,
     weights_file: str | None,
     options: dict[str, Any],
+    position: str = "learned",
 ) -> HybridEncoder:
     """Builds a vision transformer on the last feature map of a convolutional network.
 
@@ -184,12 +192,14 @@ def hybrid_encoder(
         pretrained: Whether the trunk uses ImageNet weights, see `timm_arguments`.
         weights_file: Local timm weights of the trunk, or None.
         options: Further arguments of `timm.create_model` for the transformer, for example `depth`.
+        position: Positional encoding of the transformer, as for `timm_encoder`.
 
     Raises:
         UserError: As for `timm_encoder`, or the two models cannot be combined.
     """
     from timm.data.config import resolve_model_data_config
 
+    check_position(position)
     refuse_reserved(options)
     features = create_timm(trunk, image_size, {"features_only": True}, pretrained, weights_file)
     channels, edge = _last_map(features, image_size)
@@ -200,6 +210,8 @@ def hybrid_encoder(
         raise UserError(
             f"{error}; only plain vision transformers take a trunk, e.g. vit_tiny_patch16_224"
         ) from None
+    if position != "learned":
+        fix_positions(backbone, position, name)
     data = resolve_model_data_config(features)
     return HybridEncoder(Trunk(features), backbone, data["mean"], data["std"])
 

@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -339,6 +339,7 @@ def vitocc(
     pretrained: bool = False,
     encoder_weights: str | None = None,
     encoder_options: dict[str, Any] | None = None,
+    position: Literal["learned", "fixed", "fixed-every-layer"] = "learned",
     image_size: int = 224,
     embedding_size: int = 256,
     decoder: str = "cbn",
@@ -367,6 +368,9 @@ def vitocc(
             is copied. Its options for the encoder must be the same.
         encoder_options: Further arguments of `timm.create_model`, for example depth,
             drop_path_rate or global_pool.
+        position: Positional encoding of the tokens: `learned`; `fixed`, sines and cosines of the
+            row and the column; or `fixed-every-layer`, which also adds these to the input of every
+            attention. The fixed ones need a plain vision transformer, with or without a trunk.
         image_size: Edge in pixels that images are resized to.
         embedding_size: E, size of the conditioning vector.
         decoder: `cbn` as in Occupancy Networks, or `cnn`, whose widths are fixed.
@@ -380,10 +384,12 @@ def vitocc(
     weights = (pretrained, None) if source else (pretrained, encoder_weights)
     options = encoder_options or {}
     if trunk is None:
-        image_encoder = timm_encoder(encoder, embedding_size, image_size, *weights, options)
+        image_encoder = timm_encoder(
+            encoder, embedding_size, image_size, *weights, options, position
+        )
     else:
         image_encoder = hybrid_encoder(
-            encoder, trunk, embedding_size, image_size, *weights, options
+            encoder, trunk, embedding_size, image_size, *weights, options, position
         )
     if source is not None:
         load_encoder(image_encoder, source)
