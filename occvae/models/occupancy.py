@@ -18,7 +18,6 @@ from occvae.models.inference import (
 )
 from occvae.models.inputs import ImageInput
 from occvae.models.protocol import ImplicitModel
-from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
 from occvae.ops.uniform_field import Field
 from occvae.ops.validation import suitable_coarse_resolution
 
@@ -34,11 +33,10 @@ _warned: set[type] = set()
 class EncoderDecoder(ImplicitModel):
     """A model that encodes what it observes as a vector, and decodes that vector at any point.
 
-    If the decoder is a `FusedDecoder`, as `cbn` is, predictions use the fused kernels of
-    `occvae.query_occupancy`. The decoder is packed once per call, in the precision that `precision`
-    names; the default is fp32 on a CPU and fp16 on a GPU. Other decoders, such as `cnn`, run in
-    plain PyTorch in chunks, with one warning. `decode` and `forward` are plain PyTorch and
-    differentiable, for training.
+    If the decoder is a `FusedDecoder`, as `cbn` is, predictions use its fused kernels. The decoder
+    is packed once per call, in the precision that `precision` names; the default is fp32 on a CPU
+    and fp16 on a GPU. Other decoders, such as `cnn`, run in plain PyTorch in chunks, with one
+    warning. `decode` and `forward` are plain PyTorch and differentiable, for training.
 
     Args:
         encoder: Module that `encode` uses.
@@ -161,18 +159,18 @@ class EncoderDecoder(ImplicitModel):
     def _query(self, points: Tensor, conditioning: Tensor) -> Tensor:
         """Logits (B, N) at points (B, N, 3), for conditioning (B, E), in eval mode."""
         _check_points(points, conditioning)
-        packed = self._pack(conditioning)
-        if packed is None:
+        fused = self._pack(conditioning)
+        if fused is None:
             return self._decode_chunked(points, conditioning)
-        return query_occupancy(points.float(), packed)
+        decoder, packed = fused
+        return decoder.query(points.float(), packed)
 
     def _field(self, conditioning: Tensor) -> Field:
         """The field of B shapes for conditioning (B, E), in eval mode."""
-        packed = self._pack(conditioning)
-        if packed is not None:
-            return lambda points, shape_index: query_shapes(
-                points, shape_index, packed, is_sorted=True
-            )
+        fused = self._pack(conditioning)
+        if fused is not None:
+            decoder, packed = fused
+            return lambda points, shape_index: decoder.query_shapes(points, shape_index, packed)
 
         def field(points: Tensor, shape_index: Tensor) -> Tensor:
             values = points.new_empty(len(points))
@@ -184,10 +182,10 @@ class EncoderDecoder(ImplicitModel):
 
         return field
 
-    def _pack(self, conditioning: Tensor) -> PackedDecoder | None:
-        """Packs the decoder. Returns None, and warns once, if it has no fused kernels."""
+    def _pack(self, conditioning: Tensor) -> tuple[FusedDecoder, Any] | None:
+        """The decoder and itself packed. Returns None, and warns once, if it has no kernels."""
         if isinstance(self.decoder, FusedDecoder):
-            return self.decoder.pack(conditioning, self.precision)
+            return self.decoder, self.decoder.pack(conditioning, self.precision)
         decoder = type(self.decoder)
         if decoder not in _warned:
             _warned.add(decoder)
