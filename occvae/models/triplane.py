@@ -4,16 +4,24 @@ The network is evaluated once per object. A point costs some kFLOP instead of 1.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from occvae.errors import UserError
+from occvae.models.decoders import FusedDecoder
 from occvae.models.feature_maps import FeatureMaps, HybridMaps
 from occvae.models.inference import check_images, resize_images
 from occvae.models.occupancy import OccupancyModel
 from occvae.ops.lattice import DEFAULT_BOUNDS
+from occvae.ops.query_triplane import (
+    PackedTriplane,
+    pack_triplane,
+    query_triplane,
+    query_triplane_shapes,
+)
 
 AXES = ((0, 1), (0, 2), (1, 2))
 """The axes of the planes: xy, xz and yz."""
@@ -104,7 +112,7 @@ class PlaneTransformer(nn.Module):
         return (tokens + position).flatten(1, 2)
 
 
-class TriplaneDecoder(nn.Module):
+class TriplaneDecoder(FusedDecoder):
     """Bilinear samples of three feature planes and the coordinates, then an MLP.
 
     The planes span the padded cube [-0.55, 0.55]^3. Their first and last nodes lie on its faces.
@@ -134,6 +142,53 @@ class TriplaneDecoder(nn.Module):
         for linear in self.linears:
             features = F.relu(linear(features))
         return self.linear_out(features).squeeze(-1)
+
+    @torch.no_grad()
+    def pack(
+        self, conditioning: Tensor, precision: str | None = None, backend: str = "auto"
+    ) -> PackedTriplane:
+        """Packs the decoder for `occvae.query_triplane`.
+
+        All that comes before the first ReLU is linear in the planes. The first layer is therefore
+        applied to the planes, and the coordinates, which bilinear interpolation reproduces, are
+        added to them.
+
+        Args:
+            conditioning: Planes (B, 3, R, R, C).
+            precision: As in `FusedDecoder.pack`.
+            backend: As in `pack_triplane`.
+        """
+        planes = conditioning.float()
+        weights = self.linear_in.weight.float()
+        channels = planes.shape[-1]
+        packed = torch.stack(
+            [
+                planes[:, plane] @ weights[:, plane * channels : (plane + 1) * channels].T
+                for plane in range(3)
+            ],
+            dim=1,
+        )
+        line = torch.linspace(*DEFAULT_BOUNDS, planes.shape[2], device=planes.device)
+        x, y, z = line[:, None] * weights[:, -3:].T[:, None]  # each (R, H)
+        packed[:, 0] += x[:, None] + y + self.linear_in.bias.float()
+        packed[:, 1] += z
+        width = len(weights)
+        linears = cast("list[nn.Linear]", list(self.linears))
+        layers, biases = [each.weight for each in linears], [each.bias for each in linears]
+        return pack_triplane(
+            packed,
+            torch.stack(layers) if layers else packed.new_zeros((0, width, width)),
+            torch.stack(biases) if biases else packed.new_zeros((0, width)),
+            torch.cat([self.linear_out.weight[0], self.linear_out.bias]),
+            precision=precision,
+            backend=backend,
+        )
+
+    def query(self, points: Tensor, packed: PackedTriplane) -> Tensor:
+        return query_triplane(points, packed)
+
+    def query_shapes(self, points: Tensor, shape_index: Tensor, packed: PackedTriplane) -> Tensor:
+        return query_triplane_shapes(points, shape_index, packed, is_sorted=True)
 
 
 def sample_planes(points: Tensor, planes: Tensor) -> Tensor:

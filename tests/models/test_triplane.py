@@ -115,6 +115,31 @@ def test_points_outside_of_the_cube_have_the_value_of_its_nearest_point():
     torch.testing.assert_close(decoder(points.clamp(-0.55, 0.55), planes), found)
 
 
+@pytest.mark.parametrize("num_hidden", [1, 2, 4])
+def test_a_packed_decoder_has_the_logits_of_pytorch(num_hidden):
+    torch.manual_seed(0)
+    decoder = TriplaneDecoder(4, 16, num_hidden)
+    planes, points = torch.randn(2, 3, 7, 7, 4), torch.rand(2, 500, 3) * 1.3 - 0.65
+    with torch.no_grad():
+        expected = decoder.double()(points.double(), planes.double())
+        packed = decoder.float().pack(planes)
+        found = decoder.query(points, packed)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        shape_index = torch.arange(2).repeat_interleave(500)
+        flat = decoder.query_shapes(points.flatten(0, 1), shape_index, packed)
+        assert torch.equal(flat.view(2, 500), found)
+
+
+def test_meshes_are_watertight():
+    network = model(num_layers=2).eval()
+    images, points = inputs(batch=2)
+    with torch.no_grad():
+        network.decoder.linear_out.bias -= network.predict_points(images, points).mean()
+    meshes = network.reconstruct(images, 64, threshold=0.5, normals=True)
+    for mesh in meshes:
+        assert mesh.is_watertight and len(mesh.faces) > 100
+
+
 def test_a_saved_model_predicts_the_same(tmp_path):
     network = model().eval()
     images, points = inputs()
