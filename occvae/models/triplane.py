@@ -174,7 +174,8 @@ class TriplaneDecoder(FusedDecoder):
         packed[:, 1] += z
         width = len(weights)
         linears = cast("list[nn.Linear]", list(self.linears))
-        layers, biases = [each.weight for each in linears], [each.bias for each in linears]
+        layers: list[Tensor] = [each.weight for each in linears]
+        biases: list[Tensor] = [each.bias for each in linears]
         return pack_triplane(
             packed,
             torch.stack(layers) if layers else packed.new_zeros((0, width, width)),
