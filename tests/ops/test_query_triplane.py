@@ -9,7 +9,7 @@ from torch import Tensor
 from occvae.ops import _extension, query_points
 from occvae.ops import query_triplane as ops
 from occvae.ops.query_triplane import pack_triplane, query_triplane, query_triplane_shapes
-from tests.conftest import DEVICES
+from tests.conftest import DEVICES, needs_kernels
 from tests.ops.triplane_oracle import (
     BARS,
     DTYPES,
@@ -441,6 +441,31 @@ def test_decoders_wider_than_any_cuda_kernel_are_refused_or_warned_about(monkeyp
     assert len(recwarn) == 1 and "at most 128 channels" in str(recwarn[0].message)
     with pytest.raises(RuntimeError, match="at most 128 channels, this decoder has 160"):
         ops._has_width(cuda, 160, "native")
+
+
+@needs_kernels
+@pytest.mark.parametrize("offsets", [[0, 5], [0, 3, 11], [0, 4, 2], [1, 2, 3], [-1, 2, 3]])
+def test_the_kernel_refuses_offsets_that_do_not_fit(offsets):
+    packed = Triplane.random(32, 1, shapes=2).pack("fp32", "native")
+    with pytest.raises(RuntimeError, match="query_triplane: offsets must"):
+        torch.ops.occvae.query_triplane(
+            torch.zeros(10, 3), torch.tensor(offsets), *packed_flat(packed)
+        )
+
+
+@needs_kernels
+def test_the_kernel_refuses_weights_of_another_precision():
+    triplane = Triplane.random(32, 1)
+    for wrong in ("fp32", "fp16", "bf16"):
+        weights = triplane.pack(wrong, "native").weights
+        for precision in PRECISIONS:
+            planes, _, *others = packed_flat(triplane.pack(precision, "native"))
+            if wrong == precision:
+                continue
+            with pytest.raises(RuntimeError, match="weights do not fit the planes"):
+                torch.ops.occvae.query_triplane(
+                    torch.zeros(4, 3), torch.tensor([0, 4]), planes, weights, *others
+                )
 
 
 def test_the_reference_runs_without_kernels_and_warns():
