@@ -23,6 +23,7 @@ ARCHITECTURES = (
     "pix2vox-vae",
     "pix2voxpp-a",
     "pix2voxpp-f",
+    "pix2voxpp-vae",
     "vitocc",
 )
 PRESETS = (
