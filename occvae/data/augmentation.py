@@ -103,7 +103,7 @@ def draw_color_maps(rng: np.random.Generator, count: int) -> tuple[np.ndarray, n
 
 
 def draw_lighting(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Draws shifts (count, 3) of colors along the principal components of natural ones (AlexNet)."""
+    """Draws shifts (count, 3) of colors along their natural principal components (AlexNet)."""
     return 255.0 * (rng.normal(0.0, 0.1, (count, 3)) * _COLOR_STDS) @ _COLOR_AXES.T
 
 
