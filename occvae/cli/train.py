@@ -32,6 +32,8 @@ PRESETS = (
     "cpu-small-fusion",
     "default",
     "default-fusion",
+    "h200-minutes",
+    "h200-minutes-from-scratch",
 )
 _WIDTH = 90  # of the list of settings
 
