@@ -22,7 +22,11 @@
 #   DEVICE   cuda or cpu                                       (default cuda)
 #   WGMMA    0 leaves out the wgmma kernel, if it hangs        (default 1)
 #   DATA     dataset of the training part                      (default data/procedural, built if absent)
-#   STEPS    steps of the training                             (default 1000)
+#   STEPS    steps of the training                             (default 1000, on the CPU 20)
+#
+#     PARTS="machine modules training" STEPS=4000 bash benchmarks/gpu_check.sh rest
+#
+# trains the preset h200-minutes to its end, in four minutes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,7 +35,6 @@ PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
 WGMMA=${WGMMA:-1}
 DATA=${DATA:-data/procedural}
-STEPS=${STEPS:-1000}
 QUERY_PARTS="machine modules ptx smoke query_tests query_bench"
 REST_PARTS="machine modules cuda_tests sanitizers meshes ious inside_meshes query_compiled training"
 
@@ -45,6 +48,7 @@ esac
 export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer may not be on it
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 if [[ $DEVICE == cuda ]]; then export OCCVAE_REQUIRE_CUDA=1; else last_second=1800; fi
+[[ $DEVICE == cuda ]] && STEPS=${STEPS:-1000} || STEPS=${STEPS:-20}
 [[ $WGMMA == 0 ]] && export OCCVAE_TEST_QUERY_KERNEL=2
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
@@ -277,23 +281,45 @@ inside_meshes() {
     --points "${points[@]}" --json "$json"
 }
 
-# Trains with the presets of the device, then times steps of other architectures.
+# Times steps of the preset h200-minutes, trains it, and leaves its export, its contact sheet and a
+# page of meshes in $OUT. Then times steps of other architectures if there is time.
 training() {
-  local folder=out/gpu_check_run arch
-  needs training deepspeed pydantic h5py timm || return
+  local run_folder=$OUT/run arch data=(--data "$DATA")
+  local steps=("optim.steps=$STEPS" "optim.warmup_steps=$((STEPS / 20))" "validate_every=$(((STEPS + 1) / 2))")
+  local bench=("$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick --json "$json") repeats=30
+  local small=()
+  needs training deepspeed pydantic h5py timm trimesh || return
+  if [[ $DEVICE == cpu ]]; then
+    small=(optim.batch_size=4 validate_shapes=12) repeats=2
+  fi
   if [[ ! -e $DATA/dataset.json ]]; then
-    needs training trimesh manifold3d || return
+    needs training manifold3d || return
     run "build data" 60 "$PYTHON" -m occvae data build procedural "$DATA"
   fi
+  run "train_bench vitocc" 45 "${bench[@]}" "${data[@]}" --arch vitocc --preset h200-minutes \
+    --repeats $repeats "${small[@]}"
+  rm -rf "$run_folder"
   # A training that is stopped at its limit saves a checkpoint first.
-  run "training, $STEPS steps" $((last_second - SECONDS - 50)) "$PYTHON" launchers/train.py \
-    --arch vitocc --data "$DATA" --out "$folder" "optim.steps=$STEPS" \
-    "optim.warmup_steps=$((STEPS / 20))" "validate_every=$(((STEPS + 3) / 4))"
-  run "page of 16 shapes" 40 "$PYTHON" launchers/evaluate.py --model "$folder" --data "$DATA" \
-    --shapes 16 --json "$OUT/page.json" --html "$OUT/page.html"
-  for arch in vitocc onet pix2vox-vae; do
-    run "train_bench $arch" 60 "$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick \
-      --arch "$arch" --data "$DATA" --json "$json"
+  run "training, $STEPS steps" $((last_second - SECONDS - 60)) "$PYTHON" launchers/train.py \
+    --arch vitocc --preset h200-minutes "${data[@]}" --out "$run_folder" --device "$DEVICE" \
+    "${steps[@]}" "${small[@]}"
+  run "export" 20 "$PYTHON" - "$run_folder" "$OUT" <<'PYTHON'
+import shutil, sys
+from pathlib import Path
+from occvae.models import from_pretrained, save_pretrained
+run, out = map(Path, sys.argv[1:])
+save_pretrained(from_pretrained(run), out / "model", half=True)
+newest = max((run / "samples").glob("step-*.png"))
+print("contact sheet", shutil.copy(newest, out / "contact_sheet.png"))
+PYTHON
+  run "page of 16 shapes" 40 "$PYTHON" launchers/evaluate.py --model "$run_folder" "${data[@]}" \
+    --shapes 16 --device "$DEVICE" --json "$OUT/page.json" --html "$OUT/page.html"
+  for arch in onet pix2vox-vae; do
+    if ((last_second - SECONDS < 60)); then
+      report "train_bench $arch" "skipped: no time left" 0
+    else
+      run "train_bench $arch" 60 "${bench[@]}" "${data[@]}" --arch "$arch"
+    fi
   done
 }
 

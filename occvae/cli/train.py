@@ -23,6 +23,7 @@ ARCHITECTURES = (
     "pix2vox-vae",
     "pix2voxpp-a",
     "pix2voxpp-f",
+    "pix2voxpp-vae",
     "vitocc",
 )
 PRESETS = (
@@ -31,6 +32,8 @@ PRESETS = (
     "cpu-small-fusion",
     "default",
     "default-fusion",
+    "h200-minutes",
+    "h200-minutes-from-scratch",
 )
 _WIDTH = 90  # of the list of settings
 

@@ -12,7 +12,7 @@ from occvae.models.feature_maps import (
     timm_maps,
 )
 from occvae.models.occupancy import OccupancyModel
-from occvae.models.presets import GENERAL, register_presets
+from occvae.models.presets import GENERAL, Settings, register_presets
 from occvae.models.pretrained import DEFAULT_MODEL, load_encoder, names_model
 from occvae.models.registry import register_model
 from occvae.models.triplane import triplane_model
@@ -170,12 +170,33 @@ _FIRST_LAYERS = tuple(
 # already treats neighboring pixels as related.
 _LEVIT_MODEL = {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER}
 
+# For four minutes of one H200. docs/guides/training.md has the arithmetic. It is a prediction.
+_PUBLISHED_DECODER = {"hidden_size": 256, "num_blocks": 5}
+_H200_MINUTES: Settings = {
+    "data": {"on_device": True, "augment": True, "num_points": 1024},
+    "optim": {
+        "steps": 4000,
+        "batch_size": 256,
+        "lr": 1e-3,
+        "warmup_steps": 200,
+        "dice_weight": 0.5,
+    },
+    "validate_every": 2000,
+    "validate_shapes": 128,
+    "save_every": 2000,
+}
+
 _SMALL = GENERAL["cpu-small"]
 register_presets(
     "vitocc",
     {
         "cpu-small": {**_SMALL, "model": _BUILT_IN_MODEL, "frozen": _FIRST_LAYERS},
         "cpu-small-from-scratch": {**_SMALL, "model": _LEVIT_MODEL},
+        "h200-minutes": {**_H200_MINUTES, "model": {**_BUILT_IN_MODEL, **_PUBLISHED_DECODER}},
+        "h200-minutes-from-scratch": {
+            **_H200_MINUTES,
+            "model": {**_LEVIT_MODEL, **_PUBLISHED_DECODER},
+        },
     },
 )
 register_presets("onet", {"cpu-small": {**_SMALL, "model": {"image_size": 96, **_SMALL_DECODER}}})

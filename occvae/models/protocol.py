@@ -211,9 +211,10 @@ class VoxelOutput(NamedTuple):
     refined: Tensor
     """(B, R, R, R) probabilities after the refiner; the same tensor as `merged` without one."""
     mean: Tensor | None = None
-    """(B, D) mean of the posterior; None unless the model is variational."""
+    """(M, D) means of the M posteriors that the KL term averages; usually one per item, M = B. None
+    unless the model is variational."""
     log_variance: Tensor | None = None
-    """(B, D) log variance of the posterior; None unless the model is variational."""
+    """(M, D) log variances of these posteriors; None unless the model is variational."""
 
 
 class VoxelModel(Model):

@@ -72,6 +72,10 @@ class DataConfig:
     num_workers: int = 4
     """Processes per rank that read samples ahead. 0 reads them in the training process. Type int,
     unit processes, default 4."""
+    on_device: bool = False
+    """Whether each rank holds all training samples in the memory of its device and makes batches
+    there, with views, points and augmentation drawn per batch. num_workers then has no effect.
+    Works for models of images if the training split fits. Type bool, no unit, default false."""
 
 
 @dataclass(frozen=True, kw_only=True)

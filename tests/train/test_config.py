@@ -77,7 +77,7 @@ def test_fusion_presets_train_on_several_views():
     assert make_preset("default-fusion", "pix2vox-f").data.min_views == 2
 
 
-@pytest.mark.parametrize("arch", ["vitocc", "onet", "pix2vox-vae"])
+@pytest.mark.parametrize("arch", ["vitocc", "onet", "pix2vox-vae", "pix2voxpp-vae"])
 def test_fusion_presets_are_refused_for_models_without_a_merger(arch):
     message = (
         f"preset 'cpu-small-fusion' is not for {arch}, but for pix2vox-a, pix2vox-f, pix2voxpp-a"

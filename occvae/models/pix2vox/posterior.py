@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Posterior(NamedTuple):
-    """The posterior q(z | views) of B shapes, a diagonal Gaussian."""
+    """Diagonal Gaussians over latents: q(z | views) of B shapes, or the factors of single views."""
 
     mean: Tensor
     """(B, D) means."""
@@ -16,9 +16,16 @@ class Posterior(NamedTuple):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Draws latents (B, D), differentiable in mean and variance (Kingma and Welling 2014)."""
-        noise = torch.randn(
+        return self.at(self.noise(generator))
+
+    def noise(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draws standard normal noise (B, D)."""
+        return torch.randn(
             self.mean.shape, device=self.mean.device, dtype=self.mean.dtype, generator=generator
         )
+
+    def at(self, noise: Tensor) -> Tensor:
+        """Returns the latents (B, D) that are `noise` (B, D) standard deviations from the mean."""
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
 
