@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from occvae.geometry.voxelize import cell_centers
 from occvae.models.decoders import FusedDecoder, create_decoder
-from occvae.models.encoders import hybrid_encoder, resnet_encoder, timm_encoder
+from occvae.models.encoders import ImageEncoder, hybrid_encoder, resnet_encoder, timm_encoder
 from occvae.models.inference import (
     check_images,
     check_threshold,
@@ -331,6 +331,29 @@ def onet(
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
 
 
+def build_image_encoder(
+    encoder: str,
+    trunk: str | None,
+    pretrained: bool,
+    encoder_weights: str | None,
+    encoder_options: dict[str, Any] | None,
+    *,
+    image_size: int,
+    embedding_size: int,
+) -> ImageEncoder:
+    """Builds the image encoder of `vitocc`, which describes the arguments."""
+    source = encoder_weights if encoder_weights and names_model(encoder_weights) else None
+    weights = (pretrained, None) if source else (pretrained, encoder_weights)
+    options = encoder_options or {}
+    if trunk is None:
+        built = timm_encoder(encoder, embedding_size, image_size, *weights, options)
+    else:
+        built = hybrid_encoder(encoder, trunk, embedding_size, image_size, *weights, options)
+    if source is not None:
+        load_encoder(built, source)
+    return built
+
+
 @register_model
 def vitocc(
     *,
@@ -376,26 +399,24 @@ def vitocc(
 
     Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
     """
-    source = encoder_weights if encoder_weights and names_model(encoder_weights) else None
-    weights = (pretrained, None) if source else (pretrained, encoder_weights)
-    options = encoder_options or {}
-    if trunk is None:
-        image_encoder = timm_encoder(encoder, embedding_size, image_size, *weights, options)
-    else:
-        image_encoder = hybrid_encoder(
-            encoder, trunk, embedding_size, image_size, *weights, options
-        )
-    if source is not None:
-        load_encoder(image_encoder, source)
+    image_encoder = build_image_encoder(
+        encoder,
+        trunk,
+        pretrained,
+        encoder_weights,
+        encoder_options,
+        image_size=image_size,
+        embedding_size=embedding_size,
+    )
     implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
 
 
-_SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
-# The model of launchers/box.yaml. Its encoder has learned to see from ImageNet and then from the
-# embedded shapes. Its first layers see edges and textures. Without their gradients a step is
+SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
+# The encoder of the model of launchers/box.yaml. It has learned to see from ImageNet and then from
+# the embedded shapes. Its first layers see edges and textures. Without their gradients a step is
 # shorter.
-_BUILT_IN_MODEL = {
+BUILT_IN_ENCODER = {
     "encoder": "vit_tiny_patch16_224",
     "trunk": "efficientnet_lite0",
     # With layer scale the new blocks start as identities, and the embedding as a mean of features.
@@ -407,22 +428,25 @@ _BUILT_IN_MODEL = {
     },
     "encoder_weights": DEFAULT_MODEL,
     "image_size": 96,
-    **_SMALL_DECODER,
 }
-_TRUNK = "encoder.backbone.patch_embed.backbone.network"
-_FIRST_LAYERS = tuple(
+_TRUNK = "backbone.patch_embed.backbone.network"
+FIRST_LAYERS = tuple(
     f"{_TRUNK}.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
 )
 # LeViT learns fastest from scratch among timm's vision transformers: its convolutional stem
 # already treats neighboring pixels as related.
-_LEVIT_MODEL = {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER}
+_LEVIT_MODEL = {"encoder": "levit_128s", "image_size": 128, **SMALL_DECODER}
 
 _SMALL = GENERAL["cpu-small"]
 register_presets(
     "vitocc",
     {
-        "cpu-small": {**_SMALL, "model": _BUILT_IN_MODEL, "frozen": _FIRST_LAYERS},
+        "cpu-small": {
+            **_SMALL,
+            "model": {**BUILT_IN_ENCODER, **SMALL_DECODER},
+            "frozen": tuple(f"encoder.{name}" for name in FIRST_LAYERS),
+        },
         "cpu-small-from-scratch": {**_SMALL, "model": _LEVIT_MODEL},
     },
 )
-register_presets("onet", {"cpu-small": {**_SMALL, "model": {"image_size": 96, **_SMALL_DECODER}}})
+register_presets("onet", {"cpu-small": {**_SMALL, "model": {"image_size": 96, **SMALL_DECODER}}})

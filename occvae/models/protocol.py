@@ -182,9 +182,9 @@ class ImplicitOutput(NamedTuple):
     logits: Tensor
     """(B, N) logits at points, for latents drawn from the posterior."""
     mean: Tensor | None = None
-    """(B, D) float32 mean of the posterior; None in predictions."""
+    """(K, D) float32 mean of the posteriors, one or more per shape; None in predictions."""
     log_variance: Tensor | None = None
-    """(B, D) float32 log variance of the posterior; None in predictions."""
+    """(K, D) float32 log variance of the posteriors; None in predictions."""
 
 
 class GenerativeModel(Model):
