@@ -55,7 +55,7 @@ class StoredShapes:
         num_views: int = 1,
         truth_only: bool = False,
     ):
-        self.observation = model.observation
+        self.observation = model.observation.in_evaluation()
         if truth_only:
             self._dataset = ShapeDataset(root, split, image_size=None)
         else:

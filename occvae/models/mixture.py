@@ -1,7 +1,7 @@
 """occvae: one latent for images, point clouds and voxels, and an implicit decoder of it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from occvae.models.aggregate_posterior import AggregatePosterior
 from occvae.models.decoders import create_decoder
 from occvae.models.encoders import ImageEncoder
 from occvae.models.inference import check_images, resize_images
+from occvae.models.inputs import ImageInput
 from occvae.models.latent_occupancy import LatentModel
 from occvae.models.occupancy import (
     BUILT_IN_ENCODER,
@@ -19,14 +20,19 @@ from occvae.models.occupancy import (
     build_image_encoder,
 )
 from occvae.models.point_encoder import PointEncoder
-from occvae.models.point_occupancy import check_cloud_batch
+from occvae.models.point_occupancy import check_cloud_batch, clouds_to_batch
 from occvae.models.posterior import Posterior, product_of_experts
 from occvae.models.presets import CPU_SMALL_OPTIM, GENERAL, register_presets
 from occvae.models.protocol import ImplicitOutput
 from occvae.models.registry import register_model
 from occvae.models.voxel_encoder import VoxelEncoder
-from occvae.models.voxel_occupancy import check_grid_batch
+from occvae.models.voxel_occupancy import check_grid_batch, grids_to_batch
 from occvae.observations.kinds import Images, Mixture, PointCloud, VoxelGrid
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from occvae.ops.field import Progress
 
 _FIRST_LOG_VARIANCE = -4.0
 # Limit of an expert's log variance in either direction. Far beyond it, float32 exponentials
@@ -157,8 +163,7 @@ class MixtureModel(LatentModel):
             ValueError: There is no input, or an input has another shape.
         """
         if observed is None:
-            given = {"images": images, "points": points, "voxels": voxels}
-            observed = {name: value for name, value in given.items() if value is not None}
+            observed = _given(images=images, points=points, voxels=voxels)
         means, log_variances = self._experts(observed)
         everything = means.new_ones(means.shape[:2], dtype=torch.bool)
         return _product(means, log_variances, everything)
@@ -204,6 +209,66 @@ class MixtureModel(LatentModel):
         logits = self.decode(shared, posterior.sample()).unflatten(0, (-1, _NUM_TERMS))
         return ImplicitOutput(logits.transpose(1, 2).flatten(1), *posterior)
 
+    def to_batch(self, observed: Any) -> dict[str, Tensor]:
+        """Returns inputs as a batch on the model's device.
+
+        Args:
+            observed: A mapping from `images`, `points` and `voxels` to what `reconstruct` takes.
+                Anything else is taken as images.
+
+        Raises:
+            UserError: An input cannot be prepared, none is given, or the inputs have different
+                numbers of objects.
+        """
+        given = observed if isinstance(observed, Mapping) else {"images": observed}
+        batch: dict[str, Tensor] = {}
+        for name, value in given.items():
+            if name == "images":
+                batch[name] = super().to_batch(value)
+            elif name == "points":
+                batch[name] = clouds_to_batch(value, self._cloud.num_points).to(self.device)
+            elif name == "voxels":
+                batch[name] = grids_to_batch(value, self._resolution, self.arch).to(self.device)
+            else:
+                raise UserError(f"{self.arch} observes {', '.join(self.encoder)}, not {name}")
+        if len({len(value) for value in batch.values()}) != 1:
+            counts = ", ".join(f"{len(value)} of {name}" for name, value in batch.items())
+            raise UserError(f"give each input for the same objects, got {counts or 'no input'}")
+        return batch
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        observed: Any = None,
+        /,
+        resolution: int = 256,
+        threshold: float | None = None,
+        *,
+        images: ImageInput | None = None,
+        points: Any = None,
+        voxels: Any = None,
+        progress: "Progress | None" = None,
+        refine_vertices: int = 0,
+        normals: bool = False,
+    ) -> "list[trimesh.Trimesh]":
+        """One watertight mesh per object, from any mixture of inputs.
+
+        Args:
+            observed: The inputs below by name, instead of the keywords, or images.
+            resolution: As in `OccupancyModel.reconstruct`.
+            threshold: As in `Model.reconstruct`.
+            images: As in `Model.reconstruct`.
+            points: As in `PointCloudModel.to_batch`.
+            voxels: As in `VoxelGridModel.to_batch`.
+            progress: As in `Model.reconstruct`.
+            refine_vertices: As in `Model.reconstruct`.
+            normals: As in `Model.reconstruct`.
+        """
+        if observed is None:
+            observed = _given(images=images, points=points, voxels=voxels)
+        options = {"refine_vertices": refine_vertices, "normals": normals}
+        return self._reconstruct(observed, resolution, threshold, progress, **options)
+
     def draw_latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws latents (count, D) from the aggregate posterior of the training shapes."""
         return self.aggregate.draw(count, generator)
@@ -233,6 +298,10 @@ class MixtureModel(LatentModel):
             check_grid_batch(values, self._resolution)
         mean, log_variance = self.encoder[name](values)
         return mean.unflatten(0, (count, -1)), log_variance.unflatten(0, (count, -1))
+
+
+def _given(**inputs: Any) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if value is not None}
 
 
 def _product(means: Tensor, log_variances: Tensor, mask: Tensor) -> Posterior:

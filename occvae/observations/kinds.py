@@ -33,8 +33,8 @@ class Observation(ABC):
         """Returns the model's input from a batch. Several kinds together may return a mapping."""
         return batch[self.key]
 
-    def in_validation(self) -> "Observation":
-        """Returns what the model observes in the validation of a training: the same."""
+    def in_evaluation(self) -> "Observation":
+        """Returns what the model observes in validations and evaluations: the same."""
         return self
 
 
@@ -130,6 +130,6 @@ class Mixture(Observation):
         kinds = self.kinds().items()
         return {name: kind.of(batch) for name, kind in kinds if kind.key in batch}
 
-    def in_validation(self) -> "Mixture":
+    def in_evaluation(self) -> "Mixture":
         """Returns the images alone, from which the shape is the least certain."""
         return Mixture(images=self.images)

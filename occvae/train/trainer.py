@@ -423,7 +423,7 @@ class Trainer:
         return open_split(
             data.root,
             split,
-            observation if train else observation.in_validation(),
+            observation if train else observation.in_evaluation(),
             num_views=num_views,
             target=self.objective.data_target(self.model, num_points, num_near_points),
             train=train,

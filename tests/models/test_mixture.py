@@ -304,3 +304,43 @@ def test_training_needs_all_inputs_and_an_even_number_of_points():
         small_model()(chosen(("points",)), queries())
     with pytest.raises(UserError, match="data.num_points must be even for occvae, got 49"):
         small_model()(inputs(), queries(count=49))
+
+
+def test_reconstruct_takes_any_mixture():
+    model = small_model()
+    model(inputs(), queries())
+    with torch.no_grad():  # moves the surface into the cube
+        model.decoder.linear_out.bias -= model.predict_points(inputs(), queries()).median()
+    options = {"resolution": 32, "threshold": 0.5}
+    expected = model.reconstruct(inputs(), **options)
+    assert len(expected) == 3 and all(mesh.is_watertight for mesh in expected)
+    found = model.reconstruct(**inputs(), **options)
+    assert all(map(same_mesh, found, expected))
+    [single] = model.reconstruct(
+        points=inputs()["points"][0].numpy(), voxels=inputs()["voxels"][0], **options
+    )
+    assert not same_mesh(single, expected[0])
+    [single] = model.reconstruct(inputs()["images"][0, 0], **options)
+    [same] = model.reconstruct(images=inputs()["images"][:1, :1], **options)
+    assert same_mesh(single, same)
+
+
+def same_mesh(first, second) -> bool:
+    return np.array_equal(first.vertices, second.vertices)
+
+
+@pytest.mark.parametrize(
+    ("observed", "message"),
+    [
+        ({}, "give each input for the same objects, got no input"),
+        ({"scan": np.zeros((4, 3))}, "occvae observes images, points, voxels, not scan"),
+        (
+            {"points": np.zeros((4, 3)), "voxels": np.zeros((2, 16, 16, 16))},
+            "same objects, got 1 of points, 2 of voxels",
+        ),
+        ({"points": np.full((4, 3), np.nan)}, "not finite"),
+    ],
+)
+def test_mixtures_that_cannot_be_used_are_refused(observed, message):
+    with pytest.raises(UserError, match=message):
+        small_model().reconstruct(observed)
