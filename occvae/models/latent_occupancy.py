@@ -13,7 +13,7 @@ from occvae.models.label_encoder import LabelEncoder
 from occvae.models.occupancy import EncoderDecoder
 from occvae.models.posterior import Posterior
 from occvae.models.presets import CPU_SMALL_OPTIM, GENERAL, register_presets
-from occvae.models.protocol import GenerativeModel, ImplicitOutput
+from occvae.models.protocol import HypothesisModel, ImplicitOutput
 from occvae.models.registry import register_model
 from occvae.observations.kinds import LabeledPoints
 from occvae.ops.validation import check_count
@@ -21,9 +21,13 @@ from occvae.ops.validation import check_count
 if TYPE_CHECKING:
     import trimesh
 
+    from occvae.ops.field import Progress
 
-class LatentModel(EncoderDecoder, GenerativeModel):
-    """An implicit model with a latent vector, from which it also draws new shapes.
+
+class LatentModel(EncoderDecoder, HypothesisModel):
+    """An implicit model with a posterior over a latent vector.
+
+    It draws hypotheses from the posterior, and new shapes from `draw_latents`.
 
     Args:
         encoder: As in `EncoderDecoder`.
@@ -43,8 +47,83 @@ class LatentModel(EncoderDecoder, GenerativeModel):
         self.latent_size = latent_size
 
     @abstractmethod
+    def posterior(self, observed: Any, /) -> Posterior:
+        """The posterior of the latents, from a batch of the observation."""
+
+    @abstractmethod
     def draw_latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws latents (count, D) of new shapes."""
+
+    @torch.no_grad()
+    def predict_samples(
+        self,
+        observed: Any,
+        /,
+        num_samples: int,
+        *,
+        resolution: int = 32,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draws hypotheses: probabilities (B, num_samples, R, R, R), see `HypothesisModel`.
+
+        Args:
+            observed: Batch of the observation.
+            num_samples: Number of hypotheses per item.
+            resolution: R.
+            generator: Random generator on the model's device.
+        """
+        with evaluation_mode(self):
+            latents = self._hypotheses(observed, num_samples, generator)
+            return torch.stack([self._voxels(part, resolution) for part in latents], dim=1)
+
+    @torch.no_grad()
+    def mesh_samples(
+        self,
+        observed: Any,
+        /,
+        num_samples: int,
+        resolution: int = 256,
+        threshold: float | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        **extraction: Any,
+    ) -> "list[list[trimesh.Trimesh]]":
+        """Meshes of hypotheses, a list per item, see `HypothesisModel`."""
+        with evaluation_mode(self):
+            latents = self._hypotheses(observed, num_samples, generator)
+        by_sample = [
+            self.mesh_latents(part, resolution, threshold, **extraction) for part in latents
+        ]
+        return [list(meshes) for meshes in zip(*by_sample, strict=True)]
+
+    def _hypotheses(
+        self, observed: Any, num_samples: int, generator: torch.Generator | None
+    ) -> list[Tensor]:
+        """Latents (B, D) for each of the hypotheses."""
+        check_count("num_samples", num_samples)
+        posterior = self.posterior(observed)
+        return [posterior.sample(generator) for _ in range(num_samples)]
+
+    @torch.no_grad()
+    def mesh_latents(
+        self,
+        latents: Tensor,
+        resolution: int = 256,
+        threshold: float | None = None,
+        progress: "Progress | None" = None,
+        **extraction: Any,
+    ) -> "list[trimesh.Trimesh]":
+        """One watertight mesh per latent (B, D).
+
+        Args:
+            latents: (B, D), for example from `encode` or `draw_latents`.
+            resolution: As in `OccupancyModel.reconstruct`, like all further arguments.
+            threshold: Probability at the surface. None selects the model's own.
+            progress: As in `occvae.mise`.
+            **extraction: `refine_vertices` and `normals`.
+        """
+        with evaluation_mode(self):
+            return self._mesh(latents.float(), resolution, threshold, progress, **extraction)
 
     @torch.no_grad()
     def sample(
@@ -72,8 +151,7 @@ class LatentModel(EncoderDecoder, GenerativeModel):
             generator: Random generator on the model's device.
         """
         check_count("count", count)
-        with evaluation_mode(self):
-            return self._mesh(self.draw_latents(count, generator), resolution, threshold)
+        return self.mesh_latents(self.draw_latents(count, generator), resolution, threshold)
 
 
 class LatentOccupancyModel(LatentModel):
