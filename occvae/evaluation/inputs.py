@@ -84,7 +84,7 @@ def _parse_set(name: str, observation: Mixture) -> InputSet:
         ):
             raise UserError(f"--inputs {name}: expected {_FORMS}, each kind of input once")
         if kind == "images":
-            num_views, chosen[field] = int(count), observation.images
+            num_views, chosen[field] = int(count or 1), observation.images
         elif kind == "voxels":
             chosen[field] = observation.voxels
         else:

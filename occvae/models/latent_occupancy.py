@@ -142,14 +142,7 @@ class LatentModel(EncoderDecoder, HypothesisModel):
         threshold: float | None = None,
         generator: torch.Generator | None = None,
     ) -> "list[trimesh.Trimesh]":
-        """Draws new shapes as watertight meshes.
-
-        Args:
-            count: Number of shapes.
-            resolution: As in `OccupancyModel.reconstruct`.
-            threshold: Probability at the surface. None selects the model's own.
-            generator: Random generator on the model's device.
-        """
+        """Draws new shapes as watertight meshes, see `GenerativeModel`."""
         check_count("count", count)
         return self.mesh_latents(self.draw_latents(count, generator), resolution, threshold)
 

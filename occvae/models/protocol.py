@@ -204,6 +204,23 @@ class GenerativeModel(Model):
             generator: Random generator on the model's device.
         """
 
+    @abstractmethod
+    def sample_meshes(
+        self,
+        count: int,
+        resolution: int = 128,
+        threshold: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[trimesh.Trimesh]:
+        """Draws new shapes as watertight meshes.
+
+        Args:
+            count: Number of shapes.
+            resolution: Cells along each axis, as in `reconstruct`.
+            threshold: Probability at the surface. None selects the model's own.
+            generator: Random generator on the model's device.
+        """
+
 
 class HypothesisModel(GenerativeModel):
     """A model with a distribution over the shapes that an observation may show."""
@@ -425,9 +442,21 @@ class VariationalModel(VoxelModel, HypothesisModel):
             Probabilities (B, num_samples, R, R, R).
         """
 
+    def sample_meshes(
+        self,
+        count: int,
+        resolution: int = 128,
+        threshold: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[trimesh.Trimesh]:
+        """Draws new shapes as watertight meshes, see `GenerativeModel`."""
+        volumes = check_probabilities(self.sample(count, generator=generator))
+        return self.mesh(volumes, resolution, threshold)
+
     def mesh_samples(
         self,
         images: Tensor,
+        /,
         num_samples: int,
         resolution: int = 256,
         threshold: float | None = None,

@@ -8,7 +8,7 @@ from occvae.images.background import import_rembg
 from occvae.images.preprocess import BACKGROUNDS
 from occvae.models.inference import check_threshold
 from occvae.models.protocol import HypothesisModel, ImplicitModel, Model, VoxelModel
-from occvae.observations.kinds import Images, PointCloud
+from occvae.observations.kinds import Images, Mixture, PointCloud
 from occvae.ops.validation import suitable_coarse_resolution
 from occvae.visualize.turntable import KINDS
 
@@ -60,7 +60,7 @@ class ReconstructionSettings:
     """Whether an object fails if a background is not removed, instead of a warning."""
     box: tuple[float, ...] | None = None
     """Box of the object in a scan: its lower corner x, y, z, then its upper one, in the scan's
-    coordinates. None for the bounding box of the points; models of point clouds only."""
+    coordinates. None for the bounding box of the points."""
     turntable: str | None = None
     """`gif` or `png` for a turntable beside each mesh."""
     batch_size: int = 8
@@ -101,6 +101,8 @@ class ReconstructionSettings:
             model: The model to reconstruct with.
         """
         observation = model.observation
+        if isinstance(observation, Mixture):
+            return
         if not isinstance(observation, Images | PointCloud):
             raise UserError(
                 f"{model.arch} observes {observation.noun}s, which are not read from files here; "
