@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Without importing torch, which the registries of architectures and presets need.
 ARCHITECTURES = (
+    "occvae",
     "onet",
     "onet-points",
     "onet-vae",

@@ -219,10 +219,15 @@ class Shard:
         """Reads a contiguous slice of the points near the surface, like `points`."""
         return self._slice("near_points", "near_occupancies", index, start, count)
 
-    def surface(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Points on the surface and their normals, (P, 3) float32 each."""
-        points = decode_points(self.row("surface_points", index))
-        return points, self.row("surface_normals", index).astype(np.float32)
+    def surface(self, index: int, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Points on the surface and their normals, (P, 3) float32 each.
+
+        Args:
+            index: number of the shape within the shard.
+            count: number of points, the first ones, at most all; None for all.
+        """
+        points = decode_points(self.row("surface_points", index)[:count])
+        return points, self.row("surface_normals", index)[:count].astype(np.float32)
 
     def surface_points(self, index: int, rows: np.ndarray) -> np.ndarray:
         """Chosen points on the surface, (N, 3) float32.

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from occvae.models.decoders import create_decoder
-from occvae.models.encoders import hybrid_encoder, resnet_encoder, timm_encoder
+from occvae.models.encoders import ImageEncoder, hybrid_encoder, resnet_encoder, timm_encoder
 from occvae.models.feature_maps import (
     FeatureMaps,
     HybridMaps,
@@ -63,6 +63,61 @@ def onet(
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
 
 
+def build_image_encoder(
+    encoder: str,
+    trunk: str | None,
+    image_size: int,
+    embedding_size: int,
+    pretrained: bool,
+    encoder_weights: str | None,
+    encoder_options: dict[str, Any] | None,
+    position: str = "learned",
+) -> ImageEncoder:
+    """Builds the image encoder of `vitocc`, which describes the arguments."""
+    source, file = _source_of(encoder_weights)
+    weights = (pretrained, file, encoder_options or {}, position)
+    if trunk is None:
+        built = timm_encoder(encoder, embedding_size, image_size, *weights)
+    else:
+        built = hybrid_encoder(encoder, trunk, embedding_size, image_size, *weights)
+    if source is not None:
+        load_encoder(built, source)
+    return built
+
+
+# Layers of a transformer that follow its tokens, or change with the pooling.
+_HEAD = ("backbone.norm.", "backbone.fc_norm.", "backbone.head.")
+
+
+def build_feature_maps(
+    encoder: str,
+    trunk: str | None,
+    image_size: int,
+    pretrained: bool,
+    encoder_weights: str | None,
+    encoder_options: dict[str, Any] | None,
+    position: str = "learned",
+) -> FeatureMaps | HybridMaps:
+    """Builds the encoder of `vitocc` without its head, to return feature maps."""
+    source, file = _source_of(encoder_weights)
+    weights = (pretrained, file, encoder_options or {}, position)
+    built: FeatureMaps | HybridMaps
+    if trunk is None:
+        built = timm_maps(encoder, image_size, *weights)
+    else:
+        built = hybrid_maps(encoder, trunk, image_size, *weights)
+    if source is not None:
+        load_encoder(built, source, without=_HEAD)
+    return built
+
+
+def _source_of(encoder_weights: str | None) -> tuple[str | None, str | None]:
+    """The model whose encoder is copied, and the file with weights. At most one is not None."""
+    if encoder_weights and names_model(encoder_weights):
+        return encoder_weights, None
+    return None, encoder_weights
+
+
 @register_model
 def vitocc(
     *,
@@ -115,40 +170,19 @@ def vitocc(
 
     Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
     """
-    source = encoder_weights if encoder_weights and names_model(encoder_weights) else None
-    weights = (pretrained, None if source else encoder_weights, encoder_options or {}, position)
+    weights = (pretrained, encoder_weights, encoder_options, position)
     if decoder == "triplane":
-        maps = _maps(encoder, trunk, image_size, *weights)
-        if source is not None:
-            load_encoder(maps, source, without=_HEAD)
+        maps = build_feature_maps(encoder, trunk, image_size, *weights)
         return triplane_model(maps, plane_options, image_size, threshold)
-    if trunk is None:
-        image_encoder = timm_encoder(encoder, embedding_size, image_size, *weights)
-    else:
-        image_encoder = hybrid_encoder(encoder, trunk, embedding_size, image_size, *weights)
-    if source is not None:
-        load_encoder(image_encoder, source)
+    image_encoder = build_image_encoder(encoder, trunk, image_size, embedding_size, *weights)
     implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
     return OccupancyModel(image_encoder, implicit, image_size, threshold)
 
 
-# Layers of a transformer that follow its tokens, or change with the pooling.
-_HEAD = ("backbone.norm.", "backbone.fc_norm.", "backbone.head.")
-
-
-def _maps(
-    encoder: str, trunk: str | None, image_size: int, *weights: Any
-) -> FeatureMaps | HybridMaps:
-    if trunk is None:
-        return timm_maps(encoder, image_size, *weights)
-    return hybrid_maps(encoder, trunk, image_size, *weights)
-
-
-_SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
-# The model of launchers/box.yaml. Its encoder has learned to see from ImageNet and then from the
-# embedded shapes. Its first layers see edges and textures. Without their gradients a step is
-# shorter.
-_BUILT_IN_MODEL = {
+SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
+# The encoder of the built-in model. It has learned to see from ImageNet and then from the embedded
+# shapes. Its first layers see edges and textures. Without their gradients a step is shorter.
+BUILT_IN_ENCODER = {
     "encoder": "vit_tiny_patch16_224",
     "trunk": "efficientnet_lite0",
     # With layer scale the new blocks start as identities, and the embedding as a mean of features.
@@ -160,15 +194,13 @@ _BUILT_IN_MODEL = {
     },
     "encoder_weights": DEFAULT_MODEL,
     "image_size": 96,
-    **_SMALL_DECODER,
 }
-_TRUNK = "encoder.trunk.network"
-_FIRST_LAYERS = tuple(
-    f"{_TRUNK}.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
+FIRST_LAYERS = tuple(
+    f"trunk.network.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
 )
 # LeViT learns fastest from scratch among timm's vision transformers: its convolutional stem
 # already treats neighboring pixels as related.
-_LEVIT_MODEL = {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER}
+_LEVIT_MODEL = {"encoder": "levit_128s", "image_size": 128, **SMALL_DECODER}
 
 # For four minutes of one H200. docs/guides/training.md has the arithmetic. It is a prediction.
 _PUBLISHED_DECODER = {"hidden_size": 256, "num_blocks": 5}
@@ -190,13 +222,17 @@ _SMALL = GENERAL["cpu-small"]
 register_presets(
     "vitocc",
     {
-        "cpu-small": {**_SMALL, "model": _BUILT_IN_MODEL, "frozen": _FIRST_LAYERS},
+        "cpu-small": {
+            **_SMALL,
+            "model": {**BUILT_IN_ENCODER, **SMALL_DECODER},
+            "frozen": tuple(f"encoder.{name}" for name in FIRST_LAYERS),
+        },
         "cpu-small-from-scratch": {**_SMALL, "model": _LEVIT_MODEL},
-        "h200-minutes": {**_H200_MINUTES, "model": {**_BUILT_IN_MODEL, **_PUBLISHED_DECODER}},
+        "h200-minutes": {**_H200_MINUTES, "model": {**BUILT_IN_ENCODER, **_PUBLISHED_DECODER}},
         "h200-minutes-from-scratch": {
             **_H200_MINUTES,
             "model": {**_LEVIT_MODEL, **_PUBLISHED_DECODER},
         },
     },
 )
-register_presets("onet", {"cpu-small": {**_SMALL, "model": {"image_size": 96, **_SMALL_DECODER}}})
+register_presets("onet", {"cpu-small": {**_SMALL, "model": {"image_size": 96, **SMALL_DECODER}}})

@@ -421,10 +421,11 @@ class Trainer:
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
         data, train = self.config.data, split == "train"
         num_near_points = data.num_near_points if train else 0
+        observation = self.model.observation
         return open_split(
             data.root,
             split,
-            self.model.observation,
+            observation if train else observation.in_evaluation(),
             num_views=num_views,
             target=self.objective.data_target(self.model, num_points, num_near_points),
             train=train,

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.models.aggregate_posterior import AggregatePosterior
 from occvae.models.inference import evaluation_mode
 from occvae.models.inputs import ImageInput
-from occvae.models.pix2vox.aggregate_posterior import AggregatePosterior
 from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
-from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
+from occvae.models.posterior import Posterior, mean_of_views, product_of_experts
 from occvae.models.protocol import VariationalModel, VoxelOutput, resample
 from occvae.models.registry import register_model
 from occvae.ops.validation import check_count

@@ -1,4 +1,4 @@
-"""Diagonal Gaussian posteriors over the latent vector, and their combination over views."""
+"""Diagonal Gaussian posteriors over the latent vector, and their combination."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Posterior(NamedTuple):
-    """Diagonal Gaussians over latents: q(z | views) of B shapes, or the factors of single views."""
+    """Diagonal Gaussians over latents: q(z | observations) of B shapes, or single factors of it."""
 
     mean: Tensor
     """(B, D) means."""
@@ -47,13 +47,14 @@ def mean_of_views(means: Tensor, log_variances: Tensor, mask: Tensor) -> tuple[T
 
 
 def product_of_experts(means: Tensor, log_variances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Multiplies the Gaussians of the views of each item with the prior N(0, 1).
+    """Multiplies the Gaussians of the experts of each item with the prior N(0, 1).
 
-    Source: product of experts (Wu and Goodman 2018). Precisions add up. Every further view makes
-    the posterior narrower, and a view with a large variance in a dimension has little weight there.
+    Source: product of experts (Wu and Goodman 2018). An expert is a view, or another observation of
+    the item. Precisions add up. Every further expert makes the posterior narrower, and an expert
+    with a large variance in a dimension has little weight there.
 
     Args:
-        means: (M, D), one row per view that exists.
+        means: (M, D), one row per expert that exists.
         log_variances: (M, D).
         mask: (B, V) bool with M true entries.
 
@@ -66,6 +67,6 @@ def product_of_experts(means: Tensor, log_variances: Tensor, mask: Tensor) -> tu
 
 
 def _sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sums values (M, D) over the views of each item, for a mask (B, V) with M true entries."""
+    """Sums values (M, D) over the rows of each item, for a mask (B, V) with M true entries."""
     total = values.new_zeros(len(mask), values.shape[1])
     return total.index_add(0, mask.nonzero()[:, 0], values)
