@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from occvae.errors import UserError
 from occvae.models.pix2vox.blocks import MultiScaleMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_PP_A, build_decoder, build_encoder
-from occvae.models.pix2vox.posterior import Posterior, product_of_experts
 from occvae.models.pix2vox.vae import Pix2VoxVae
+from occvae.models.posterior import Posterior, product_of_experts
 from occvae.models.protocol import VoxelOutput
 from occvae.models.registry import register_model
 
