@@ -36,7 +36,7 @@ DEVICE=${DEVICE:-cuda}
 WGMMA=${WGMMA:-1}
 DATA=${DATA:-data/procedural}
 QUERY_PARTS="machine modules ptx smoke query_tests query_bench"
-REST_PARTS="machine modules cuda_tests sanitizers meshes ious inside_meshes query_compiled training"
+REST_PARTS="machine modules cuda_tests sanitizers meshes ious inside_meshes query_compiled triplanes training"
 
 case ${1:-both} in
   both) bash "$0" query; first=$?; bash "$0" rest; exit $((first | $?)) ;;
@@ -137,7 +137,8 @@ print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())" "$2"' m
 modules() {
   run "occvae info" 30 "$PYTHON" -c '
 from occvae.cli import info
-from occvae.ops import _extension, inside_mesh, marching_cubes, mise, query_occupancy, voxel_iou
+from occvae.ops import _extension, inside_mesh, marching_cubes, mise, query_occupancy
+from occvae.ops import query_triplane, voxel_iou
 print(info.describe(info.inspect_installation()))
 raise SystemExit(any(_extension.status().values()))' && return
   [[ $DEVICE == cpu ]] && return
@@ -175,7 +176,7 @@ ptx() {
 
 smoke() {
   run smoke 35 "$PYTHON" benchmarks/cuda_smoke.py --device "$DEVICE" \
-    --only voxel_iou meshes meshes_to_the_bounds points_inside_meshes queries
+    --only voxel_iou meshes meshes_to_the_bounds points_inside_meshes queries triplane_queries
   [[ $WGMMA == 0 ]] ||
     run "smoke, wgmma" 20 "$PYTHON" benchmarks/cuda_smoke.py --device "$DEVICE" --only queries_wgmma
 }
@@ -216,13 +217,20 @@ query_compiled() {
     --kernels "${kernels[@]}"
 }
 
+triplanes() {
+  local points=2000000
+  [[ $DEVICE == cpu ]] && points=2000
+  run triplane_bench 30 "$PYTHON" benchmarks/triplane_bench.py --quick --device "$DEVICE" \
+    --points $points --resolution 256 --json "$json"
+}
+
 # Files are named because others need packages that a bare machine lacks. With each instruction set
-# of the CPU, test_query_occupancy would run the same CUDA kernels again.
+# of the CPU, the tests of queries would run the same CUDA kernels again.
 cuda_tests() {
   local files=(
     tests/ops/test_devices_agree.py tests/ops/test_mise.py tests/ops/test_mise_native.py
     tests/ops/test_inside_mesh.py tests/ops/test_voxel_iou.py tests/ops/test_query_occupancy.py
-    tests/ops/test_uniform_field.py tests/ops/test_extension.py
+    tests/ops/test_query_triplane.py tests/ops/test_uniform_field.py tests/ops/test_extension.py
     tests/geometry/test_nearest_neighbors.py
   )
   local workers=()
@@ -243,7 +251,7 @@ sanitizers() {
     report sanitizers "skipped: needs a GPU and compute-sanitizer" 0
     return
   fi
-  for checks in "voxel_iou meshes meshes_to_the_bounds points_inside_meshes queries" queries_wgmma; do
+  for checks in "voxel_iou meshes meshes_to_the_bounds points_inside_meshes queries triplane_queries" queries_wgmma; do
     [[ $WGMMA == 0 && $checks == queries_wgmma ]] && continue
     for tool in memcheck racecheck; do
       run "$tool, ${checks##* }" 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer \
