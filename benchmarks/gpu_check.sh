@@ -286,18 +286,18 @@ inside_meshes() {
 training() {
   local run_folder=$OUT/run arch data=(--data "$DATA")
   local steps=("optim.steps=$STEPS" "optim.warmup_steps=$((STEPS / 20))" "validate_every=$(((STEPS + 1) / 2))")
-  local bench=("$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick --json "$json") repeats=30
+  local bench=("$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick --json "$json") repeats=30 limit=60
   local small=() shapes=(--shapes 16) others=(onet pix2vox-vae)
   needs training deepspeed pydantic h5py timm trimesh || return
   if [[ $DEVICE == cpu ]]; then
     small=(optim.batch_size=4 validate_shapes=4) shapes=(--shapes 3 --resolution 32) others=()
-    repeats=2
+    repeats=2 limit=120 # also with two processes
   fi
   if [[ ! -e $DATA/dataset.json ]]; then
     needs training manifold3d || return
     run "build data" 60 "$PYTHON" -m occvae data build procedural "$DATA"
   fi
-  run "train_bench vitocc" 60 "${bench[@]}" "${data[@]}" --arch vitocc --preset h200-minutes \
+  run "train_bench vitocc" $limit "${bench[@]}" "${data[@]}" --arch vitocc --preset h200-minutes \
     --repeats $repeats "${small[@]}"
   rm -rf "$run_folder"
   # A training that is stopped at its limit saves a checkpoint first.
