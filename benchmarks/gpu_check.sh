@@ -294,17 +294,18 @@ inside_meshes() {
 training() {
   local run_folder=$OUT/run arch data=(--data "$DATA")
   local steps=("optim.steps=$STEPS" "optim.warmup_steps=$((STEPS / 20))" "validate_every=$(((STEPS + 1) / 2))")
-  local bench=("$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick --json "$json") repeats=30
-  local small=()
+  local bench=("$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick --json "$json") repeats=30 limit=60
+  local small=() shapes=(--shapes 16) others=(onet pix2vox-vae)
   needs training deepspeed pydantic h5py timm trimesh || return
   if [[ $DEVICE == cpu ]]; then
-    small=(optim.batch_size=4 validate_shapes=12) repeats=2
+    small=(optim.batch_size=4 validate_shapes=4) shapes=(--shapes 3 --resolution 32) others=()
+    repeats=2 limit=120 # also with two processes
   fi
   if [[ ! -e $DATA/dataset.json ]]; then
     needs training manifold3d || return
     run "build data" 60 "$PYTHON" -m occvae data build procedural "$DATA"
   fi
-  run "train_bench vitocc" 45 "${bench[@]}" "${data[@]}" --arch vitocc --preset h200-minutes \
+  run "train_bench vitocc" $limit "${bench[@]}" "${data[@]}" --arch vitocc --preset h200-minutes \
     --repeats $repeats "${small[@]}"
   rm -rf "$run_folder"
   # A training that is stopped at its limit saves a checkpoint first.
@@ -320,9 +321,9 @@ save_pretrained(from_pretrained(run), out / "model", half=True)
 newest = max((run / "samples").glob("step-*.png"))
 print("contact sheet", shutil.copy(newest, out / "contact_sheet.png"))
 PYTHON
-  run "page of 16 shapes" 40 "$PYTHON" launchers/evaluate.py --model "$run_folder" "${data[@]}" \
-    --shapes 16 --device "$DEVICE" --json "$OUT/page.json" --html "$OUT/page.html"
-  for arch in onet pix2vox-vae; do
+  run "page of shapes" 40 "$PYTHON" launchers/evaluate.py --model "$run_folder" "${data[@]}" \
+    "${shapes[@]}" --device "$DEVICE" --json "$OUT/page.json" --html "$OUT/page.html"
+  for arch in "${others[@]}"; do
     if ((last_second - SECONDS < 60)); then
       report "train_bench $arch" "skipped: no time left" 0
     else

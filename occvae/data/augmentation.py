@@ -228,13 +228,17 @@ def recolor(layers: Tensor, matrix: np.ndarray, offset: np.ndarray) -> Tensor:
 
 
 def linear_images(planes: np.ndarray, size: int, device: torch.device) -> Tensor:
-    """Returns images (M, 3, S, S), at most 255, whose channels are linear in the position.
+    """Returns images whose channels are linear in the position, between 0 and 255.
+
+    They are (M, 3, S, S), or (M, 3, 1, 1) if all are constant.
 
     Args:
         planes: (M, 3, 3), per channel the slopes along x and y and the value in the middle.
         size: S.
         device: device of the result.
     """
+    if not planes[:, :, :2].any():
+        return torch.from_numpy(planes[:, :, 2:, None].astype(np.float32)).to(device)
     images = _matmul(planes, _pixel_centers(size, device)).clamp_(0.0, 255.0)
     return images.view(len(planes), 3, size, size)
 

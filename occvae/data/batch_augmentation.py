@@ -101,19 +101,29 @@ def _add_noise(samples: Tensor, alpha: Tensor, strengths: np.ndarray, seeds: np.
 
 
 def blur(samples: Tensor, sigmas: np.ndarray) -> Tensor:
-    """Blurs samples (B, V, C, S, S) with Gaussian filters of `sigmas` (B,) pixels."""
-    size = samples.shape[-1]
+    """Blurs samples (B, V, C, S, S) with Gaussian filters of `sigmas` (B,) pixels.
+
+    Pixels outside the frame have the value of the nearest one inside.
+    """
+    size, device = samples.shape[-1], samples.device
     radii = (4.0 * sigmas + 0.5).astype(int)
-    offsets = np.arange(-radii.max(), radii.max() + 1)
+    reach = radii.max() + 1
+    offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
     weights[np.abs(offsets) > radii[:, None]] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
-    # Pixels outside the frame have the value of the nearest one inside.
-    nearest = np.clip(np.arange(size)[:, None] + offsets, 0, size - 1)
-    columns = _sent(nearest, samples.device).expand(len(samples), -1, -1)
-    rows = _sent(weights, samples.device)[:, None].expand(-1, size, -1)
-    matrices = samples.new_zeros(len(samples), size, size).scatter_add(2, columns, rows)
+    line, sums = np.arange(size), weights.cumsum(axis=1)
+    matrices = _sent(weights, device)[:, _band(size, int(reach), device)]
+    matrices[:, :, 0] += _sent(sums[:, np.maximum(-line - 1, -reach) + reach], device)
+    matrices[:, :, -1] += _sent(1.0 - sums[:, np.minimum(size - 1 - line, reach) + reach], device)
     return _from_both_sides(matrices, samples)
+
+
+@functools.cache
+def _band(size: int, reach: int, device: torch.device) -> Tensor:
+    """Returns the index (S, S) of the offset from a row to a column, among -reach to reach."""
+    line = np.arange(size)
+    return _sent(np.clip(line - line[:, None], -reach, reach) + reach, device)
 
 
 def lower_resolution(samples: Tensor, sizes: np.ndarray) -> Tensor:

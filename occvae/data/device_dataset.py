@@ -200,5 +200,5 @@ def _decode(stored: Tensor) -> Tensor:
 
 def _unpack(packed: Tensor, count: int) -> Tensor:
     """Returns the first `count` bits of each row of bytes (B, N), like `numpy.unpackbits`."""
-    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    shifts = 7 - torch.arange(8, dtype=torch.uint8, device=packed.device)
     return (packed[..., None] >> shifts & 1).flatten(-2)[..., :count]

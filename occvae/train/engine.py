@@ -63,6 +63,8 @@ class Engine:
             checkpoint_activations(model)
         if device.type == "cuda" and self._stage == 0:
             use_channels_last(model)  # ZeRO flattens weights, which loses the layout
+        if config.compile:
+            model.compile()  # after the replacement of batch norms
         optimizer = _create_optimizer(model.to(device), config)
         self._scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule, step - 1)
         self._engine, *_ = deepspeed.initialize(

@@ -128,9 +128,8 @@ def test_images_are_stored_views_and_mirrored_with_points_and_voxels(root):
     assert seen == set(range(VIEWS)) and 10 < sum(flips) < 38
 
 
+@pytest.mark.parametrize("root", [True], ids=["points"], indirect=True)
 def test_stored_points_are_consecutive_and_any_of_them(root):
-    if not open_set(root).shards[0].num_points:
-        pytest.skip("points are drawn")
     dataset = open_set(root, target=PointTarget(200, 60))
     starts: dict[int, set[int]] = {1024: set(), 512: set()}
     for batch in batches(root, range(20), dataset=dataset):

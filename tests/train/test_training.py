@@ -32,6 +32,7 @@ from tests.train.runs import (
     run,
     succeed,
     succeed_as_user,
+    weights,
 )
 
 pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
@@ -113,6 +114,19 @@ def test_a_run_with_its_data_on_the_device_resumes_bit_for_bit(tiny_dataset, tmp
     assert_same_weights(straight, resumed)
     losses = [line["train/loss"] for line in metrics(straight) if "train/loss" in line]
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+@pytest.mark.slow  # compiles for half a minute
+def test_a_compiled_model_trains_like_any_other(tiny_dataset, tmp_path):
+    steps = ["optim.steps=3", "validate_every=3", "precision=fp32", "log_every=1"]
+    small = 'model.encoder_options={"depth": 1, "embed_dim": 16, "num_heads": 1, "patch_size": 16}'
+    for name in ("true", "false"):
+        succeed(tiny_dataset, tmp_path / name, *TINY_RUN, *steps, small, f"compile={name}")
+    compiled, plain = metrics(tmp_path / "true"), metrics(tmp_path / "false")
+    for mine, expected in zip(compiled, plain, strict=True):
+        for key in {"train/loss", "val/iou"} & expected.keys():
+            assert mine[key] == pytest.approx(expected[key], rel=1e-4)
+    assert weights(tmp_path / "true").keys() == weights(tmp_path / "false").keys()
 
 
 def test_data_on_the_device_is_refused_for_other_observations(tiny_cloud_dataset, tmp_path):
