@@ -7,7 +7,7 @@ import sys
 import traceback
 
 import occvae
-from occvae.cli import completion, convert, data, evaluate, info, reconstruct, train, view
+from occvae.cli import app, completion, convert, data, evaluate, info, reconstruct, train, view
 from occvae.cli.parser import Command, CommandParser
 from occvae.errors import UserError
 from occvae.system.openmp import limit_spinning
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "reconstruct": (reconstruct, "turn images and scans into mesh files"),
     "evaluate": (evaluate, "measure a model on a dataset, with controls"),
     "view": (view, "show meshes, runs and reports in the browser"),
+    "app": (app, "open a page that turns images into meshes to look at and to download"),
     "convert": (convert, "convert official checkpoints of other projects"),
     "completion": (completion, "print a script that completes commands in a shell"),
 }
