@@ -34,7 +34,8 @@ def create_page(service: MeshService, folder: Path) -> gr.Blocks:
 
     Args:
         service: Computes what the page shows.
-        folder: Files of requests are written here. Gradio's own upload folder must be in it, too.
+        folder: The upload folder of gradio. It also gets the files to download, which gradio
+            deletes after an hour.
     """
     return _Page(service, folder).build()
 
@@ -42,6 +43,27 @@ def create_page(service: MeshService, folder: Path) -> gr.Blocks:
 def style() -> str:
     """Returns the CSS of the page."""
     return package_files("occvae.app").joinpath("page.css").read_text("utf-8")
+
+
+def _upload_field(**options: Any) -> gr.File:
+    """Returns a field for files that are uploaded. Their names and kinds are not checked here.
+
+    Methods are replaced, because gradio writes a .pyi file beside the module of a subclass.
+    """
+    field = gr.File(file_count="multiple", **options)
+    keep = field.async_move_resource_to_block_cache
+
+    async def refuse_addresses(path: str | Path | None) -> str | None:
+        if "://" in str(path):  # gradio would download it
+            raise gr.Error("addresses are not read: upload the file", print_exception=False)
+        return await keep(path)
+
+    def preprocess(payload: Any) -> list[str]:
+        return [] if payload is None else [file.path for file in payload]
+
+    field.async_move_resource_to_block_cache = refuse_addresses  # type: ignore[method-assign]
+    field.preprocess = preprocess  # type: ignore[method-assign, assignment]
+    return field
 
 
 class _Page:
@@ -74,15 +96,14 @@ class _Page:
 
     def _inputs(self) -> None:
         scans = self.service.observes_scans
-        self.files = gr.File(
+        self.files = _upload_field(
             label="Scans (point clouds)" if scans else "Images of an object",
-            file_count="multiple",
             file_types=list(ENDINGS) if scans else list(_IMAGE_TYPES),
             height=150,
             elem_id="files",
         )
         self.example = gr.Button("Draw an example image", size="sm", visible=not scans)
-        self.seen = gr.HTML(elem_id="seen", label="What the model sees", padding=False)
+        self.seen = gr.HTML(elem_id="seen", label="seen", padding=False)
         with gr.Row():
             self.run = gr.Button("Reconstruct", variant="primary", elem_id="run")
             self.cancel = gr.Button("Cancel", elem_id="cancel")
@@ -158,9 +179,9 @@ class _Page:
         self.reset = gr.Button("Reset", size="sm")
 
     def _interpolation(self) -> None:
-        self.second = gr.File(
+        self.second = _upload_field(
             label="Image at the end",
-            file_count="multiple",
+            elem_id="second",
             file_types=list(_IMAGE_TYPES),
             height=120,
         )
@@ -172,10 +193,10 @@ class _Page:
         self.view = gr.HTML(
             _EMPTY_VIEW.format(f"Drop {what}, then press Reconstruct."),
             elem_id="view",
-            label="3D view",
+            label="view",
             padding=False,
         )
-        self.table = gr.HTML(elem_id="table", padding=False)
+        self.table = gr.HTML(elem_id="table", label="table", padding=False)
         self.downloads = gr.File(
             label="Downloads", file_count="multiple", interactive=False, elem_id="downloads"
         )
@@ -189,7 +210,7 @@ class _Page:
             self._show_cut_out,
             [self.files, self.background],
             self.seen,
-            api_name="prepare",
+            api_name="cut_out",
             api_description="Shows what the model will see of each file, as HTML.",
             show_progress="minimal",
         )
@@ -207,7 +228,7 @@ class _Page:
                     *(self.num_samples, self.uncertainty, self.seed),
                 ],
                 "reconstruct",
-                "Reconstructs files. Returns an HTML view, statistics, and a file per format.",
+                "Reconstructs files. Returns a file per format, statistics, and both as HTML.",
             )
         ]
         if service.is_variational:
@@ -225,7 +246,7 @@ class _Page:
         self.cancel.click(
             lambda: gr.Info("The request was cancelled."),
             cancels=events,
-            queue=False,
+            concurrency_limit=None,
             api_visibility="private",
         )
 
@@ -258,7 +279,7 @@ class _Page:
         ]
 
     def _result(self) -> list[gr.components.Component]:
-        return [self.view, self.table, self.downloads, self.statistics]
+        return [self.downloads, self.statistics, self.table, self.view]
 
     def _event(
         self,
@@ -280,7 +301,7 @@ class _Page:
 
     # ---- requests ----
 
-    async def _show_cut_out(self, files: list[str] | None, background: str) -> str:
+    async def _show_cut_out(self, files: list[str], background: str) -> str:
         if not files:
             return ""
         paths = [Path(file) for file in files]
@@ -296,7 +317,7 @@ class _Page:
 
     async def _reconstruct(
         self,
-        files: list[str] | None,
+        files: list[str],
         together: bool,
         background: str,
         resolution: int,
@@ -316,7 +337,7 @@ class _Page:
                 seed=seed,
                 background="auto" if self.service.observes_scans else background,
             )
-            return self.service.reconstruct(_paths(files), together, settings, report)
+            return self.service.reconstruct(list(map(Path, files)), together, settings, report)
 
         return await self._answer(work, request, progress)
 
@@ -336,7 +357,7 @@ class _Page:
 
     async def _walk(
         self,
-        files: list[str] | None,
+        files: list[str],
         background: str,
         resolution: int,
         threshold: float,
@@ -353,14 +374,14 @@ class _Page:
 
         def work(report: Report) -> Outcome:
             settings = ReconstructionSettings(resolution, threshold, background=background)
-            return self.service.walk(_paths(files), offsets, settings, report)
+            return self.service.walk(list(map(Path, files)), offsets, settings, report)
 
         return await self._answer(work, request, progress)
 
     async def _interpolate(
         self,
-        files: list[str] | None,
-        second: list[str] | None,
+        files: list[str],
+        second: list[str],
         steps: int,
         background: str,
         resolution: int,
@@ -370,7 +391,7 @@ class _Page:
     ) -> tuple[Any, ...]:
         def work(report: Report) -> Outcome:
             settings = ReconstructionSettings(resolution, threshold, background=background)
-            pair = _paths(files), _paths(second)
+            pair = list(map(Path, files)), list(map(Path, second))
             return self.service.interpolate(*pair, steps, settings, report)
 
         return await self._answer(work, request, progress)
@@ -389,7 +410,7 @@ class _Page:
             folder = Path(tempfile.mkdtemp(dir=self.folder))
             downloads = [str(path) for path in write_downloads(outcome, folder)]
             values = statistics(outcome)
-            return view(outcome), table(values), downloads, values
+            return downloads, values, table(values), view(outcome)
 
         def report(what: str, share: float) -> None:
             progress(share, desc=what)
@@ -412,7 +433,3 @@ async def _sentences(work: Any) -> Any:
 
 def _ignore(what: str, share: float) -> None:
     """A report that nobody reads."""
-
-
-def _paths(files: list[str] | None) -> list[Path]:
-    return [Path(file) for file in files or ()]

@@ -93,7 +93,7 @@ def table(values: dict[str, Any]) -> str:
     return (
         "<div class='table'><table class='statistics'><thead><tr><th scope='col'>mesh</th>"
         "<th scope='col'>faces</th><th scope='col'>watertight</th><th scope='col'>size</th>"
-        f"</tr></thead><tbody>{rows}</tbody></table></div><p class='notes'>{escape('. '.join(notes))}</p>"
+        f"</tr></thead><tbody>{rows}</tbody></table></div>{_lines(notes, 'notes')}"
     )
 
 

@@ -42,11 +42,14 @@ def serve(service: MeshService, host: str = LOCAL, port: int | None = None) -> I
     """
     if port is not None and not 1 <= port < 1 << 16:
         raise UserError(f"--port {port}: must be between 1 and 65535")
-    with tempfile.TemporaryDirectory(prefix="occvae-app-") as name, _environment(Path(name)):
+    with (
+        tempfile.TemporaryDirectory(prefix="occvae-app-") as name,
+        _environment(Path(name)) as uploads,
+    ):
         check_gradio()
         from occvae.app.page import create_page
 
-        page = create_page(service, Path(name))
+        page = create_page(service, uploads)
         try:
             yield _launch(page, host, port)
         finally:
@@ -62,22 +65,21 @@ def check_gradio() -> None:
 
 
 @contextlib.contextmanager
-def _environment(folder: Path) -> Iterator[None]:
-    """Keeps temporary files in the folder, and gradio from the network."""
+def _environment(folder: Path) -> Iterator[Path]:
+    """Keeps uploads in the folder, and gradio from the network. Yields the folder of uploads."""
+    uploads = folder / "uploads"
+    uploads.mkdir()
     values = {
-        "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        "GRADIO_TEMP_DIR": str(uploads),
         "GRADIO_ANALYTICS_ENABLED": "False",
         # A proxy must not get the requests with which gradio asks itself whether it has started.
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), *_HOSTS])),
     }
     before = {key: os.environ.get(key) for key in values}
-    temporary = tempfile.tempdir
     os.environ |= values
-    tempfile.tempdir = str(folder)
     try:
-        yield
+        yield uploads
     finally:
-        tempfile.tempdir = temporary
         for key, value in before.items():
             if value is None:
                 os.environ.pop(key, None)
