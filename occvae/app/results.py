@@ -91,9 +91,9 @@ def table(values: dict[str, Any]) -> str:
     units = dict.fromkeys(row["unit"] for row in values["meshes"])
     notes = [*values["notes"], f"unit: {', '.join(units)}; y is up"]
     return (
-        "<div class='table'><table class='statistics'><thead><tr><th scope='col'>mesh</th>"
+        "<table class='statistics'><thead><tr><th scope='col'>mesh</th>"
         "<th scope='col'>faces</th><th scope='col'>watertight</th><th scope='col'>size</th>"
-        f"</tr></thead><tbody>{rows}</tbody></table></div>{_lines(notes, 'notes')}"
+        f"</tr></thead><tbody>{rows}</tbody></table>{_lines(notes, 'notes')}"
     )
 
 

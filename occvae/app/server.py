@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,16 +58,17 @@ def serve(service: MeshService, host: str = LOCAL, port: int | None = None) -> I
 
 
 def check_gradio() -> None:
-    """Raises a UserError unless gradio is installed."""
-    try:
-        import gradio as gradio
-    except ImportError:
-        raise UserError("occvae app needs gradio: pip install 'occvae[app]'") from None
+    """Raises a UserError unless gradio is installed. Does not import it, see `_environment`."""
+    if find_spec("gradio") is None:
+        raise UserError("occvae app needs gradio: pip install 'occvae[app]'")
 
 
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[Path]:
-    """Keeps uploads in the folder, and gradio from the network. Yields the folder of uploads."""
+    """Keeps uploads in the folder, and gradio from the network. Yields the folder of uploads.
+
+    Gradio reads the variables when it is imported, too.
+    """
     uploads = folder / "uploads"
     uploads.mkdir()
     values = {
