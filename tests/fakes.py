@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from occvae.data.dataset import ShapeDataset
+from occvae.geometry.voxelize import cell_centers
 from occvae.models import create_model
 from occvae.models.decoders import CbnDecoder
 from occvae.models.occupancy import OccupancyModel
-from occvae.models.protocol import Model, VoxelModel
+from occvae.models.protocol import LatentModel, Model, VariationalModel, VoxelModel, VoxelOutput
 from occvae.train.config import apply_overrides
 from occvae.train.presets import make_preset
 from tests.tiny import TINY_MODEL
@@ -111,3 +112,47 @@ class LookUp(Model):
 
 class VoxelLookUp(LookUp, VoxelModel):
     """A `LookUp` that is a voxel model."""
+
+
+class EllipsoidVae(VariationalModel, LatentModel):
+    """A variational model of ellipsoids. The latent (B, 3) is the change of the semi-axes x, y, z.
+
+    An image encodes to its mean RGB minus 0.5, times 0.2. New shapes have the standard deviations
+    `STDS`, hypotheses a tenth of them.
+    """
+
+    STDS = (0.08, 0.04, 0.02)
+    SEMI_AXIS = 0.3
+
+    def __init__(self) -> None:
+        super().__init__(resolution=32, image_size=16, threshold=0.5)
+        self.register_buffer("stds", torch.tensor(self.STDS))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        radii = (self.SEMI_AXIS + latents)[:, None]
+        distance = (cell_centers(self.resolution) / radii).norm(dim=-1)
+        return (10 * (1 - distance)).sigmoid().view(-1, *[self.resolution] * 3)
+
+    def forward(self, images: Tensor) -> VoxelOutput:
+        volumes = self.decode(self.encode_latents(images))
+        return VoxelOutput(volumes, volumes)
+
+    def sample(self, count, resolution=None, generator=None) -> Tensor:
+        return self.decode(torch.randn(count, 3, generator=generator) * self.stds)
+
+    def predict_samples(self, images, num_samples, *, view_mask=None, generator=None) -> Tensor:
+        noise = torch.randn(len(images), num_samples, 3, generator=generator) * self.stds / 10
+        latents = self.encode_latents(images)[:, None] + noise
+        return torch.stack([self.decode(each) for each in latents])
+
+    def encode_latents(self, images: Tensor) -> Tensor:
+        return 0.2 * (images.mean(dim=(1, 3, 4)) - 0.5)
+
+    def latent_axes(self, count: int) -> Tensor:
+        return torch.diag(self.stds)[:count]
+
+    def mean_latent(self) -> Tensor:
+        return torch.zeros(3)
+
+    def mesh_latents(self, latents, resolution=256, threshold=None, *, progress=None):
+        return self.mesh(self.decode(latents), resolution, threshold, progress=progress)

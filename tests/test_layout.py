@@ -19,6 +19,7 @@ LAYERS = (
     {"observations"},
     {"models", "data", "metrics"},
     {"train", "evaluation", "reconstruction", "convert"},
+    {"app"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -8,6 +8,7 @@ import traceback
 
 import occvae
 from occvae.cli import (
+    app,
     completion,
     convert,
     data,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "interpolate": (interpolate, "write the shapes between two objects"),
     "evaluate": (evaluate, "measure a model on a dataset, with controls"),
     "view": (view, "show meshes, runs and reports in the browser"),
+    "app": (app, "open a page that turns images into meshes to look at and to download"),
     "convert": (convert, "convert official checkpoints of other projects"),
     "completion": (completion, "print a script that completes commands in a shell"),
 }

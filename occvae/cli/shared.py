@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,3 +102,11 @@ def set_precision(model: Model, precision: str | None) -> None:
     if not model.has_fused_decoder:
         raise UserError(f"--precision: {model.arch} with these options has no fused decoder")
     model.precision = precision
+
+
+def open_browser(url: str) -> None:
+    """Opens the browser if there is a display. Without one, some systems open a text browser."""
+    import webbrowser
+
+    if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        webbrowser.open(url)

@@ -3,7 +3,6 @@
 import argparse
 import functools
 import getpass
-import os
 import socket
 import sys
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from occvae.cli.shared import open_browser
 from occvae.errors import UserError
 from occvae.system.terminal import one_line
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{url}   (Ctrl-C to stop)")
         print(f"from another machine: ssh -L {port}:127.0.0.1:{port} {_login()}", flush=True)
         if not options.no_browser:
-            threading.Thread(target=_open_browser, args=(url,), daemon=True).start()
+            threading.Thread(target=open_browser, args=(url,), daemon=True).start()
         server.serve_forever()
 
 
@@ -133,14 +133,6 @@ def _read_report(path: Path) -> str:
     if GENERATOR not in text[:4096]:
         raise UserError(f"{path}: not a report of 'occvae evaluate --html'")
     return text
-
-
-def _open_browser(url: str) -> None:
-    """Opens the browser if there is a display. Without one, some systems open a text browser."""
-    import webbrowser
-
-    if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-        webbrowser.open(url)
 
 
 def _login() -> str:

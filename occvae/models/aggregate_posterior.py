@@ -56,9 +56,27 @@ class AggregatePosterior(nn.Module):
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws latents (count, D)."""
         mean, device = self.mean.double(), self.mean.device
-        covariance = self.second_moment.double() - mean.outer(mean)
-        variances, axes = torch.linalg.eigh(covariance)
+        stds, axes = self._eigen()
         # The symmetric square root, because it does not depend on the signs of the eigenvectors.
-        root = axes * variances.clamp(min=0.0).sqrt() @ axes.T
+        root = axes * stds @ axes.T
         noise = torch.randn(count, len(mean), generator=generator, device=device)
         return (mean + noise.double() @ root).to(self.mean.dtype)
+
+    def principal_axes(self, count: int) -> Tensor:
+        """Returns the axes (count, D) of the largest variance, as long as a standard deviation.
+
+        The largest component of each is positive.
+
+        Args:
+            count: Number of axes, at most D.
+        """
+        stds, axes = self._eigen()
+        largest = (axes * stds).T.flip(0)[:count]
+        heads = largest.gather(1, largest.abs().argmax(dim=1, keepdim=True))
+        return torch.where(heads < 0, -largest, largest).to(self.mean.dtype)
+
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        """Standard deviations (D,) float64, ascending, and their axes, the columns of (D, D)."""
+        mean = self.mean.double()
+        variances, axes = torch.linalg.eigh(self.second_moment.double() - mean.outer(mean))
+        return variances.clamp(min=0.0).sqrt(), axes

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from occvae.ops.field import Progress
 
 
-class LatentModel(EncoderDecoder, HypothesisModel):
+class ImplicitLatentModel(EncoderDecoder, HypothesisModel):
     """An implicit model with a posterior over a latent vector.
 
     It draws hypotheses from the posterior, and new shapes from `draw_latents`.
@@ -147,7 +147,7 @@ class LatentModel(EncoderDecoder, HypothesisModel):
         return self.mesh_latents(self.draw_latents(count, generator), resolution, threshold)
 
 
-class LatentOccupancyModel(LatentModel):
+class LatentOccupancyModel(ImplicitLatentModel):
     """A latent encoder of labeled points and an implicit decoder of the latent vector.
 
     It is trained as a variational autoencoder. Predictions use the mean of the posterior. The prior

@@ -16,18 +16,19 @@ from occvae.models.image_occupancy import (
     SMALL_DECODER,
     build_image_encoder,
 )
-from occvae.models.inference import check_images, resize_images
+from occvae.models.inference import check_images, evaluation_mode, resize_images
 from occvae.models.inputs import ImageInput
-from occvae.models.latent_occupancy import LatentModel
+from occvae.models.latent_occupancy import ImplicitLatentModel
 from occvae.models.point_encoder import PointEncoder
 from occvae.models.point_occupancy import check_cloud_batch, clouds_to_batch
 from occvae.models.posterior import Posterior, product_of_experts
 from occvae.models.presets import CPU_SMALL_OPTIM, GENERAL, register_presets
-from occvae.models.protocol import ImplicitOutput
+from occvae.models.protocol import ImplicitOutput, LatentModel
 from occvae.models.registry import register_model
 from occvae.models.voxel_encoder import VoxelEncoder
 from occvae.models.voxel_occupancy import check_grid_batch, grids_to_batch
 from occvae.observations.kinds import Images, Mixture, PointCloud, VoxelGrid
+from occvae.ops.validation import check_count
 
 if TYPE_CHECKING:
     import trimesh
@@ -80,7 +81,7 @@ class GaussianExpert(nn.Module):
         return self.to_mean(embeddings).float(), bounded
 
 
-class MixtureModel(LatentModel):
+class MixtureModel(ImplicitLatentModel, LatentModel):
     """Encodes any mixture of images, point clouds and voxels to one posterior, and decodes it.
 
     Source: multimodal variational autoencoders (Wu and Goodman 2018) with the encoders and the
@@ -272,6 +273,20 @@ class MixtureModel(LatentModel):
     def draw_latents(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws latents (count, D) from the aggregate posterior of the training shapes."""
         return self.aggregate.draw(count, generator)
+
+    @torch.no_grad()
+    def encode_latents(self, observed: Mapping[str, Tensor], /) -> Tensor:
+        """Returns the means (B, D) of the posteriors of a batch."""
+        with evaluation_mode(self):
+            return self.encode(observed)
+
+    def latent_axes(self, count: int) -> Tensor:
+        """Returns principal axes (count, D) of the `AggregatePosterior`, see `LatentModel`."""
+        return self.aggregate.principal_axes(check_count("count", count))
+
+    def mean_latent(self) -> Tensor:
+        """Returns the mean (D,) of the `AggregatePosterior`."""
+        return self.aggregate.mean.clone()
 
     def _experts(self, observed: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Means and log variances (B, X, D) of the X experts: views, points, voxels."""

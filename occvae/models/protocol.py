@@ -6,6 +6,7 @@ ability that only some models have, and callers test for it with `isinstance`::
     Model                   predicts occupancies at points, grids and meshes from an observation
       GenerativeModel       draws new shapes
         HypothesisModel     draws shapes that an observation may show
+        LatentModel         decodes latents to shapes, and knows the main axes of its latents
       ImplicitModel         is trained on logits at points
       VoxelModel            is trained on a grid of probabilities
         MultiViewModel      merges views, some of which may be missing
@@ -280,6 +281,47 @@ class HypothesisModel(GenerativeModel):
             raise ValueError(f"num_samples must be at least 2, got {num_samples}")
         volumes = self.predict_samples(observed, num_samples, **options)
         return volumes.mean(dim=1), volumes.std(dim=1)
+
+
+class LatentModel(GenerativeModel):
+    """A model that decodes a latent vector (D,) to a shape."""
+
+    @abstractmethod
+    def encode_latents(self, observed: Any, /) -> Tensor:
+        """Returns the most likely latents (B, D) of a batch of the observation."""
+
+    @abstractmethod
+    def latent_axes(self, count: int) -> Tensor:
+        """Returns the directions (count, D) in which latents of training shapes vary most.
+
+        They are orthogonal, and the largest comes first. The length of each is the standard
+        deviation of the latents along it. The largest component of each is positive.
+
+        Args:
+            count: Number of directions, at most D.
+        """
+
+    @abstractmethod
+    def mean_latent(self) -> Tensor:
+        """Returns the mean (D,) of the latents of training shapes."""
+
+    @abstractmethod
+    def mesh_latents(
+        self,
+        latents: Tensor,
+        resolution: int = 256,
+        threshold: float | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[trimesh.Trimesh]:
+        """Returns the mesh of each latent (B, D).
+
+        Args:
+            latents: (B, D) on the model's device.
+            resolution: As in `Model.reconstruct`.
+            threshold: As in `Model.reconstruct`.
+            progress: As in `occvae.mise`.
+        """
 
 
 class VoxelOutput(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from occvae.errors import UserError
 from occvae.geometry.mesh_checks import check_mesh
 from occvae.models.inference import check_threshold
-from occvae.models.latent_occupancy import LatentModel
+from occvae.models.latent_occupancy import ImplicitLatentModel
 from occvae.models.protocol import GenerativeModel, ImplicitModel, Model
 from occvae.ops.validation import suitable_coarse_resolution
 from occvae.reconstruction.mesh_writer import mesh_files, write_mesh
@@ -103,7 +103,7 @@ def write_interpolation(
         UserError: The model has no latent or reads no files, a setting is invalid, a file cannot be
             read or written, or exists and `overwrite` is false.
     """
-    if not isinstance(model, LatentModel):
+    if not isinstance(model, ImplicitLatentModel):
         raise UserError(
             f"{model.arch} has no latent to interpolate: name a model of occvae with --model"
         )
@@ -124,7 +124,7 @@ def write_interpolation(
 
 @torch.no_grad()
 def _encode(
-    model: LatentModel, file: Path, folder: Path, settings: ReconstructionSettings
+    model: ImplicitLatentModel, file: Path, folder: Path, settings: ReconstructionSettings
 ) -> torch.Tensor:
     """The mean of the posterior (1, D) of a file."""
     item = read_object([file], folder, model, settings)

@@ -22,13 +22,14 @@ from occvae.reconstruction.files import (
 )
 from occvae.reconstruction.mesh_writer import write_mesh
 from occvae.reconstruction.prediction import Prediction, predict_meshes
-from occvae.reconstruction.reading import ObservedObject, read_object, to_batch
+from occvae.reconstruction.reading import CUT_OUT, ObservedObject, read_object, to_batch
 from occvae.reconstruction.settings import ReconstructionSettings
 from occvae.system.atomic_write import WriteError, check_writable
 from occvae.system.terminal import one_line
 from occvae.system.verbosity import note
 
-_FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
+# Errors of a prediction that other settings may avoid.
+FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)
 
 
 def reconstruct_files(
@@ -116,6 +117,8 @@ class _Run:
                 objects.append(read_object(images, output, self.model, self.settings))
             except UserError as error:
                 self._fail(error, images[0])
+            else:
+                _warn(objects[-1].warnings)
         # Scans with fewer points than in training differ in their shape.
         for _, group in itertools.groupby(objects, key=lambda item: item.shapes):
             self._reconstruct_alike(list(group))
@@ -149,8 +152,8 @@ class _Run:
         error = None
         try:
             predictions = self._call(objects)
-        except _FAILURES as failure:
-            error = _describe(failure, self.device)
+        except FAILURES as failure:
+            error = describe_failure(failure, self.device)
         if error is None:
             yield from zip(objects, predictions, strict=True)
         elif len(objects) == 1:
@@ -209,7 +212,14 @@ def _write(item: ObservedObject, prediction: Prediction, settings: Reconstructio
     return "; ".join([f"{item.name} -> {', '.join(written)}", *notes])
 
 
-def _describe(error: Exception, device: torch.device) -> str:
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        line = one_line(f"{warning}; {CUT_OUT}")
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def describe_failure(error: Exception, device: torch.device) -> str:
+    """Returns the message of a failed prediction."""
     if isinstance(error, torch.OutOfMemoryError):
         return f"{device} is out of memory; try a lower --resolution"
     return str(error)

@@ -1,6 +1,5 @@
 """Reads the files of an object as what a model observes: images, a point cloud, or both."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +17,9 @@ from occvae.observations.kinds import Mixture, Observation, PointCloud
 from occvae.observations.scans import ENDINGS, load_scan
 from occvae.reconstruction.files import Frame
 from occvae.reconstruction.settings import ReconstructionSettings
-from occvae.system.terminal import one_line
 
-_CUT_OUT = "cut the object out with --background rembg, or accept the image with --background keep"
+CUT_OUT = "cut the object out with --background rembg, or accept the image with --background keep"
+"""What to do about an image whose background is not removed."""
 _DRAWN_SIZE = 224
 
 
@@ -39,6 +38,8 @@ class ObservedObject(NamedTuple):
     """Mesh file to write."""
     frame: Frame | None = None
     """Coordinates of the mesh; None for the unit cube."""
+    warnings: tuple[str, ...] = ()
+    """Why backgrounds were not removed, one per image, each with the path of the image."""
 
     @property
     def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -155,13 +156,14 @@ def _read_images(
     prepared = [prepare_for(model, image, settings.background) for image in images]
     for image, view in zip(images, prepared, strict=True):
         if view.warning and settings.strict:
-            raise UserError(f"{image}: {view.warning}; {_CUT_OUT}")
-        if view.warning:
-            print(
-                f"warning: {one_line(f'{image}: {view.warning}; {_CUT_OUT}')}",
-                file=sys.stderr,
-                flush=True,
-            )
+            raise UserError(f"{image}: {view.warning}; {CUT_OUT}")
+    warnings = tuple(
+        f"{image}: {view.warning}"
+        for image, view in zip(images, prepared, strict=True)
+        if view.warning
+    )
     notes = list(dict.fromkeys(view.note for view in prepared if view.note))
     pixels = np.stack([view.pixels for view in prepared])
-    return ObservedObject(str(images[0]), {"images": pixels}, pixels, notes, output)
+    return ObservedObject(
+        str(images[0]), {"images": pixels}, pixels, notes, output, warnings=warnings
+    )

@@ -13,12 +13,14 @@ from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
 from occvae.models.posterior import Posterior, mean_of_views, product_of_experts
-from occvae.models.protocol import VariationalModel, VoxelOutput, resample
+from occvae.models.protocol import LatentModel, VariationalModel, VoxelOutput, resample
 from occvae.models.registry import register_model
 from occvae.ops.validation import check_count
 
 if TYPE_CHECKING:
     import trimesh
+
+    from occvae.ops.field import Progress
 
 FUSIONS = {"poe": product_of_experts, "mean": mean_of_views}
 _FIRST_LOG_VARIANCE = -4.0
@@ -26,7 +28,7 @@ _FIRST_LOG_VARIANCE = -4.0
 _LARGEST_LOG_VARIANCE = 20.0
 
 
-class Pix2VoxVae(Pix2VoxBase, VariationalModel):
+class Pix2VoxVae(Pix2VoxBase, VariationalModel, LatentModel):
     """Encodes views to a Gaussian over latents, and decodes a latent to a volume.
 
     Sources: variational autoencoders (Kingma and Welling 2014) and the layers of Pix2Vox-A (Xie et
@@ -193,6 +195,34 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel):
             weights = torch.linspace(0.0, 1.0, steps, device=start.device)
             volumes = [self.decode(torch.lerp(start, end, weight)).refined for weight in weights]
         return torch.stack(volumes, dim=1)
+
+    @torch.no_grad()
+    def encode_latents(self, images: Tensor) -> Tensor:
+        """Returns the means (B, D) of the posteriors of images (B, V, 3, H, W) in [0, 1]."""
+        with evaluation_mode(self):
+            return self.encode(images).mean
+
+    def latent_axes(self, count: int) -> Tensor:
+        """Returns principal axes (count, D) of the `AggregatePosterior`, see `LatentModel`."""
+        return self.aggregate.principal_axes(check_count("count", count))
+
+    def mean_latent(self) -> Tensor:
+        """Returns the mean (D,) of the `AggregatePosterior`."""
+        return self.aggregate.mean.clone()
+
+    @torch.no_grad()
+    def mesh_latents(
+        self,
+        latents: Tensor,
+        resolution: int = 256,
+        threshold: float | None = None,
+        *,
+        progress: "Progress | None" = None,
+    ) -> "list[trimesh.Trimesh]":
+        """Returns the mesh of each latent (B, D), see `LatentModel.mesh_latents`."""
+        with evaluation_mode(self):
+            volumes = self.decode(latents).refined
+        return self.mesh(volumes, resolution, threshold, progress=progress)
 
     @overload
     def reconstruct(

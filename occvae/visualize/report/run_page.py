@@ -71,12 +71,16 @@ class NamedMesh:
     colors: np.ndarray | None = None
 
 
-def mesh_page(meshes: list[NamedMesh], left_out: Sequence[str] = ()) -> str:
+def mesh_page(
+    meshes: list[NamedMesh], left_out: Sequence[str] = (), *, framed: bool = False
+) -> str:
     """Returns a page with an interactive view per mesh. Their cameras can be linked.
 
     Args:
         meshes: at least one mesh.
         left_out: messages that name the files left out and why.
+        framed: whether the page is for a frame in another page. It then has no heading, and one
+            mesh fills it.
     """
     viewer = Viewer()
     toggles = ["colors"] * any(item.colors is not None for item in meshes)
@@ -85,9 +89,10 @@ def mesh_page(meshes: list[NamedMesh], left_out: Sequence[str] = ()) -> str:
     notes = "".join(f"<p>left out: {escape(note)}</p>" for note in left_out)
     scenes = "".join(_mesh_scene(viewer, item) for item in meshes)
     kind = {1: "meshes one", 2: "meshes two"}.get(len(meshes), "meshes")
+    heading = "" if framed else f"<h1>{escape(title)}</h1>"
     body = (
-        f"<header><h1>{escape(title)}</h1>{notes}{viewer.controls(*toggles)}</header>"
-        f'<main class="{kind}">{scenes}</main>'
+        f"<header>{heading}{notes}{viewer.controls(*toggles)}</header>"
+        f'<main class="{kind}{" framed" * framed}">{scenes}</main>'
     )
     return document(title, body, viewer=viewer.scripts())
 

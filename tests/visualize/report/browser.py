@@ -27,7 +27,13 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 _TIMEOUT = 60.0
-_KEY_CODES = {"Tab": (9, ""), " ": (32, " ")}
+_KEY_CODES = {
+    "Tab": (9, ""),
+    "Enter": (13, "\r"),
+    " ": (32, " "),
+    "ArrowLeft": (37, ""),
+    "ArrowRight": (39, ""),
+}
 
 
 def find_browser() -> str | None:
