@@ -61,8 +61,8 @@ def _upload_field(**options: Any) -> gr.File:
     def preprocess(payload: Any) -> list[str]:
         return [] if payload is None else [file.path for file in payload]
 
-    field.async_move_resource_to_block_cache = refuse_addresses  # type: ignore[method-assign]
-    field.preprocess = preprocess  # type: ignore[method-assign, assignment]
+    field.async_move_resource_to_block_cache = refuse_addresses  # type: ignore[method-assign, assignment]
+    field.preprocess = preprocess  # type: ignore[method-assign]
     return field
 
 

@@ -22,6 +22,7 @@ from gradio_client.exceptions import AppError
 from occvae.app.server import MOST_BYTES
 from occvae.models import save_pretrained
 from tests.app.inputs import photo
+from tests.docs.pages import ROOT, read_blocks
 from tests.fakes import octahedron_model
 
 pytestmark = pytest.mark.slow
@@ -85,11 +86,16 @@ def reconstruct(app: App, folder: Path, image: Path) -> tuple:
     return app.client(folder).predict(files=files, resolution=64, api_name="/reconstruct")
 
 
-def test_the_documented_call_reads_a_mesh_again(app, tmp_path):
-    downloads, statistics, *_ = reconstruct(app, tmp_path, photo(tmp_path / "chair.jpg"))
-    mesh = trimesh.load(downloads[0], force="mesh")
-    assert Path(downloads[0]).name == "chair.glb" and mesh.is_watertight
-    assert statistics["meshes"][0]["faces"] == len(mesh.faces)
+def test_the_documented_call_gives_a_mesh(app, tmp_path, monkeypatch):
+    [block] = [b for b in read_blocks(ROOT / "docs/guides/app.md") if b.language == "python"]
+    monkeypatch.chdir(tmp_path)
+    photo(tmp_path / "chair.jpg")
+    names: dict = {}
+    exec(block.code.replace("http://127.0.0.1:7860/", app.url), names)
+    mesh = trimesh.load(names["downloads"][0], force="mesh")
+    assert Path(names["downloads"][0]).name == "chair.glb" and mesh.is_watertight
+    assert names["statistics"]["meshes"][0]["faces"] == len(mesh.faces)
+    assert "chair" in names["table"] and "<iframe" in names["view"]
 
 
 def test_ten_requests_at_once_are_answered_in_turn(app, tmp_path):

@@ -191,6 +191,35 @@ def test_interpolation_ends_at_both_predictions():
     assert not torch.allclose(path[:, 1], path[:, 0])
 
 
+def test_latents_decode_to_the_meshes_of_their_images():
+    model = vae(threshold=0.4)
+    latents = model.encode_latents(views())
+    torch.testing.assert_close(latents, model.encode(views()).mean)
+    expected = model.reconstruct(views(), 32)
+    for mesh, other in zip(model.mesh_latents(latents, 32), expected, strict=True):
+        np.testing.assert_array_equal(mesh.faces, other.faces)
+        np.testing.assert_allclose(mesh.vertices, other.vertices, atol=1e-5)
+
+
+def test_axes_of_the_latents_have_the_variances_of_the_aggregate_posterior():
+    model = vae()
+    generator = torch.Generator().manual_seed(0)
+    size = model.latent_size
+    mean = torch.randn(size, generator=generator)
+    mixing = torch.randn(size, size, generator=generator)
+    covariance = mixing @ mixing.T
+    model.aggregate.mean.copy_(mean)
+    model.aggregate.second_moment.copy_(covariance + mean.outer(mean))
+    axes = model.latent_axes(size)
+    torch.testing.assert_close(axes.T @ axes, covariance, rtol=1e-3, atol=1e-2)
+    lengths = axes.norm(dim=1)
+    assert (lengths[:-1] >= lengths[1:]).all()
+    heads = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
+    assert (heads > 0).all()
+    torch.testing.assert_close(model.latent_axes(2), axes[:2])
+    torch.testing.assert_close(model.mean_latent(), mean)
+
+
 def test_numbers_out_of_range_are_refused():
     model = vae()
     with pytest.raises(ValueError, match="steps must be at least 1; got 0"):
