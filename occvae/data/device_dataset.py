@@ -6,7 +6,6 @@ the device, they are decoded once, and a batch is then a few operations of the d
 """
 
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +21,7 @@ from occvae.data.shards import Shard
 from occvae.data.targets import PointTarget, VoxelTarget
 from occvae.errors import UserError
 from occvae.system.memory import available_memory
+from occvae.system.openmp import usable_cores
 
 # Share of the free memory that the split may take. The rest is for the training itself.
 _LARGEST_SHARE = 0.6
@@ -86,7 +86,7 @@ class DeviceDataset:
 
     def _fill(self) -> None:
         """Reads all shapes. Pillow decodes on all cores, because it releases Python's lock."""
-        with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
+        with ThreadPoolExecutor(len(usable_cores())) as pool:
             shapes = pool.map(self._read, range(len(self.dataset)))
             for index, (images, rows) in enumerate(shapes):
                 self._images[index] = images
