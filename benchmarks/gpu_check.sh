@@ -22,7 +22,7 @@
 #   DEVICE   cuda or cpu                                       (default cuda)
 #   WGMMA    0 leaves out the wgmma kernel, if it hangs        (default 1)
 #   DATA     dataset of the training part                      (default data/procedural, built if absent)
-#   STEPS    steps of the training                             (default 1000, on the CPU 20)
+#   STEPS    steps of the training                             (default 800, on the CPU 20)
 #
 #     PARTS="machine modules training" STEPS=4000 bash benchmarks/gpu_check.sh rest
 #
@@ -48,7 +48,7 @@ esac
 export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer may not be on it
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 if [[ $DEVICE == cuda ]]; then export OCCVAE_REQUIRE_CUDA=1; else last_second=1800; fi
-[[ $DEVICE == cuda ]] && STEPS=${STEPS:-1000} || STEPS=${STEPS:-20}
+[[ $DEVICE == cuda ]] && STEPS=${STEPS:-800} || STEPS=${STEPS:-20}
 [[ $WGMMA == 0 ]] && export OCCVAE_TEST_QUERY_KERNEL=2
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
