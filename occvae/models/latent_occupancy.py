@@ -141,10 +141,13 @@ class ImplicitLatentModel(EncoderDecoder, HypothesisModel):
         resolution: int = 128,
         threshold: float | None = None,
         generator: torch.Generator | None = None,
+        *,
+        progress: "Progress | None" = None,
     ) -> "list[trimesh.Trimesh]":
         """Draws new shapes as watertight meshes, see `GenerativeModel`."""
         check_count("count", count)
-        return self.mesh_latents(self.draw_latents(count, generator), resolution, threshold)
+        latents = self.draw_latents(count, generator)
+        return self.mesh_latents(latents, resolution, threshold, progress)
 
 
 class LatentOccupancyModel(ImplicitLatentModel):

@@ -212,6 +212,8 @@ class GenerativeModel(Model):
         resolution: int = 128,
         threshold: float | None = None,
         generator: torch.Generator | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> list[trimesh.Trimesh]:
         """Draws new shapes as watertight meshes.
 
@@ -220,6 +222,7 @@ class GenerativeModel(Model):
             resolution: Cells along each axis, as in `reconstruct`.
             threshold: Probability at the surface. None selects the model's own.
             generator: Random generator on the model's device.
+            progress: As in `occvae.mise`.
         """
 
 
@@ -491,10 +494,12 @@ class VariationalModel(VoxelModel, HypothesisModel):
         resolution: int = 128,
         threshold: float | None = None,
         generator: torch.Generator | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> list[trimesh.Trimesh]:
         """Draws new shapes as watertight meshes, see `GenerativeModel`."""
         volumes = check_probabilities(self.sample(count, generator=generator))
-        return self.mesh(volumes, resolution, threshold)
+        return self.mesh(volumes, resolution, threshold, progress=progress)
 
     def mesh_samples(
         self,

@@ -105,6 +105,7 @@ def _read_mixture(
         [note for part in parts for note in part.notes],
         output,
         parts[-1].frame,
+        warnings=tuple(text for part in parts for text in part.warnings),
     )
 
 
