@@ -26,7 +26,7 @@ _IMAGE_TYPES = ["image", ".dib", ".heic", ".heif", ".hif", ".qoi", ".tga"]
 _DELETE_CACHE = (600, 3600)
 _QUEUE_SIZE = 32
 _LIMIT = {"concurrency_limit": 1, "concurrency_id": "model"}
-_EMPTY_VIEW = "<p class='empty'>{}</p>"
+_START = "<p class='start'>{}</p>"
 
 
 def create_page(service: MeshService, folder: Path) -> gr.Blocks:
@@ -193,7 +193,7 @@ class _Page:
     def _outputs(self) -> None:
         what = "an image" if self.service.observes_images else "a scan"
         self.view = gr.HTML(
-            _EMPTY_VIEW.format(f"Drop {what}, then press Reconstruct."),
+            _START.format(f"Drop {what}, then press Reconstruct."),
             elem_id="view",
             label="view",
             padding=False,

@@ -63,6 +63,11 @@ def check_gradio() -> None:
         raise UserError("occvae app needs gradio: pip install 'occvae[app]'")
 
 
+def _direct_hosts() -> str:
+    """Returns the hosts that the user reaches without a proxy, if any."""
+    return os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+
+
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[Path]:
     """Keeps uploads in the folder, and gradio from the network. Yields the folder of uploads.
@@ -75,7 +80,7 @@ def _environment(folder: Path) -> Iterator[Path]:
         "GRADIO_TEMP_DIR": str(uploads),
         "GRADIO_ANALYTICS_ENABLED": "False",
         # A proxy must not get the requests with which gradio asks itself whether it has started.
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), *_HOSTS])),
+        "no_proxy": ",".join(filter(None, [_direct_hosts(), *_HOSTS])),
     }
     before = {key: os.environ.get(key) for key in values}
     os.environ |= values

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +38,7 @@ class App:
         work: Its working directory.
         temporary: Its folder of temporary files.
         home: Its home directory.
+        proxy: A listening socket, which it would use as a proxy.
     """
 
     def __init__(self, folder: Path):
@@ -44,6 +46,10 @@ class App:
         self.work, self.temporary, self.home = (folder / name for name in ("work", "tmp", "home"))
         for path in (self.work, self.temporary, self.home):
             path.mkdir()
+        # Requests to other machines would go through this proxy, which does not answer.
+        self.proxy = socket.create_server(("127.0.0.1", 0))
+        self.proxy.setblocking(False)
+        proxy = f"http://127.0.0.1:{self.proxy.getsockname()[1]}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "occvae", "app", "--model", str(folder / "model")],
             cwd=self.work,
@@ -51,6 +57,8 @@ class App:
                 **os.environ,
                 "TMPDIR": str(self.temporary),
                 "HOME": str(self.home),
+                **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy),
+                "no_proxy": "",
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             },
             stdout=subprocess.PIPE,
@@ -79,6 +87,7 @@ def app(tmp_path_factory):
     yield running
     running.process.kill()
     running.process.wait()
+    running.proxy.close()
 
 
 def reconstruct(app: App, folder: Path, image: Path) -> tuple:
@@ -99,6 +108,7 @@ def test_the_documented_call_gives_a_mesh(app, tmp_path, monkeypatch):
 
 
 def test_ten_requests_at_once_are_answered_in_turn(app, tmp_path):
+    before = app.memory()
     images = [photo(tmp_path / f"image-{i}.jpg", size=120 + i) for i in range(10)]
     with ThreadPoolExecutor(10) as threads:
         answers = [
@@ -106,6 +116,9 @@ def test_ten_requests_at_once_are_answered_in_turn(app, tmp_path):
         ]
     assert [Path(answer[0][0]).name for answer in answers] == [f"image-{i}.glb" for i in range(10)]
     assert all(answer[1]["meshes"][0]["watertight"] for answer in answers)
+    growth = app.memory() - before
+    print(f"ten requests at once: resident memory grew by {growth / 2**20:.1f} MiB")
+    assert growth < 100 << 20
 
 
 def wrong_files(folder: Path) -> list[Path]:
@@ -216,6 +229,12 @@ def test_a_cancelled_request_ends(app, tmp_path):
     start = time.monotonic()
     reconstruct(app, tmp_path, photo(tmp_path / "b.jpg"))
     assert time.monotonic() - start < 20  # sixteen meshes take minutes
+
+
+def test_no_request_leaves_the_machine(app):
+    """Runs after the others. The browser's requests are tested in test_browser.py."""
+    with pytest.raises(BlockingIOError):
+        app.proxy.accept()
 
 
 def test_nothing_is_left_behind(app):

@@ -10,7 +10,7 @@ from occvae.errors import UserError
 from occvae.models import create_model
 from occvae.reconstruction.settings import ReconstructionSettings
 from tests.app.inputs import cloud, colored, photo
-from tests.fakes import CENTER, EllipsoidVae, ball_model
+from tests.fakes import CENTER, EllipsoidVae, ball_model, tiny_voxel_model
 from tests.tiny import TINY_OBSERVING_MODELS
 
 KEEP = ReconstructionSettings(resolution=64, background="keep")
@@ -176,6 +176,20 @@ def test_interpolation_goes_from_one_image_to_the_other(vae, tmp_path):
         vae.interpolate(ends[0], [], 5, KEEP, quiet)
     with pytest.raises(UserError, match="2 to 16 steps"):
         vae.interpolate(*ends, 1, KEEP, quiet)
+
+
+def test_a_trained_architecture_has_what_the_page_offers(tmp_path):
+    service = MeshService(tiny_voxel_model("pix2vox-vae", threshold=0.33))
+    assert service.is_variational and service.num_axes == 6
+    files = [photo(tmp_path / "a.jpg", size=100)], [photo(tmp_path / "b.jpg", size=120)]
+    settings = ReconstructionSettings(resolution=32)
+    outcomes = [
+        service.sample(2, 0, 32, None, quiet),
+        service.walk(files[0], [1.0] * 6, settings, quiet),
+        service.interpolate(*files, 2, settings, quiet),
+    ]
+    assert [len(outcome.shapes) for outcome in outcomes] == [2, 1, 2]
+    assert all(shape.mesh.is_watertight for outcome in outcomes for shape in outcome.shapes)
 
 
 def test_a_model_without_latents_says_so(ball, tmp_path):
