@@ -105,6 +105,12 @@ class ImplicitLatentModel(EncoderDecoder, HypothesisModel):
         return [posterior.sample(generator) for _ in range(num_samples)]
 
     @torch.no_grad()
+    def query_latents(self, latents: Tensor, points: Tensor) -> Tensor:
+        """Logits (B, N) at points (B, N, 3) of the shapes of latents (B, D), in eval mode."""
+        with evaluation_mode(self):
+            return self._query(points, latents.float())
+
+    @torch.no_grad()
     def mesh_latents(
         self,
         latents: Tensor,

@@ -10,6 +10,7 @@ import torch
 from occvae.cli.main import main
 from occvae.errors import UserError
 from occvae.evaluation import evaluate
+from occvae.evaluation import inputs as module
 from occvae.evaluation.inputs import evaluate_inputs, format_inputs_table, parse_inputs
 from occvae.models import save_pretrained
 from tests.fakes import tiny_model
@@ -66,16 +67,17 @@ def test_measures_of_a_known_posterior(model, tiny_cloud_dataset, monkeypatch):
     """All voxels are predicted as empty, and the deviation is 1 where they are not."""
     truths = []
 
-    def predict_uncertainty(self, observed, num_samples, **_):
-        truths.append(observed["voxels"].float())
-        return torch.full_like(truths[-1], 0.25), truths[-1]
+    def uncertainty(model, observed, where, *_):
+        truth = observed["voxels"].flatten()[where].float()
+        truths.append(truth)
+        return torch.full_like(truth, 0.25), truth
 
     monkeypatch.setattr(
         type(model),
         "predict_voxels",
         lambda self, observed, resolution: torch.zeros_like(observed["voxels"], dtype=torch.float),
     )
-    monkeypatch.setattr(type(model), "predict_uncertainty", predict_uncertainty)
+    monkeypatch.setattr(module, "_uncertainty", uncertainty)
     report = evaluate_inputs(model, tiny_cloud_dataset, parse_inputs("voxels", model), num_shapes=6)
     found = report["by_inputs"]["voxels"]
     shares = np.array([float(truth.mean()) for truth in truths])
@@ -127,3 +129,15 @@ def test_the_command_prints_a_table(model, tiny_cloud_dataset, tmp_path, capsys)
     assert list(report["by_inputs"]) == ["images:1", "images:1+scan"]
     assert main([*words, "--force", "--views", "1,2"]) == 2
     assert "give --inputs images:1,images:5 instead" in capsys.readouterr().err
+
+
+def test_the_uncertainty_is_that_of_hypotheses(model):
+    observed = {name: value[:1] for name, value in random_inputs().items()}
+    where = torch.tensor([5, 900, 2000])
+    found = module._uncertainty(model, observed, where, 16, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    expected = model.predict_uncertainty(
+        observed, module.NUM_HYPOTHESES, resolution=16, generator=generator
+    )
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other.flatten()[where], rtol=1e-3, atol=1e-5)
