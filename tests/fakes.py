@@ -8,7 +8,7 @@ from occvae.geometry.voxelize import cell_centers
 from occvae.models import create_model
 from occvae.models.decoders import CbnDecoder
 from occvae.models.occupancy import OccupancyModel
-from occvae.models.protocol import LatentSpaceModel, Model, VariationalModel, VoxelModel, VoxelOutput
+from occvae.models.protocol import LatentModel, Model, VariationalModel, VoxelModel, VoxelOutput
 from occvae.train.config import apply_overrides
 from occvae.train.presets import make_preset
 from tests.tiny import TINY_MODEL
@@ -114,7 +114,7 @@ class VoxelLookUp(LookUp, VoxelModel):
     """A `LookUp` that is a voxel model."""
 
 
-class EllipsoidVae(VariationalModel, LatentSpaceModel):
+class EllipsoidVae(VariationalModel, LatentModel):
     """A variational model of ellipsoids. The latent (B, 3) is the change of the semi-axes x, y, z.
 
     An image encodes to its mean RGB minus 0.5, times 0.2. New shapes have the standard deviations

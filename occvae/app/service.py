@@ -14,7 +14,7 @@ from torch import Tensor
 
 from occvae.data.procedural import CATEGORIES, make_shape
 from occvae.errors import UserError
-from occvae.models.protocol import LatentSpaceModel, Model, VariationalModel
+from occvae.models.protocol import LatentModel, Model, VariationalModel
 from occvae.observations.kinds import PointCloud
 from occvae.reconstruction.files import place
 from occvae.reconstruction.paths import output_paths
@@ -97,7 +97,7 @@ class MeshService:
     @property
     def num_axes(self) -> int:
         """Number of axes to move latents along; 0 for a model without latents."""
-        if not isinstance(self.model, LatentSpaceModel):
+        if not isinstance(self.model, LatentModel):
             return 0
         return min(MOST_AXES, len(self.model.mean_latent()))
 
@@ -260,8 +260,8 @@ class MeshService:
         [prediction] = predict_meshes(self.model, observed, settings, progress)
         return prediction.meshes, prediction.std
 
-    def _latent_model(self) -> LatentSpaceModel:
-        if not isinstance(self.model, LatentSpaceModel):
+    def _latent_model(self) -> LatentModel:
+        if not isinstance(self.model, LatentModel):
             raise UserError(
                 f"{self.model.arch} has no latent space to walk through; take a model such as "
                 "pix2vox-vae"

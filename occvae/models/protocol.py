@@ -5,7 +5,7 @@ ability that only some models have, and callers test for it with `isinstance`::
 
     Model                   predicts occupancies at points, grids and meshes from an observation
       GenerativeModel       draws new shapes from a prior
-        LatentSpaceModel    decodes latents, and knows the main axes of their distribution
+        LatentModel         decodes latents to shapes, and knows the main axes of its latents
       ImplicitModel         is trained on logits at points
       VoxelModel            is trained on a grid of probabilities
         MultiViewModel      merges views, some of which may be missing
@@ -204,7 +204,7 @@ class GenerativeModel(Model):
         """
 
 
-class LatentSpaceModel(GenerativeModel):
+class LatentModel(GenerativeModel):
     """A model that decodes a latent vector (D,) to a shape."""
 
     @abstractmethod

@@ -13,7 +13,7 @@ from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
 from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
-from occvae.models.protocol import LatentSpaceModel, VariationalModel, VoxelOutput, resample
+from occvae.models.protocol import LatentModel, VariationalModel, VoxelOutput, resample
 from occvae.models.registry import register_model
 from occvae.ops.validation import check_count
 
@@ -28,7 +28,7 @@ _FIRST_LOG_VARIANCE = -4.0
 _LARGEST_LOG_VARIANCE = 20.0
 
 
-class Pix2VoxVae(Pix2VoxBase, VariationalModel, LatentSpaceModel):
+class Pix2VoxVae(Pix2VoxBase, VariationalModel, LatentModel):
     """Encodes views to a Gaussian over latents, and decodes a latent to a volume.
 
     Sources: variational autoencoders (Kingma and Welling 2014) and the layers of Pix2Vox-A (Xie et
@@ -185,7 +185,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel, LatentSpaceModel):
             return self.encode(images).mean
 
     def latent_axes(self, count: int) -> Tensor:
-        """Returns principal axes (count, D) of the `AggregatePosterior`, see `LatentSpaceModel`."""
+        """Returns principal axes (count, D) of the `AggregatePosterior`, see `LatentModel`."""
         return self.aggregate.principal_axes(check_count("count", count))
 
     def mean_latent(self) -> Tensor:
@@ -201,7 +201,7 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel, LatentSpaceModel):
         *,
         progress: "Progress | None" = None,
     ) -> "list[trimesh.Trimesh]":
-        """Returns the mesh of each latent (B, D), see `LatentSpaceModel.mesh_latents`."""
+        """Returns the mesh of each latent (B, D), see `LatentModel.mesh_latents`."""
         with evaluation_mode(self):
             volumes = self.decode(latents).refined
         return self.mesh(volumes, resolution, threshold, progress=progress)
