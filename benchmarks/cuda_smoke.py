@@ -20,10 +20,13 @@ from occvae.ops.inside_mesh import inside_mesh, winding_number, winding_sign
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.mise import Field, mise
 from occvae.ops.query_occupancy import query_occupancy
+from occvae.ops.query_triplane import query_triplane
 from occvae.ops.voxel_iou import voxel_iou_counts
 from tests.builders import pack_bits, random_decoder, random_grids
 from tests.mesh_builders import random_rotation, sphere
 from tests.ops.query_oracle import BARS, limit_cuda_kernel
+from tests.ops.triplane_oracle import BARS as TRIPLANE_BARS
+from tests.ops.triplane_oracle import Triplane, random_points, relative_error
 
 MMA, WGMMA = 2, 3  # QueryKernel of csrc/cuda/query_kernels.cuh
 
@@ -144,11 +147,24 @@ def check_query(decoder, points, conditioning, expected, precision: str) -> None
     assert error < 1e-5 + 2 * BARS[precision], f"{precision}: error {error:.1e}"
 
 
+def triplane_queries(device: str) -> None:
+    """Both kernels of query_triplane, and the second pass of fp16 for one point in a thousand."""
+    for channels in (64, 96):
+        triplane, points = Triplane.random(channels, 2, shapes=2), random_points(2, 20_001)
+        triplane.planes[1, :, 3, 5] *= 1e4
+        expected = triplane.logits(points)
+        on_device = triplane.to(device)
+        for precision in ("fp32", "fp16", "bf16"):
+            packed = on_device.pack(precision, backend="native")
+            error = relative_error(query_triplane(points.to(device), packed), expected)
+            assert error < TRIPLANE_BARS[precision], f"{precision}: error {error:.1e}"
+
+
 CHECKS = {
     check.__name__: check
     for check in (
         *(voxel_iou, meshes, meshes_to_the_bounds, points_inside_meshes),
-        *(queries, queries_wgmma),
+        *(queries, triplane_queries, queries_wgmma),
     )
 }
 

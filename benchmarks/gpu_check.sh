@@ -22,7 +22,11 @@
 #   DEVICE   cuda or cpu                                       (default cuda)
 #   WGMMA    0 leaves out the wgmma kernel, if it hangs        (default 1)
 #   DATA     dataset of the training part                      (default data/procedural, built if absent)
-#   STEPS    steps of the training                             (default 1000)
+#   STEPS    steps of the training                             (default 800, on the CPU 20)
+#
+#     PARTS="machine modules training" STEPS=4000 bash benchmarks/gpu_check.sh rest
+#
+# trains the preset h200-minutes to its end, in four minutes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,9 +35,8 @@ PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
 WGMMA=${WGMMA:-1}
 DATA=${DATA:-data/procedural}
-STEPS=${STEPS:-1000}
 QUERY_PARTS="machine modules ptx smoke query_tests query_bench"
-REST_PARTS="machine modules cuda_tests sanitizers meshes ious inside_meshes query_compiled training"
+REST_PARTS="machine modules cuda_tests sanitizers meshes ious inside_meshes query_compiled triplanes training"
 
 case ${1:-both} in
   both) bash "$0" query; first=$?; bash "$0" rest; exit $((first | $?)) ;;
@@ -45,6 +48,7 @@ esac
 export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer may not be on it
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 if [[ $DEVICE == cuda ]]; then export OCCVAE_REQUIRE_CUDA=1; else last_second=1800; fi
+[[ $DEVICE == cuda ]] && STEPS=${STEPS:-800} || STEPS=${STEPS:-20}
 [[ $WGMMA == 0 ]] && export OCCVAE_TEST_QUERY_KERNEL=2
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
@@ -133,7 +137,8 @@ print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())" "$2"' m
 modules() {
   run "occvae info" 30 "$PYTHON" -c '
 from occvae.cli import info
-from occvae.ops import _extension, inside_mesh, marching_cubes, mise, query_occupancy, voxel_iou
+from occvae.ops import _extension, inside_mesh, marching_cubes, mise, query_occupancy
+from occvae.ops import query_triplane, voxel_iou
 print(info.describe(info.inspect_installation()))
 raise SystemExit(any(_extension.status().values()))' && return
   [[ $DEVICE == cpu ]] && return
@@ -171,7 +176,7 @@ ptx() {
 
 smoke() {
   run smoke 35 "$PYTHON" benchmarks/cuda_smoke.py --device "$DEVICE" \
-    --only voxel_iou meshes meshes_to_the_bounds points_inside_meshes queries
+    --only voxel_iou meshes meshes_to_the_bounds points_inside_meshes queries triplane_queries
   [[ $WGMMA == 0 ]] ||
     run "smoke, wgmma" 20 "$PYTHON" benchmarks/cuda_smoke.py --device "$DEVICE" --only queries_wgmma
 }
@@ -212,13 +217,20 @@ query_compiled() {
     --kernels "${kernels[@]}"
 }
 
+triplanes() {
+  local points=2000000
+  [[ $DEVICE == cpu ]] && points=2000
+  run triplane_bench 30 "$PYTHON" benchmarks/triplane_bench.py --quick --device "$DEVICE" \
+    --points $points --resolution 256 --json "$json"
+}
+
 # Files are named because others need packages that a bare machine lacks. With each instruction set
-# of the CPU, test_query_occupancy would run the same CUDA kernels again.
+# of the CPU, the tests of queries would run the same CUDA kernels again.
 cuda_tests() {
   local files=(
     tests/ops/test_devices_agree.py tests/ops/test_mise.py tests/ops/test_mise_native.py
     tests/ops/test_inside_mesh.py tests/ops/test_voxel_iou.py tests/ops/test_query_occupancy.py
-    tests/ops/test_uniform_field.py tests/ops/test_extension.py
+    tests/ops/test_query_triplane.py tests/ops/test_uniform_field.py tests/ops/test_extension.py
     tests/geometry/test_nearest_neighbors.py
   )
   local workers=()
@@ -239,7 +251,7 @@ sanitizers() {
     report sanitizers "skipped: needs a GPU and compute-sanitizer" 0
     return
   fi
-  for checks in "voxel_iou meshes meshes_to_the_bounds points_inside_meshes queries" queries_wgmma; do
+  for checks in "voxel_iou meshes meshes_to_the_bounds points_inside_meshes queries triplane_queries" queries_wgmma; do
     [[ $WGMMA == 0 && $checks == queries_wgmma ]] && continue
     for tool in memcheck racecheck; do
       run "$tool, ${checks##* }" 40 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer \
@@ -277,23 +289,46 @@ inside_meshes() {
     --points "${points[@]}" --json "$json"
 }
 
-# Trains with the presets of the device, then times steps of other architectures.
+# Times steps of the preset h200-minutes, trains it, and leaves its export, its contact sheet and a
+# page of meshes in $OUT. Then times steps of other architectures if there is time.
 training() {
-  local folder=out/gpu_check_run arch
-  needs training deepspeed pydantic h5py timm || return
+  local run_folder=$OUT/run arch data=(--data "$DATA")
+  local steps=("optim.steps=$STEPS" "optim.warmup_steps=$((STEPS / 20))" "validate_every=$(((STEPS + 1) / 2))")
+  local bench=("$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick --json "$json") repeats=30 limit=60
+  local small=() shapes=(--shapes 16) others=(onet pix2vox-vae)
+  needs training deepspeed pydantic h5py timm trimesh || return
+  if [[ $DEVICE == cpu ]]; then
+    small=(optim.batch_size=4 validate_shapes=4) shapes=(--shapes 3 --resolution 32) others=()
+    repeats=2 limit=120 # also with two processes
+  fi
   if [[ ! -e $DATA/dataset.json ]]; then
-    needs training trimesh manifold3d || return
+    needs training manifold3d || return
     run "build data" 60 "$PYTHON" -m occvae data build procedural "$DATA"
   fi
+  run "train_bench vitocc" $limit "${bench[@]}" "${data[@]}" --arch vitocc --preset h200-minutes \
+    --repeats $repeats "${small[@]}"
+  rm -rf "$run_folder"
   # A training that is stopped at its limit saves a checkpoint first.
-  run "training, $STEPS steps" $((last_second - SECONDS - 50)) "$PYTHON" launchers/train.py \
-    --arch vitocc --data "$DATA" --out "$folder" "optim.steps=$STEPS" \
-    "optim.warmup_steps=$((STEPS / 20))" "validate_every=$(((STEPS + 3) / 4))"
-  run "page of 16 shapes" 40 "$PYTHON" launchers/evaluate.py --model "$folder" --data "$DATA" \
-    --shapes 16 --json "$OUT/page.json" --html "$OUT/page.html"
-  for arch in vitocc onet pix2vox-vae; do
-    run "train_bench $arch" 60 "$PYTHON" benchmarks/train_bench.py --device "$DEVICE" --quick \
-      --arch "$arch" --data "$DATA" --json "$json"
+  run "training, $STEPS steps" $((last_second - SECONDS - 60)) "$PYTHON" launchers/train.py \
+    --arch vitocc --preset h200-minutes "${data[@]}" --out "$run_folder" --device "$DEVICE" \
+    "${steps[@]}" "${small[@]}"
+  run "export" 20 "$PYTHON" - "$run_folder" "$OUT" <<'PYTHON'
+import shutil, sys
+from pathlib import Path
+from occvae.models import from_pretrained, save_pretrained
+run, out = map(Path, sys.argv[1:])
+save_pretrained(from_pretrained(run), out / "model", half=True)
+newest = max((run / "samples").glob("step-*.png"))
+print("contact sheet", shutil.copy(newest, out / "contact_sheet.png"))
+PYTHON
+  run "page of shapes" 40 "$PYTHON" launchers/evaluate.py --model "$run_folder" "${data[@]}" \
+    "${shapes[@]}" --device "$DEVICE" --json "$OUT/page.json" --html "$OUT/page.html"
+  for arch in "${others[@]}"; do
+    if ((last_second - SECONDS < 60)); then
+      report "train_bench $arch" "skipped: no time left" 0
+    else
+      run "train_bench $arch" 60 "${bench[@]}" "${data[@]}" --arch "$arch"
+    fi
   done
 }
 

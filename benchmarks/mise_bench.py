@@ -6,18 +6,21 @@ python benchmarks/mise_bench.py --resolution 256 --scaling 128 256 512 1024 \\
 python benchmarks/mise_bench.py --only scaling --scaling 2048 --scaling-field sphere
 python benchmarks/mise_bench.py --device cuda --json mise.json
 
-The sections are fields, scaling and decoder. A check comes before every timing, and a failed check
-ends the benchmark. On CUDA, one check compares all bits with the CPU. "field" is the time in the
-field, "refine" is MISE without the field, "extract" is marching cubes, and "total" is an extraction
-without a clock between these stages. Memory is the peak growth of the process, including points and
-mesh. On CUDA it is the peak growth of PyTorch's allocations.
+The sections are fields, scaling, decoder and image. A check comes before every timing, and a failed
+check ends the benchmark. On CUDA, one check compares all bits with the CPU. "field" is the time in
+the field, "refine" is MISE without the field, "extract" is marching cubes, and "total" is an
+extraction without a clock between these stages. Memory is the peak growth of the process, including
+points and mesh. On CUDA it is the peak growth of PyTorch's allocations.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from timing import environment, header, interleave, parser, write_json
 from mise_case import (
@@ -30,13 +33,13 @@ from mise_case import (
     mesh_facts,
     without_stages,
 )
-from mise_fields import FIELDS, FittedDecoder
+from mise_fields import FIELDS, FittedDecoder, FittedTriplane
 from occvae.ops import _extension
 from occvae.ops.marching_cubes import marching_cubes
 from occvae.ops.sparse_grid import SparseGrid
 
 NATIVE, PURE = "native", "pure PyTorch"
-SECTIONS = ("fields", "scaling", "decoder")
+SECTIONS = ("fields", "scaling", "decoder", "image")
 RATES = {  # stage -> what n counts, and how n and the seconds are shown as a rate
     "field": ("points", lambda n, seconds: f"{n / seconds / 1e3:,.0f} k points/s"),
     "refine": ("points", lambda n, seconds: f"{1e9 * seconds / n:.0f} ns/point"),
@@ -226,6 +229,40 @@ def measure_decoder(args: argparse.Namespace, records: Records) -> None:
     records.add("decoder", eager, facts | dict(iou=fitted.iou), results)
 
 
+def measure_image(args: argparse.Namespace, records: Records) -> None:
+    """Times a triplane model from an image to its watertight mesh, encoder included."""
+    model = FittedTriplane().to(args.device)
+    image = torch.rand(1, 1, 3, model.image_size, model.image_size, device=args.device)
+    print(f"\nimage to mesh, triplane 64^2 x 32, MLP 64-64, fitted IoU {model.iou:.3f}")
+    print_row("encoder alone", time_one(partial(model.encode, image), args))
+    for resolution in args.image_resolution:
+        [mesh] = model.reconstruct(image, resolution)
+        if not mesh.is_watertight:
+            raise SystemExit(f"{resolution}: the mesh is not watertight: no times")
+        runs = {
+            precision: partial(image_to_mesh, model, image, resolution, precision)
+            for precision in ("fp32", "bf16")
+        }
+        results = interleave(runs, repeats=args.repeats, device=args.device, warmup=1)
+        for precision, row in results.items():
+            print_row(f"{resolution}^3, {precision}", row)
+        case = make_case("triplane:torus", resolution, args, FIELDS["torus"])
+        records.add("image", case, dict(iou=model.iou, faces=len(mesh.faces)), results)
+
+
+def time_one(run: Callable[[], object], args: argparse.Namespace) -> dict[str, float]:
+    return interleave({"": run}, repeats=args.repeats, device=args.device, warmup=1)[""]
+
+
+def print_row(name: str, row: dict[str, float]) -> None:
+    print(f"{name:<16}{format_times(row)} n {row['n']}", flush=True)
+
+
+def image_to_mesh(model: FittedTriplane, image: Tensor, resolution: int, precision: str) -> None:
+    model.precision = precision
+    model.reconstruct(image, resolution)
+
+
 def describe_error(fitted: FittedDecoder, field, grid: SparseGrid) -> str:
     """Compares a field with the decoder in PyTorch, at the points that an extraction evaluates."""
     points = grid.world_points()[:: max(1, len(grid.points) // 32_768)]
@@ -252,6 +289,9 @@ def main() -> None:
     options.add_argument("--reference-up-to", type=int, default=256, metavar="R")
     options.add_argument("--decoder-resolution", type=int, default=256, metavar="R")
     options.add_argument("--decoder-repeats", type=int, default=2)
+    options.add_argument(
+        "--image-resolution", nargs="+", type=int, default=[256, 512, 1024], metavar="R"
+    )
     args = options.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -267,6 +307,8 @@ def main() -> None:
             measure_scaling(name, args, records)
     if "decoder" in args.only:
         measure_decoder(args, records)
+    if "image" in args.only:
+        measure_image(args, records)
 
 
 if __name__ == "__main__":

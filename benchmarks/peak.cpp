@@ -22,6 +22,18 @@ constexpr int kChains = 12;  // registers 0 to 11; more than latency x units of 
     asm volatile("vzeroupper");                                      \
   }
 
+// Reads `bytes` bytes, a multiple of 512, `rounds` times: the bandwidth of the cache that holds
+// them.
+extern "C" void read_avx512(const char* data, long bytes, long rounds) {
+  for (long i = 0; i < rounds; ++i) {
+    for (const char* p = data; p < data + bytes; p += 512) {
+      asm volatile(".irp n,0,1,2,3,4,5,6,7\n\tvmovups \\n*64(%0),%%zmm\\n\n\t.endr" ::"r"(p)
+                   : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "memory");
+    }
+  }
+  asm volatile("vzeroupper");
+}
+
 extern "C" int chains() { return kChains; }
 
 PEAK(fma_avx2, "vfmadd231ps", "ymm")

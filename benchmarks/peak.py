@@ -63,6 +63,20 @@ def _cpu_peaks() -> dict[str, Peak]:
     }
 
 
+def read_peak(tensor: torch.Tensor) -> Peak | None:
+    """Reads a tensor again and again on one thread. Its `operations` are bytes.
+
+    None without AVX-512 or a compiler.
+    """
+    isa, library = _extension.cpu_isa(), _build()
+    if isa not in ("avx512", "avx512_bf16") or library is None:
+        return None
+    size = tensor.numel() * tensor.element_size() // 512 * 512
+    rounds = max(1, 2**28 // size)
+    arguments = ctypes.c_void_p(tensor.data_ptr()), ctypes.c_long(size), ctypes.c_long(rounds)
+    return Peak(lambda: library.read_avx512(*arguments), size * rounds)
+
+
 def _build() -> ctypes.CDLL | None:
     with tempfile.TemporaryDirectory() as folder:
         target = str(Path(folder) / "peak.so")

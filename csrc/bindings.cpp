@@ -71,6 +71,13 @@ STABLE_TORCH_LIBRARY(occvae, m) {
   m.def(
       "query_occupancy(Tensor points, Tensor offsets, Tensor input, Tensor weights,"
       " Tensor exact_weights, Tensor affines, Tensor head, int precision) -> Tensor");
+  // The decoder of csrc/query_triplane.h. points and offsets as for query_occupancy. planes (B, 3,
+  // R, R, C), C a multiple of 32, whose dtype is the precision; weights packed for it (see
+  // check_triplane_weights). exact_planes and exact_weights are the same in fp32. biases (L, C),
+  // head (C + 1,). Returns logits (M,).
+  m.def(
+      "query_triplane(Tensor points, Tensor offsets, Tensor planes, Tensor weights,"
+      " Tensor exact_planes, Tensor exact_weights, Tensor biases, Tensor head) -> Tensor");
   // vertices (V, 3) float32 or float64, points (N, 3) of the same dtype, faces (F, 3) int64.
   // Returns bool (N,): whether a ray from the point towards +z crosses an odd number of faces.
   m.def("inside_mesh(Tensor vertices, Tensor faces, Tensor points) -> Tensor");

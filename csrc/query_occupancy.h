@@ -1,5 +1,4 @@
-// The definition of query_occupancy that the CPU and CUDA kernels share: arguments, precisions,
-// activation, rounding and the range guard of fp16.
+// The definition of query_occupancy that the CPU and CUDA kernels share: arguments and activation.
 //
 // The decoder for a point p of shape b, with C channels and L blocks. Scale and shift are the
 // affines into which the norms were folded:
@@ -19,41 +18,14 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common.h"
+#include "query_points.h"
 
 namespace occvae {
-
-// The values of the op's `precision` argument. PRECISIONS in occvae/ops/query_occupancy.py names
-// them.
-enum class Precision : int64_t { kFp32 = 0, kFp16 = 1, kBf16 = 2 };
-
-// The number of channels is a multiple of kPanel. Packed fp32 weights are (2L, C, C) as [out][in],
-// or panels (2L, C / kPanel, C, kPanel) as [panel of out][in][out in panel]. The gradient in Python
-// reads both layouts.
-constexpr int64_t kPanel = 32;
-
-constexpr float kHalfMax = 65504.0f;  // largest finite fp16
 
 // Returns relu(scale x + shift). NaN stays NaN.
 C10_HOST_DEVICE inline float affine_relu(float x, float scale, float shift) {
   const float y = fmaf(x, scale, shift);
   return y < 0.0f ? 0.0f : y;
-}
-
-// Rounds to nearest, ties to even. Values beyond the largest finite value become infinite.
-template <Precision precision>
-C10_HOST_DEVICE inline float round_to(float x) {
-  if constexpr (precision == Precision::kFp16) return static_cast<float>(static_cast<Half>(x));
-  if constexpr (precision == Precision::kBf16) return static_cast<float>(static_cast<BFloat16>(x));
-  return x;
-}
-
-// Returns whether an activation (h or g, before rounding) is too large for the precision. A point
-// with such an activation is computed again in fp32. Only that point is, because its value must not
-// depend on its neighbors.
-template <Precision precision>
-C10_HOST_DEVICE inline bool out_of_range(float activation) {
-  return precision == Precision::kFp16 && activation >= kHalfMax;
 }
 
 struct QuerySizes {

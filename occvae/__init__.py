@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from occvae.ops.query_occupancy import PackedDecoder as PackedDecoder
     from occvae.ops.query_occupancy import query_occupancy as query_occupancy
     from occvae.ops.query_occupancy import query_shapes as query_shapes
+    from occvae.ops.query_triplane import PackedTriplane as PackedTriplane
+    from occvae.ops.query_triplane import pack_triplane as pack_triplane
+    from occvae.ops.query_triplane import query_triplane as query_triplane
+    from occvae.ops.query_triplane import query_triplane_shapes as query_triplane_shapes
     from occvae.ops.sparse_grid import SparseGrid as SparseGrid
     from occvae.ops.voxel_iou import voxel_iou as voxel_iou
 
@@ -33,6 +37,7 @@ __version__ = "0.2.0"
 # architectures.
 _HOMES = {
     "PackedDecoder": "occvae.ops.query_occupancy",
+    "PackedTriplane": "occvae.ops.query_triplane",
     "ProgressBar": "occvae.geometry.extract_mesh",
     "SparseGrid": "occvae.ops.sparse_grid",
     "UserError": "occvae.errors",
@@ -45,9 +50,12 @@ _HOMES = {
     "load_image": "occvae.models",
     "marching_cubes": "occvae.ops.marching_cubes",
     "mise": "occvae.ops.mise",
+    "pack_triplane": "occvae.ops.query_triplane",
     "push_to_hub": "occvae.models",
     "query_occupancy": "occvae.ops.query_occupancy",
     "query_shapes": "occvae.ops.query_occupancy",
+    "query_triplane": "occvae.ops.query_triplane",
+    "query_triplane_shapes": "occvae.ops.query_triplane",
     "voxel_iou": "occvae.ops.voxel_iou",
 }
 _PACKAGES = ("metrics",)

@@ -59,6 +59,17 @@ TINY_VOXEL_RUN = [
 
 # The same for architectures that observe something else than images.
 TINY_OBSERVING_MODELS = {
+    "occvae": [
+        *TINY_MODEL,
+        "frozen=[]",
+        "model.num_points=64",
+        "model.point_encoder_size=32",
+        f"model.grid_resolution={RESOLUTION}",
+        "model.grid_encoder_channels=4",
+        "model.embedding_size=32",
+        "model.latent_size=16",
+        "data.num_views=2",
+    ],
     "onet-points": [
         "model.num_points=64",
         "model.encoder_size=32",

@@ -12,9 +12,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <memory>
-#include <new>
 #include <vector>
+
+#include "query_tiles.h"
 
 namespace occvae {
 namespace {
@@ -82,25 +82,6 @@ void check_packed(const Tensor& weights, const QuerySizes& sizes, Precision prec
       "again with _pack_query_weights");
 }
 
-std::vector<int64_t> read_offsets(const Tensor& offsets, int64_t points) {
-  const Tensor contiguous = torch::stable::contiguous(offsets);
-  const auto* data = static_cast<const int64_t*>(contiguous.const_data_ptr());
-  std::vector<int64_t> values(data, data + offsets.size(0));
-  STD_TORCH_CHECK(values.front() == 0 && values.back() <= points &&
-                      std::is_sorted(values.begin(), values.end()),
-                  "query_occupancy: offsets must ascend from 0 to at most the number of points");
-  return values;
-}
-
-struct AlignedDelete {
-  void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{kCacheLine}); }
-};
-using AlignedBytes = std::unique_ptr<std::byte, AlignedDelete>;
-
-AlignedBytes allocate_aligned(int64_t bytes) {
-  return AlignedBytes(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine})));
-}
-
 // Returns the rows per tile, a multiple of the kernel's row block.
 int64_t choose_tile_rows(int64_t points, int64_t channels, int64_t row_block, int64_t threads) {
   const int64_t fitting = std::min(kTileRows, kActivationBytes / scratch_bytes(1, channels));
@@ -115,19 +96,15 @@ class Query {
   // `common` holds the fields that are equal for all tiles.
   Query(const QueryTile& common, const void* exact_weights, const std::vector<int64_t>& offsets,
         Precision precision, int64_t threads)
-      : common_(common), exact_weights_(exact_weights), offsets_(offsets), precision_(precision) {
-    const Isa isa = current_isa();
-    kernel_ = choose_kernel(isa, precision);
-    exact_kernel_ = choose_kernel(isa, Precision::kFp32);
-    tile_rows_ = choose_tile_rows(offsets.back(), common.channels, kernel_.row_block, threads);
-    first_tile_.push_back(0);
-    for (size_t b = 0; b + 1 < offsets.size(); ++b) {
-      const int64_t count = offsets[b + 1] - offsets[b];
-      first_tile_.push_back(first_tile_.back() + ceil_div(count, tile_rows_));
-    }
-  }
+      : common_(common),
+        exact_weights_(exact_weights),
+        precision_(precision),
+        kernel_(choose_kernel(current_isa(), precision)),
+        exact_kernel_(choose_kernel(current_isa(), Precision::kFp32)),
+        tile_rows_(choose_tile_rows(offsets.back(), common.channels, kernel_.row_block, threads)),
+        tiles_(offsets, tile_rows_) {}
 
-  int64_t tiles() const { return first_tile_.back(); }
+  int64_t tiles() const { return tiles_.count(); }
 
   // Takes tiles until none are left. Any number of threads may call this at once.
   void work() {
@@ -140,52 +117,30 @@ class Query {
       part.scratch = scratch.get();
       part.out_of_range = out_of_range.data();
       kernel_.run(part);
-      if (precision_ == Precision::kFp16) repeat_exactly(part);
+      if (precision_ != Precision::kFp16) continue;
+      part.weights = exact_weights_;
+      repeat_exactly(part, exact_kernel_.run);
     }
   }
 
  private:
   QueryTile locate(int64_t tile) const {
-    const auto after = std::upper_bound(first_tile_.begin(), first_tile_.end(), tile);
-    const int64_t shape = after - first_tile_.begin() - 1;
-    const int64_t first = offsets_[shape] + (tile - first_tile_[shape]) * tile_rows_;
+    const auto [shape, first, count] = tiles_.locate(tile);
     QueryTile part = common_;
     part.points += 3 * first;
-    part.count = std::min(tile_rows_, offsets_[shape + 1] - first);
+    part.count = count;
     part.affines += shape * 2 * (common_.layers + 1) * common_.channels;
     part.logits += first;
     return part;
   }
 
-  // Computes the points of a tile that left the range of fp16 again, together, in fp32.
-  void repeat_exactly(const QueryTile& tile) const {
-    std::vector<int64_t> rows;
-    for (int64_t row = 0; row < tile.count; ++row) {
-      if (tile.out_of_range[row]) rows.push_back(row);
-    }
-    if (rows.empty()) return;
-    std::vector<float> points;
-    for (int64_t row : rows) {
-      points.insert(points.end(), tile.points + 3 * row, tile.points + 3 * row + 3);
-    }
-    std::vector<float> logits(rows.size());
-    QueryTile exact = tile;
-    exact.points = points.data();
-    exact.count = static_cast<int64_t>(rows.size());
-    exact.weights = exact_weights_;
-    exact.logits = logits.data();
-    exact_kernel_.run(exact);
-    for (size_t i = 0; i < rows.size(); ++i) tile.logits[rows[i]] = logits[i];
-  }
-
   const QueryTile common_;
   const void* const exact_weights_;
-  const std::vector<int64_t>& offsets_;
   const Precision precision_;
-  QueryKernel kernel_;
-  QueryKernel exact_kernel_;  // has the same row_block as the fp16 kernel
-  int64_t tile_rows_;
-  std::vector<int64_t> first_tile_;  // of each shape; the last entry is the number of tiles
+  const QueryKernel kernel_;
+  const QueryKernel exact_kernel_;  // has the same row_block as the fp16 kernel
+  const int64_t tile_rows_;
+  const ShapeTiles tiles_;
   std::atomic<int64_t> next_{0};
 };
 
@@ -196,7 +151,7 @@ Tensor query_occupancy(const Tensor& points, const Tensor& offsets, const Tensor
                                                  affines, head, precision);
   check_packed(weights, sizes, static_cast<Precision>(precision));
   check_packed(exact_weights, sizes, Precision::kFp32);
-  const std::vector<int64_t> rows = read_offsets(offsets, sizes.points);
+  const std::vector<int64_t> rows = read_offsets(offsets, sizes.points, "query_occupancy");
   Tensor logits = torch::stable::new_empty(points, {sizes.points});
   auto* out = static_cast<float*>(logits.mutable_data_ptr());
   std::fill(out + rows.back(), out + sizes.points, 0.0f);

@@ -7,10 +7,9 @@
 
 #include "../query_occupancy.h"
 #include "isa.h"
+#include "query_tiles.h"
 
 namespace occvae {
-
-constexpr int64_t kCacheLine = 64;
 
 // A tile: points of one shape. `scratch` holds the activations x, h and g.
 struct QueryTile {
@@ -31,12 +30,6 @@ struct QueryKernel {
   int64_t row_block;  // a tile computes its count rounded up to a multiple of this
   void (*run)(const QueryTile& tile);
 };
-
-// The stride of a row of activations, in elements of `size` bytes. It is one cache line longer than
-// the channels. Rows at powers of two would compete for the same few sets of the L1 cache.
-constexpr int64_t row_stride(int64_t channels, int64_t size) {
-  return channels + kCacheLine / size;
-}
 
 constexpr int64_t scratch_bytes(int64_t rows, int64_t channels) {
   constexpr int64_t kSize = sizeof(float);

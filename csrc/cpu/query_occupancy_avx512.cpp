@@ -1,5 +1,5 @@
 // query_occupancy on AVX-512. The register tile is 14 points by 32 channels.
-#include "query_occupancy_avx512.h"
+#include "query_simd_avx512.h"
 
 #ifdef OCCVAE_X86
 

@@ -52,24 +52,14 @@ int64_t query_kernel(int64_t limit) {
   return std::min(kernel_limit().load(), static_cast<int64_t>(best_kernel()));
 }
 
-// Makes a tensor contiguous and aligned for vector loads. Only views of other tensors may be
-// neither.
-Tensor as_operand(const Tensor& x) {
-  const Tensor result = torch::stable::contiguous(x);
-  const bool aligned = reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 16 == 0;
-  return aligned ? result : torch::stable::clone(result);
-}
-
 Query make_query(const QuerySizes& sizes, const Tensor& points, const Tensor& offsets,
                  const Tensor& input, const Tensor& affines, const Tensor& head, Tensor& logits) {
-  return {static_cast<const float*>(points.const_data_ptr()),
-          static_cast<const int64_t*>(offsets.const_data_ptr()),
+  return {{static_cast<const float*>(points.const_data_ptr()),
+           static_cast<const int64_t*>(offsets.const_data_ptr()),
+           static_cast<float*>(logits.mutable_data_ptr()), sizes.points, sizes.shapes},
           static_cast<const float*>(input.const_data_ptr()),
           static_cast<const float*>(affines.const_data_ptr()),
           static_cast<const float*>(head.const_data_ptr()),
-          static_cast<float*>(logits.mutable_data_ptr()),
-          sizes.points,
-          sizes.shapes,
           static_cast<int>(sizes.channels),
           static_cast<int>(sizes.layers / 2)};
 }

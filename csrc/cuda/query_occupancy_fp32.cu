@@ -158,22 +158,6 @@ __device__ void write_logits(const Square& x, const Query& query, const Tile& ti
   __syncthreads();
 }
 
-// Returns whether any logit of the tile is NaN. All threads of the block must call it, and all get
-// the same answer.
-__device__ bool has_nan(const Query& query, const Tile& tile) {
-  bool nan = false;
-  for (int64_t row = tile.begin + threadIdx.x; row < tile.end; row += blockDim.x) {
-    nan = nan || is_nan(query.logits[row]);
-  }
-  return __syncthreads_or(nan);
-}
-
-__device__ bool any_reported(const RangeGuard& guard) {
-  bool nan = false;
-  for (int64_t i = threadIdx.x; i < guard.count; i += blockDim.x) nan = nan || guard.reports[i];
-  return __syncthreads_or(nan);
-}
-
 // With a guard, only logits that are NaN are computed and written. All others keep their value.
 __global__ void __launch_bounds__(kMaxThreads)
     query_kernel(Query query, const float* __restrict__ weights, Geometry geometry,

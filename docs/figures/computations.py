@@ -13,7 +13,7 @@ from torch import Tensor
 
 import occvae
 from occvae.models.decoders import CbnDecoder
-from occvae.models.pix2vox.posterior import mean_of_views, product_of_experts
+from occvae.models.posterior import mean_of_views, product_of_experts
 
 INSIDE, OUTSIDE = ORANGE, BLUE
 # Of a field, from far outside to far inside.

@@ -87,22 +87,26 @@ class _Page:
     # ---- layout ----
 
     def _heading(self) -> str:
-        what = "scans" if self.service.observes_scans else "images"
+        what = self._what()
         return (
             f"<h1>Turn {what} of an object into 3D</h1>"
             f"<p class='notes'>Model: {escape(self.service.model.arch)}. "
             "Everything is computed on the machine that serves this page.</p>"
         )
 
+    def _what(self) -> str:
+        images, scans = self.service.observes_images, self.service.observes_scans
+        return " and ".join(["images"] * images + ["scans"] * scans)
+
     def _inputs(self) -> None:
-        scans = self.service.observes_scans
+        images, scans = self.service.observes_images, self.service.observes_scans
         self.files = _upload_field(
-            label="Scans (point clouds)" if scans else "Images of an object",
-            file_types=list(ENDINGS) if scans else list(_IMAGE_TYPES),
+            label=f"{self._what().capitalize()} of an object",
+            file_types=list(_IMAGE_TYPES) * images + list(ENDINGS) * scans,
             height=150,
             elem_id="files",
         )
-        self.example = gr.Button("Draw an example image", size="sm", visible=not scans)
+        self.example = gr.Button("Draw an example image", size="sm", visible=images)
         self.seen = gr.HTML(elem_id="seen", label="seen", padding=False)
         with gr.Row():
             self.run = gr.Button("Reconstruct", variant="primary", elem_id="run")
@@ -119,10 +123,8 @@ class _Page:
                 self._interpolation()
 
     def _settings(self) -> None:
-        images, variational = not self.service.observes_scans, self.service.is_variational
-        self.together = gr.Checkbox(
-            False, label="The images are views of one object", visible=images
-        )
+        images, variational = self.service.observes_images, self.service.is_variational
+        self.together = gr.Checkbox(False, label="The files show one object", visible=images)
         self.background = gr.Dropdown(
             list(BACKGROUNDS),
             value="auto",
@@ -189,7 +191,7 @@ class _Page:
         self.between = gr.Button("Interpolate", elem_id="between")
 
     def _outputs(self) -> None:
-        what = "a scan" if self.service.observes_scans else "an image"
+        what = "an image" if self.service.observes_images else "a scan"
         self.view = gr.HTML(
             _START.format(f"Drop {what}, then press Reconstruct."),
             elem_id="view",
@@ -335,7 +337,7 @@ class _Page:
                 num_samples=num_samples or None,
                 uncertainty=uncertainty,
                 seed=seed,
-                background="auto" if self.service.observes_scans else background,
+                background=background if self.service.observes_images else "auto",
             )
             return self.service.reconstruct(list(map(Path, files)), together, settings, report)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from occvae.data.procedural import CATEGORIES, make_shape
 from occvae.errors import UserError
-from occvae.models.protocol import LatentModel, Model, VariationalModel
-from occvae.observations.kinds import PointCloud
+from occvae.models.protocol import GenerativeModel, HypothesisModel, LatentModel, Model
+from occvae.observations.kinds import Mixture, PointCloud
 from occvae.reconstruction.files import place
 from occvae.reconstruction.paths import output_paths
 from occvae.reconstruction.pipeline import FAILURES, describe_failure
@@ -87,12 +87,20 @@ class MeshService:
 
     @property
     def observes_scans(self) -> bool:
-        return isinstance(self.model.observation, PointCloud)
+        """Whether the model takes scans, alone or besides images."""
+        observation = self.model.observation
+        if isinstance(observation, Mixture):
+            return observation.points is not None
+        return isinstance(observation, PointCloud)
+
+    @property
+    def observes_images(self) -> bool:
+        return not isinstance(self.model.observation, PointCloud)
 
     @property
     def is_variational(self) -> bool:
         """Whether there are hypotheses, uncertainty and new shapes."""
-        return isinstance(self.model, VariationalModel)
+        return isinstance(self.model, HypothesisModel)
 
     @property
     def num_axes(self) -> int:
@@ -125,7 +133,7 @@ class MeshService:
 
         Args:
             files: Images or scans.
-            together: Whether the images are views of one object. Scans are always separate.
+            together: Whether the files show one object. Scans without images are always separate.
             settings: With `num_samples` there are several meshes per object.
             report: Called many times.
 
@@ -134,7 +142,7 @@ class MeshService:
                 a surface.
         """
         _check_files(files)
-        groups = [list(files)] if together and not self.observes_scans else [[f] for f in files]
+        groups = [list(files)] if together and self.observes_images else [[f] for f in files]
         names = [path.stem for path in output_paths([group[0] for group in groups])]
         if len(groups) * (settings.num_samples or 1) > MOST_FILES:
             raise UserError(f"more than {MOST_FILES} meshes at once; choose fewer hypotheses")
@@ -171,15 +179,16 @@ class MeshService:
             UserError: The model draws no shapes, or count is not from 1 to `MOST_FILES`.
         """
         model = self.model
-        if not isinstance(model, VariationalModel):
-            raise UserError(f"{model.arch} draws no new shapes; take a model such as pix2vox-vae")
+        if not isinstance(model, GenerativeModel):
+            raise UserError(f"{model.arch} draws no new shapes; take a model such as occvae")
         settings = ReconstructionSettings(resolution, threshold, num_samples=count, seed=seed)
         if count > MOST_FILES:
             raise UserError(f"draw from 1 to {MOST_FILES} shapes; got {count}")
         with plain_errors([], self.device), torch.no_grad():
             generator = torch.Generator(self.device).manual_seed(settings.seed)
-            volumes = model.sample(count, generator=generator)
-            meshes = model.mesh(volumes, resolution, threshold, progress=_progress(report, "draw"))
+            meshes = model.sample_meshes(
+                count, resolution, threshold, generator, progress=_progress(report, "draw")
+            )
         return _outcome("sample", meshes, [])
 
     def walk(
@@ -248,7 +257,7 @@ class MeshService:
         return _outcome(f"{first[0].stem}-to-{second[0].stem}", meshes, [])
 
     def _settings(self, background: str) -> ReconstructionSettings:
-        return ReconstructionSettings(background="auto" if self.observes_scans else background)
+        return ReconstructionSettings(background=background if self.observes_images else "auto")
 
     def _read(self, files: Sequence[Path], settings: ReconstructionSettings) -> ObservedObject:
         return read_object(files, Path(f"{files[0].stem}.glb"), self.model, settings)
@@ -264,7 +273,7 @@ class MeshService:
         if not isinstance(self.model, LatentModel):
             raise UserError(
                 f"{self.model.arch} has no latent space to walk through; take a model such as "
-                "pix2vox-vae"
+                "occvae"
             )
         return self.model
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from occvae.cli.shared import (
     MODEL_HELP,
@@ -20,6 +20,7 @@ from occvae.system.terminal import one_line
 from occvae.system.verbosity import note
 
 if TYPE_CHECKING:
+    from occvae.evaluation.inputs import InputSet
     from occvae.models.protocol import Model
 
 _RESOLUTION = 128
@@ -58,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--views",
         help="numbers of views to compare, such as 1,2,3,5; all: those of the published tables",
     )
+    parser.add_argument(
+        "--inputs",
+        help="inputs to compare for a model of several kinds, such as "
+        "images:1,images:5,points:300,scan,voxels,images:1+scan",
+    )
     add_precision(parser)
     add_device(parser)
     parser.add_argument(
@@ -80,12 +86,13 @@ def run(options: argparse.Namespace) -> None:
     from occvae.evaluation.cases import write_page
     from occvae.evaluation.comparison import comparable_by_views
     from occvae.evaluation.files import write_csv, write_json
+    from occvae.evaluation.inputs import evaluate_inputs, format_inputs_table
     from occvae.evaluation.ranks import processes, raise_together
     from occvae.evaluation.threshold import choose_threshold
     from occvae.evaluation.views import evaluate_views, format_views_table
 
     with processes(options.device) as device:
-        model, folder, data, counts, path = raise_together(lambda: _prepare(options))
+        model, folder, data, compared, path = raise_together(lambda: _prepare(options))
         model = model.to(device)
         shared: dict[str, Any] = {"num_shapes": options.shapes, "device": device}
         chosen: dict[str, Any] = {"threshold": _number(options.threshold)}
@@ -98,21 +105,25 @@ def run(options: argparse.Namespace) -> None:
         shared |= {"split": options.split, "seed": options.seed}
         resolution = None if options.no_meshes else options.resolution
         report = evaluate(model, data, mesh_resolution=resolution, **chosen, **shared)
-        views = counts and evaluate_views(
-            model, data, counts, threshold=chosen["threshold"], **shared
-        )
+        shared["threshold"] = chosen["threshold"]
+        views = compared.views and evaluate_views(model, data, compared.views, **shared)
+        inputs = compared.inputs and evaluate_inputs(model, data, compared.inputs, **shared)
         if report is None:
             return  # only rank 0 has the report
         report["data"]["trained_on"] = _count_trained_on(folder, report)
         report["model"] = {"path": str(folder), **report["model"]}
         if views:
             report["views"] = views
+        if inputs:
+            report["inputs"] = inputs
         if options.json == _STDOUT:
             print(json.dumps(report, indent=1, allow_nan=False))
         else:
             print(format_table(report))
             if views:
                 print("\n" + format_views_table(views, published=comparable_by_views(report)))
+            if inputs:
+                print("\n" + format_inputs_table(inputs))
         write_json(path, report)
         write_csv(path.with_suffix(".csv"), report)
         _note(options, f"report: {path}, {path.with_suffix('.csv')}")
@@ -127,13 +138,19 @@ def _note(options: argparse.Namespace, text: str) -> None:
         note(text)
 
 
-def _prepare(
-    options: argparse.Namespace,
-) -> tuple["Model", Path, str, tuple[int, ...] | None, Path]:
-    """Returns the model, its folder, the dataset, the numbers of views and the report's file.
+class _Compared(NamedTuple):
+    """What the options --views and --inputs ask for."""
+
+    views: tuple[int, ...] | None
+    inputs: "list[InputSet]"
+
+
+def _prepare(options: argparse.Namespace) -> tuple["Model", Path, str, _Compared, Path]:
+    """Returns the model, its folder, the dataset, what to compare and the report's file.
 
     Checks every option here, because the evaluation that follows may take hours.
     """
+    from occvae.evaluation.inputs import check_inputs, parse_inputs
     from occvae.evaluation.splits import check_splits
     from occvae.evaluation.views import check_view_counts
     from occvae.reconstruction import ReconstructionSettings
@@ -149,7 +166,10 @@ def _prepare(
     counts = _view_counts(options.views)
     if counts is not None:
         check_view_counts(model, data, options.split, counts)
-    return model, folder, data, counts, _output(options, _default_file(options, folder, data))
+    inputs = [] if options.inputs is None else parse_inputs(options.inputs, model)
+    check_inputs(model, data, options.split, inputs)
+    path = _output(options, _default_file(options, folder, data))
+    return model, folder, data, _Compared(counts, inputs), path
 
 
 def _default_file(options: argparse.Namespace, folder: Path, data: str) -> Path:
@@ -173,6 +193,7 @@ def _default_file(options: argparse.Namespace, folder: Path, data: str) -> Path:
             "shapes": options.shapes,
             "seed": options.seed or None,
             "views": options.views,
+            "inputs": options.inputs,
             "precision": options.precision,
         },
     )

@@ -7,7 +7,19 @@ import sys
 import traceback
 
 import occvae
-from occvae.cli import app, completion, convert, data, evaluate, info, reconstruct, train, view
+from occvae.cli import (
+    app,
+    completion,
+    convert,
+    data,
+    evaluate,
+    info,
+    interpolate,
+    reconstruct,
+    sample,
+    train,
+    view,
+)
 from occvae.cli.parser import Command, CommandParser
 from occvae.errors import UserError
 from occvae.system.openmp import limit_spinning
@@ -19,6 +31,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "data": (data, "build, import, inspect and verify datasets"),
     "train": (train, "train a model"),
     "reconstruct": (reconstruct, "turn images and scans into mesh files"),
+    "sample": (sample, "draw new shapes from a model"),
+    "interpolate": (interpolate, "write the shapes between two objects"),
     "evaluate": (evaluate, "measure a model on a dataset, with controls"),
     "view": (view, "show meshes, runs and reports in the browser"),
     "app": (app, "open a page that turns images into meshes to look at and to download"),

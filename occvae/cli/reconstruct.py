@@ -64,7 +64,9 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         help="take the image with this camera (default: 0, the first)",
     )
     parser.add_argument(
-        "--together", action="store_true", help="treat all images as views of one object"
+        "--together",
+        action="store_true",
+        help="treat all files as one object: views, or views and a scan",
     )
     parser.add_argument(
         "--background",
@@ -171,11 +173,15 @@ def _check_inputs(options: argparse.Namespace) -> None:
 
 def _files(options: argparse.Namespace, model: "Model") -> list[Path]:
     """Returns the images or scans to reconstruct, as the model observes them."""
-    from occvae.observations.kinds import PointCloud
-    from occvae.reconstruction import find_images, find_scans
+    from occvae.observations.kinds import Mixture, PointCloud
+    from occvae.reconstruction import find_images, find_images_and_scans, find_scans
 
     if not isinstance(model.observation, PointCloud):
-        return [_take_image(options)] if options.webcam is not None else find_images(options.images)
+        if options.webcam is not None:
+            return [_take_image(options)]
+        if isinstance(model.observation, Mixture):
+            return find_images_and_scans(options.images)
+        return find_images(options.images)
     for name, given in (("--webcam", options.webcam is not None), ("--together", options.together)):
         if given:
             raise UserError(f"{name} applies to images, but {model.arch} observes point clouds")

@@ -93,7 +93,7 @@ def recorded_data(export: Path) -> str:
 
 
 def set_precision(model: Model, precision: str | None) -> None:
-    from occvae.ops.query_occupancy import PRECISIONS
+    from occvae.ops.query_points import PRECISIONS
 
     if precision is None:
         return

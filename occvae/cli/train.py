@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Without importing torch, which the registries of architectures and presets need.
 ARCHITECTURES = (
+    "occvae",
     "onet",
     "onet-points",
     "onet-vae",
@@ -23,6 +24,7 @@ ARCHITECTURES = (
     "pix2vox-vae",
     "pix2voxpp-a",
     "pix2voxpp-f",
+    "pix2voxpp-vae",
     "vitocc",
 )
 PRESETS = (
@@ -31,6 +33,8 @@ PRESETS = (
     "cpu-small-fusion",
     "default",
     "default-fusion",
+    "h200-minutes",
+    "h200-minutes-from-scratch",
 )
 _WIDTH = 90  # of the list of settings
 

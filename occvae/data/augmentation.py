@@ -1,8 +1,12 @@
 """Random changes that make training images as varied as photographs on a plain background.
 
-Renderings differ from photographs in framing, perspective, colors, background and sharpness. Each
-function here draws one of these at random. The shape is in the frame of the object, so none of them
-changes it. Mirroring changes the shape as well, so dataset.py does it where it reads the shape.
+Renderings differ from photographs in framing, perspective, colors, background and sharpness. The
+shape is in the frame of the object, so none of these changes it. Mirroring changes the shape as
+well, so dataset.py does it where it reads the shape.
+
+The functions named `draw_...` draw the changes of `count` samples or views. The others apply them
+to the views of one sample, on the CPU. `batch_augmentation.py` applies them to whole batches on any
+device.
 
 Color, lighting and channel permutation follow Pix2Vox (Xie et al. 2019). Some functions take
 *inverted* images, in which 0 is white and 255 is black: outside the frame there is then 0.
@@ -43,20 +47,108 @@ def augment_views(images: Tensor, seed: Sequence[int]) -> Tensor:
     """
     rng = np.random.default_rng([*seed, 1])
     num_views, _, size, _ = images.shape
-    inverted = change_gamma(rng, images.numpy())
+    inverted = change_gamma(images.numpy(), draw_gammas(rng, 1)[0])
     layers = torch.from_numpy(np.concatenate([inverted, estimate_alpha(inverted)], axis=1))
-    layers = warp(layers, np.stack([random_warp(rng) for _ in range(num_views)]))
+    layers = warp(layers, draw_warps(rng, num_views))
     alpha = layers[:, 3:]
-    changed = recolor(layers, *random_color_map(rng))
-    changed += (1.0 - alpha) * random_background(rng, size)
-    changed = add_noise(rng, blur(rng, changed), alpha)
+    matrices, offsets = draw_color_maps(rng, 1)
+    changed = recolor(layers, matrices[0], offsets[0])
+    changed += (1.0 - alpha) * linear_images(draw_backgrounds(rng, 1), size, layers.device)
+    changed = blur(changed, draw_sigmas(rng, 1, size)[0])
+    changed = add_noise(changed, alpha, *draw_noise(rng, 1)[:, 0])
     changed = changed.round_().clamp_(0.0, 255.0).to(torch.uint8)
-    return compress(rng, lower_resolution(rng, changed))
+    changed = lower_resolution(changed, int(draw_sizes(rng, 1, size)[0]))
+    return compress(changed, int(draw_qualities(rng, 1)[0]))
 
 
-def change_gamma(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Returns float32 images, inverted, with a random gamma. White stays white."""
-    values = (np.arange(256) / 255.0) ** rng.uniform(0.8, 1.25)
+def draw_gammas(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draws exponents (count,) of values in [0, 1]."""
+    return rng.uniform(0.8, 1.25, count)
+
+
+def draw_warps(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draws homographies (count, 3, 3) from changed to original positions.
+
+    The frame is [-1, 1]^2.
+    """
+    scale, angle = rng.uniform(0.85, 1.15, count), np.deg2rad(rng.uniform(-5.0, 5.0, count))
+    shift = rng.uniform(-0.12, 0.12, (count, 2, 1))  # 6 % of the edge, which is 2
+    warps = np.tile(np.eye(3), (count, 1, 1))
+    turns = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    warps[:, :2, :2] = (turns / scale).transpose(2, 0, 1)
+    warps[:, :2, 2:] = warps[:, :2, :2] @ shift
+    warps[:, 2, :2] = rng.uniform(-0.04, 0.04, (count, 2))
+    return warps
+
+
+def draw_color_maps(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws matrices (count, 3, 3) and offsets (count, 3) that change colors of 0 to 255.
+
+    They combine brightness, contrast, saturation, hue, lighting, and a permutation of the channels.
+    One object in five is gray or nearly gray.
+    """
+    is_gray = rng.random(count) < 0.2
+    low, high = np.where(is_gray, 0.0, 0.6), np.where(is_gray, 0.2, 1.4)
+    saturation = rng.uniform(low, high)[:, None, None]
+    gain, contrast = rng.uniform(0.5, 1.25, count), rng.uniform(0.6, 1.3, count)
+    matrices = saturation * np.eye(3) + (1.0 - saturation) * _LUMA
+    matrices = rotate_hue(rng.uniform(-0.35, 0.35, count)) @ matrices
+    matrices *= (gain * contrast)[:, None, None]
+    offsets = 128.0 * (gain * (1.0 - contrast))[:, None] + draw_lighting(rng, count)
+    order = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1)
+    return (
+        np.take_along_axis(matrices, order[:, :, None], axis=1),
+        np.take_along_axis(offsets, order, axis=1),
+    )
+
+
+def draw_lighting(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draws shifts (count, 3) of colors along their natural principal components (AlexNet)."""
+    return 255.0 * (rng.normal(0.0, 0.1, (count, 3)) * _COLOR_STDS) @ _COLOR_AXES.T
+
+
+def draw_backgrounds(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draws backgrounds (count, 3, 3) for `linear_images`: white in half of all cases, else light.
+
+    A light background has a tint and changes linearly from one side to the other.
+    """
+    is_white = rng.random(count) < 0.5
+    colors = rng.uniform(150.0, 255.0, (count, 1)) + rng.normal(0.0, 8.0, (count, 3))
+    slopes = np.repeat(rng.uniform(-15.0, 15.0, (count, 1, 2)), 3, axis=1)
+    planes = np.concatenate([slopes, colors[:, :, None]], axis=2)
+    planes[is_white] = [0.0, 0.0, 255.0]
+    return planes
+
+
+def draw_sigmas(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
+    """Draws standard deviations (count,) of a blur in pixels, 0 in 70 % of all cases."""
+    return _in_some(rng, 0.3, rng.uniform(0.2, 1.2, count) * size / 128)
+
+
+def draw_noise(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draws standard deviations of noise, 0 in half of all cases, and its seeds, (2, count)."""
+    strengths = _in_some(rng, 0.5, rng.uniform(0.0, 4.0, count))
+    return np.stack([strengths, rng.integers(2**53, size=count)])
+
+
+def draw_sizes(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
+    """Draws smaller edges (count,) for images of edge `size`, 0 in 85 % of all cases."""
+    return _in_some(rng, 0.15, (size * rng.uniform(0.5, 0.9, count)).round().astype(int))
+
+
+def draw_qualities(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draws qualities (count,) of JPEG, 0 in 80 % of all cases."""
+    return _in_some(rng, 0.2, rng.integers(30, 90, count))
+
+
+def _in_some(rng: np.random.Generator, share: float, values: np.ndarray) -> np.ndarray:
+    """Keeps a random share of values (count,), and sets the others to 0."""
+    return np.where(rng.random(len(values)) < share, values, 0)
+
+
+def change_gamma(images: np.ndarray, gamma: float) -> np.ndarray:
+    """Returns float32 images, inverted and with another gamma. White stays white."""
+    values = (np.arange(256) / 255.0) ** gamma
     return np.take(np.float32(255.0 - 255.0 * values), images)
 
 
@@ -82,21 +174,10 @@ def _filter(extreme: np.ufunc, image: np.ndarray) -> np.ndarray:
     return both
 
 
-def random_warp(rng: np.random.Generator) -> np.ndarray:
-    """Draws a (3, 3) homography from changed to original positions, with the frame as [-1, 1]^2."""
-    scale, angle = rng.uniform(0.85, 1.15), np.deg2rad(rng.uniform(-5.0, 5.0))
-    warp = np.eye(3)
-    warp[:2, :2] = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    warp[:2] /= scale
-    warp[:2, 2] = warp[:2, :2] @ rng.uniform(-0.12, 0.12, 2)  # 6 % of the edge, which is 2
-    warp[2, :2] = rng.uniform(-0.04, 0.04, 2)
-    return warp
-
-
 def warp(layers: Tensor, warps: np.ndarray) -> Tensor:
     """Moves the pixels of (V, C, S, S) by homographies (V, 3, 3). What comes from outside is 0."""
     views, _, size, _ = layers.shape
-    places = _matmul(warps, _pixel_centers(size))
+    places = _matmul(warps, _pixel_centers(size, layers.device))
     grid = (places[:, :2] / places[:, 2:]).mT.view(views, size, size, 2)
     return F.grid_sample(layers, grid, mode="bilinear", align_corners=False)
 
@@ -106,7 +187,7 @@ def _matmul(matrix: np.ndarray, rows: Tensor) -> Tensor:
 
     `torch.matmul` does not guarantee that, and a sample must be the same in every process.
     """
-    weights = torch.from_numpy(matrix.astype(np.float32))
+    weights = torch.from_numpy(matrix.astype(np.float32)).to(rows.device, non_blocking=True)
     total = weights[..., :1] * rows[..., :1, :]
     for k in range(1, weights.shape[-1]):
         total += weights[..., k : k + 1] * rows[..., k : k + 1, :]
@@ -114,39 +195,19 @@ def _matmul(matrix: np.ndarray, rows: Tensor) -> Tensor:
 
 
 @functools.cache
-def _pixel_centers(size: int) -> Tensor:
+def _pixel_centers(size: int, device: torch.device) -> Tensor:
     """Returns homogeneous positions (3, S * S) of the pixels of a frame [-1, 1]^2, row by row."""
-    line = (torch.arange(size) + 0.5) * (2.0 / size) - 1.0
+    line = (torch.arange(size, device=device) + 0.5) * (2.0 / size) - 1.0
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y, torch.ones_like(x)]).flatten(1)
 
 
-def random_color_map(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a matrix (3, 3) and an offset (3,) that change colors of 0 to 255.
-
-    They combine brightness, contrast, saturation, hue, lighting, and a permutation of the channels.
-    One object in five is gray or nearly gray.
-    """
-    is_gray = rng.random() < 0.2
-    saturation = rng.uniform(0.0, 0.2) if is_gray else rng.uniform(0.6, 1.4)
-    gain, contrast = rng.uniform(0.5, 1.25), rng.uniform(0.6, 1.3)
-    matrix = saturation * np.eye(3) + (1.0 - saturation) * _LUMA
-    matrix = rotate_hue(rng.uniform(-0.35, 0.35)) @ matrix * gain * contrast
-    offset = 128.0 * gain * (1.0 - contrast) + random_lighting(rng)
-    order = rng.permutation(3)
-    return matrix[order], offset[order]
-
-
-def random_lighting(rng: np.random.Generator) -> np.ndarray:
-    """Draws a shift (3,) of colors along the principal components of natural colors (AlexNet)."""
-    return 255.0 * _COLOR_AXES @ (rng.normal(0.0, 0.1, 3) * _COLOR_STDS)
-
-
-def rotate_hue(angle: float) -> np.ndarray:
-    """Returns the rotation (3, 3) of colors about the axis of grays, by an angle in radians."""
+def rotate_hue(angles: np.ndarray) -> np.ndarray:
+    """Returns rotations (..., 3, 3) of colors about the axis of grays, by angles in radians."""
     turn = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / np.sqrt(3.0)
     mean = np.full((3, 3), 1.0 / 3.0)
-    return np.cos(angle) * np.eye(3) + np.sin(angle) * turn + (1.0 - np.cos(angle)) * mean
+    cos, sin = (f(angles)[..., None, None] for f in (np.cos, np.sin))
+    return cos * np.eye(3) + sin * turn + (1.0 - cos) * mean
 
 
 def recolor(layers: Tensor, matrix: np.ndarray, offset: np.ndarray) -> Tensor:
@@ -154,68 +215,68 @@ def recolor(layers: Tensor, matrix: np.ndarray, offset: np.ndarray) -> Tensor:
 
     Args:
         layers: (V, 4, S, S), inverted image on white, and opacity.
-        matrix: (3, 3), of colors that are not inverted.
-        offset: (3,), of colors that are not inverted.
+        matrix: (3, 3), or (V, 3, 3) for a matrix per view, of colors that are not inverted.
+        offset: (3,) or (V, 3), of colors that are not inverted.
 
     Returns:
         (V, 3, S, S), colors multiplied by the opacity, not inverted.
     """
     # With opacity a and color c, the image on white is 255 - a (255 - c).
-    white = 255.0 * matrix.sum(axis=1) + offset
-    both = np.column_stack([-matrix, white])
+    white = 255.0 * matrix.sum(axis=-1) + offset
+    both = np.concatenate([-matrix, white[..., None]], axis=-1)
     return _matmul(both, layers.flatten(2)).view(len(layers), 3, *layers.shape[2:])
 
 
-def random_background(rng: np.random.Generator, size: int) -> Tensor:
-    """Draws a background (3, S, S), or (3, 1, 1): white in half of all cases, else light.
+def linear_images(planes: np.ndarray, size: int, device: torch.device) -> Tensor:
+    """Returns images whose channels are linear in the position, between 0 and 255.
 
-    A light background has a tint and changes linearly from one side to the other.
+    They are (M, 3, S, S), or (M, 3, 1, 1) if all are constant.
+
+    Args:
+        planes: (M, 3, 3), per channel the slopes along x and y and the value in the middle.
+        size: S.
+        device: device of the result.
     """
-    if rng.random() < 0.5:
-        return torch.full((3, 1, 1), 255.0)
-    color = rng.uniform(150.0, 255.0) + rng.normal(0.0, 8.0, 3)
-    direction = rng.uniform(-15.0, 15.0, 2)
-    planes = np.column_stack([np.tile(direction, (3, 1)), color])
-    return _matmul(planes, _pixel_centers(size)).clamp_(0.0, 255.0).view(3, size, size)
+    if not planes[:, :, :2].any():
+        return torch.from_numpy(planes[:, :, 2:, None].astype(np.float32)).to(device)
+    images = _matmul(planes, _pixel_centers(size, device)).clamp_(0.0, 255.0)
+    return images.view(len(planes), 3, size, size)
 
 
-def blur(rng: np.random.Generator, images: Tensor) -> Tensor:
-    """Blurs 30 % of the samples with a Gaussian filter."""
-    if rng.random() >= 0.3:
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Blurs images with a Gaussian filter, or not for a standard deviation of 0."""
+    if not sigma:
         return images
     from scipy.ndimage import gaussian_filter  # takes 0.4 s to import
 
-    sigma = rng.uniform(0.2, 1.2) * images.shape[-1] / 128
     return torch.from_numpy(gaussian_filter(images.numpy(), sigma, axes=(2, 3), mode="nearest"))
 
 
-def add_noise(rng: np.random.Generator, images: Tensor, alpha: Tensor) -> Tensor:
-    """Adds Gaussian noise to the object in half of the samples.
+def add_noise(images: Tensor, alpha: Tensor, strength: float, seed: float) -> Tensor:
+    """Adds Gaussian noise to the object.
 
     The background stays clean, as behind an object that was cut out.
     """
-    if rng.random() < 0.5:
+    if not strength:
         return images
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    noise = torch.randn(images.shape, generator=generator).mul_(rng.uniform(0.0, 4.0))
+    generator = torch.Generator().manual_seed(int(seed))
+    noise = torch.randn(images.shape, generator=generator).mul_(strength)
     return noise.mul_(alpha).add_(images)
 
 
-def lower_resolution(rng: np.random.Generator, images: Tensor) -> Tensor:
-    """Reduces 15 % of the samples, uint8, to fewer pixels and enlarges them again."""
-    if rng.random() >= 0.15:
+def lower_resolution(images: Tensor, fewer: int) -> Tensor:
+    """Reduces images, uint8, to `fewer` pixels and enlarges them again. 0 changes nothing."""
+    if not fewer:
         return images
     size = images.shape[-1]
-    fewer = round(size * rng.uniform(0.5, 0.9))
     small = F.interpolate(images, (fewer, fewer), mode="bilinear", antialias=True)
     return F.interpolate(small, (size, size), mode="bilinear", antialias=True)
 
 
-def compress(rng: np.random.Generator, images: Tensor) -> Tensor:
-    """Encodes 20 % of the samples as JPEG of random quality and decodes them."""
-    if rng.random() >= 0.2:
+def compress(images: Tensor, quality: int) -> Tensor:
+    """Encodes images as JPEG and decodes them. A quality of 0 changes nothing."""
+    if not quality:
         return images
-    quality = int(rng.integers(30, 90))
     return torch.stack([_through_jpeg(image, quality) for image in images])
 
 

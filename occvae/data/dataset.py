@@ -137,7 +137,7 @@ class ShapeDataset(Dataset[dict[str, Any]]):
         if self.image_size is not None:
             chosen = order[: views or self.num_views].tolist()
             images = torch.stack(
-                [self._image(shard, local, view, mirrored, self.image_size) for view in chosen]
+                [self.read_image(shard, local, view, mirrored=mirrored) for view in chosen]
             )
             if self.augment:
                 images = augment_views(images, [self.seed, epoch, index])
@@ -146,13 +146,22 @@ class ShapeDataset(Dataset[dict[str, Any]]):
             sample |= part.read(shard, local, rng, train=self.train, mirrored=mirrored)
         return sample
 
-    def _image(
-        self, shard: Shard, local: int, view: int, mirrored: bool, size: int
+    def read_image(
+        self, shard: Shard, local: int, view: int, *, mirrored: bool = False
     ) -> torch.Tensor:
+        """Decodes a stored view to (3, S, S) uint8, before any augmentation.
+
+        Raises:
+            UserError: it is not an image, or cannot be read.
+        """
+        assert self.image_size is not None
         content = shard.image(local, view)
         try:
             return decode_image(
-                content, size, mirrored=mirrored, background_gray=self._background_gray
+                content,
+                self.image_size,
+                mirrored=mirrored,
+                background_gray=self._background_gray,
             )
         except UserError as error:
             raise UserError(

@@ -219,10 +219,15 @@ class Shard:
         """Reads a contiguous slice of the points near the surface, like `points`."""
         return self._slice("near_points", "near_occupancies", index, start, count)
 
-    def surface(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Points on the surface and their normals, (P, 3) float32 each."""
-        points = decode_points(self._row("surface_points", index))
-        return points, self._row("surface_normals", index).astype(np.float32)
+    def surface(self, index: int, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Points on the surface and their normals, (P, 3) float32 each.
+
+        Args:
+            index: number of the shape within the shard.
+            count: number of points, the first ones, at most all; None for all.
+        """
+        points = decode_points(self.row("surface_points", index)[:count])
+        return points, self.row("surface_normals", index)[:count].astype(np.float32)
 
     def surface_points(self, index: int, rows: np.ndarray) -> np.ndarray:
         """Chosen points on the surface, (N, 3) float32.
@@ -231,7 +236,7 @@ class Shard:
             index: number of the shape within the shard.
             rows: (N,) integer numbers of the points, below `num_surface_points`.
         """
-        return decode_points(self._row("surface_points", index)[rows])
+        return decode_points(self.row("surface_points", index)[rows])
 
     def mesh(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Vertices (V, 3) float32 and faces (F, 3) int64 of the surface, or None if not stored."""
@@ -242,7 +247,7 @@ class Shard:
 
     def packed_voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
         """Packed bits (ceil(R^3 / 8),) uint8 of a voxel grid, by default of the coarsest."""
-        return self._row(_voxels_name(resolution or self.voxel_resolutions[0]), index)
+        return self.row(_voxels_name(resolution or self.voxel_resolutions[0]), index)
 
     def voxels(self, index: int, resolution: int | None = None) -> np.ndarray:
         """A voxel grid (R, R, R) bool indexed [x, y, z], by default the coarsest."""
@@ -258,21 +263,32 @@ class Shard:
 
     def extrinsics(self, index: int, view: int) -> np.ndarray:
         """Camera matrix (3, 4) float32, unit coordinates to camera coordinates."""
-        return self._row("extrinsics", index)[view]
+        return self.row("extrinsics", index)[view]
 
     def intrinsics(self, index: int, view: int) -> np.ndarray:
         """Camera matrix (3, 3) float32, camera coordinates to pixels."""
-        return self._row("intrinsics", index)[view]
+        return self.row("intrinsics", index)[view]
 
     def original_frame(self, index: int) -> tuple[np.ndarray, float]:
         """Location (3,) and scale, where original = unit * scale + location."""
-        return self._row("locations", index), float(self._row("scales", index))
+        return self.row("locations", index), float(self.row("scales", index))
+
+    def row(self, name: str, index: int) -> np.ndarray:
+        """The row of an array that belongs to one shape, as it is stored.
+
+        Args:
+            name: name of an array with one row per shape, see the top of this file.
+            index: number of the shape within the shard.
+        """
+        shape = self._arrays[name].shape[1:]
+        size = math.prod(shape)
+        return self._read(name, index * size, size).reshape(shape)
 
     def sample(self, index: int) -> Sample:
         """Everything that is stored for a shape, as it was written. Only its note is None."""
         views = range(self.num_views)
         present: dict[str, Any] = {
-            name: self._row(name, index) for name in self._arrays if name in _OPTIONAL
+            name: self.row(name, index) for name in self._arrays if name in _OPTIONAL
         }
         for name, count in (
             ("occupancies", self.num_points),
@@ -298,8 +314,8 @@ class Shard:
         """Vertices and faces as they are stored, or None twice for a shape without a mesh."""
         if "mesh_ends" not in self._arrays:
             return None, None
-        ends = self._row("mesh_ends", index)
-        starts = self._row("mesh_ends", index - 1) if index else np.zeros_like(ends)
+        ends = self.row("mesh_ends", index)
+        starts = self.row("mesh_ends", index - 1) if index else np.zeros_like(ends)
         if ends[1] == starts[1]:
             return None, None
         vertices, faces = (
@@ -316,12 +332,6 @@ class Shard:
         packed = self._read(occupancies, first, (count + 7) // 8)
         inside = np.unpackbits(packed, count=count).view(bool)
         return decode_points(stored.reshape(count, 3)), inside
-
-    def _row(self, name: str, index: int) -> np.ndarray:
-        """The row of an array that belongs to one shape."""
-        shape = self._arrays[name].shape[1:]
-        size = math.prod(shape)
-        return self._read(name, index * size, size).reshape(shape)
 
     def _read(self, name: str, first: int, count: int) -> np.ndarray:
         """Reads `count` consecutive elements of an array, the first at flat index `first`."""

@@ -13,6 +13,7 @@ from occvae.data.observations import open_split
 from occvae.errors import UserError
 from occvae.metrics import Surface
 from occvae.models.protocol import Model, VoxelModel
+from occvae.observations.kinds import Observation
 
 # The resolution at which the published protocols compare grids.
 _COMPARED_RESOLUTION = 32
@@ -29,6 +30,7 @@ class StoredShapes:
         num_shapes: number of shapes, spread evenly over the split; None for all.
         num_views: number of images per shape, the first ones.
         truth_only: whether only the truth is needed, and not what the model observes.
+        observation: what is observed; None for what the model observes in evaluations.
 
     Attributes:
         observation: what the model observes.
@@ -54,8 +56,9 @@ class StoredShapes:
         num_shapes: int | None = None,
         num_views: int = 1,
         truth_only: bool = False,
+        observation: Observation | None = None,
     ):
-        self.observation = model.observation
+        self.observation = observation or model.observation.in_evaluation()
         if truth_only:
             self._dataset = ShapeDataset(root, split, image_size=None)
         else:

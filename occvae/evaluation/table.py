@@ -93,7 +93,7 @@ def _block(
         intervals = [_interval(entry[key]["interval"], digits - 1) for entry, digits in shown]
         if any(intervals):
             rows.append(("", intervals))
-    return "\n".join([*([note] if note else []), *_aligned(rows)])
+    return "\n".join([*([note] if note else []), *aligned(rows)])
 
 
 def _interval(interval: list[float], digits: int) -> str:
@@ -145,12 +145,12 @@ def _published(published: dict[str, Any]) -> str:
         for row in rows:
             cells = [f"{row[name]:.3f}" if name in row else "-" for name in names]
             table.append((row["method"], cells))
-        blocks.append("\n".join(_aligned(table)))
+        blocks.append("\n".join(aligned(table)))
     blocks += [f"{name}: {definition}" for name, definition in published["protocols"].items()]
     return "\n\n".join(blocks)
 
 
-def _aligned(rows: list[tuple[str, list[str]]]) -> list[str]:
+def aligned(rows: list[tuple[str, list[str]]]) -> list[str]:
     """Aligns the first column to the left and the others to the right."""
     rows = [(one_line(name), cells) for name, cells in rows]
     first = max(len(name) for name, _ in rows)

@@ -19,7 +19,7 @@ from occvae.metrics import PIX2VOX_THRESHOLDS, summarize
 from occvae.metrics.published import VIEW_COUNTS, published_by_views
 from occvae.models.checks import check_probabilities
 from occvae.models.protocol import Model
-from occvae.observations.kinds import Images
+from occvae.observations.kinds import Images, Mixture
 
 # Methods whose published figures are printed (ShapeNet, 13 categories, 32^3).
 _PUBLISHED_METHODS = ("Pix2Vox++/A", "LRGT+")
@@ -97,6 +97,11 @@ def check_view_counts(
 def _shapes_with_grids(
     model: Model, root: str | Path, split: str, num_shapes: int | None, view_counts: Sequence[int]
 ) -> StoredShapes:
+    if isinstance(model.observation, Mixture):
+        raise UserError(
+            f"--views compares numbers of images, but {model.arch} observes other inputs too; give "
+            "--inputs images:1,images:5 instead"
+        )
     if not isinstance(model.observation, Images):
         raise UserError(
             f"--views compares numbers of images, but {model.arch} observes "

@@ -5,8 +5,9 @@ with `register_model`, and presets if the general ones do not suit it. This modu
 docs/contributing/add_an_architecture.md lists the steps.
 """
 
-from occvae.models import latent_occupancy as latent_occupancy  # registers the architectures
-from occvae.models import occupancy as occupancy
+from occvae.models import image_occupancy as image_occupancy  # registers the architectures
+from occvae.models import latent_occupancy as latent_occupancy
+from occvae.models import mixture as mixture
 from occvae.models import pix2vox as pix2vox
 from occvae.models import point_occupancy as point_occupancy
 from occvae.models import voxel_occupancy as voxel_occupancy

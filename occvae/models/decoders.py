@@ -4,7 +4,7 @@ In eval mode the logit of a point does not depend on the other points of the cal
 """
 
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,12 @@ from torch.nn import functional as F
 from occvae.errors import UserError
 from occvae.models.batch_norm import ConditionalBatchNorm, SyncBatchNorm, conditional_relu
 from occvae.models.residual_block import ResidualBlock
-from occvae.ops.query_occupancy import PackedDecoder, pack_decoder
+from occvae.ops.query_occupancy import (
+    PackedDecoder,
+    pack_decoder,
+    query_occupancy,
+    query_shapes,
+)
 
 
 class CbnBlock(nn.Module):
@@ -40,17 +45,25 @@ class CbnBlock(nn.Module):
 
 
 class FusedDecoder(nn.Module, ABC):
-    """A decoder that can be packed for the fused kernels of `occvae.query_occupancy`."""
+    """A decoder that can be packed for the fused kernels of `occvae.ops`."""
 
     @abstractmethod
-    def pack(self, conditioning: Tensor, precision: str | None = None) -> PackedDecoder:
+    def pack(self, conditioning: Tensor, precision: str | None = None) -> Any:
         """Packs the decoder, in eval mode, for B shapes.
 
         Args:
-            conditioning: (B, E), one row per shape.
+            conditioning: (B, ...), one row per shape.
             precision: Precision of the products: "fp32", "fp16" or "bf16". None selects the
                 default of the device.
         """
+
+    @abstractmethod
+    def query(self, points: Tensor, packed: Any) -> Tensor:
+        """Logits (B, N) of a packed decoder at points (B, N, 3) float32."""
+
+    @abstractmethod
+    def query_shapes(self, points: Tensor, shape_index: Tensor, packed: Any) -> Tensor:
+        """Logits (N,) at points (N, 3) of the shapes (N,), which are in ascending order."""
 
 
 class CbnDecoder(FusedDecoder):
@@ -136,6 +149,12 @@ class CbnDecoder(FusedDecoder):
             precision=precision,
             backend=backend,
         )
+
+    def query(self, points: Tensor, packed: PackedDecoder) -> Tensor:
+        return query_occupancy(points, packed)
+
+    def query_shapes(self, points: Tensor, shape_index: Tensor, packed: PackedDecoder) -> Tensor:
+        return query_shapes(points, shape_index, packed, is_sorted=True)
 
 
 def _fold_norm(norm: ConditionalBatchNorm, conditioning: Tensor, bias: Tensor) -> Tensor:

@@ -5,25 +5,27 @@ work without them.
 """
 
 import difflib
-import functools
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.models.positional_encoding import check_position, fix_positions
 from occvae.models.weights import no_weights, read_weights, timm_arguments, wrong_weights
 from occvae.system.deferred_import import without_dynamo
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class ImageEncoder(nn.Module):
-    """A backbone behind the input normalization that it was designed for.
+class Normalized(nn.Module):
+    """Base of modules that normalize images as their backbone expects.
 
     Args:
-        backbone: Takes normalized images (M, 3, S, S).
         mean: Mean per channel, subtracted from images in [0, 1].
         std: Standard deviation per channel, by which the difference is divided.
     """
@@ -31,14 +33,56 @@ class ImageEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
-        self.backbone = backbone
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
+    def normalize(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class ImageEncoder(Normalized):
+    """A backbone behind the input normalization that it was designed for.
+
+    Args:
+        backbone: Takes normalized images (M, 3, S, S).
+        mean: As in `Normalized`.
+        std: As in `Normalized`.
+    """
+
+    def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__(mean, std)
+        self.backbone = backbone
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone((images - self.mean) / self.std)
+        return self.backbone(self.normalize(images))
+
+
+class HybridEncoder(ImageEncoder):
+    """A vision transformer whose tokens are the positions of a convolutional feature map.
+
+    This is the hybrid of Dosovitskiy et al. (2021).
+
+    Args:
+        trunk: Takes normalized images (M, 3, S, S), returns feature maps. The last one is used.
+        backbone: A transformer with patches of one position of that map.
+        mean: As in `Normalized`.
+        std: As in `Normalized`.
+    """
+
+    def __init__(
+        self,
+        trunk: "Trunk",
+        backbone: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ):
+        super().__init__(backbone, mean, std)
+        self.trunk = trunk
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone(self.trunk(self.normalize(images))[-1])
 
 
 @without_dynamo()
@@ -56,6 +100,13 @@ def resnet_encoder(
     Raises:
         UserError: The name is unknown, or the weights cannot be read or do not fit.
     """
+    backbone = load_resnet(name, pretrained, weights_file)
+    backbone.fc = nn.Linear(backbone.fc.in_features, embedding_size)
+    return ImageEncoder(backbone, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def load_resnet(name: str, pretrained: bool, weights_file: str | None) -> "ResNet":
+    """Builds a torchvision ResNet. The arguments are those of `resnet_encoder`."""
     from torchvision.models import get_model, list_models
 
     if not name.startswith("resnet") or name not in list_models():
@@ -76,8 +127,7 @@ def resnet_encoder(
             raise wrong_weights(weights_file, name, error) from None
         if unexpected or any(not key.startswith("fc.") for key in missing):
             raise UserError(f"{weights_file}: not the weights of {name}")
-    backbone.fc = nn.Linear(backbone.fc.in_features, embedding_size)
-    return ImageEncoder(backbone, IMAGENET_MEAN, IMAGENET_STD)
+    return backbone
 
 
 @without_dynamo()
@@ -88,6 +138,7 @@ def timm_encoder(
     pretrained: bool,
     weights_file: str | None,
     options: dict[str, Any],
+    position: str = "learned",
 ) -> ImageEncoder:
     """Builds a timm model, for example a vision transformer, with the embedding as its head.
 
@@ -98,16 +149,21 @@ def timm_encoder(
         pretrained: Whether to use ImageNet weights, see `timm_arguments`.
         weights_file: Local timm weights, or None.
         options: Further arguments of `timm.create_model`.
+        position: Positional encoding of a vision transformer: `learned`, as timm builds it, or one
+            of `fix_positions`.
 
     Raises:
-        UserError: The name is unknown, timm rejects the options, or the weights cannot be read or
-            do not fit.
+        UserError: The name or the position is unknown, timm rejects the options, the model has no
+            positions to replace, or the weights cannot be read or do not fit.
     """
     from timm.data.config import resolve_model_data_config
 
-    _refuse_reserved(options)
+    check_position(position)
+    refuse_reserved(options)
     options = {"num_classes": embedding_size, **options}
-    backbone = _create_timm(name, image_size, options, pretrained, weights_file)
+    backbone = create_timm(name, image_size, options, pretrained, weights_file)
+    if position != "learned":
+        fix_positions(backbone, position, name)
     data = resolve_model_data_config(backbone)
     return ImageEncoder(backbone, data["mean"], data["std"])
 
@@ -121,12 +177,11 @@ def hybrid_encoder(
     pretrained: bool,
     weights_file: str | None,
     options: dict[str, Any],
-) -> ImageEncoder:
-    """Builds a vision transformer on the feature map of a convolutional network.
+    position: str = "learned",
+) -> HybridEncoder:
+    """Builds a vision transformer on the last feature map of a convolutional network.
 
-    This is the hybrid of Dosovitskiy et al. (2021). The tokens of the transformer are the positions
-    of the last feature map of a convolutional trunk, instead of patches of the image. If the trunk
-    has ImageNet weights, the encoder learns from far fewer images.
+    If the trunk has ImageNet weights, the encoder learns from far fewer images.
 
     Args:
         name: A vision transformer of timm, for example `vit_tiny_patch16_224`. It starts from
@@ -137,29 +192,41 @@ def hybrid_encoder(
         pretrained: Whether the trunk uses ImageNet weights, see `timm_arguments`.
         weights_file: Local timm weights of the trunk, or None.
         options: Further arguments of `timm.create_model` for the transformer, for example `depth`.
+        position: Positional encoding of the transformer, as for `timm_encoder`.
 
     Raises:
         UserError: As for `timm_encoder`, or the two models cannot be combined.
     """
     from timm.data.config import resolve_model_data_config
-    from timm.layers.hybrid_embed import HybridEmbed
 
-    _refuse_reserved(options)
-    features = _create_timm(trunk, image_size, {"features_only": True}, pretrained, weights_file)
-    embed = functools.partial(HybridEmbed, backbone=_Trunk(features))
-    options = {"num_classes": embedding_size, "patch_size": 1, "embed_layer": embed, **options}
+    check_position(position)
+    refuse_reserved(options)
+    features = create_timm(trunk, image_size, {"features_only": True}, pretrained, weights_file)
+    channels, edge = _last_map(features, image_size)
+    shape = {"in_chans": channels, "patch_size": 1}
     try:
-        backbone = _create_timm(name, image_size, options)
+        backbone = create_timm(name, edge, {"num_classes": embedding_size, **shape, **options})
     except UserError as error:
         raise UserError(
             f"{error}; only plain vision transformers take a trunk, e.g. vit_tiny_patch16_224"
         ) from None
+    if position != "learned":
+        fix_positions(backbone, position, name)
     data = resolve_model_data_config(features)
-    return ImageEncoder(backbone, data["mean"], data["std"])
+    return HybridEncoder(Trunk(features), backbone, data["mean"], data["std"])
 
 
-class _Trunk(nn.Module):
-    """Returns the last feature map (M, C, H, W) of a network of timm.
+def _last_map(features: nn.Module, image_size: int) -> tuple[int, int]:
+    """Channels and edge in positions of the last feature map."""
+    features.eval()
+    with torch.no_grad():
+        shape = features(torch.zeros(1, 3, image_size, image_size))[-1].shape
+    features.train()
+    return shape[1], shape[-1]
+
+
+class Trunk(nn.Module):
+    """Returns the feature maps (M, C, H, W) of a convolutional network of timm.
 
     On CPUs it always runs in fp32, because the gradients of depthwise convolutions take twice as
     long in bf16, and with channels last, which takes half the time.
@@ -169,14 +236,14 @@ class _Trunk(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> list[Tensor]:
         if images.device.type != "cpu":
-            return self.network(images)[-1]
+            return self.network(images)
         with torch.autocast("cpu", enabled=False):
-            return self.network(images.contiguous(memory_format=torch.channels_last))[-1]
+            return self.network(images.contiguous(memory_format=torch.channels_last))
 
 
-def _refuse_reserved(options: dict[str, Any]) -> None:
+def refuse_reserved(options: dict[str, Any]) -> None:
     if reserved := options.keys() & {"img_size", "num_classes", "pretrained", "embed_layer"}:
         raise UserError(
             f"encoder_options must not contain {', '.join(sorted(reserved))}; set image_size, "
@@ -184,7 +251,7 @@ def _refuse_reserved(options: dict[str, Any]) -> None:
         )
 
 
-def _create_timm(
+def create_timm(
     name: str,
     image_size: int,
     options: dict[str, Any],

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from occvae.geometry.voxelize import cell_centers
-from occvae.models.decoders import FusedDecoder, create_decoder
-from occvae.models.encoders import hybrid_encoder, resnet_encoder, timm_encoder
+from occvae.models.decoders import FusedDecoder
 from occvae.models.inference import (
     check_images,
     check_threshold,
@@ -18,11 +17,7 @@ from occvae.models.inference import (
     resize_images,
 )
 from occvae.models.inputs import ImageInput
-from occvae.models.presets import GENERAL, register_presets
-from occvae.models.pretrained import DEFAULT_MODEL, load_encoder, names_model
 from occvae.models.protocol import ImplicitModel
-from occvae.models.registry import register_model
-from occvae.ops.query_occupancy import PackedDecoder, query_occupancy, query_shapes
 from occvae.ops.uniform_field import Field
 from occvae.ops.validation import suitable_coarse_resolution
 
@@ -38,11 +33,10 @@ _warned: set[type] = set()
 class EncoderDecoder(ImplicitModel):
     """A model that encodes what it observes as a vector, and decodes that vector at any point.
 
-    If the decoder is a `FusedDecoder`, as `cbn` is, predictions use the fused kernels of
-    `occvae.query_occupancy`. The decoder is packed once per call, in the precision that `precision`
-    names; the default is fp32 on a CPU and fp16 on a GPU. Other decoders, such as `cnn`, run in
-    plain PyTorch in chunks, with one warning. `decode` and `forward` are plain PyTorch and
-    differentiable, for training.
+    If the decoder is a `FusedDecoder`, as `cbn` is, predictions use its fused kernels. The decoder
+    is packed once per call, in the precision that `precision` names; the default is fp32 on a CPU
+    and fp16 on a GPU. Other decoders, such as `cnn`, run in plain PyTorch in chunks, with one
+    warning. `decode` and `forward` are plain PyTorch and differentiable, for training.
 
     Args:
         encoder: Module that `encode` uses.
@@ -165,18 +159,18 @@ class EncoderDecoder(ImplicitModel):
     def _query(self, points: Tensor, conditioning: Tensor) -> Tensor:
         """Logits (B, N) at points (B, N, 3), for conditioning (B, E), in eval mode."""
         _check_points(points, conditioning)
-        packed = self._pack(conditioning)
-        if packed is None:
+        fused = self._pack(conditioning)
+        if fused is None:
             return self._decode_chunked(points, conditioning)
-        return query_occupancy(points.float(), packed)
+        decoder, packed = fused
+        return decoder.query(points.float(), packed)
 
     def _field(self, conditioning: Tensor) -> Field:
         """The field of B shapes for conditioning (B, E), in eval mode."""
-        packed = self._pack(conditioning)
-        if packed is not None:
-            return lambda points, shape_index: query_shapes(
-                points, shape_index, packed, is_sorted=True
-            )
+        fused = self._pack(conditioning)
+        if fused is not None:
+            decoder, packed = fused
+            return lambda points, shape_index: decoder.query_shapes(points, shape_index, packed)
 
         def field(points: Tensor, shape_index: Tensor) -> Tensor:
             values = points.new_empty(len(points))
@@ -188,10 +182,10 @@ class EncoderDecoder(ImplicitModel):
 
         return field
 
-    def _pack(self, conditioning: Tensor) -> PackedDecoder | None:
-        """Packs the decoder. Returns None, and warns once, if it has no fused kernels."""
+    def _pack(self, conditioning: Tensor) -> tuple[FusedDecoder, Any] | None:
+        """The decoder and itself packed. Returns None, and warns once, if it has no kernels."""
         if isinstance(self.decoder, FusedDecoder):
-            return self.decoder.pack(conditioning, self.precision)
+            return self.decoder, self.decoder.pack(conditioning, self.precision)
         decoder = type(self.decoder)
         if decoder not in _warned:
             _warned.add(decoder)
@@ -290,139 +284,3 @@ def _check_points(points: Tensor, conditioning: Tensor) -> None:
         raise ValueError(
             f"points must be (B, N, 3) with B = {len(conditioning)}, got {tuple(points.shape)}"
         )
-
-
-@register_model
-def onet(
-    *,
-    encoder: str = "resnet18",
-    pretrained: bool = False,
-    encoder_weights: str | None = None,
-    image_size: int = 224,
-    embedding_size: int = 256,
-    decoder: str = "cbn",
-    hidden_size: int = 256,
-    num_blocks: int = 5,
-    threshold: float = 0.3,
-) -> OccupancyModel:
-    """The image model of Occupancy Networks: a ResNet-18 and the conditional batch norm decoder.
-
-    Source: Mescheder et al., Occupancy Networks, CVPR 2019. The layers are the published ones.
-    Three defaults differ. Batch norm statistics span all ranks. The encoder starts at random unless
-    `pretrained` or `encoder_weights` is given. The threshold is 0.3 instead of 0.2; converted
-    weights keep 0.2.
-    13,414,465 parameters.
-
-    Args:
-        encoder: Name of a torchvision ResNet.
-        pretrained: Whether to download ImageNet weights of the encoder.
-        encoder_weights: Local .pth or .safetensors file with ImageNet weights of the encoder.
-        image_size: Edge in pixels that images are resized to.
-        embedding_size: E, size of the conditioning vector.
-        decoder: `cbn`, or `cnn`, whose widths are fixed.
-        hidden_size: Width of the `cbn` decoder.
-        num_blocks: Number of residual blocks of the `cbn` decoder.
-        threshold: Probability from which a point counts as occupied.
-
-    Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
-    """
-    image_encoder = resnet_encoder(encoder, embedding_size, pretrained, encoder_weights)
-    implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
-    return OccupancyModel(image_encoder, implicit, image_size, threshold)
-
-
-@register_model
-def vitocc(
-    *,
-    encoder: str = "vit_small_patch16_224",
-    trunk: str | None = None,
-    pretrained: bool = False,
-    encoder_weights: str | None = None,
-    encoder_options: dict[str, Any] | None = None,
-    image_size: int = 224,
-    embedding_size: int = 256,
-    decoder: str = "cbn",
-    hidden_size: int = 256,
-    num_blocks: int = 5,
-    threshold: float = 0.3,
-) -> OccupancyModel:
-    """ViTOcNet: a vision transformer that outputs the embedding, and an occupancy decoder.
-
-    Source: ViTOcNet, a student project of 2023 that gives Occupancy Networks a vision transformer
-    (Dosovitskiy et al. 2021). Two things differ. The encoder is a timm model with a linear head,
-    for which pretrained weights exist. The original is a small transformer of its own, and almost
-    all of its parameters are in a linear layer over all tokens. The default decoder is `cbn`. The
-    original's is `cnn`, and `CnnDecoder` explains what is corrected in it.
-    23,870,849 parameters with the default ViT-S/16.
-
-    Args:
-        encoder: Any model name of timm.
-        trunk: Convolutional network of timm, for example efficientnet_lite0. Its last feature map
-            gives the tokens of the encoder, as in the hybrid of Dosovitskiy et al. (2021). The
-            encoder must then be a plain vision transformer, and starts from random weights.
-        pretrained: Whether the trunk, or without one the encoder, uses ImageNet weights. They come
-            from the package of `occvae[weights]` if it has them, or else from timm's download.
-        encoder_weights: Local .pth or .safetensors file with timm's weights of the trunk, or
-            without one of the encoder. Or a run, an export or a built-in model, whose whole encoder
-            is copied. Its options for the encoder must be the same.
-        encoder_options: Further arguments of `timm.create_model`, for example depth,
-            drop_path_rate or global_pool.
-        image_size: Edge in pixels that images are resized to.
-        embedding_size: E, size of the conditioning vector.
-        decoder: `cbn` as in Occupancy Networks, or `cnn`, whose widths are fixed.
-        hidden_size: Width of the `cbn` decoder.
-        num_blocks: Number of residual blocks of the `cbn` decoder.
-        threshold: Probability from which a point counts as occupied.
-
-    Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3) in [-0.55, 0.55] -> logits (B, N).
-    """
-    source = encoder_weights if encoder_weights and names_model(encoder_weights) else None
-    weights = (pretrained, None) if source else (pretrained, encoder_weights)
-    options = encoder_options or {}
-    if trunk is None:
-        image_encoder = timm_encoder(encoder, embedding_size, image_size, *weights, options)
-    else:
-        image_encoder = hybrid_encoder(
-            encoder, trunk, embedding_size, image_size, *weights, options
-        )
-    if source is not None:
-        load_encoder(image_encoder, source)
-    implicit = create_decoder(decoder, embedding_size, hidden_size, num_blocks)
-    return OccupancyModel(image_encoder, implicit, image_size, threshold)
-
-
-_SMALL_DECODER = {"hidden_size": 128, "num_blocks": 3}
-# The model of launchers/box.yaml. Its encoder has learned to see from ImageNet and then from the
-# embedded shapes. Its first layers see edges and textures. Without their gradients a step is
-# shorter.
-_BUILT_IN_MODEL = {
-    "encoder": "vit_tiny_patch16_224",
-    "trunk": "efficientnet_lite0",
-    # With layer scale the new blocks start as identities, and the embedding as a mean of features.
-    "encoder_options": {
-        "depth": 2,
-        "class_token": False,
-        "global_pool": "avg",
-        "init_values": 1e-3,
-    },
-    "encoder_weights": DEFAULT_MODEL,
-    "image_size": 96,
-    **_SMALL_DECODER,
-}
-_TRUNK = "encoder.backbone.patch_embed.backbone.network"
-_FIRST_LAYERS = tuple(
-    f"{_TRUNK}.{name}" for name in ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2")
-)
-# LeViT learns fastest from scratch among timm's vision transformers: its convolutional stem
-# already treats neighboring pixels as related.
-_LEVIT_MODEL = {"encoder": "levit_128s", "image_size": 128, **_SMALL_DECODER}
-
-_SMALL = GENERAL["cpu-small"]
-register_presets(
-    "vitocc",
-    {
-        "cpu-small": {**_SMALL, "model": _BUILT_IN_MODEL, "frozen": _FIRST_LAYERS},
-        "cpu-small-from-scratch": {**_SMALL, "model": _LEVIT_MODEL},
-    },
-)
-register_presets("onet", {"cpu-small": {**_SMALL, "model": {"image_size": 96, **_SMALL_DECODER}}})

@@ -41,8 +41,7 @@ class PointCloudModel(EncoderDecoder):
 
     def encode(self, cloud: Tensor) -> Tensor:
         """Conditioning (B, E) from clouds (B, N, 3) in the unit cube, for any N."""
-        if cloud.dim() != 3 or cloud.shape[2] != 3 or cloud.numel() == 0:
-            raise ValueError(f"cloud must be (B, N, 3) and not empty, got {tuple(cloud.shape)}")
+        check_cloud_batch(cloud)
         return self.encoder(cloud)
 
     def to_batch(self, clouds: Any) -> Tensor:
@@ -58,10 +57,22 @@ class PointCloudModel(EncoderDecoder):
             UserError: A file cannot be read, a cloud is not finite or outside the unit cube, or
                 clouds differ in their number of points.
         """
-        return _stack(clouds, self._observation.num_points).to(self.device)
+        return clouds_to_batch(clouds, self._observation.num_points).to(self.device)
 
 
-def _stack(clouds: Any, num_points: int) -> Tensor:
+def check_cloud_batch(cloud: Tensor) -> None:
+    """Raises a ValueError unless the clouds are (B, N, 3) and not empty."""
+    if cloud.dim() != 3 or cloud.shape[2] != 3 or cloud.numel() == 0:
+        raise ValueError(f"cloud must be (B, N, 3) and not empty, got {tuple(cloud.shape)}")
+
+
+def clouds_to_batch(clouds: Any, num_points: int) -> Tensor:
+    """Returns point clouds as one tensor (B, N, 3), see `PointCloudModel.to_batch`.
+
+    Args:
+        clouds: One cloud, a list of clouds, or a batch.
+        num_points: Largest number of points to take from a file.
+    """
     if isinstance(clouds, Tensor) and clouds.dim() == 3:
         return clouds.float()
     several = clouds if isinstance(clouds, list | tuple) else [clouds]

@@ -122,12 +122,13 @@ def names_model(path: str) -> bool:
     return path in list_pretrained() or Path(path).is_dir()
 
 
-def load_encoder(encoder: nn.Module, path: str | Path) -> None:
+def load_encoder(encoder: nn.Module, path: str | Path, without: tuple[str, ...] = ()) -> None:
     """Loads the weights of an export's encoder into an encoder of the same architecture.
 
     Args:
         encoder: Changed in place.
         path: As for `from_pretrained`.
+        without: Prefixes of the names of tensors that are not loaded.
 
     Raises:
         UserError: There is no export, or its encoder has other layers.
@@ -139,6 +140,8 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> None:
         for key, value in _read_state(folder).items()
         if key.startswith(start)
     }
+    own = {key: value for key, value in encoder.state_dict().items() if key.startswith(without)}
+    state = {key: value for key, value in state.items() if not key.startswith(without)} | own
     try:
         encoder.load_state_dict(state)
     except RuntimeError as error:

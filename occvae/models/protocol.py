@@ -4,7 +4,8 @@ Training, evaluation, reconstruction, conversion and export take a `Model`. A su
 ability that only some models have, and callers test for it with `isinstance`::
 
     Model                   predicts occupancies at points, grids and meshes from an observation
-      GenerativeModel       draws new shapes from a prior
+      GenerativeModel       draws new shapes
+        HypothesisModel     draws shapes that an observation may show
         LatentModel         decodes latents to shapes, and knows the main axes of its latents
       ImplicitModel         is trained on logits at points
       VoxelModel            is trained on a grid of probabilities
@@ -32,6 +33,7 @@ from occvae.errors import UserError
 from occvae.geometry.voxelize import cell_centers
 from occvae.geometry.voxels_to_mesh import block_mesh, sample_volume, smooth_meshes
 from occvae.images.io import WHITE
+from occvae.models.checks import check_probabilities
 from occvae.models.inference import check_threshold, evaluation_mode
 from occvae.models.inputs import ImageInput, to_batch
 from occvae.observations.kinds import Images, Observation
@@ -183,9 +185,9 @@ class ImplicitOutput(NamedTuple):
     logits: Tensor
     """(B, N) logits at points, for latents drawn from the posterior."""
     mean: Tensor | None = None
-    """(B, D) float32 mean of the posterior; None in predictions."""
+    """(K, D) float32 mean of the posteriors, one or more per shape; None in predictions."""
     log_variance: Tensor | None = None
-    """(B, D) float32 log variance of the posterior; None in predictions."""
+    """(K, D) float32 log variance of the posteriors; None in predictions."""
 
 
 class GenerativeModel(Model):
@@ -202,6 +204,86 @@ class GenerativeModel(Model):
             resolution: R. None selects the model's own.
             generator: Random generator on the model's device.
         """
+
+    @abstractmethod
+    def sample_meshes(
+        self,
+        count: int,
+        resolution: int = 128,
+        threshold: float | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[trimesh.Trimesh]:
+        """Draws new shapes as watertight meshes.
+
+        Args:
+            count: Number of shapes.
+            resolution: Cells along each axis, as in `reconstruct`.
+            threshold: Probability at the surface. None selects the model's own.
+            generator: Random generator on the model's device.
+            progress: As in `occvae.mise`.
+        """
+
+
+class HypothesisModel(GenerativeModel):
+    """A model with a distribution over the shapes that an observation may show."""
+
+    @abstractmethod
+    def predict_samples(
+        self, observed: Any, /, num_samples: int, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws hypotheses of the shapes that the observation shows.
+
+        Args:
+            observed: Batch of the observation.
+            num_samples: Number of hypotheses per item.
+            generator: Random generator on the model's device.
+
+        Returns:
+            Probabilities (B, num_samples, R, R, R).
+        """
+
+    @abstractmethod
+    def mesh_samples(
+        self,
+        observed: Any,
+        /,
+        num_samples: int,
+        resolution: int = 256,
+        threshold: float | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        **extraction: Any,
+    ) -> list[list[trimesh.Trimesh]]:
+        """Meshes of hypotheses, a list per item.
+
+        Args:
+            observed: Batch of the observation.
+            num_samples: Number of hypotheses per item.
+            resolution: As in `reconstruct`, like `threshold`.
+            threshold: Probability at the surface. None selects the model's own.
+            generator: Random generator on the model's device.
+            **extraction: Further arguments of `reconstruct`.
+        """
+
+    def predict_uncertainty(
+        self, observed: Any, /, num_samples: int = 16, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the mean and the standard deviation over hypotheses, (B, R, R, R) each.
+
+        Args:
+            observed: Batch of the observation.
+            num_samples: Number of hypotheses, at least 2.
+            **options: Further arguments of `predict_samples`.
+
+        Raises:
+            ValueError: num_samples is less than 2.
+        """
+        if num_samples < 2:
+            raise ValueError(f"num_samples must be at least 2, got {num_samples}")
+        volumes = self.predict_samples(observed, num_samples, **options)
+        return volumes.mean(dim=1), volumes.std(dim=1)
 
 
 class LatentModel(GenerativeModel):
@@ -253,9 +335,10 @@ class VoxelOutput(NamedTuple):
     refined: Tensor
     """(B, R, R, R) probabilities after the refiner; the same tensor as `merged` without one."""
     mean: Tensor | None = None
-    """(B, D) mean of the posterior; None unless the model is variational."""
+    """(M, D) means of the M posteriors that the KL term averages; usually one per item, M = B. None
+    unless the model is variational."""
     log_variance: Tensor | None = None
-    """(B, D) log variance of the posterior; None unless the model is variational."""
+    """(M, D) log variances of these posteriors; None unless the model is variational."""
 
 
 class VoxelModel(Model):
@@ -373,7 +456,7 @@ class MultiViewModel(VoxelModel):
         """
 
 
-class VariationalModel(VoxelModel, GenerativeModel):
+class VariationalModel(VoxelModel, HypothesisModel):
     """A voxel model with a distribution over the shapes that the images may show.
 
     Its `forward` also returns the mean and log variance of the posterior.
@@ -405,23 +488,44 @@ class VariationalModel(VoxelModel, GenerativeModel):
             Probabilities (B, num_samples, R, R, R).
         """
 
-    def predict_uncertainty(
-        self, images: Tensor, num_samples: int = 16, **options: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the mean and the standard deviation over hypotheses, (B, R, R, R) each.
+    def sample_meshes(
+        self,
+        count: int,
+        resolution: int = 128,
+        threshold: float | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[trimesh.Trimesh]:
+        """Draws new shapes as watertight meshes, see `GenerativeModel`."""
+        volumes = check_probabilities(self.sample(count, generator=generator))
+        return self.mesh(volumes, resolution, threshold, progress=progress)
 
-        Args:
-            images: (B, V, 3, H, W) RGB in [0, 1].
-            num_samples: Number of hypotheses, at least 2.
-            **options: Further arguments of `predict_samples`.
+    def mesh_samples(
+        self,
+        images: Tensor,
+        /,
+        num_samples: int,
+        resolution: int = 256,
+        threshold: float | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        blocks: bool = False,
+        progress: Progress | None = None,
+        **extraction: Any,
+    ) -> list[list[trimesh.Trimesh]]:
+        """Meshes of hypotheses, a list per item, see `HypothesisModel`.
 
         Raises:
-            ValueError: num_samples is less than 2.
+            UserError: The model predicts NaN.
         """
-        if num_samples < 2:
-            raise ValueError(f"num_samples must be at least 2, got {num_samples}")
-        volumes = self.predict_samples(images, num_samples, **options)
-        return volumes.mean(dim=1), volumes.std(dim=1)
+        samples = check_probabilities(
+            self.predict_samples(images, num_samples, generator=generator)
+        )
+        return [
+            self.mesh(volumes, resolution, threshold, blocks, progress, **extraction)
+            for volumes in samples
+        ]
 
 
 def resample(volumes: Tensor, resolution: int | None) -> Tensor:

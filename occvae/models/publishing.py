@@ -81,6 +81,11 @@ _USES = {
     "image": ("images of an object", 'model.reconstruct("chair.jpg")', "chair.jpg"),
     "point cloud": ("points on an object", 'model.reconstruct("scan.ply")', "scan.ply"),
     "voxel grid": ("a voxel grid (R, R, R)", "model.reconstruct(grid)", None),
+    "input": (
+        "images of an object, points on it, or both",
+        'model.reconstruct(images="chair.jpg", points="scan.ply")',
+        "chair.jpg scan.ply --together",
+    ),
     "labeled point": ("a random vector", "model.sample_meshes(1)", None),
 }
 _HEADER = """---
@@ -111,7 +116,7 @@ _IMAGE_TAG = "pipeline_tag: image-to-3d\n"
 def _header(noun: str, repo_id: str, license: str) -> str:
     """The metadata of the card, and how to use a model that observes this."""
     seen, call, file = _USES[noun]
-    header = _HEADER if noun == "image" else _HEADER.replace(_IMAGE_TAG, "")
+    header = _HEADER if noun in ("image", "input") else _HEADER.replace(_IMAGE_TAG, "")
     text = header.format(
         license=license, name=repo_id.rpartition("/")[2], id=repo_id, seen=seen, call=call
     )

@@ -55,7 +55,7 @@ def create_model(arch: str, **options: Any) -> Model:
     Args:
         arch: One of `list_models()`.
         **options: Options of that architecture, as in the docstring of its builder, for example
-            `occvae.models.occupancy.vitocc`.
+            `occvae.models.image_occupancy.vitocc`.
 
     Returns:
         The model in training mode. Its attributes `arch` and `options` build the same model again.

@@ -34,9 +34,7 @@ class VoxelGridModel(EncoderDecoder):
 
     def encode(self, grid: Tensor) -> Tensor:
         """Conditioning (B, E) from grids (B, R, R, R), bool or floating point in [0, 1]."""
-        edge = self.encoder.resolution
-        if grid.dim() != 4 or grid.shape[1:] != 3 * (edge,):
-            raise ValueError(f"grid must be (B, {edge}, {edge}, {edge}), got {tuple(grid.shape)}")
+        check_grid_batch(grid, self.encoder.resolution)
         return self.encoder(grid)
 
     def to_batch(self, grids: Any) -> Tensor:
@@ -48,18 +46,35 @@ class VoxelGridModel(EncoderDecoder):
         Raises:
             UserError: A grid has another resolution.
         """
-        several = grids if isinstance(grids, list | tuple) else [grids]
-        tensors = [
-            torch.as_tensor(np.asarray(grid) if not isinstance(grid, Tensor) else grid)
-            for grid in several
-        ]
-        batch = tensors[0] if tensors and tensors[0].dim() == 4 else torch.stack(tensors)
-        edge = self.encoder.resolution
-        if batch.shape[1:] != 3 * (edge,):
-            raise UserError(
-                f"{self.arch} observes voxel grids of {edge}^3, got {tuple(batch.shape[1:])}"
-            )
-        return batch.to(self.device)
+        return grids_to_batch(grids, self.encoder.resolution, self.arch).to(self.device)
+
+
+def check_grid_batch(grid: Tensor, resolution: int) -> None:
+    """Raises a ValueError unless grids are (B, R, R, R) of this resolution."""
+    if grid.dim() != 4 or grid.shape[1:] != 3 * (resolution,):
+        edges = ", ".join(3 * [str(resolution)])
+        raise ValueError(f"grid must be (B, {edges}), got {tuple(grid.shape)}")
+
+
+def grids_to_batch(grids: Any, resolution: int, arch: str) -> Tensor:
+    """Returns voxel grids as one tensor (B, R, R, R), see `VoxelGridModel.to_batch`.
+
+    Args:
+        grids: One grid, a list of grids, or a batch.
+        resolution: R.
+        arch: Name of the architecture, for messages.
+    """
+    several = grids if isinstance(grids, list | tuple) else [grids]
+    tensors = [
+        torch.as_tensor(np.asarray(grid) if not isinstance(grid, Tensor) else grid)
+        for grid in several
+    ]
+    batch = tensors[0] if tensors and tensors[0].dim() == 4 else torch.stack(tensors)
+    if batch.shape[1:] != 3 * (resolution,):
+        raise UserError(
+            f"{arch} observes voxel grids of {resolution}^3, got {tuple(batch.shape[1:])}"
+        )
+    return batch
 
 
 @register_model

@@ -8,7 +8,14 @@ from PIL import Image
 from torch import Tensor
 
 from occvae.geometry.voxels_to_mesh import block_mesh
-from occvae.observations.kinds import Images, LabeledPoints, Observation, PointCloud, VoxelGrid
+from occvae.observations.kinds import (
+    Images,
+    LabeledPoints,
+    Mixture,
+    Observation,
+    PointCloud,
+    VoxelGrid,
+)
 from occvae.visualize.point_rendering import render_points
 from occvae.visualize.rendering import orbit_extrinsics, render_views
 
@@ -28,7 +35,7 @@ def draw_observation(
         camera: (3, 4) world to camera. Images are shown as they are, not from this camera.
 
     Returns:
-        (size, size, 3) uint8 each: one per view of images, otherwise one.
+        (size, size, 3) uint8 each: one per view of images, one per point cloud or grid.
     """
     match observation:
         case Images():
@@ -41,6 +48,13 @@ def draw_observation(
         case VoxelGrid():
             mesh = block_mesh(_numpy(observed[0]) > 0.5)
             return [render_views(mesh.vertices, mesh.faces, camera[None], size)[0]]
+        case Mixture():
+            kinds = observation.kinds()
+            return [
+                drawing
+                for name, part in observed.items()
+                for drawing in draw_observation(kinds[name], part, size, camera)
+            ]
     raise NotImplementedError(f"drawing of {observation.noun}s")
 
 

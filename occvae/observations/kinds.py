@@ -33,6 +33,10 @@ class Observation(ABC):
         """Returns the model's input from a batch. Several kinds together may return a mapping."""
         return batch[self.key]
 
+    def in_evaluation(self) -> "Observation":
+        """Returns what the model observes in validations and evaluations: the same."""
+        return self
+
 
 @dataclass(frozen=True)
 class Images(Observation):
@@ -61,12 +65,15 @@ class PointCloud(Observation):
     Attributes:
         num_points: N, number of points that a dataset delivers. Models take any number.
         noise: Standard deviation of the Gaussian noise per coordinate, in edges of the unit cube.
+        scans: Share of the clouds that are one-sided scans, with the points that one camera sees.
+            The others cover the whole surface.
     """
 
     key = "cloud"
     noun = "point cloud"
     num_points: int = 300
     noise: float = 0.005
+    scans: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,3 +102,34 @@ class LabeledPoints(Observation):
     key = "labeled_points"
     noun = "labeled point"
     num_points: int = 2048
+
+
+@dataclass(frozen=True)
+class Mixture(Observation):
+    """Any of images, points and voxels of the shape, as a mapping from these names to tensors.
+
+    Attributes:
+        images: What images a dataset delivers; None for none.
+        points: What point clouds it delivers; None for none.
+        voxels: What voxel grid it delivers; None for none.
+    """
+
+    key = "mixture"
+    noun = "input"
+    images: Images | None = None
+    points: PointCloud | None = None
+    voxels: VoxelGrid | None = None
+
+    def kinds(self) -> dict[str, Observation]:
+        """Returns the kinds that a dataset delivers, by name."""
+        kinds = {"images": self.images, "points": self.points, "voxels": self.voxels}
+        return {name: kind for name, kind in kinds.items() if kind is not None}
+
+    def of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the inputs that the batch holds, by name."""
+        kinds = self.kinds().items()
+        return {name: kind.of(batch) for name, kind in kinds if kind.key in batch}
+
+    def in_evaluation(self) -> "Mixture":
+        """Returns the images alone, from which the shape is the least certain."""
+        return Mixture(images=self.images)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +13,15 @@ from torch.nn import functional as F
 
 from occvae.ops import _extension
 from occvae.ops import query_occupancy_reference as query_reference
-from occvae.ops.validation import check_tensor
-
-PRECISIONS = ("fp32", "fp16", "bf16")  # in the order of csrc/query_occupancy.h
-PANEL = 32  # channels are padded to a multiple of it
+from occvae.ops.query_points import (
+    PANEL,
+    PRECISIONS,
+    check_precision,
+    query_batch,
+    query_by_shape,
+    unpack_panels,
+    warn_once,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,15 +92,8 @@ def query_occupancy(points: Tensor, packed: PackedDecoder) -> Tensor:
         >>> query_occupancy(torch.zeros(2, 5, 3), packed).shape
         torch.Size([2, 5])
     """
-    _check_points(points, packed)
-    if points.dim() != 3 or points.shape[2] != 3 or len(points) != packed.num_shapes:
-        raise ValueError(
-            f"points must be (B, N, 3) with B = {packed.num_shapes} packed shapes; "
-            f"got {tuple(points.shape)}"
-        )
-    shapes, count, _ = points.shape
-    values = _query(points.reshape(-1, 3), _equal_offsets(shapes, count, points), packed)
-    return values.view(points.shape[:2])
+    query = partial(_query, packed=packed)
+    return query_batch(points, packed.num_shapes, packed.head.device, query)
 
 
 def query_shapes(
@@ -136,17 +134,9 @@ def query_shapes(
         >>> len(grid.values)  # 9^3 lattice points of each shape
         1458
     """
-    _check_points(points, packed)
-    _check_shape_index(shape_index, points, packed, is_sorted)
-    if packed.num_shapes == 1:
-        return _query(points, _equal_offsets(1, len(points), points), packed)
-    numbers = torch.arange(packed.num_shapes + 1, device=points.device)
-    shapes = shape_index.long()
-    if is_sorted:
-        return _query(points, torch.searchsorted(shapes, numbers), packed)
-    shapes, order = shapes.sort(stable=True)
-    values = _query(points[order], torch.searchsorted(shapes, numbers), packed)
-    return torch.empty_like(values).index_copy(0, order, values)
+    query = partial(_query, packed=packed)
+    device = packed.head.device
+    return query_by_shape(points, shape_index, packed.num_shapes, device, is_sorted, query)
 
 
 def pack_decoder(
@@ -201,8 +191,7 @@ def pack_decoder(
         >>> packed.num_shapes, packed.precision
         (2, 'fp32')
     """
-    if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    check_precision(precision)
     device = weights.device
     padding = -input.shape[1] % PANEL
     native = _extension.use_native("query_occupancy", device, backend)
@@ -226,19 +215,11 @@ def pack_decoder(
 
 _CUDA_WIDTHS = (128, 256)  # numbers of channels with 16-bit kernels
 _MOST_CUDA_CHANNELS = 1024  # kMostChannels of csrc/cuda/query_kernels.cuh, the limit of all kernels
-_warned: set[str] = set()
-
-
-def _warn_once(message: str) -> None:
-    """Warns once per process. The stack level is that of the caller of `decoder.pack`."""
-    if message not in _warned:
-        _warned.add(message)
-        warnings.warn(message, stacklevel=5)
 
 
 def _warn_of_width(precision: str, channels: int) -> None:
     widths = " or ".join(map(str, _CUDA_WIDTHS))
-    _warn_once(
+    warn_once(
         f"query_occupancy runs in fp32: {precision} kernels need a width of {widths} and a GPU of "
         f"compute capability 8.0 or later; this decoder's width is {channels}"
     )
@@ -255,7 +236,7 @@ def _has_width(device: torch.device, channels: int, backend: str) -> bool:
     reason = f"CUDA kernels take at most {_MOST_CUDA_CHANNELS} channels, this decoder has"
     if backend == "native":
         raise RuntimeError(f"query_occupancy has no kernel for this decoder: {reason} {channels}")
-    _warn_once(f"query_occupancy runs its slow PyTorch reference: {reason} {channels}")
+    warn_once(f"query_occupancy runs its slow PyTorch reference: {reason} {channels}")
     return False
 
 
@@ -264,52 +245,8 @@ def _precision_in_range(weights: Tensor, precision: str) -> str:
     rounded = query_reference.pack_query_weights(weights, PRECISIONS.index(precision))
     if rounded.isfinite().all():
         return precision
-    _warn_once(f"query_occupancy runs in fp32: a weight is beyond the range of {precision}")
+    warn_once(f"query_occupancy runs in fp32: a weight is beyond the range of {precision}")
     return "fp32"
-
-
-def _check_points(points: Tensor, packed: PackedDecoder) -> None:
-    check_tensor("points", points, (torch.float32,))
-    if points.device != packed.head.device:
-        raise ValueError(f"points are on {points.device} but the decoder on {packed.head.device}")
-
-
-def _check_shape_index(
-    shape_index: Tensor, points: Tensor, packed: PackedDecoder, is_sorted: bool
-) -> None:
-    if not isinstance(shape_index, Tensor):
-        raise TypeError(f"shape_index must be a torch.Tensor; got {type(shape_index).__name__}")
-    dtype, device = shape_index.dtype, shape_index.device
-    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
-        raise TypeError(f"shape_index must have an integer dtype; got {dtype}")
-    if points.dim() != 2 or points.shape[1] != 3 or shape_index.shape != points.shape[:1]:
-        raise ValueError(
-            "points must be (N, 3) and shape_index (N,); "
-            f"got {tuple(points.shape)} and {tuple(shape_index.shape)}"
-        )
-    if device != points.device:
-        raise ValueError(f"shape_index is on {device} but the decoder on {points.device}")
-    if device.type != "cpu" or torch.compiler.is_compiling() or len(shape_index) == 0:
-        return
-    lowest, highest = (int(bound) for bound in shape_index.aminmax())
-    if lowest < 0 or highest >= packed.num_shapes:
-        raise ValueError(
-            f"shape_index must be in [0, {packed.num_shapes}), the packed shapes; "
-            f"got {lowest if lowest < 0 else highest}"
-        )
-    if is_sorted and bool((shape_index[1:] < shape_index[:-1]).any()):
-        raise ValueError("shape_index must be in ascending order; or leave out is_sorted=True")
-
-
-def _equal_offsets(shapes: int, count: int, like: Tensor) -> Tensor:
-    """First rows of `shapes` shapes of `count` points, and the end, (shapes + 1,) int64.
-
-    Made by one operation. It is not kept, because a tensor made while a CUDA graph is captured
-    belongs to that graph.
-    """
-    if count == 0:
-        return torch.zeros(shapes + 1, dtype=torch.int64, device=like.device)
-    return torch.arange(0, shapes * count + 1, count, device=like.device)
 
 
 def _query(points: Tensor, offsets: Tensor, packed: PackedDecoder) -> Tensor:
@@ -324,11 +261,6 @@ def _query(points: Tensor, offsets: Tensor, packed: PackedDecoder) -> Tensor:
         packed.head,
         PRECISIONS.index(packed.precision),
     )
-
-
-def _unpack(weights: Tensor) -> Tensor:
-    """Converts packed fp32 weights to (2L, C, C), from that layout or (2L, C / 32, C, 32)."""
-    return weights if weights.dim() == 3 else weights.transpose(2, 3).flatten(1, 2)
 
 
 def _fake_pack(weights: Tensor, precision: int) -> Tensor:
@@ -363,7 +295,7 @@ def _save_inputs(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> N
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     points, offsets, input, exact_weights, affines, head = ctx.saved_tensors
     of_points = query_reference.query_gradient(
-        gradient, points, offsets, input, _unpack(exact_weights), affines, head
+        gradient, points, offsets, input, unpack_panels(exact_weights), affines, head
     )
     return of_points, None, None, None, None, None, None, None
 

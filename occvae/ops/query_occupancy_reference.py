@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from occvae.ops.query_points import shape_of_rows
+
 _CHUNK = 32_768  # points at a time: 32 MB per activation at width 256
 _ROUNDED = {1: torch.float16, 2: torch.bfloat16}  # keys are the op's numbers of precisions
 _HALF_MAX = 65504.0
@@ -97,8 +99,8 @@ def _chunks(
     """
     rows = torch.arange(len(points), device=points.device)
     for part, row in zip(points.split(_CHUNK), rows.split(_CHUNK), strict=True):
-        shape = torch.searchsorted(offsets[1:], row, right=True)
-        yield part, _Affines(affines, shape.clamp_max(len(affines) - 1)), row < offsets[-1]
+        shape, known = shape_of_rows(offsets, row)
+        yield part, _Affines(affines, shape), known
 
 
 def _logits(

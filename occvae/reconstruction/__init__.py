@@ -1,6 +1,12 @@
 """Reconstructs images and scans as mesh files, with a preview image beside each mesh."""
 
-from occvae.reconstruction.paths import FORMATS, find_images, find_scans, output_paths
+from occvae.reconstruction.paths import (
+    FORMATS,
+    find_images,
+    find_images_and_scans,
+    find_scans,
+    output_paths,
+)
 from occvae.reconstruction.pipeline import reconstruct_files
 from occvae.reconstruction.prediction import paint_uncertainty, predict_meshes
 from occvae.reconstruction.settings import ReconstructionSettings
@@ -9,6 +15,7 @@ __all__ = [
     "FORMATS",
     "ReconstructionSettings",
     "find_images",
+    "find_images_and_scans",
     "find_scans",
     "output_paths",
     "paint_uncertainty",

@@ -59,6 +59,23 @@ def find_scans(inputs: list[str | Path]) -> list[Path]:
     return _find_files(inputs, "scans", _is_scan, lambda folder: missing)
 
 
+def find_images_and_scans(inputs: list[str | Path]) -> list[Path]:
+    """Lists the given files and the images and point clouds in the given folders.
+
+    Args:
+        inputs: Files and folders.
+
+    Raises:
+        UserError: A folder contains neither. An input is an address, or `-`.
+    """
+    return _find_files(
+        inputs,
+        "images",
+        lambda file: _is_image(file) or _is_scan(file),
+        lambda folder: "no images and no point clouds",
+    )
+
+
 def _find_files(
     inputs: list[str | Path],
     kind: str,

@@ -44,8 +44,9 @@ def reconstruct_files(
     """Reconstructs objects from their images or scans, and writes meshes and previews.
 
     Models that observe images take images, and models that observe point clouds take one scan per
-    object. Scans are centered and scaled by `occvae.observations.scans.load_scan`. Their meshes are
-    written in the coordinates of the scan, and meshes of images in the unit cube.
+    object. Models of mixtures take images, a scan, or both. Scans are centered and scaled by
+    `occvae.observations.scans.load_scan`. Their meshes are written in the coordinates of the scan,
+    and meshes of images in the unit cube.
 
     For each object one line on stdout lists the files and whether the meshes are watertight. A line
     on stderr warns of each image whose background is not removed. If an object fails, a line on
@@ -55,7 +56,7 @@ def reconstruct_files(
     Args:
         model: A model, for example from `occvae.from_pretrained`. It is moved to `device`.
         images: Image files of each object, where several files are views of one object. Or the one
-            scan of each object.
+            scan of each object, or images and a scan.
         outputs: Mesh file of each object. The suffix selects the format. Previews and turntables
             are written beside it. With `num_samples` hypotheses are numbered: chair-1.glb, ...
         settings: See `ReconstructionSettings`. None selects the defaults.
@@ -119,7 +120,7 @@ class _Run:
             else:
                 _warn(objects[-1].warnings)
         # Scans with fewer points than in training differ in their shape.
-        for _, group in itertools.groupby(objects, key=lambda item: item.array.shape):
+        for _, group in itertools.groupby(objects, key=lambda item: item.shapes):
             self._reconstruct_alike(list(group))
 
     def _reconstruct_alike(self, objects: list[ObservedObject]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from occvae.geometry.mesh_processing import process_mesh
 from occvae.geometry.voxels_to_mesh import sample_volume
 from occvae.models.checks import check_probabilities
-from occvae.models.protocol import Model, VariationalModel, VoxelModel
+from occvae.models.protocol import HypothesisModel, Model, VoxelModel
 from occvae.reconstruction.settings import ReconstructionSettings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Prediction(NamedTuple):
 @torch.no_grad()
 def predict_meshes(
     model: Model,
-    observed: Tensor,
+    observed: Any,
     settings: ReconstructionSettings,
     progress: Progress | None = None,
 ) -> list[Prediction]:
@@ -49,8 +49,8 @@ def predict_meshes(
 
     Args:
         model: A model on the device of the observation.
-        observed: Batch of the model's observation: images (B, V, 3, H, W) RGB in [0, 1], or point
-            clouds (B, N, 3) in the unit cube.
+        observed: Batch of the model's observation, for example images (B, V, 3, H, W) RGB in
+            [0, 1], or a mapping to several tensors.
         settings: Settings that suit the model, see `ReconstructionSettings.check`.
         progress: As in `occvae.mise`.
 
@@ -66,15 +66,15 @@ def predict_meshes(
     processed = [[_process(mesh, settings) for mesh in meshes] for meshes in found]
     if not settings.uncertainty:
         return [Prediction(meshes) for meshes in processed]
-    assert isinstance(model, VariationalModel)
+    assert isinstance(model, HypothesisModel)
     return [
         Prediction(meshes, _paint(model, item, meshes, settings.seed))
-        for item, meshes in zip(observed.split(1), processed, strict=True)
+        for item, meshes in zip(_items(observed), processed, strict=True)
     ]
 
 
 def _extract(
-    model: Model, observed: Tensor, settings: ReconstructionSettings, progress: Progress | None
+    model: Model, observed: Any, settings: ReconstructionSettings, progress: Progress | None
 ) -> list[list[trimesh.Trimesh]]:
     """The unprocessed meshes of each object: one, or one per hypothesis."""
     surface = (settings.resolution, settings.threshold)
@@ -84,12 +84,18 @@ def _extract(
         "normals": settings.normals,
     }
     if settings.num_samples is not None:
-        assert isinstance(model, VariationalModel)
-        samples = (
-            _sample(model, item, settings.num_samples, settings.seed) for item in observed.split(1)
-        )
+        assert isinstance(model, HypothesisModel)
+        if settings.blocks:
+            options["blocks"] = True
         return [
-            model.mesh(volumes, *surface, blocks=settings.blocks, **options) for volumes in samples
+            model.mesh_samples(
+                item,
+                settings.num_samples,
+                *surface,
+                generator=_generator(model, settings.seed),
+                **options,
+            )[0]
+            for item in _items(observed)
         ]
     if settings.blocks:
         assert isinstance(model, VoxelModel)
@@ -104,7 +110,7 @@ def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:
     Args:
         mesh: Mesh in world units. Its `visual.vertex_colors` are set.
         stds: (R, R, R) standard deviations of the occupancy over the unit cube, as from
-            `VariationalModel.predict_uncertainty`.
+            `HypothesisModel.predict_uncertainty`.
 
     Returns:
         (V,) float64 standard deviations at the vertices.
@@ -117,10 +123,16 @@ def paint_uncertainty(mesh: trimesh.Trimesh, stds: Tensor) -> np.ndarray:
     return values
 
 
-def _sample(model: VariationalModel, item: Tensor, num_samples: int, seed: int) -> Tensor:
-    generator = torch.Generator(item.device).manual_seed(seed)
-    samples = model.predict_samples(item, num_samples, generator=generator)
-    return check_probabilities(samples)[0]
+def _items(observed: Any) -> list[Any]:
+    """Splits a batch of an observation, a tensor or a mapping to tensors, into batches of one."""
+    if isinstance(observed, Tensor):
+        return list(observed.split(1))
+    parts = zip(*(value.split(1) for value in observed.values()), strict=True)
+    return [dict(zip(observed, item, strict=True)) for item in parts]
+
+
+def _generator(model: Model, seed: int) -> torch.Generator:
+    return torch.Generator(model.device).manual_seed(seed)
 
 
 def _process(mesh: trimesh.Trimesh, settings: ReconstructionSettings) -> trimesh.Trimesh:
@@ -129,10 +141,8 @@ def _process(mesh: trimesh.Trimesh, settings: ReconstructionSettings) -> trimesh
     )
 
 
-def _paint(
-    model: VariationalModel, item: Tensor, meshes: list[trimesh.Trimesh], seed: int
-) -> float:
-    generator = torch.Generator(item.device).manual_seed(seed)
+def _paint(model: HypothesisModel, item: Any, meshes: list[trimesh.Trimesh], seed: int) -> float:
+    generator = _generator(model, seed)
     _, stds = model.predict_uncertainty(item, _UNCERTAINTY_SAMPLES, generator=generator)
     values = [paint_uncertainty(mesh, stds[0]) for mesh in meshes if len(mesh.faces)]
     return float(np.concatenate(values).mean()) if values else 0.0

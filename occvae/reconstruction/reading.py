@@ -1,4 +1,4 @@
-"""Reads the files of an object as what a model observes: images, or a point cloud."""
+"""Reads the files of an object as what a model observes: images, a point cloud, or both."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from occvae.errors import UserError
 from occvae.models.inputs import prepare_for
 from occvae.models.protocol import Model
 from occvae.observations.drawing import draw_observation
-from occvae.observations.kinds import Images, Observation, PointCloud
+from occvae.observations.kinds import Mixture, Observation, PointCloud
 from occvae.observations.scans import ENDINGS, load_scan
 from occvae.reconstruction.files import Frame
 from occvae.reconstruction.settings import ReconstructionSettings
@@ -27,10 +28,10 @@ class ObservedObject(NamedTuple):
 
     name: str
     """Path of its first file."""
-    array: np.ndarray
-    """(V, S, S, 3) uint8 images, or (N, 3) float32 points in the unit cube."""
+    arrays: dict[str, np.ndarray]
+    """`images` (V, S, S, 3) uint8, `points` (N, 3) float32 in the unit cube, or both."""
     seen: np.ndarray
-    """(V, S, S, 3) uint8: the images, or a drawing of the points."""
+    """(V, S, S, 3) uint8: the images, and a drawing of the points."""
     notes: list[str]
     """What was done to the files, in phrases."""
     output: Path
@@ -40,6 +41,11 @@ class ObservedObject(NamedTuple):
     warnings: tuple[str, ...] = ()
     """Why backgrounds were not removed, one per image, each with the path of the image."""
 
+    @property
+    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and shapes of the arrays. Objects with the same ones fit into a batch."""
+        return tuple((name, array.shape) for name, array in self.arrays.items())
+
 
 def read_object(
     files: Sequence[str | Path], output: Path, model: Model, settings: ReconstructionSettings
@@ -47,7 +53,7 @@ def read_object(
     """Reads the files of an object.
 
     Args:
-        files: Images of the object, or one scan.
+        files: Images of the object, or one scan. Models of mixtures take both.
         output: Mesh file to write.
         model: Its observation determines what the files must be.
         settings: How images and scans are treated.
@@ -55,19 +61,60 @@ def read_object(
     Raises:
         UserError: A file cannot be read, or is not what the model observes.
     """
-    if isinstance(model.observation, PointCloud):
-        return _read_scan(Path(files[0]), output, model, model.observation, settings)
+    observation = model.observation
+    if isinstance(observation, PointCloud):
+        return _read_scan(Path(files[0]), output, model, observation, settings)
+    if isinstance(observation, Mixture) and observation.points is not None:
+        return _read_mixture(files, output, model, observation.points, settings)
     return _read_images(files, output, model, settings)
 
 
 def to_batch(
     objects: Sequence[ObservedObject], device: torch.device, observation: Observation
-) -> Tensor:
-    """Returns objects with arrays of one shape as a batch on a device."""
-    batch = torch.from_numpy(np.stack([item.array for item in objects])).to(device)
-    if isinstance(observation, Images):
-        return batch.permute(0, 1, 4, 2, 3).float() / 255.0
-    return batch
+) -> Tensor | dict[str, Tensor]:
+    """Returns objects with arrays of the same shapes as a batch of the observation on a device."""
+    batch = {}
+    for name in objects[0].arrays:
+        batch[name] = torch.from_numpy(np.stack([item.arrays[name] for item in objects])).to(device)
+    if "images" in batch:
+        batch["images"] = batch["images"].permute(0, 1, 4, 2, 3).float() / 255.0
+    if isinstance(observation, Mixture):
+        return batch
+    [tensor] = batch.values()
+    return tensor
+
+
+def _read_mixture(
+    files: Sequence[str | Path],
+    output: Path,
+    model: Model,
+    cloud: PointCloud,
+    settings: ReconstructionSettings,
+) -> ObservedObject:
+    """Reads images and at most one scan. The mesh has the coordinates of the scan."""
+    scans = [Path(file) for file in files if Path(file).suffix.lower() in ENDINGS]
+    images = [file for file in files if Path(file).suffix.lower() not in ENDINGS]
+    if len(scans) > 1:
+        raise UserError(f"{scans[1]}: an object has one scan, but {scans[0]} is another one")
+    parts = [_read_images(images, output, model, settings)] if images else []
+    parts += [_read_scan(scan, output, model, cloud, settings) for scan in scans]
+    return ObservedObject(
+        str(files[0]),
+        {name: array for part in parts for name, array in part.arrays.items()},
+        np.concatenate([_fitted(part.seen, len(parts[0].seen[0])) for part in parts]),
+        [note for part in parts for note in part.notes],
+        output,
+        parts[-1].frame,
+        warnings=tuple(text for part in parts for text in part.warnings),
+    )
+
+
+def _fitted(tiles: np.ndarray, size: int) -> np.ndarray:
+    """Resizes images (V, S, S, 3) to (V, size, size, 3)."""
+    if tiles.shape[1] == size:
+        return tiles
+    resized = [Image.fromarray(tile).resize((size, size)) for tile in tiles]
+    return np.stack([np.asarray(image) for image in resized])
 
 
 def _read_scan(
@@ -91,7 +138,7 @@ def _read_scan(
     notes.append("the mesh has the coordinates of the scan")
     seen = _draw(observation, scan.points)
     frame = Frame(scan.location, scan.scale)
-    return ObservedObject(str(path), scan.points, seen, notes, output, frame)
+    return ObservedObject(str(path), {"points": scan.points}, seen, notes, output, frame)
 
 
 def _draw(observation: Observation, array: np.ndarray) -> np.ndarray:
@@ -118,4 +165,6 @@ def _read_images(
     )
     notes = list(dict.fromkeys(view.note for view in prepared if view.note))
     pixels = np.stack([view.pixels for view in prepared])
-    return ObservedObject(str(images[0]), pixels, pixels, notes, output, warnings=warnings)
+    return ObservedObject(
+        str(images[0]), {"images": pixels}, pixels, notes, output, warnings=warnings
+    )

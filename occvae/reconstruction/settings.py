@@ -7,8 +7,8 @@ from occvae.geometry.mesh_processing import LEAST_FACES, import_simplify
 from occvae.images.background import import_rembg
 from occvae.images.preprocess import BACKGROUNDS
 from occvae.models.inference import check_threshold
-from occvae.models.protocol import ImplicitModel, Model, VariationalModel, VoxelModel
-from occvae.observations.kinds import Images, PointCloud
+from occvae.models.protocol import HypothesisModel, ImplicitModel, Model, VoxelModel
+from occvae.observations.kinds import Images, Mixture, PointCloud
 from occvae.ops.validation import suitable_coarse_resolution
 from occvae.visualize.turntable import KINDS
 
@@ -60,7 +60,7 @@ class ReconstructionSettings:
     """Whether an object fails if a background is not removed, instead of a warning."""
     box: tuple[float, ...] | None = None
     """Box of the object in a scan: its lower corner x, y, z, then its upper one, in the scan's
-    coordinates. None for the bounding box of the points; models of point clouds only."""
+    coordinates. None for the bounding box of the points."""
     turntable: str | None = None
     """`gif` or `png` for a turntable beside each mesh."""
     batch_size: int = 8
@@ -101,6 +101,8 @@ class ReconstructionSettings:
             model: The model to reconstruct with.
         """
         observation = model.observation
+        if isinstance(observation, Mixture):
+            return
         if not isinstance(observation, Images | PointCloud):
             raise UserError(
                 f"{model.arch} observes {observation.noun}s, which are not read from files here; "
@@ -126,15 +128,15 @@ class ReconstructionSettings:
             import_simplify()
         if self.blocks and not isinstance(model, VoxelModel):
             raise UserError(f"{model.arch} does not predict voxels: blocks need a voxel model")
-        if self.num_samples is not None and not isinstance(model, VariationalModel):
+        if self.num_samples is not None and not isinstance(model, HypothesisModel):
             raise UserError(
                 f"{model.arch} has one prediction per image: hypotheses (num_samples) need a "
-                "variational model such as pix2vox-vae"
+                "variational model such as occvae or pix2vox-vae"
             )
-        if self.uncertainty and not isinstance(model, VariationalModel):
+        if self.uncertainty and not isinstance(model, HypothesisModel):
             raise UserError(
                 f"{model.arch} has one prediction per image: uncertainty needs a variational "
-                "model such as pix2vox-vae"
+                "model such as occvae or pix2vox-vae"
             )
         try:
             if isinstance(model, ImplicitModel):

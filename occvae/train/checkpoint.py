@@ -166,6 +166,7 @@ def save_checkpoint(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         save_with_usual_mode(partial / _TENSORS, lambda path: save_file(tensors, path))
         content = {"format_version": FORMAT_VERSION, **asdict(progress)}

@@ -72,6 +72,10 @@ class DataConfig:
     num_workers: int = 4
     """Processes per rank that read samples ahead. 0 reads them in the training process. Type int,
     unit processes, default 4."""
+    on_device: bool = False
+    """Whether each rank holds all training samples in the memory of its device and makes batches
+    there, with views, points and augmentation drawn per batch. num_workers then has no effect.
+    Works for models of images if the training split fits. Type bool, no unit, default false."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +154,10 @@ class TrainConfig:
     activation_checkpointing: bool = False
     """Whether blocks recompute their activations in the backward pass instead of keeping them. Type
     bool, no unit, default false."""
+    compile: bool = False
+    """Whether torch.compile compiles the forward and backward passes. The first steps take minutes,
+    so it is for long runs on a GPU. It cannot be combined with activation_checkpointing or
+    zero_stage 3. Type bool, no unit, default false."""
     deepspeed_config: dict[str, Any] | str | None = None
     """JSON file with further settings of DeepSpeed. The run stores its content. Type str or null, a
     path, default null."""
@@ -199,6 +207,10 @@ class TrainConfig:
             )
         if self.offload_optimizer and self.zero_stage == 0:
             raise UserError("offload_optimizer needs zero_stage=1, 2 or 3, got 0")
+        if self.compile and (self.activation_checkpointing or self.zero_stage == 3):
+            raise UserError(
+                "compile=true cannot be combined with activation_checkpointing=true or zero_stage=3"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

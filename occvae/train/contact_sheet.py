@@ -15,7 +15,7 @@ from occvae.geometry.voxels_to_mesh import grid_mesh
 from occvae.images.io import load_square_image
 from occvae.models.protocol import GenerativeModel, Model
 from occvae.observations.drawing import draw_observation
-from occvae.observations.kinds import Images, Observation
+from occvae.observations.kinds import Images, Mixture, Observation
 from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
 
@@ -129,7 +129,7 @@ def _seen(
     dataset: ShapeDataset, number: int, observation: Observation, camera: np.ndarray
 ) -> np.ndarray:
     """Draws what the model observes of a shape. Images are the stored ones, in full detail."""
-    if isinstance(observation, Images):
+    if isinstance(observation, Images | Mixture):
         shard, local = dataset.locate(number)
         return load_square_image(shard.image(local, 0), TILE)
     observed = observation.of(default_collate([dataset[number]]))

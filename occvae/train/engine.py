@@ -61,6 +61,10 @@ class Engine:
             synchronize_batch_norm(model)
         if config.activation_checkpointing:
             checkpoint_activations(model)
+        if device.type == "cuda" and self._stage == 0:
+            use_channels_last(model)  # ZeRO flattens weights, which loses the layout
+        if config.compile:
+            model.compile()  # after the replacement of batch norms
         optimizer = _create_optimizer(model.to(device), config)
         self._scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule, step - 1)
         self._engine, *_ = deepspeed.initialize(
@@ -194,12 +198,23 @@ class Engine:
 def _create_optimizer(model: Model, config: TrainConfig) -> torch.optim.AdamW:
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, config.optim.weight_decay, config.optim.lr),
-        # On CPUs the default implementation reads and writes the states a dozen times per step.
-        fused=config.offload_optimizer,
+        # The default implementation reads and writes the states a dozen times per step on a CPU,
+        # and launches hundreds of kernels on a GPU.
+        fused=config.offload_optimizer or model.device.type == "cuda",
     )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Stores the kernels of 2D convolutions with channels last.
+
+    Feature maps then have this layout too, which tensor cores use without conversions.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
 
 
 def _parameter_groups(model: Model, weight_decay: float, lr: float) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from occvae.train.checkpoint import (
     list_checkpoints,
     read_progress,
 )
+from occvae.train.compiler import check_compiler
 from occvae.train.config import DataConfig, TrainConfig, from_dict
 from occvae.train.config_file import format_config
 from occvae.train.deepspeed_config import resolve_deepspeed
@@ -150,6 +151,8 @@ def _prepare(options: RunOptions, device: torch.device) -> tuple[TrainConfig, Pa
     run = choose_run_folder(options.out, arch, options.resume)
     config = new if new is not None else _resumed_config(options, run)
     config = resolve_deepspeed(config, parallel.world_size(), device.type)
+    if config.compile:
+        check_compiler(device.type)
     _ensure_data(config.data.root, named=options.resume or options.names_data())
     if not options.resume:
         run.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from occvae.data.dataset import Batch, ShapeDataset
+from occvae.data.device_dataset import DeviceDataset
 from occvae.data.loader import StepSampler, load_batches
 from occvae.data.observations import open_split
 from occvae.data.targets import stored_points
@@ -76,6 +77,7 @@ class Trainer:
         digest = parallel.from_first_rank(self.train_set.manifest.digest)
         parallel.on_every_rank(lambda: self._check_same_data(digest), device)
         self.progress.dataset = parallel.from_first_rank(self._check_data_of_run)
+        self._held = parallel.on_every_rank(self._hold, device)
         optim = config.optim
         schedule = create_schedule(optim.schedule, optim.warmup_steps, optim.steps)
         progress = self.progress
@@ -419,16 +421,21 @@ class Trainer:
     def _dataset(self, split: str, num_points: int, num_views: int) -> ShapeDataset:
         data, train = self.config.data, split == "train"
         num_near_points = data.num_near_points if train else 0
+        observation = self.model.observation
         return open_split(
             data.root,
             split,
-            self.model.observation,
+            observation if train else observation.in_evaluation(),
             num_views=num_views,
             target=self.objective.data_target(self.model, num_points, num_near_points),
             train=train,
             augment=train and data.augment,
             seed=self.config.seed,
         )
+
+    def _hold(self) -> DeviceDataset | None:
+        """Loads the training split onto the device if the config asks for it."""
+        return DeviceDataset(self.train_set, self.device) if self.config.data.on_device else None
 
     def _train_batches(self, first: int, last: int) -> Iterator[Batch]:
         data, accumulation = self.config.data, self.config.optim.accumulation_steps
@@ -442,6 +449,8 @@ class Trainer:
             position=self.progress.samples,
             random_views=(data.min_views, data.num_views) if data.min_views else None,
         )
+        if self._held is not None:
+            return self._held.batches(sampler)
         return load_batches(
             self.train_set,
             sampler,

@@ -35,9 +35,11 @@ def create_moments(engine: Any, step: int) -> None:
     zero, stage = engine.optimizer, engine.zero_optimization_stage()
     optimizer = zero.optimizer if stage else zero
     held = zero.fp32_partitioned_groups_flat if stage == 3 else _held(optimizer)
+    fused = optimizer.defaults["fused"]
     for parameter in held:
         optimizer.state[parameter] = {
-            "step": torch.tensor(float(step)),
+            # Fused implementations read the step on the device.
+            "step": torch.tensor(float(step), device=parameter.device if fused else "cpu"),
             **{moment: torch.zeros_like(parameter, requires_grad=False) for moment in _MOMENTS},
         }
     if stage in (1, 2):

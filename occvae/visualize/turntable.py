@@ -57,6 +57,17 @@ def write_turntable(path: str | Path, mesh: trimesh.Trimesh, size: int = 224) ->
     if kind == "png":
         make_sheet([*frames], len(frames)).save(path)
         return
+    write_animation(path, frames, _MILLISECONDS)
+
+
+def write_animation(path: str | Path, frames: np.ndarray, milliseconds: int) -> None:
+    """Writes a GIF that repeats forever.
+
+    Args:
+        path: ends in .gif.
+        frames: (F, S, S, 3) uint8 renderings with few shades.
+        milliseconds: duration of a frame.
+    """
     # One palette for all frames avoids flicker. It is enough, because the frames have few shades of
     # one color.
     palette = make_sheet([*frames[:: max(1, len(frames) // 8)]], 1).quantize(255)
@@ -64,4 +75,4 @@ def write_turntable(path: str | Path, mesh: trimesh.Trimesh, size: int = 224) ->
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
     ]
-    first.save(path, save_all=True, append_images=others, duration=_MILLISECONDS, loop=0)
+    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)

@@ -232,3 +232,34 @@ def test_examples_are_images_of_the_embedded_dataset(tmp_path):
     pixels = np.asarray(Image.open(path))
     assert pixels.shape == (384, 384, 3)
     assert 0.02 < (pixels.min(axis=2) < 240).mean() < 0.9
+
+
+def test_a_model_of_mixtures_takes_an_image_and_a_scan_of_one_object(tmp_path):
+    torch.manual_seed(0)
+    model = create_model(
+        "occvae",
+        encoder="vit_tiny_patch16_224",
+        encoder_options={"depth": 1, "embed_dim": 24, "num_heads": 3},
+        image_size=32,
+        num_points=64,
+        point_encoder_size=32,
+        grid_resolution=16,
+        grid_encoder_channels=4,
+        embedding_size=32,
+        latent_size=16,
+        hidden_size=32,
+        num_blocks=1,
+    )
+    service = MeshService(model)
+    assert service.observes_images and service.observes_scans and service.is_variational
+    files = [draw_example(tmp_path, 0), cloud(tmp_path / "scan.npy")]
+    assert len(service.cut_out(files).pixels) == 2
+    center = torch.zeros(1, 1, 3)
+    image = torch.ones(1, 1, 3, model.image_size, model.image_size)
+    threshold = float(model.predict_points({"images": image}, center).sigmoid()) * 0.999
+    settings = ReconstructionSettings(resolution=32, threshold=threshold)
+    together = service.reconstruct(files, True, settings, quiet)
+    assert len(together.shapes) == 1 and len(together.seen) == 2
+    assert len(service.reconstruct(files, False, settings, quiet).shapes) == 2
+    assert len(service.sample(2, 0, 32, threshold, quiet).shapes) == 2
+    assert service.walk(files, [1.0, -1.0], settings, quiet).shapes[0].mesh.is_watertight

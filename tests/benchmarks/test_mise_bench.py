@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mise_bench
-from mise_case import count_different_points, differences_from_cpu, mesh_facts
+from mise_case import count_different_points, differences_from_cpu, flying_edges, mesh_facts
 from occvae.ops.mise import mise
 from tests.conftest import needs_kernels
 from tests.fields import sphere, torus
@@ -68,8 +68,17 @@ def test_results_that_differ_between_two_runs_are_named():
     assert names == ["values", "vertices"]
 
 
+def test_flying_edges_finds_the_mesh_of_pymcubes():
+    pytest.importorskip("vtkmodules", reason="VTK is not installed; run `pip install vtk`")
+    mcubes = pytest.importorskip("mcubes")
+    axis = torch.linspace(-0.55, 0.55, 34)
+    values = torch.cartesian_prod(axis, axis, axis).norm(dim=1).neg().add(0.4).view(34, 34, 34)
+    vertices, faces = mcubes.marching_cubes(values.numpy(), 0.0)
+    assert flying_edges(values.numpy()) == (len(vertices), len(faces))
+
+
 @needs_kernels
-@pytest.mark.parametrize("absent", [[], ["mcubes", "skimage.measure"]])
+@pytest.mark.parametrize("absent", [[], ["mcubes", "skimage.measure", "vtkmodules"]])
 def test_sections_with_analytic_fields_print_and_record_times(
     absent, monkeypatch, capsys, tmp_path
 ):
@@ -83,6 +92,7 @@ def test_sections_with_analytic_fields_print_and_record_times(
     out = capsys.readouterr().out
     assert out.index("check  points") < out.index("stage ")
     assert ("PyMCubes: not installed" in out) == bool(absent)
+    assert "VTK: not installed" in out or not absent
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     fields = {row["candidate"] for row in rows if row["section"] == "fields"}
     assert {"field", "refine", "extract", "total"} < fields

@@ -18,6 +18,10 @@ TESTS = {
         "tests/ops/test_devices_agree.py",
     ],
     "query_occupancy": ["tests/ops/test_query_occupancy_cuda.py"],
+    "query_triplane": [
+        "tests/ops/test_query_triplane.py",
+        "tests/ops/test_triplane_invariance.py",
+    ],
     "inside_mesh": ["tests/ops/test_inside_mesh.py"],
     "winding_number": ["tests/ops/test_inside_mesh.py"],
 }
@@ -25,7 +29,9 @@ TESTS = {
 # winding_sign has no CUDA kernel.
 KERNEL_TESTS = "(native or kernel or opcheck or ops_refuse)"
 SLOW_TESTS = "(analytic or order_of_faces or large_faces or 30000 or winding_sign)"
-SELECTION = f"not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS})"
+INSIDE_MESH = f"(not test_inside_mesh.py or ({KERNEL_TESTS} and not {SLOW_TESTS}))"
+# All instruction sets of a CPU run the same emulated kernel of query_triplane.
+SELECTION = f"{INSIDE_MESH} and not (triplane and (portable or avx2 or avx512-))"
 
 # `make test` runs one small test per CUDA source, and one per kernel of query_occupancy.
 SMALL_TESTS = {
@@ -39,6 +45,10 @@ SMALL_TESTS = {
         "test_logits_agree_with_float64[fma-fp32-128-cpu]",
         "test_logits_agree_with_float64[mma-fp16-128-cpu]",
         "test_logits_agree_with_float64[wgmma-fp16-256-cpu]",
+    ],
+    "query_triplane": [
+        "test_logits_are_accurate_for_all_widths_depths_and_precisions[avx512_bf16-cpu-64-1-bf16]",
+        "test_points_beyond_the_range_of_fp16_are_computed_in_fp32[avx512_bf16-cpu]",
     ],
     "inside_mesh": ["test_duplicate_faces_cancel_and_nested_shells_alternate[native-cpu]"],
     "winding_number": ["test_winding_numbers_of_closed_meshes_are_integers[dtype0-native-cpu]"],
@@ -68,7 +78,8 @@ def run_emulated(*arguments: str) -> None:
 
 def test_every_source_has_tests():
     sources = {path.stem for path in (build.ROOT / "csrc/cuda").glob("*.cu")}
-    own = {source for source in sources if not source.startswith("query_occupancy_")}
+    parts = ("query_occupancy_", "query_triplane_")  # of one op
+    own = {source for source in sources if not source.startswith(parts)}
     assert own == TESTS.keys() == SMALL_TESTS.keys()
 
 

@@ -9,12 +9,17 @@ from occvae.data.augmentation import (
     augment_views,
     blur,
     compress,
+    draw_backgrounds,
+    draw_color_maps,
+    draw_lighting,
+    draw_noise,
+    draw_qualities,
+    draw_sigmas,
+    draw_sizes,
+    draw_warps,
     estimate_alpha,
+    linear_images,
     lower_resolution,
-    random_background,
-    random_color_map,
-    random_lighting,
-    random_warp,
     recolor,
     rotate_hue,
     warp,
@@ -43,8 +48,8 @@ def augmented(seed: int, images: torch.Tensor | None = None) -> torch.Tensor:
     return augment_views(make_images() if images is None else images, [0, 3, seed])
 
 
-def generators(count: int) -> list[np.random.Generator]:
-    return [np.random.default_rng([7, number]) for number in range(count)]
+def generator() -> np.random.Generator:
+    return np.random.default_rng(7)
 
 
 def test_augmentation_depends_only_on_images_and_seed():
@@ -108,7 +113,7 @@ def test_a_warp_moves_the_image_and_the_outside_is_white():
 
 
 def test_warps_stay_in_their_ranges():
-    homographies = np.stack([random_warp(rng) for rng in generators(2000)])
+    homographies = draw_warps(generator(), 2000)
     back = np.linalg.inv(homographies)
     center = back[:, :2, 2] / back[:, 2:, 2]  # where the middle of the original moves to
     assert 0.11 < np.abs(center).max() < 0.13
@@ -124,8 +129,8 @@ def test_warps_stay_in_their_ranges():
 def test_an_object_of_usual_size_stays_in_the_frame():
     turn = np.linspace(0.0, 2.0 * np.pi, 60)
     rim = np.stack([OBJECT_SHARE * np.cos(turn), OBJECT_SHARE * np.sin(turn), np.ones(60)])
-    for rng in generators(2000):
-        moved = np.linalg.inv(random_warp(rng)) @ rim
+    for homography in draw_warps(generator(), 2000):
+        moved = np.linalg.inv(homography) @ rim
         assert np.abs(moved[:2] / moved[2]).max() < 1.0
 
 
@@ -144,7 +149,7 @@ def test_recoloring_commutes_with_a_white_background():
     opacity = torch.from_numpy(disk())
     color = torch.tensor(COLOR).view(3, 1, 1)
     layers = torch.cat([opacity * (255.0 - color), opacity[None]])[None]
-    matrix, offset = random_color_map(np.random.default_rng(3))
+    [matrix], [offset] = draw_color_maps(np.random.default_rng(3), 1)
     expected = torch.from_numpy(matrix @ np.array(COLOR) + offset).float().view(3, 1, 1) * opacity
     torch.testing.assert_close(recolor(layers, matrix, offset)[0], expected, atol=1e-2, rtol=0)
 
@@ -166,7 +171,7 @@ def test_a_new_background_leaves_no_fringe():
 
 
 def test_backgrounds_are_white_in_half_of_the_samples_and_else_light():
-    found = [random_background(rng, 8).expand(3, 8, 8) for rng in generators(400)]
+    found = linear_images(draw_backgrounds(generator(), 400), 8, torch.device("cpu"))
     others = [image for image in found if (image != 255.0).any()]
     assert 160 < len(others) < 240
     values = torch.stack(others)
@@ -179,7 +184,7 @@ def test_backgrounds_are_white_in_half_of_the_samples_and_else_light():
 
 
 def test_color_maps_cover_brightness_saturation_and_permutations():
-    maps = [random_color_map(rng)[0] for rng in generators(600)]
+    maps, _ = draw_color_maps(generator(), 600)
     gains = np.stack([matrix.sum(axis=1) for matrix in maps])
     assert np.abs(gains - gains[:, :1]).max() < 1e-9  # gray stays gray
     assert gains.min() < 0.4 and 1.3 < gains.max() < 1.7
@@ -196,17 +201,19 @@ def test_a_third_of_a_turn_of_hue_permutes_the_channels():
 
 
 def test_lighting_has_the_strength_of_alexnet():
-    shifts = np.stack([random_lighting(rng) for rng in generators(400)])
+    shifts = draw_lighting(generator(), 400)
     assert np.abs(shifts.mean(axis=0)).max() < 1.0
     # The first component dominates: 255 x 0.1 x 0.2175 x 0.58.
     assert shifts.std(axis=0).mean() == pytest.approx(3.2, rel=0.15)
 
 
-@pytest.mark.parametrize(("lose", "share"), [(blur, 0.3), (lower_resolution, 0.15)])
-def test_some_samples_lose_sharpness_and_keep_their_mean(lose, share):
+@pytest.mark.parametrize(
+    ("lose", "draw", "share"), [(blur, draw_sigmas, 0.3), (lower_resolution, draw_sizes, 0.15)]
+)
+def test_some_samples_lose_sharpness_and_keep_their_mean(lose, draw, share):
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), np.uint8))
     images = images.float() if lose is blur else images
-    results = [lose(rng, images) for rng in generators(300)]
+    results = [lose(images, value) for value in draw(generator(), 300, 64).tolist()]
     changed = torch.stack([found for found in results if found is not images])
     assert changed.dtype == images.dtype and changed.shape[1:] == images.shape
     assert share == pytest.approx(len(changed) / len(results), abs=0.07)
@@ -219,8 +226,8 @@ def test_noise_is_on_the_object_only():
     image, opacity = torch.full((2, 3, 32, 32), 128.0), torch.zeros(2, 1, 32, 32)
     opacity[:, :, :16] = 1.0
     strengths = []
-    for rng in generators(200):
-        noise = add_noise(rng, image, opacity) - image
+    for strength, seed in draw_noise(generator(), 200).T:
+        noise = add_noise(image, opacity, strength, seed) - image
         assert (noise[:, :, 16:] == 0.0).all()
         strengths.append(float(noise[:, :, :16].std()))
     assert 75 < sum(strength == 0.0 for strength in strengths) < 125
@@ -230,8 +237,8 @@ def test_noise_is_on_the_object_only():
 def test_some_samples_are_compressed():
     images = make_images(2)
     changed = 0
-    for rng in generators(200):
-        found = compress(rng, images)
+    for quality in draw_qualities(generator(), 200).tolist():
+        found = compress(images, quality)
         assert (found.float() - images.float()).abs().mean() < 6.0
         changed += not torch.equal(found, images)
     assert 25 < changed < 60  # 20 %

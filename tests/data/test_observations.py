@@ -14,10 +14,15 @@ from occvae.data.observations import CloudReader, open_split
 from occvae.data.shards import Shard
 from occvae.data.targets import PointTarget, VoxelTarget
 from occvae.errors import UserError
-from occvae.observations.kinds import Images, LabeledPoints, PointCloud, VoxelGrid
+from occvae.observations.kinds import Images, LabeledPoints, Mixture, PointCloud, VoxelGrid
 from tests.tiny import RESOLUTION, SETTINGS
 
-OBSERVATIONS = (PointCloud(40), VoxelGrid(RESOLUTION), LabeledPoints(64))
+OBSERVATIONS = (
+    PointCloud(40),
+    PointCloud(40, scans=1.0),
+    VoxelGrid(RESOLUTION),
+    LabeledPoints(64),
+)
 
 
 def distance_to_box(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -63,6 +68,52 @@ def test_without_surface_points_clouds_are_drawn_from_the_stored_mesh(tmp_path):
     assert (cloud >= vertices.min(0) - 1e-6).all() and (cloud <= vertices.max(0) + 1e-6).all()
     extent = np.ptp(vertices, axis=0)
     assert (np.ptp(cloud, axis=0) > 0.7 * extent).all()
+
+
+def test_a_scan_has_the_points_of_one_side(tiny_cloud_dataset):
+    """A camera outside a box sees at most three of its six sides, and no side from behind."""
+    dataset = open_split(
+        tiny_cloud_dataset, "train", PointCloud(200, 0.0, scans=1.0), target=VoxelTarget()
+    )
+    for index in range(8):
+        sample = dataset[index]
+        low, high = box_of(sample["voxels"])
+        cloud = sample["cloud"].numpy().astype(float)
+        assert distance_to_box(cloud, low, high).max() < 0.03
+        near = [
+            np.abs(cloud[:, axis] - side[axis]) < 0.01 for axis in range(3) for side in (low, high)
+        ]
+        seen = [bool(part.mean() > 0.05) for part in near]
+        assert seen[3]  # the top: cameras are above
+        assert not seen[2] and not (seen[0] and seen[1]) and not (seen[4] and seen[5])
+
+
+def test_half_of_the_clouds_are_scans(tiny_cloud_dataset):
+    """The points of a scan lie on one side of the box, so their mean is off its center."""
+    dataset = open_split(
+        tiny_cloud_dataset, "train", PointCloud(100, 0.0, scans=0.5), train=True, seed=1
+    )
+    offsets = [float(dataset[0, index]["cloud"].mean(dim=0).norm()) for index in range(64)]
+    assert 20 < sum(offset > 0.12 for offset in offsets) < 44
+
+
+def test_a_mixture_holds_what_its_kinds_do(tiny_cloud_dataset):
+    mixture = Mixture(Images(24), PointCloud(40), VoxelGrid(RESOLUTION))
+    options = {"num_views": 2, "train": True, "target": PointTarget(64)}
+    dataset = open_split(tiny_cloud_dataset, "train", mixture, **options)
+    sample = dataset[0, 3]
+    assert sample.keys() == {"index", "images", "cloud", "grid", "points", "occupancies"}
+    batch = {name: value[None] for name, value in sample.items() if name != "index"}
+    observed = mixture.of(batch)
+    assert observed.keys() == {"images", "points", "voxels"}
+    assert observed["images"].shape == (1, 2, 3, 24, 24) and observed["images"].max() <= 1.0
+    assert torch.equal(observed["points"], batch["cloud"])
+    assert torch.equal(observed["voxels"], batch["grid"])
+    images_only = mixture.in_evaluation()
+    assert mixture.of({"images": batch["images"]}).keys() == {"images"}
+    assert open_split(tiny_cloud_dataset, "val", images_only)[0].keys() == {"index", "images"}
+    points_only = Mixture(points=PointCloud(7))
+    assert open_split(tiny_cloud_dataset, "val", points_only)[0].keys() == {"index", "cloud"}
 
 
 def test_a_dataset_without_surfaces_is_refused(tiny_dataset):

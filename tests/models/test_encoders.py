@@ -79,11 +79,10 @@ def test_images_become_embeddings(encoder):
 def test_tokens_of_a_hybrid_are_the_positions_of_the_last_feature_map_of_its_trunk():
     encoder = hybrid("resnet10t").eval()
     transformer = encoder.backbone
-    trunk = transformer.patch_embed.backbone.network
     with torch.no_grad():
         image = torch.rand(1, 3, 64, 64)
-        features = trunk((image - encoder.mean) / encoder.std)[-1]
-        tokens = transformer.patch_embed((image - encoder.mean) / encoder.std)
+        features = encoder.trunk((image - encoder.mean) / encoder.std)[-1]
+        tokens = transformer.patch_embed(features)
         projection = transformer.patch_embed.proj
         expected = torch.einsum("oc,chw->hwo", projection.weight[:, :, 0, 0], features[0])
     torch.testing.assert_close(tokens[0], (expected + projection.bias).flatten(0, 1))
@@ -95,8 +94,7 @@ def test_tokens_of_a_hybrid_are_the_positions_of_the_last_feature_map_of_its_tru
 def test_the_trunk_of_a_hybrid_stays_in_fp32_under_autocast():
     encoder = hybrid("resnet10t").eval()
     seen = []
-    embed = encoder.backbone.patch_embed
-    embed.backbone.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    encoder.trunk.register_forward_hook(lambda *call: seen.append(call[-1][-1].dtype))
     encoder.backbone.blocks[0].mlp.fc1.register_forward_hook(
         lambda *call: seen.append(call[-1].dtype)
     )
@@ -107,7 +105,7 @@ def test_the_trunk_of_a_hybrid_stays_in_fp32_under_autocast():
 
 def test_pretrained_weights_of_the_package_go_into_encoder_and_trunk():
     stored = list(weights.read_weights(str(weights.packaged_file())).values())
-    trunk = hybrid(pretrained=True).backbone.patch_embed.backbone.network.state_dict()
+    trunk = hybrid(pretrained=True).trunk.network.state_dict()
     assert all(torch.equal(a, b) for a, b in zip(trunk.values(), stored, strict=False))
     whole = timm_encoder(LITE, 16, 64, True, None, {}).backbone.state_dict()
     assert whole.pop("classifier.weight").shape == (16, 1280)
@@ -143,7 +141,7 @@ def test_other_weights_in_the_package_are_refused(monkeypatch, tmp_path):
 def test_weights_of_a_trunk_are_loaded_from_a_file(tmp_path):
     state = timm.create_model("resnet10t").state_dict()
     found = hybrid("resnet10t", file=save(state, tmp_path / "resnet.pth"))
-    found = found.backbone.patch_embed.backbone.network.state_dict()
+    found = found.trunk.network.state_dict()
     assert found and all(torch.equal(value, state[name]) for name, value in found.items())
 
 

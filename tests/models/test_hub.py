@@ -13,6 +13,7 @@ from occvae.models.pretrained import CONFIG, DEFAULT_MODEL, WEIGHTS, find_export
 from tests.fakes import tiny_model
 from tests.fresh_process import run_fresh
 from tests.models.hub_server import TOKEN, Hub, running_hub
+from tests.models.test_mixture import small_model
 
 REPO = "owner/chairs"
 FIND = f"from occvae.models.pretrained import find_export; print(find_export({REPO!r}))"
@@ -269,3 +270,11 @@ def test_the_card_of_a_model_that_sees_no_images_shows_its_own_use(tmp_path, arc
     card = model_card(tmp_path, REPO, license="mit")
     assert call in card and "image" not in card
     assert ("$ occvae reconstruct scan.ply" in card) == (arch == "onet-points")
+
+
+def test_the_card_of_a_model_of_mixtures_shows_both(tmp_path):
+    save_pretrained(small_model(), tmp_path)
+    card = model_card(tmp_path, REPO, license="mit")
+    assert "pipeline_tag: image-to-3d" in card
+    assert '[mesh] = model.reconstruct(images="chair.jpg", points="scan.ply")' in card
+    assert "$ occvae reconstruct chair.jpg scan.ply --together --model" in card

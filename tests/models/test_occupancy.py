@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from occvae.errors import UserError
-from occvae.models import occupancy
+from occvae.models import decoders, occupancy
 from occvae.models.occupancy import OccupancyModel
 from tests.builders import random_decoder
 from tests.fakes import (
@@ -245,9 +245,9 @@ def test_predictions_through_the_kernels_equal_pytorch(monkeypatch):
 def test_predictions_use_the_precision_that_is_set(monkeypatch, precision):
     model, images = fused_model(), make_images(1, 1, 32)
     points, found = torch.rand(1, 50, 3) - 0.5, []
-    query = occupancy.query_occupancy
+    query = decoders.query_occupancy
     monkeypatch.setattr(
-        occupancy, "query_occupancy", lambda p, packed: found.append(packed) or query(p, packed)
+        decoders, "query_occupancy", lambda p, packed: found.append(packed) or query(p, packed)
     )
     exact = model.predict_points(images, points)
     model.precision = precision

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from occvae.observations.drawing import CAMERA, draw_observation
-from occvae.observations.kinds import Images, LabeledPoints, PointCloud, VoxelGrid
+from occvae.observations.kinds import Images, LabeledPoints, Mixture, PointCloud, VoxelGrid
 from occvae.visualize.point_rendering import render_points
 from occvae.visualize.rendering import orbit_extrinsics, render_views
 
@@ -62,6 +62,11 @@ def test_every_kind_is_drawn():
     assert len(tiles) == 2
     np.testing.assert_allclose(tiles[1].transpose(2, 0, 1) / 255.0, views[0, 1], atol=0.003)
     assert draw_observation(Images(32), views, 16)[0].shape == (16, 16, 3)
+    mixture = Mixture(Images(32), PointCloud(), VoxelGrid(8))
+    observed = {"images": views, "points": cloud[None], "voxels": grid}
+    several = draw_observation(mixture, observed, 64, FRONT)
+    assert len(several) == 4 and np.array_equal(several[3], half)
+    assert np.array_equal(several[2], draw_observation(PointCloud(), cloud[None], 64, FRONT)[0])
 
 
 def test_an_empty_grid_is_white():

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from occvae.models.decoders import CbnDecoder
-from occvae.ops.query_occupancy import PRECISIONS, PackedDecoder
+from occvae.ops.query_occupancy import PackedDecoder
+from occvae.ops.query_points import PRECISIONS
 
 BARS = {"fp32": 1e-6, "fp16": 5e-4, "bf16": 5e-3}  # largest relative error (L2)
 

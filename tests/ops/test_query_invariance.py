@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from occvae.ops import _extension
-from occvae.ops.query_occupancy import PRECISIONS, PackedDecoder, pack_decoder, query_occupancy
+from occvae.ops.query_occupancy import PackedDecoder, pack_decoder, query_occupancy
+from occvae.ops.query_points import PRECISIONS
 from tests.builders import random_decoder
 from tests.conftest import needs_kernels
 from tests.ops.query_oracle import inputs, overflowing

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from occvae.models.decoders import CbnDecoder
-from occvae.ops import _extension
+from occvae.ops import _extension, query_points
 from occvae.ops import query_occupancy as ops
-from occvae.ops.query_occupancy import PRECISIONS, pack_decoder, query_occupancy, query_shapes
+from occvae.ops.query_occupancy import pack_decoder, query_occupancy, query_shapes
+from occvae.ops.query_points import PRECISIONS
 from tests.builders import random_decoder
 from tests.conftest import DEVICES, needs_kernels
 from tests.ops.query_oracle import (
@@ -112,7 +113,7 @@ def test_shapes_may_come_in_any_order(device, backend, shapes):
 
 @pytest.mark.parametrize(("shapes", "count"), [(1, 0), (3, 0), (1, 7), (1, 1), (4, 5)])
 def test_offsets_of_equal_shapes_are_multiples_of_their_size(shapes, count):
-    offsets = ops._equal_offsets(shapes, count, torch.zeros(1))
+    offsets = query_points.equal_offsets(shapes, count, torch.zeros(1))
     assert offsets.dtype == torch.int64
     assert offsets.tolist() == [shape * count for shape in range(shapes + 1)]
 
@@ -266,7 +267,7 @@ def test_autocast_changes_nothing(device, backend, precision):
 def test_weights_beyond_the_range_are_packed_for_fp32(
     device, backend, precision, largest, recwarn, monkeypatch
 ):
-    monkeypatch.setattr(ops, "_warned", set())
+    monkeypatch.setattr(query_points, "_warned", set())
     input, weights, affines, head = (part.to(device) for part in overflowing())
     affines[:, 0] /= 1e4  # keeps sums in the range of float32
     affines[:, 1, 0] *= 1e4
@@ -287,7 +288,7 @@ def test_weights_beyond_the_range_are_packed_for_fp32(
 
 
 def test_decoders_wider_than_any_cuda_kernel_are_refused_or_warned_about(monkeypatch, recwarn):
-    monkeypatch.setattr(ops, "_warned", set())
+    monkeypatch.setattr(query_points, "_warned", set())
     cuda = torch.device("cuda")
     assert ops._has_width(cuda, 1024, "auto") and ops._has_width(torch.device("cpu"), 9999, "auto")
     assert [ops._has_width(cuda, 1056, "auto") for _ in range(2)] == [False, False]

@@ -18,6 +18,7 @@ CASES = {
     "onet": SMALL,
     "pix2voxpp-a": dict(backbone="resnet18", **VOXELS),
     "pix2vox-vae": dict(backbone="vgg16_bn", **VOXELS),
+    "pix2voxpp-vae": dict(backbone="resnet18", **VOXELS),
 }
 
 

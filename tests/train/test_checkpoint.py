@@ -38,6 +38,13 @@ def test_a_checkpoint_round_trips(tmp_path):
     assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
 
 
+def test_tensors_of_other_layouts_are_saved_like_contiguous_ones(tmp_path):
+    weight = torch.arange(36.0).reshape(1, 4, 3, 3)
+    tensors = {"model.weight": weight.to(memory_format=torch.channels_last)}
+    save_checkpoint(tmp_path, Progress("onet", 7, 80, None, 0.25, 8), tensors, keep=1)
+    assert torch.equal(read_tensors(tmp_path)["model.weight"], weight)
+
+
 def test_the_files_have_the_mode_of_other_new_files(tmp_path):
     (tmp_path / "other").touch()
     save(tmp_path, 7)

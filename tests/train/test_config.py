@@ -10,6 +10,7 @@ import pytest
 from occvae.errors import UserError
 from occvae.models import list_models
 from occvae.models.presets import presets_of
+from occvae.train.compiler import check_compiler
 from occvae.train.config import DataConfig, OptimConfig, TrainConfig, apply_overrides, from_dict
 from occvae.train.presets import make_preset
 from occvae.train.schedule import warmup_cosine, warmup_halved
@@ -77,7 +78,7 @@ def test_fusion_presets_train_on_several_views():
     assert make_preset("default-fusion", "pix2vox-f").data.min_views == 2
 
 
-@pytest.mark.parametrize("arch", ["vitocc", "onet", "pix2vox-vae"])
+@pytest.mark.parametrize("arch", ["vitocc", "onet", "pix2vox-vae", "pix2voxpp-vae"])
 def test_fusion_presets_are_refused_for_models_without_a_merger(arch):
     message = (
         f"preset 'cpu-small-fusion' is not for {arch}, but for pix2vox-a, pix2vox-f, pix2voxpp-a"
@@ -89,6 +90,29 @@ def test_fusion_presets_are_refused_for_models_without_a_merger(arch):
 def test_an_unknown_preset_is_refused():
     with pytest.raises(UserError, match="unknown preset 'gpu'"):
         make_preset("gpu", "vitocc")
+
+
+@pytest.mark.parametrize("other", ["activation_checkpointing=true", "zero_stage=3"])
+def test_compiling_excludes_what_changes_the_blocks(other):
+    with pytest.raises(UserError, match="compile=true cannot be combined with"):
+        apply_overrides(make_preset("default", "vitocc"), ["compile=true", other])
+
+
+def test_a_missing_compiler_is_reported(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"^compile=true needs a C\+\+ compiler, not found here; set"
+    ):
+        check_compiler("cpu")
+    with pytest.raises(
+        UserError, match=r"needs a C\+\+ compiler and the package triton, not found"
+    ):
+        check_compiler("cuda")
+    monkeypatch.setenv("CXX", "mycc")
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler \(CXX is mycc\), not found"):
+        check_compiler("cpu")
 
 
 def test_the_cosine_schedule_rises_and_falls():

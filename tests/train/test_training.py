@@ -14,7 +14,12 @@ import pytest
 import occvae
 from occvae.evaluation import evaluate
 from occvae.train.checkpoint import list_checkpoints
-from tests.tiny import TINY_RUN, build_tiny_dataset
+from tests.tiny import (
+    TINY_OBSERVING_MODELS,
+    TINY_OBSERVING_RUN,
+    TINY_RUN,
+    build_tiny_dataset,
+)
 from tests.train.ranks import no_rank_left, start, wait_until
 from tests.train.runs import (
     TORCHRUN,
@@ -27,6 +32,7 @@ from tests.train.runs import (
     run,
     succeed,
     succeed_as_user,
+    weights,
 )
 
 pytestmark = pytest.mark.usefixtures(no_rank_left.__name__)
@@ -95,6 +101,42 @@ def test_resume_continues_bit_for_bit(tiny_dataset, tmp_path):
     assert [folder.name for folder in list_checkpoints(resumed)] == ["step-0", "step-20"]
     succeed(tiny_dataset, resumed, "--resume")
     assert_same_weights(straight, resumed)
+
+
+def test_a_run_with_its_data_on_the_device_resumes_bit_for_bit(tiny_dataset, tmp_path):
+    held = ["data.on_device=true", "data.augment=true", "data.num_views=2", "data.min_views=1"]
+    steps = ["optim.steps=40", "save_every=20", "validate_every=1000"]
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    succeed(tiny_dataset, straight, *TINY_RUN, *steps, *held)
+    [rank] = run(tiny_dataset, resumed, *TINY_RUN, *steps, *held, prepare=die_at_step_30)
+    assert rank.status() == 128 + signal.SIGKILL, rank.text()
+    succeed(tiny_dataset, resumed, "--resume")
+    assert_same_weights(straight, resumed)
+    losses = [line["train/loss"] for line in metrics(straight) if "train/loss" in line]
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+@pytest.mark.slow  # compiles for half a minute
+def test_a_compiled_model_trains_like_any_other(tiny_dataset, tmp_path):
+    steps = ["optim.steps=3", "validate_every=3", "precision=fp32", "log_every=1"]
+    small = 'model.encoder_options={"depth": 1, "embed_dim": 16, "num_heads": 1, "patch_size": 16}'
+    for name in ("true", "false"):
+        succeed(tiny_dataset, tmp_path / name, *TINY_RUN, *steps, small, f"compile={name}")
+    compiled, plain = metrics(tmp_path / "true"), metrics(tmp_path / "false")
+    for mine, expected in zip(compiled, plain, strict=True):
+        for key in {"train/loss", "val/iou"} & expected.keys():
+            assert mine[key] == pytest.approx(expected[key], rel=1e-4)
+    assert weights(tmp_path / "true").keys() == weights(tmp_path / "false").keys()
+
+
+def test_data_on_the_device_is_refused_for_other_observations(tiny_cloud_dataset, tmp_path):
+    settings = [*TINY_OBSERVING_MODELS["onet-voxels"], *TINY_OBSERVING_RUN]
+    ranks = run(
+        tiny_cloud_dataset,
+        tmp_path / "run",
+        *["--arch", "onet-voxels", *settings, "optim.steps=2", "data.on_device=true"],
+    )
+    assert_refused(ranks, "data.on_device is for training on images; set data.on_device=false")
 
 
 def test_two_ranks_train_like_one_of_twice_the_batch(tiny_dataset, tmp_path):

@@ -1,4 +1,4 @@
-"""Presets of the Pix2Vox family: two stages as published, one for the variational model.
+"""Presets of the Pix2Vox family: two stages as published, one for the variational models.
 
 The first stage trains on one view per shape, and the merger is frozen because it has no effect on a
 single view. The second stage starts from a run of the first (initial_weights=RUN). It trains the
@@ -17,7 +17,7 @@ _FUSION_VIEWS = 5
 # The fewest views per shape in the second stage. With a single view the merger has no effect, and
 # architectures without a refiner would then have no parameter to train.
 _LEAST_VIEWS = {"pix2vox-a": 1, "pix2vox-f": 2, "pix2voxpp-a": 1, "pix2voxpp-f": 2}
-_VARIATIONAL = "pix2vox-vae"
+_VARIATIONAL = ("pix2vox-vae", "pix2voxpp-vae")
 
 _DEFAULT: Settings = {
     "data": {"augment": True},
@@ -59,10 +59,11 @@ for _arch, _least in _LEAST_VIEWS.items():
         },
     )
 # One stage: the views' posteriors must be multiplied from the start to learn suitable variances.
-register_presets(
-    _VARIATIONAL,
-    {
-        "cpu-small": _random_views(_CPU_SMALL, least=1),
-        "default": _random_views(_DEFAULT, least=1),
-    },
-)
+for _arch in _VARIATIONAL:
+    register_presets(
+        _arch,
+        {
+            "cpu-small": _random_views(_CPU_SMALL, least=1),
+            "default": _random_views(_DEFAULT, least=1),
+        },
+    )

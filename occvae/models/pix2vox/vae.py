@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from occvae.errors import UserError
+from occvae.models.aggregate_posterior import AggregatePosterior
 from occvae.models.inference import evaluation_mode
 from occvae.models.inputs import ImageInput
-from occvae.models.pix2vox.aggregate_posterior import AggregatePosterior
 from occvae.models.pix2vox.base import Pix2VoxBase
 from occvae.models.pix2vox.blocks import ContextMerger, Refiner
 from occvae.models.pix2vox.pix2vox import CHANNELS_A, LAYERS_A, build_decoder, build_encoder
-from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
+from occvae.models.posterior import Posterior, mean_of_views, product_of_experts
 from occvae.models.protocol import LatentModel, VariationalModel, VoxelOutput, resample
 from occvae.models.registry import register_model
 from occvae.ops.validation import check_count
@@ -76,11 +76,19 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel, LatentModel):
             images: (B, V, 3, H, W) RGB in [0, 1].
             view_mask: (B, V) bool, True for the views that exist; None if all do.
         """
+        return self._fuse(*self._encode_each(images, view_mask))
+
+    def _encode_each(
+        self, images: Tensor, view_mask: Tensor | None = None
+    ) -> tuple[Posterior, Tensor]:
+        """Returns the Gaussians of the M views that exist, and the mask (B, V) of these views."""
         features, mask = self.encode_views(images, view_mask)
-        means = self.to_mean(features).float()
         log_variances = self.to_log_variance(features).float()
         log_variances = log_variances.clamp(-_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE)
-        return Posterior(*FUSIONS[self.fusion](means, log_variances, mask))
+        return Posterior(self.to_mean(features).float(), log_variances), mask
+
+    def _fuse(self, views: Posterior, mask: Tensor) -> Posterior:
+        return Posterior(*FUSIONS[self.fusion](*views, mask))
 
     def decode(self, latents: Tensor, num_copies: int = 1) -> VoxelOutput:
         """Decodes latents (B, D) to volumes.
@@ -100,11 +108,19 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel, LatentModel):
             images: (B, V, 3, H, W) RGB in [0, 1].
             view_mask: (B, V) bool, True for the views that exist; None if all do.
         """
-        posterior = self.encode(images, view_mask)
+        views, mask = self._encode_each(images, view_mask)
+        posterior = self._fuse(views, mask)
         if self.aggregate.training:
             self.aggregate.update(posterior)
-        latents = posterior.sample() if self.training or self.parity else posterior.mean
-        output = self.decode(latents, images.shape[1] if self.parity else 1)
+        is_random = self.training or self.parity
+        noise = posterior.noise() if is_random else torch.zeros_like(posterior.mean)
+        return self._decode_posterior(posterior, views, mask, noise)
+
+    def _decode_posterior(
+        self, posterior: Posterior, views: Posterior, mask: Tensor, noise: Tensor
+    ) -> VoxelOutput:
+        """Decodes the latents (B, D) that are `noise` standard deviations from the means."""
+        output = self.decode(posterior.at(noise), mask.shape[1] if self.parity else 1)
         return output._replace(mean=posterior.mean, log_variance=posterior.log_variance)
 
     @torch.no_grad()
@@ -148,9 +164,11 @@ class Pix2VoxVae(Pix2VoxBase, VariationalModel, LatentModel):
         """
         check_count("num_samples", num_samples)
         with evaluation_mode(self):
-            posterior = self.encode(images, view_mask)
-            volumes = [self.decode(posterior.sample(generator)).refined for _ in range(num_samples)]
-        return torch.stack(volumes, dim=1)
+            views, mask = self._encode_each(images, view_mask)
+            posterior = self._fuse(views, mask)
+            draws = (posterior.noise(generator) for _ in range(num_samples))
+            outputs = [self._decode_posterior(posterior, views, mask, noise) for noise in draws]
+        return torch.stack([output.refined for output in outputs], dim=1)
 
     @torch.no_grad()
     def interpolate(self, first: Tensor, second: Tensor, steps: int = 8) -> Tensor:

@@ -11,7 +11,7 @@ from occvae.models import create_model
 from occvae.models.pix2vox.encoder import create_backbone
 from tests.fakes import tiny_voxel_model
 
-FAMILY = ["pix2vox-a", "pix2vox-f", "pix2vox-vae", "pix2voxpp-a", "pix2voxpp-f"]
+FAMILY = ["pix2vox-a", "pix2vox-f", "pix2vox-vae", "pix2voxpp-a", "pix2voxpp-f", "pix2voxpp-vae"]
 
 
 def published(arch: str, **options) -> nn.Module:
@@ -57,6 +57,14 @@ def test_the_vae_has_the_parts_of_the_original():
     assert size(published("pix2vox-vae")) == size(model) - 8_571  # without a merger
 
 
+def test_the_vae_with_a_merger_has_the_parts_of_pix2voxpp_a():
+    model, plain = published("pix2voxpp-vae"), published("pix2voxpp-a")
+    for part in ("encoder", "decoder", "merger", "refiner"):
+        assert size(getattr(model, part)) == size(getattr(plain, part))
+    heads = 2 * (12_544 + 1) * 64 + (64 + 1) * 12_544
+    assert size(model) == size(plain) + heads == 98_750_541
+
+
 @pytest.mark.parametrize("arch", FAMILY)
 def test_number_of_stages_follows_from_the_resolution(arch):
     for resolution, doublings, halvings in ((32, 4, 3), (64, 5, 4), (128, 6, 5)):
@@ -88,7 +96,7 @@ def test_every_parameter_gets_a_gradient(arch):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize("arch", [name for name in FAMILY if name != "pix2vox-vae"])
+@pytest.mark.parametrize("arch", [name for name in FAMILY if "vae" not in name])
 def test_cropping_equals_smaller_images(arch):
     plain = tiny_voxel_model(arch, image_size=128).eval()
     cropping = tiny_voxel_model(arch, image_size=144, crop=8).eval()

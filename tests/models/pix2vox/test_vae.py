@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from occvae.errors import UserError
-from occvae.models.pix2vox.posterior import Posterior, mean_of_views, product_of_experts
+from occvae.models.posterior import Posterior, mean_of_views, product_of_experts
 from occvae.train.losses import kl_divergence
 from tests.fakes import tiny_voxel_model
 

@@ -31,7 +31,7 @@ def make_images(*shades: float) -> torch.Tensor:
     return torch.stack([torch.full((1, 3, 8, 8), shade) for shade in shades])
 
 
-@pytest.mark.parametrize("arch", ["pix2vox-a", "pix2voxpp-f", "pix2vox-vae"])
+@pytest.mark.parametrize("arch", ["pix2vox-a", "pix2voxpp-f", "pix2vox-vae", "pix2voxpp-vae"])
 def test_missing_views_have_no_effect(arch):
     """Not even on batch norm statistics in training, whatever the pixels are."""
     model = tiny_voxel_model(arch).eval()

@@ -1,4 +1,4 @@
-// AVX-512 vector operations for query_occupancy_tile.h.
+// AVX-512 vector operations for query_products.h.
 #pragma once
 
 #include "isa.h"
@@ -45,6 +45,18 @@ struct Avx512 {
   }
   OCCVAE_AVX512 OCCVAE_INLINE static Vector upper_bfloats(const uint32_t* pairs) {
     return upper_half(_mm512_loadu_si512(pairs));
+  }
+
+  OCCVAE_AVX512 OCCVAE_INLINE static Vector load_halves(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  // Replaces even and odd channels by the lower and upper half of the channels.
+  OCCVAE_AVX512 OCCVAE_INLINE static void interleave(Vector& even, Vector& odd) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    const Vector lower = _mm512_permutex2var_ps(even, low, odd);
+    odd = _mm512_permutex2var_ps(even, high, odd);
+    even = lower;
   }
 
  private:

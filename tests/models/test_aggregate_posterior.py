@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from occvae.models.pix2vox.aggregate_posterior import AggregatePosterior
-from occvae.models.pix2vox.posterior import Posterior
+from occvae.models.aggregate_posterior import AggregatePosterior
+from occvae.models.posterior import Posterior
 
 SIZE = 3
 BATCHES = 6

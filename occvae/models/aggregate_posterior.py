@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from occvae.models.pix2vox.posterior import Posterior
+from occvae.models.posterior import Posterior
 
 # Weight of a new batch in the running moments, which average over about the last 100 batches.
 _MOMENTUM = 0.01
