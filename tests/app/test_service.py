@@ -230,9 +230,8 @@ def test_models_of_voxels_take_grids(tmp_path):
     grid = np.zeros((16, 16, 16), bool)
     grid[4:12, 4:12, 4:12] = True
     np.save(tmp_path / "grid.npy", grid)
-    outcome = service.reconstruct(
-        [tmp_path / "grid.npy"], False, ReconstructionSettings(resolution=32), quiet
-    )
+    settings = ReconstructionSettings(resolution=32, threshold=0.5)
+    outcome = service.reconstruct([tmp_path / "grid.npy"], False, settings, quiet)
     np.testing.assert_allclose(outcome.shapes[0].mesh.extents, 2 * RADIUS, atol=0.05)
     assert (service.cut_out([tmp_path / "grid.npy"]).pixels[0].min(axis=2) < 240).any()
 
