@@ -15,6 +15,7 @@ import gradio as gr
 from occvae.app.results import cut_out_html, statistics, table, view, write_downloads
 from occvae.app.service import MOST_AXES, MOST_FILES, MeshService, Outcome, Report, draw_example
 from occvae.app.tasks import Cancelled, Tasks
+from occvae.data.readers.voxel_files import ENDINGS as VOXEL_ENDINGS
 from occvae.errors import UserError
 from occvae.images.preprocess import BACKGROUNDS
 from occvae.observations.scans import ENDINGS
@@ -96,13 +97,16 @@ class _Page:
 
     def _what(self) -> str:
         images, scans = self.service.observes_images, self.service.observes_scans
-        return " and ".join(["images"] * images + ["scans"] * scans)
+        grids = ["voxel grids"] * self.service.observes_grids
+        return " and ".join(["images"] * images + ["scans"] * scans + grids)
 
     def _inputs(self) -> None:
         images, scans = self.service.observes_images, self.service.observes_scans
         self.files = _upload_field(
             label=f"{self._what().capitalize()} of an object",
-            file_types=list(_IMAGE_TYPES) * images + list(ENDINGS) * scans,
+            file_types=list(_IMAGE_TYPES) * images
+            + list(ENDINGS) * scans
+            + list(VOXEL_ENDINGS) * self.service.observes_grids,
             height=150,
             elem_id="files",
         )
@@ -191,7 +195,8 @@ class _Page:
         self.between = gr.Button("Interpolate", elem_id="between")
 
     def _outputs(self) -> None:
-        what = "an image" if self.service.observes_images else "a scan"
+        what = "a voxel grid" if self.service.observes_grids else "a scan"
+        what = "an image" if self.service.observes_images else what
         self.view = gr.HTML(
             _START.format(f"Drop {what}, then press Reconstruct."),
             elem_id="view",

@@ -15,7 +15,7 @@ from torch import Tensor
 from occvae.data.procedural import CATEGORIES, make_shape
 from occvae.errors import UserError
 from occvae.models.protocol import GenerativeModel, HypothesisModel, LatentModel, Model
-from occvae.observations.kinds import Mixture, PointCloud
+from occvae.observations.kinds import Mixture, PointCloud, VoxelGrid
 from occvae.reconstruction.files import place
 from occvae.reconstruction.paths import output_paths
 from occvae.reconstruction.pipeline import FAILURES, describe_failure
@@ -73,7 +73,7 @@ class MeshService:
     """Reconstructs files with a model, draws shapes, and walks through its latents.
 
     Args:
-        model: A model that observes images or point clouds.
+        model: A model that observes images, point clouds or voxel grids.
         device: Device to compute on.
 
     Raises:
@@ -95,7 +95,12 @@ class MeshService:
 
     @property
     def observes_images(self) -> bool:
-        return not isinstance(self.model.observation, PointCloud)
+        return not isinstance(self.model.observation, PointCloud | VoxelGrid)
+
+    @property
+    def observes_grids(self) -> bool:
+        """Whether the model takes files with voxel grids."""
+        return isinstance(self.model.observation, VoxelGrid)
 
     @property
     def is_variational(self) -> bool:

@@ -54,7 +54,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="*", help="image files, point clouds, or folders of them")
+    parser.add_argument(
+        "images", nargs="*", help="images, point clouds, voxel grids, or folders of them"
+    )
     parser.add_argument(
         "--webcam",
         type=int,
@@ -173,18 +175,23 @@ def _check_inputs(options: argparse.Namespace) -> None:
 
 def _files(options: argparse.Namespace, model: "Model") -> list[Path]:
     """Returns the images or scans to reconstruct, as the model observes them."""
-    from occvae.observations.kinds import Mixture, PointCloud
-    from occvae.reconstruction import find_images, find_images_and_scans, find_scans
+    from occvae.observations.kinds import Mixture, PointCloud, VoxelGrid
+    from occvae.reconstruction import find_grids, find_images, find_images_and_scans, find_scans
 
-    if not isinstance(model.observation, PointCloud):
+    observation = model.observation
+    if not isinstance(observation, PointCloud | VoxelGrid):
         if options.webcam is not None:
             return [_take_image(options)]
-        if isinstance(model.observation, Mixture):
+        if isinstance(observation, Mixture):
             return find_images_and_scans(options.images)
         return find_images(options.images)
     for name, given in (("--webcam", options.webcam is not None), ("--together", options.together)):
         if given:
-            raise UserError(f"{name} applies to images, but {model.arch} observes point clouds")
+            raise UserError(
+                f"{name} applies to images, but {model.arch} observes {observation.noun}s"
+            )
+    if isinstance(observation, VoxelGrid):
+        return find_grids(options.images)
     return find_scans(options.images)
 
 

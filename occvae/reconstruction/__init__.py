@@ -2,6 +2,7 @@
 
 from occvae.reconstruction.paths import (
     FORMATS,
+    find_grids,
     find_images,
     find_images_and_scans,
     find_scans,
@@ -14,6 +15,7 @@ from occvae.reconstruction.settings import ReconstructionSettings
 __all__ = [
     "FORMATS",
     "ReconstructionSettings",
+    "find_grids",
     "find_images",
     "find_images_and_scans",
     "find_scans",

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from occvae.data.readers.voxel_files import ENDINGS as VOXEL_ENDINGS
 from occvae.errors import UserError
 from occvae.images.io import refuse_url
 from occvae.observations.scans import ENDINGS
@@ -57,6 +58,19 @@ def find_scans(inputs: list[str | Path]) -> list[Path]:
     """
     missing = f"no point clouds ({', '.join(ENDINGS)})"
     return _find_files(inputs, "scans", _is_scan, lambda folder: missing)
+
+
+def find_grids(inputs: list[str | Path]) -> list[Path]:
+    """Lists the given files and the files with voxel grids in the given folders.
+
+    Args:
+        inputs: Files and folders.
+
+    Raises:
+        UserError: A folder contains no voxel grids. An input is an address, or `-`.
+    """
+    missing = f"no voxel grids ({', '.join(VOXEL_ENDINGS)})"
+    return _find_files(inputs, "grids", _is_grid, lambda folder: missing)
 
 
 def find_images_and_scans(inputs: list[str | Path]) -> list[Path]:
@@ -168,6 +182,11 @@ def output_paths(
     if len(images) == 1 and suffix and format is None and not path.is_dir():
         raise UserError(f"{output}: unknown mesh format; choose from .{', .'.join(FORMATS)}")
     return [path / f"{name}.{format or 'glb'}" for name in _distinct_names(images)]
+
+
+def _is_grid(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    return suffix in VOXEL_ENDINGS and not file.name.startswith(".") and file.is_file()
 
 
 def _is_scan(file: Path) -> bool:

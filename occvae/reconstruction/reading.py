@@ -1,4 +1,4 @@
-"""Reads the files of an object as what a model observes: images, a point cloud, or both."""
+"""Reads the files of an object as what a model observes: images, a point cloud, a voxel grid."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from occvae.data.readers.voxel_files import read_voxel_file
 from occvae.errors import UserError
 from occvae.models.inputs import prepare_for
 from occvae.models.protocol import Model
 from occvae.observations.drawing import draw_observation
-from occvae.observations.kinds import Mixture, Observation, PointCloud
+from occvae.observations.kinds import Mixture, Observation, PointCloud, VoxelGrid
 from occvae.observations.scans import ENDINGS, load_scan
 from occvae.reconstruction.files import Frame
 from occvae.reconstruction.settings import ReconstructionSettings
@@ -29,9 +30,10 @@ class ObservedObject(NamedTuple):
     name: str
     """Path of its first file."""
     arrays: dict[str, np.ndarray]
-    """`images` (V, S, S, 3) uint8, `points` (N, 3) float32 in the unit cube, or both."""
+    """`images` (V, S, S, 3) uint8, `points` (N, 3) float32 in the unit cube, or both. Or `voxels`
+    (R, R, R) float32 in [0, 1]."""
     seen: np.ndarray
-    """(V, S, S, 3) uint8: the images, and a drawing of the points."""
+    """(V, S, S, 3) uint8: the images, and a drawing of the points or voxels."""
     notes: list[str]
     """What was done to the files, in phrases."""
     output: Path
@@ -53,7 +55,8 @@ def read_object(
     """Reads the files of an object.
 
     Args:
-        files: Images of the object, or one scan. Models of mixtures take both.
+        files: Images of the object, one scan, or one file with a voxel grid. Models of mixtures
+            take images and a scan.
         output: Mesh file to write.
         model: Its observation determines what the files must be.
         settings: How images and scans are treated.
@@ -64,6 +67,8 @@ def read_object(
     observation = model.observation
     if isinstance(observation, PointCloud):
         return _read_scan(Path(files[0]), output, model, observation, settings)
+    if isinstance(observation, VoxelGrid):
+        return _read_grid(Path(files[0]), output, model, observation)
     if isinstance(observation, Mixture) and observation.points is not None:
         return _read_mixture(files, output, model, observation.points, settings)
     return _read_images(files, output, model, settings)
@@ -139,6 +144,20 @@ def _read_scan(
     seen = _draw(observation, scan.points)
     frame = Frame(scan.location, scan.scale)
     return ObservedObject(str(path), {"points": scan.points}, seen, notes, output, frame)
+
+
+def _read_grid(path: Path, output: Path, model: Model, observation: VoxelGrid) -> ObservedObject:
+    voxels = read_voxel_file(path)["voxels"]
+    edge = observation.resolution
+    if voxels.shape != (1, edge, edge, edge):
+        shape = " x ".join(map(str, voxels.shape))
+        raise UserError(f"{path}: {model.arch} observes one voxel grid of {edge}^3, got {shape}")
+    if voxels.dtype.kind not in "biuf":
+        raise UserError(f"{path}: voxels must be numbers, got {voxels.dtype}")
+    grid = np.array(voxels[0], np.float32)
+    if not ((grid >= 0) & (grid <= 1)).all():
+        raise UserError(f"{path}: voxels must be occupancies from 0 to 1")
+    return ObservedObject(str(path), {"voxels": grid}, _draw(observation, grid), [], output)
 
 
 def _draw(observation: Observation, array: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from occvae.images.background import import_rembg
 from occvae.images.preprocess import BACKGROUNDS
 from occvae.models.inference import check_threshold
 from occvae.models.protocol import HypothesisModel, ImplicitModel, Model, VoxelModel
-from occvae.observations.kinds import Images, Mixture, PointCloud
+from occvae.observations.kinds import Images, Mixture, PointCloud, VoxelGrid
 from occvae.ops.validation import suitable_coarse_resolution
 from occvae.visualize.turntable import KINDS
 
@@ -103,16 +103,19 @@ class ReconstructionSettings:
         observation = model.observation
         if isinstance(observation, Mixture):
             return
-        if not isinstance(observation, Images | PointCloud):
+        if not isinstance(observation, Images | PointCloud | VoxelGrid):
             raise UserError(
                 f"{model.arch} observes {observation.noun}s, which are not read from files here; "
                 "call model.reconstruct in Python"
             )
         if self.box is not None and not isinstance(observation, PointCloud):
-            raise UserError(f"box applies to point clouds, but {model.arch} observes images")
-        if isinstance(observation, PointCloud) and (self.background != "auto" or self.strict):
             raise UserError(
-                f"background and strict apply to images, but {model.arch} observes point clouds"
+                f"box applies to point clouds, but {model.arch} observes {observation.noun}s"
+            )
+        if not isinstance(observation, Images) and (self.background != "auto" or self.strict):
+            raise UserError(
+                f"background and strict apply to images, but {model.arch} observes "
+                f"{observation.noun}s"
             )
 
     def check(self, model: Model, format: str) -> None:

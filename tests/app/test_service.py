@@ -10,7 +10,7 @@ from occvae.errors import UserError
 from occvae.models import create_model
 from occvae.reconstruction.settings import ReconstructionSettings
 from tests.app.inputs import cloud, colored, photo
-from tests.fakes import CENTER, EllipsoidVae, ball_model, tiny_voxel_model
+from tests.fakes import CENTER, RADIUS, EllipsoidVae, ball_model, set_octahedron, tiny_voxel_model
 from tests.tiny import TINY_OBSERVING_MODELS
 
 KEEP = ReconstructionSettings(resolution=64, background="keep")
@@ -219,6 +219,21 @@ def test_models_of_point_clouds_take_scans(tmp_path):
     image = colored(tmp_path / "image.png")
     with pytest.raises(UserError, match=r"image.png: .* observes point clouds"):
         service.cut_out([image])
+
+
+def test_models_of_voxels_take_grids(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("onet-voxels", grid_resolution=16, encoder_channels=4, hidden_size=32)
+    set_octahedron(model.decoder)
+    service = MeshService(model)
+    assert service.observes_grids and not service.observes_images
+    grid = np.zeros((16, 16, 16), bool)
+    grid[4:12, 4:12, 4:12] = True
+    np.save(tmp_path / "grid.npy", grid)
+    settings = ReconstructionSettings(resolution=32, threshold=0.5)
+    outcome = service.reconstruct([tmp_path / "grid.npy"], False, settings, quiet)
+    np.testing.assert_allclose(outcome.shapes[0].mesh.extents, 2 * RADIUS, atol=0.05)
+    assert (service.cut_out([tmp_path / "grid.npy"]).pixels[0].min(axis=2) < 240).any()
 
 
 def test_a_model_of_other_observations_is_refused():

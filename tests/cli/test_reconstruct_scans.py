@@ -29,7 +29,10 @@ def models(tmp_path_factory) -> Path:
         ("onet-vae", {"encoder_size": 8, "hidden_size": 8}),
         ("vitocc", {"encoder": "levit_128s", "hidden_size": 32}),
     ):
-        save_pretrained(create_model(arch, **options), root / arch)
+        model = create_model(arch, **options).eval()
+        if arch == "onet-voxels":
+            set_octahedron(model.decoder)
+        save_pretrained(model, root / arch)
     return root
 
 
@@ -122,6 +125,37 @@ def test_an_input_is_not_replaced(here, models, capsys):
     assert reconstruct(models, "scan.ply") == 0
 
 
+def test_a_voxel_grid_becomes_a_mesh(here, models, capsys):
+    grid = np.zeros((32, 32, 32), bool)
+    grid[8:24, 8:24, 8:24] = True
+    Path("grids").mkdir()
+    np.save("grids/a.npy", grid)
+    assert reconstruct(models, "grids", name="onet-voxels") == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("grids/a.npy -> a.glb (") and line.endswith("a.preview.png")
+    assert_octahedron("a.glb", np.zeros(3), 1.0)
+    preview = np.asarray(Image.open("a.preview.png"))
+    assert (preview[:224, :224].min(axis=2) < 240).any()  # a drawing of the grid
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (np.zeros((16, 16, 16), bool), "observes one voxel grid of 32^3, got 1 x 16 x 16 x 16"),
+        (np.zeros((2, 32, 32, 32), bool), "observes one voxel grid of 32^3, got 2 x 32 x 32 x 32"),
+        (np.full((32, 32, 32), 2.0), "voxels must be occupancies from 0 to 1"),
+        (np.full((32, 32, 32), np.nan), "voxels must be occupancies from 0 to 1"),
+        (np.full((32, 32, 32), "x"), "voxels must be numbers, got <U1"),
+    ],
+)
+def test_other_voxels_are_refused(here, models, capsys, grid, message):
+    np.save("grid.npy", grid)
+    assert reconstruct(models, "grid.npy", name="onet-voxels") == 2
+    assert f"error: grid.npy: {'onet-voxels ' * ('observes' in message)}{message}" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
@@ -135,7 +169,10 @@ def test_an_input_is_not_replaced(here, models, capsys):
         ("points", ["nowhere.ply"], "nowhere.ply: no such file"),
         ("vitocc", ["chair.xyz"], "chair.xyz: vitocc observes images; for a point cloud, name a"),
         ("vitocc", ["photo.png", "--box", *"000111"], "box applies to point clouds, but vitocc"),
-        ("onet-voxels", ["grid.npy"], "onet-voxels observes voxel grids, which are not read"),
+        ("onet-voxels", ["photo.png"], "photo.png: not a voxel file; expected .npz, .npy, .mat"),
+        ("onet-voxels", ["empty"], "empty: no voxel grids (.npz, .npy, .mat, .binvox) in this"),
+        ("onet-voxels", ["a.npy", "--together"], "--together applies to images, but onet-voxels"),
+        ("onet-voxels", ["a.npy", "--strict"], "images, but onet-voxels observes voxel grids"),
         ("onet-vae", ["a.npy"], "onet-vae observes labeled points, which are not read from"),
     ],
 )
