@@ -396,8 +396,8 @@ def occvae(
     )
 
 
-# The weight of one nat in the mean cross-entropy of points. In the bound for 32^3 voxels, which is a
-# sum over voxels, a nat then has a weight of 32^3 * 3e-5 = 1.
+# The weight of one nat in the mean cross-entropy of points. In the bound, which is a sum over 32^3
+# voxels, a nat then has a weight of 32^3 * 3e-5 = 1.
 _OPTIM = {"kl_weight": 3e-5, "kl_warmup_steps": 1000, "dice_weight": 0.5}
 _VIEWS = {"num_views": 4, "min_views": 1}
 register_presets(
