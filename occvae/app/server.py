@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LOCAL = "127.0.0.1"
 MOST_BYTES = 64 << 20
 """Largest file that can be uploaded."""
+# Gradio keeps the last view of each of this many visitors, about a megabyte each.
+_SESSIONS = 32
 # Protection from DNS rebinding: a foreign page can let its own host name resolve to 127.0.0.1. Its
 # requests carry that name as Host.
 _HOSTS = ("127.0.0.1", "localhost")
@@ -129,6 +131,7 @@ def _launch(page: gr.Blocks, host: str, port: int | None) -> str:
             quiet=True,
             prevent_thread_lock=True,
             max_file_size=MOST_BYTES,
+            state_session_capacity=_SESSIONS,
             ssr_mode=False,
             footer_links=["api"],
             run_history=False,
