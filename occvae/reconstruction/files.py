@@ -6,16 +6,16 @@ A file is complete or does not exist.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from occvae.reconstruction.mesh_writer import mesh_files
 from occvae.system.atomic_write import write_whole
-from occvae.visualize.rendering import PREDICTION_ALBEDO, orbit_extrinsics, render_views
+from occvae.visualize.rendering import orbit_extrinsics, render_views
 from occvae.visualize.sheet import make_sheet
-from occvae.visualize.turntable import write_turntable
+from occvae.visualize.turntable import mesh_albedo, write_turntable
 
 if TYPE_CHECKING:
     import trimesh
@@ -107,14 +107,6 @@ def _turntable_path(mesh: Path, kind: str) -> Path:
     return mesh.with_suffix(f".turntable.{kind}")
 
 
-def _albedo(mesh: trimesh.Trimesh) -> np.ndarray:
-    """Returns the color of each face (F, 3), or one for all (3,) if vertices have no colors."""
-    visual: Any = mesh.visual
-    if visual.kind != "vertex":
-        return np.asarray(PREDICTION_ALBEDO)
-    return np.asarray(visual.vertex_colors)[mesh.faces, :3].mean(axis=1) / 255.0
-
-
 def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Image:
     """Renders the image that `write_previews` writes, from the same arguments.
 
@@ -132,5 +124,5 @@ def preview_image(pixels: np.ndarray, meshes: list[trimesh.Trimesh]) -> Image.Im
     tiles: list[np.ndarray] = []
     for mesh in meshes[:_MOST_ROWS]:
         tiles += beside if tiles else seen
-        tiles += [*render_views(mesh.vertices, mesh.faces, cameras, _TILE, _albedo(mesh))]
+        tiles += [*render_views(mesh.vertices, mesh.faces, cameras, _TILE, mesh_albedo(mesh))]
     return make_sheet(tiles, len(seen) + len(cameras))

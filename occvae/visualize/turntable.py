@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -36,7 +36,15 @@ def turntable_frames(mesh: trimesh.Trimesh, num_frames: int, size: int = 224) ->
     azimuths = np.arange(num_frames) * (360.0 / num_frames)
     heights, distances = np.full(num_frames, _ELEVATION), np.full(num_frames, _DISTANCE)
     cameras = orbit_extrinsics(azimuths, heights, distances)
-    return render_views(mesh.vertices, mesh.faces, cameras, size, PREDICTION_ALBEDO)
+    return render_views(mesh.vertices, mesh.faces, cameras, size, mesh_albedo(mesh))
+
+
+def mesh_albedo(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Returns the color of each face (F, 3), or one for all (3,) if vertices have no colors."""
+    visual: Any = mesh.visual
+    if visual.kind != "vertex":
+        return np.asarray(PREDICTION_ALBEDO)
+    return np.asarray(visual.vertex_colors)[mesh.faces, :3].mean(axis=1) / 255.0
 
 
 def write_turntable(path: str | Path, mesh: trimesh.Trimesh, size: int = 224) -> None:
@@ -69,7 +77,7 @@ def write_animation(path: str | Path, frames: np.ndarray, milliseconds: int) -> 
         milliseconds: duration of a frame.
     """
     # One palette for all frames avoids flicker. It is enough, because the frames have few shades of
-    # one color.
+    # one color, or of the colors from gray to red.
     palette = make_sheet([*frames[:: max(1, len(frames) // 8)]], 1).quantize(255)
     first, *others = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)

@@ -32,6 +32,15 @@ def test_frames_make_one_turn_around_the_upright_axis():
     np.testing.assert_array_equal(frames, turntable_frames(box(), 8, size=48))
 
 
+def test_frames_show_the_colors_of_vertices():
+    mesh = box()
+    gray = turntable_frames(mesh, 1, size=48)[0]
+    mesh.visual.vertex_colors = np.tile([[255, 0, 0, 255]], (len(mesh.vertices), 1))
+    red = turntable_frames(mesh, 1, size=48)[0].astype(int)
+    shown = (gray < 250).any(axis=-1)
+    assert (red[shown][:, 0] > red[shown][:, 1] + 20).mean() > 0.9
+
+
 def test_every_frame_shows_the_whole_cube():
     cube = trimesh.creation.box((1.0, 1.0, 1.0))
     for frame in turntable_frames(cube, 8, size=64):
