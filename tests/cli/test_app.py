@@ -6,6 +6,11 @@ from occvae.app import server
 from occvae.cli.main import create_parser, main
 
 
+@pytest.fixture(autouse=True)
+def folder_without_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def test_only_this_machine_is_the_default():
     assert create_parser().parse_args(["app"]).host == "127.0.0.1"
 

@@ -14,13 +14,14 @@ from PIL import Image
 GENERATOR = '<meta name="generator" content="occvae">'
 
 
-def document(title: str, body: str, *, viewer: str = "") -> str:
+def document(title: str, body: str, *, viewer: str = "", reload: int = 0) -> str:
     """Returns a complete HTML page.
 
     Args:
         title: plain text.
         body: HTML.
         viewer: script elements with the data of the 3D viewer; empty if the page has no views.
+        reload: seconds after which browsers load the page again; 0 for never.
     """
     style = _asset("style.css")
     script = _viewer_script() if viewer else ""
@@ -37,6 +38,7 @@ def document(title: str, body: str, *, viewer: str = "") -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 {GENERATOR}
+{f'<meta http-equiv="refresh" content="{reload}">' if reload else ""}
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
 <style>{style}</style>

@@ -15,11 +15,17 @@ from occvae.errors import UserError
 from occvae.system.atomic_write import write_whole_text
 from occvae.visualize.report.document import document, image_element
 from occvae.visualize.report.tables import ABOUT_METRICS, evaluation_tables
-from occvae.visualize.report.training import METRICS, read_validation, training_sections
+from occvae.visualize.report.training import (
+    METRICS,
+    has_ended,
+    read_validation,
+    training_sections,
+)
 from occvae.visualize.report.viewer import Mesh, Viewer, frame_of
 
 _EVALUATIONS = "evaluation*.json"
 _MAX_SHEETS = 12
+_RELOAD = 30  # seconds
 
 
 def is_run(folder: Path) -> bool:
@@ -27,7 +33,10 @@ def is_run(folder: Path) -> bool:
 
 
 def run_page(folder: Path) -> str:
-    """Returns a page with the curves, evaluations and contact sheets of a run or an export."""
+    """Returns a page with the curves, evaluations and contact sheets of a run or an export.
+
+    Browsers load it again from time to time until the run has ended.
+    """
     parts = [*training_sections(folder), _contact_sheets(folder, _MAX_SHEETS)]
     evaluations = _evaluations(folder)
     for path in evaluations:
@@ -36,7 +45,7 @@ def run_page(folder: Path) -> str:
         parts.append(f"<section><h2>{name}</h2>{tables}</section>")
     if evaluations:
         parts.append(ABOUT_METRICS)
-    return _page_of_run(folder, parts)
+    return _page_of_run(folder, parts, reload=0 if has_ended(folder) else _RELOAD)
 
 
 def write_training_page(folder: Path) -> None:
@@ -49,11 +58,10 @@ def write_training_page(folder: Path) -> None:
     write_whole_text(folder / "index.html", _page_of_run(folder, parts))
 
 
-def _page_of_run(folder: Path, parts: list[str]) -> str:
+def _page_of_run(folder: Path, parts: list[str], reload: int = 0) -> str:
     title = f"Run {folder.resolve().name}"
-    return document(
-        title, f"<header><h1>{escape(title)}</h1></header><main>{''.join(parts)}</main>"
-    )
+    body = f"<header><h1>{escape(title)}</h1></header><main>{''.join(parts)}</main>"
+    return document(title, body, reload=reload)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,14 @@ def training_sections(folder: Path) -> list[str]:
     return parts
 
 
+def has_ended(folder: Path) -> bool:
+    """Whether a run has validated its last step, or stopped early. True for an export."""
+    validation = read_validation(folder)
+    if validation is None:
+        return not (folder / METRICS).is_file()
+    return validation.stopped_early or validation.step >= validation.last_step
+
+
 def read_validation(folder: Path) -> ValidationReport | None:
     """Reads what a run wrote about its newest validation; None if there is nothing."""
     from pydantic import TypeAdapter, ValidationError

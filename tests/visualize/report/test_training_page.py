@@ -88,6 +88,14 @@ def test_the_page_says_that_a_run_stopped_early(tmp_path):
     assert "The run stopped early: the last 3 validations had no higher IoU." in html
 
 
+@pytest.mark.parametrize("change", [{}, {"step": 50}, {"stopped_early": True}])
+def test_the_page_in_the_viewer_is_loaded_again_until_the_run_has_ended(tmp_path, change):
+    folder = write_run(tmp_path, dataclasses.replace(REPORT, **change))
+    assert ('<meta http-equiv="refresh" content="30">' in run_page(folder)) == (not change)
+    write_training_page(folder)
+    assert "refresh" not in (folder / "index.html").read_text()
+
+
 def test_the_page_in_the_viewer_also_has_earlier_sheets(tmp_path):
     html = run_page(write_run(tmp_path))
     assert html.count("<img src=") == 4 and "in the folder samples/" not in html
