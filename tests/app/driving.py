@@ -2,11 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from tests.visualize.report.browser import Browser
 
+T = TypeVar("T")
 # What gradio itself writes to the console at the end of each upload.
 _KNOWN_WARNING = "[{'type': 'string', 'value': 'Method not implemented.'}]"
 
@@ -29,7 +32,11 @@ class PageBrowser(Browser):
     def view(self) -> Iterator[None]:
         """Within it, `evaluate` runs in the newest 3D view instead of the page."""
         page = self._session
-        self.evaluate("1")  # reads the messages that announce frames
+        for _ in range(50):
+            self.evaluate("1")  # reads the messages that announce frames
+            if self._frames:
+                break
+            time.sleep(0.1)
         self._session = self._frames[-1]
         try:
             for domain in ("Runtime", "Log"):  # also sends what the frame has reported before
@@ -37,6 +44,18 @@ class PageBrowser(Browser):
             yield
         finally:
             self._session = page
+
+    def in_view(self, action: Callable[[], T]) -> T:
+        """Runs an action in the newest 3D view, again if the page replaces the view meanwhile."""
+        for attempts in range(20, -1, -1):
+            try:
+                with self.view():
+                    return action()
+            except RuntimeError as error:
+                if not attempts or "Session with given id not found" not in str(error):
+                    raise
+            time.sleep(0.2)
+        raise AssertionError("unreachable")
 
     def center(self, selector: str) -> tuple[float, float]:
         """Scrolls an element into view and returns its center."""

@@ -88,14 +88,15 @@ def reconstruct(browser: PageBrowser, *files: Path) -> None:
 def wait_for_mesh(browser: PageBrowser) -> None:
     browser.wait_for("document.querySelector('iframe.view') !== null")
     browser.center("iframe.view")
-    with browser.view():
-        settle(browser)
+    browser.in_view(lambda: settle(browser))
 
 
 def drawn(browser: PageBrowser) -> CanvasImage:
-    with browser.view():
+    def read() -> CanvasImage:
         frames(browser)
         return CanvasImage(browser, 0)
+
+    return browser.in_view(read)
 
 
 def test_a_photograph_becomes_a_mesh_that_turns_and_a_file(browser, opened, tmp_path):
@@ -186,8 +187,8 @@ def test_new_shapes_and_interpolations_are_shown_side_by_side(browser, image, tm
     browser.wait_for("document.querySelector('#draw').checkVisibility()")
     browser.click("#draw")
     browser.wait_for("document.querySelectorAll('#table tbody tr').length === 4")
-    with browser.view():
-        assert browser.evaluate("document.querySelectorAll('canvas').length") == 4
+    four = "document.querySelectorAll('canvas').length === 4"
+    browser.in_view(lambda: browser.wait_for(four))
     browser.drop("#files", image)
     browser.wait_for("document.querySelectorAll('#seen img').length === 1")
     browser.click_text("Between two images")
