@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from occvae.ops import query_occupancy as ops
+from occvae.ops.query_points import unpack_panels
 from tests.conftest import EMULATED_CUDA
 from tests.ops.query_oracle import BARS, activations, limit_cuda_kernel
 
@@ -285,4 +286,4 @@ def test_widths_without_a_16_bit_kernel_are_packed_for_fp32(device):
 
 def test_packed_fp32_weights_are_panels_readable_by_the_gradient(device):
     weights = Decoder.random(96).weights.to(device)
-    assert torch.equal(ops._unpack(torch.ops.occvae._pack_query_weights(weights, 0)), weights)
+    assert torch.equal(unpack_panels(torch.ops.occvae._pack_query_weights(weights, 0)), weights)
