@@ -73,7 +73,7 @@ class PlaneTransformer(nn.Module):
         self.projections = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in channels
         )
-        self.queries = nn.Parameter(torch.randn(3 * patches**2, width) * 0.02)
+        self.queries = nn.Parameter(torch.randn(3 * patches**2, width) * 0.3)
         self.layers = nn.ModuleList(
             nn.TransformerDecoderLayer(
                 width,
@@ -88,6 +88,11 @@ class PlaneTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.to_patches = nn.Linear(width, self.patch_size**2 * plane_channels)
+        # All nodes of a patch start equal. The field is then smooth, and learns faster.
+        nn.init.zeros_(self.to_patches.bias)
+        with torch.no_grad():
+            node = self.to_patches.weight[:plane_channels]
+            self.to_patches.weight.copy_(node.repeat(self.patch_size**2, 1))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         pairs = zip(self.projections, maps, strict=True)

@@ -86,6 +86,14 @@ def test_a_patch_of_a_plane_is_the_output_of_one_query():
     torch.testing.assert_close(before[0, 1, 2:4, 4:6], patch.view(2, 2, 2))
 
 
+def test_the_nodes_of_a_patch_start_equal():
+    network = PlaneTransformer([5], 6, 2, patches=3, width=32, num_layers=1).eval()
+    planes = network([torch.rand(1, 1, 5, 2, 2)])
+    patches = planes.unflatten(2, (3, 2)).unflatten(4, (3, 2))  # (B, plane, row, node, column, ...)
+    torch.testing.assert_close(patches, patches[:, :, :, :1, :, :1].expand_as(patches))
+    assert not torch.allclose(planes[:, :, 0, 0], planes[:, :, 5, 5])
+
+
 def test_samples_agree_with_a_bilinear_formula_in_float64():
     generator = np.random.default_rng(0)
     planes, points = (
