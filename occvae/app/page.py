@@ -98,15 +98,21 @@ class _Page:
     def _what(self) -> str:
         images, scans = self.service.observes_images, self.service.observes_scans
         grids = ["voxel grids"] * self.service.observes_grids
-        return " and ".join(["images"] * images + ["scans"] * scans + grids)
+        *others, last = ["images"] * images + ["scans"] * scans + grids
+        return f"{', '.join(others)} and {last}" if others else last
+
+    def _file_types(self) -> list[str]:
+        """What the upload field offers. Point clouds and voxel grids share two endings."""
+        service = self.service
+        types = [*_IMAGE_TYPES] * service.observes_images
+        types += [*ENDINGS] * service.observes_scans + [*VOXEL_ENDINGS] * service.observes_grids
+        return list(dict.fromkeys(types))
 
     def _inputs(self) -> None:
-        images, scans = self.service.observes_images, self.service.observes_scans
+        images = self.service.observes_images
         self.files = _upload_field(
             label=f"{self._what().capitalize()} of an object",
-            file_types=list(_IMAGE_TYPES) * images
-            + list(ENDINGS) * scans
-            + list(VOXEL_ENDINGS) * self.service.observes_grids,
+            file_types=self._file_types(),
             height=150,
             elem_id="files",
         )

@@ -99,8 +99,11 @@ class MeshService:
 
     @property
     def observes_grids(self) -> bool:
-        """Whether the model takes files with voxel grids."""
-        return isinstance(self.model.observation, VoxelGrid)
+        """Whether the model takes voxel grids, alone or besides images."""
+        observation = self.model.observation
+        if isinstance(observation, Mixture):
+            return observation.voxels is not None
+        return isinstance(observation, VoxelGrid)
 
     @property
     def is_variational(self) -> bool:
@@ -137,8 +140,9 @@ class MeshService:
         """Reconstructs files.
 
         Args:
-            files: Images or scans.
-            together: Whether the files show one object. Scans without images are always separate.
+            files: Images, scans or voxel grids.
+            together: Whether the files show one object. Files of models without images are always
+                separate.
             settings: With `num_samples` there are several meshes per object.
             report: Called many times.
 

@@ -8,8 +8,8 @@ from occvae.cli.shared import MODEL_HELP, load_model, set_precision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", type=Path, help="image or point cloud of the first object")
-    parser.add_argument("second", type=Path, help="image or point cloud of the second object")
+    parser.add_argument("first", type=Path, help="image, point cloud or voxel grid of one object")
+    parser.add_argument("second", type=Path, help="the same of another object")
     parser.add_argument("--model", help=MODEL_HELP)
     parser.add_argument(
         "--steps", type=int, default=8, help="number of meshes, both ends included (default: 8)"

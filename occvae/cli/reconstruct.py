@@ -1,4 +1,4 @@
-"""occvae reconstruct: turns images and scans into mesh files."""
+"""occvae reconstruct: turns images, scans and voxel grids into mesh files."""
 
 import argparse
 import sys
@@ -68,7 +68,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--together",
         action="store_true",
-        help="treat all files as one object: views, or views and a scan",
+        help="treat all files as one object: views, a scan and a voxel grid",
     )
     parser.add_argument(
         "--background",
@@ -174,16 +174,16 @@ def _check_inputs(options: argparse.Namespace) -> None:
 
 
 def _files(options: argparse.Namespace, model: "Model") -> list[Path]:
-    """Returns the images or scans to reconstruct, as the model observes them."""
+    """Returns the files to reconstruct, as the model observes them."""
     from occvae.observations.kinds import Mixture, PointCloud, VoxelGrid
-    from occvae.reconstruction import find_grids, find_images, find_images_and_scans, find_scans
+    from occvae.reconstruction import find_grids, find_images, find_inputs, find_scans
 
     observation = model.observation
     if not isinstance(observation, PointCloud | VoxelGrid):
         if options.webcam is not None:
             return [_take_image(options)]
         if isinstance(observation, Mixture):
-            return find_images_and_scans(options.images)
+            return find_inputs(options.images)
         return find_images(options.images)
     for name, given in (("--webcam", options.webcam is not None), ("--together", options.together)):
         if given:

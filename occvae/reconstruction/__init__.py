@@ -1,10 +1,10 @@
-"""Reconstructs images and scans as mesh files, with a preview image beside each mesh."""
+"""Reconstructs images, scans and voxel grids as mesh files, with a preview beside each mesh."""
 
 from occvae.reconstruction.paths import (
     FORMATS,
     find_grids,
     find_images,
-    find_images_and_scans,
+    find_inputs,
     find_scans,
     output_paths,
 )
@@ -17,7 +17,7 @@ __all__ = [
     "ReconstructionSettings",
     "find_grids",
     "find_images",
-    "find_images_and_scans",
+    "find_inputs",
     "find_scans",
     "output_paths",
     "paint_uncertainty",

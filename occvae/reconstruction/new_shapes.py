@@ -91,8 +91,8 @@ def write_interpolation(
 
     Args:
         model: A model with a latent that reads files.
-        first: Image or scan of the object at the start.
-        second: Image or scan of the object at the end.
+        first: Image, scan or voxel grid of the object at the start.
+        second: The same of the object at the end.
         folder: Folder of `step-01.glb`, ... and `interpolation.gif`. It is created if absent.
         steps: Number of meshes, both ends included.
         settings: Resolution, threshold, and how images and scans are read.

@@ -73,20 +73,20 @@ def find_grids(inputs: list[str | Path]) -> list[Path]:
     return _find_files(inputs, "grids", _is_grid, lambda folder: missing)
 
 
-def find_images_and_scans(inputs: list[str | Path]) -> list[Path]:
-    """Lists the given files and the images and point clouds in the given folders.
+def find_inputs(inputs: list[str | Path]) -> list[Path]:
+    """Lists the given files and the images, point clouds and voxel grids in the given folders.
 
     Args:
         inputs: Files and folders.
 
     Raises:
-        UserError: A folder contains neither. An input is an address, or `-`.
+        UserError: A folder contains none of them. An input is an address, or `-`.
     """
     return _find_files(
         inputs,
         "images",
-        lambda file: _is_image(file) or _is_scan(file),
-        lambda folder: "no images and no point clouds",
+        lambda file: _is_image(file) or _is_scan(file) or _is_grid(file),
+        lambda folder: "no images, point clouds or voxel grids",
     )
 
 
@@ -145,13 +145,13 @@ def list_names(files: list[Path]) -> str:
 def output_paths(
     images: Sequence[str | Path], output: str | Path | None = None, format: str | None = None
 ) -> list[Path]:
-    """Chooses the path of each object's mesh, named after its first image or scan.
+    """Chooses the path of each object's mesh, named after its first file.
 
     If images have the same name, the name of their folder is put before it. If that is not enough,
     a number is appended.
 
     Args:
-        images: The first image or the scan of each object.
+        images: The first file of each object.
         output: A mesh file for one object, or a folder for any number of objects. None is the
             working directory.
         format: One of `FORMATS`. None selects the format of the file, or glb in a folder.

@@ -1,4 +1,4 @@
-"""reconstruct_files(): images or scans to mesh files, in batches, with one line per object."""
+"""reconstruct_files(): files of objects to meshes, in batches, with one line per object."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def reconstruct_files(
     device: torch.device | str = "cpu",
     overwrite: bool = True,
 ) -> None:
-    """Reconstructs objects from their images or scans, and writes meshes and previews.
+    """Reconstructs objects from their files, and writes meshes and previews.
 
-    Models that observe images take images, and models that observe point clouds take one scan per
-    object. Models of mixtures take images, a scan, or both. Scans are centered and scaled by
-    `occvae.observations.scans.load_scan`. Their meshes are written in the coordinates of the scan,
-    and meshes of images in the unit cube.
+    Models that observe images take images. Models that observe point clouds or voxel grids take one
+    scan or one grid per object. Models of mixtures take any of them together. Scans are centered
+    and scaled by `occvae.observations.scans.load_scan`, and their meshes are written in the
+    coordinates of the scan. Other meshes are in the unit cube, which a voxel grid covers.
 
     For each object one line on stdout lists the files and whether the meshes are watertight. A line
     on stderr warns of each image whose background is not removed. If an object fails, a line on
@@ -55,8 +55,7 @@ def reconstruct_files(
 
     Args:
         model: A model, for example from `occvae.from_pretrained`. It is moved to `device`.
-        images: Image files of each object, where several files are views of one object. Or the one
-            scan of each object, or images and a scan.
+        images: Files of each object. Several images are views of one object.
         outputs: Mesh file of each object. The suffix selects the format. Previews and turntables
             are written beside it. With `num_samples` hypotheses are numbered: chair-1.glb, ...
         settings: See `ReconstructionSettings`. None selects the defaults.

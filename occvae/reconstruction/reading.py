@@ -16,6 +16,7 @@ from occvae.models.protocol import Model
 from occvae.observations.drawing import draw_observation
 from occvae.observations.kinds import Mixture, Observation, PointCloud, VoxelGrid
 from occvae.observations.scans import ENDINGS, load_scan
+from occvae.reconstruction.file_kinds import Kind, file_kind
 from occvae.reconstruction.files import Frame
 from occvae.reconstruction.settings import ReconstructionSettings
 
@@ -30,8 +31,8 @@ class ObservedObject(NamedTuple):
     name: str
     """Path of its first file."""
     arrays: dict[str, np.ndarray]
-    """`images` (V, S, S, 3) uint8, `points` (N, 3) float32 in the unit cube, or both. Or `voxels`
-    (R, R, R) float32 in [0, 1]."""
+    """`images` (V, S, S, 3) uint8, `points` (N, 3) float32 in the unit cube, `voxels` (R, R, R)
+    float32 in [0, 1], or several of them."""
     seen: np.ndarray
     """(V, S, S, 3) uint8: the images, and a drawing of the points or voxels."""
     notes: list[str]
@@ -56,7 +57,7 @@ def read_object(
 
     Args:
         files: Images of the object, one scan, or one file with a voxel grid. Models of mixtures
-            take images and a scan.
+            take several of them.
         output: Mesh file to write.
         model: Its observation determines what the files must be.
         settings: How images and scans are treated.
@@ -69,8 +70,8 @@ def read_object(
         return _read_scan(Path(files[0]), output, model, observation, settings)
     if isinstance(observation, VoxelGrid):
         return _read_grid(Path(files[0]), output, model, observation)
-    if isinstance(observation, Mixture) and observation.points is not None:
-        return _read_mixture(files, output, model, observation.points, settings)
+    if isinstance(observation, Mixture):
+        return _read_mixture(files, output, model, observation, settings)
     return _read_images(files, output, model, settings)
 
 
@@ -93,25 +94,48 @@ def _read_mixture(
     files: Sequence[str | Path],
     output: Path,
     model: Model,
-    cloud: PointCloud,
+    observation: Mixture,
     settings: ReconstructionSettings,
 ) -> ObservedObject:
-    """Reads images and at most one scan. The mesh has the coordinates of the scan."""
-    scans = [Path(file) for file in files if Path(file).suffix.lower() in ENDINGS]
-    images = [file for file in files if Path(file).suffix.lower() not in ENDINGS]
-    if len(scans) > 1:
-        raise UserError(f"{scans[1]}: an object has one scan, but {scans[0]} is another one")
-    parts = [_read_images(images, output, model, settings)] if images else []
-    parts += [_read_scan(scan, output, model, cloud, settings) for scan in scans]
+    """Reads images, at most one scan and at most one grid. A scan determines the coordinates."""
+    paths = _by_kind(files, model, observation)
+    parts = []
+    if "images" in paths:
+        parts.append(_read_images(paths["images"], output, model, settings))
+    if "points" in paths and observation.points is not None:
+        parts.append(_read_scan(paths["points"][0], output, model, observation.points, settings))
+    if "voxels" in paths and observation.voxels is not None:
+        parts.append(_read_grid(paths["voxels"][0], output, model, observation.voxels))
     return ObservedObject(
         str(files[0]),
         {name: array for part in parts for name, array in part.arrays.items()},
         np.concatenate([_fitted(part.seen, len(parts[0].seen[0])) for part in parts]),
         [note for part in parts for note in part.notes],
         output,
-        parts[-1].frame,
+        next((part.frame for part in parts if part.frame is not None), None),
         warnings=tuple(text for part in parts for text in part.warnings),
     )
+
+
+def _by_kind(
+    files: Sequence[str | Path], model: Model, observation: Mixture
+) -> dict[Kind, list[Path]]:
+    """The files of an object by kind.
+
+    Raises:
+        UserError: The model does not observe a kind, or there are several scans or grids.
+    """
+    paths: dict[Kind, list[Path]] = {}
+    for file in files:
+        kind = file_kind(file)
+        if kind not in observation.kinds():
+            observed = ", ".join(observation.kinds())
+            raise UserError(f"{file}: {model.arch} observes {observed}, not {kind}")
+        paths.setdefault(kind, []).append(Path(file))
+    for kind, noun in (("points", "scan"), ("voxels", "voxel grid")):
+        if len(several := paths.get(kind, [])) > 1:
+            raise UserError(f"{several[1]}: an object has one {noun}, but {several[0]} is another")
+    return paths
 
 
 def _fitted(tiles: np.ndarray, size: int) -> np.ndarray:
@@ -157,7 +181,20 @@ def _read_grid(path: Path, output: Path, model: Model, observation: VoxelGrid) -
     grid = np.array(voxels[0], np.float32)
     if not ((grid >= 0) & (grid <= 1)).all():
         raise UserError(f"{path}: voxels must be occupancies from 0 to 1")
-    return ObservedObject(str(path), {"voxels": grid}, _draw(observation, grid), [], output)
+    if not (grid >= 0.5).any():
+        raise UserError(f"{path}: no voxel is occupied")
+    notes = _off_center(grid >= 0.5)
+    return ObservedObject(str(path), {"voxels": grid}, _draw(observation, grid), notes, output)
+
+
+def _off_center(occupied: np.ndarray) -> list[str]:
+    """A note if the box of the occupied voxels is not centered, as it is in training."""
+    cells = np.argwhere(occupied)
+    offset = (cells.min(0) + cells.max(0) + 1 - len(occupied)) / 2
+    if (np.abs(offset) <= 1).all():
+        return []
+    words = ", ".join(f"{value:g}" for value in offset)
+    return [f"the occupied voxels are off the center of the grid by ({words}) cells"]
 
 
 def _draw(observation: Observation, array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ pytest.importorskip("gradio")
 from occvae import app
 from occvae.app.page import create_page
 from occvae.app.service import MeshService
+from occvae.models import create_model
 from tests.docs.pages import ROOT
 from tests.fakes import EllipsoidVae, ball_model
 
@@ -37,6 +38,15 @@ def test_the_api_has_the_documented_names_and_parameters(tmp_path):
 
 def test_a_model_without_latents_offers_less(tmp_path):
     assert list(endpoints(ball_model(), tmp_path)) == ["/cut_out", "/reconstruct"]
+
+
+def test_the_upload_field_offers_what_the_model_observes(tmp_path):
+    options = {"encoder": "levit_128s", "image_size": 128, "hidden_size": 32, "num_blocks": 1}
+    page = create_page(MeshService(create_model("occvae", **options)), tmp_path)
+    [field] = [block for block in page.blocks.values() if block.elem_id == "files"]
+    assert field.label == "Images, scans and voxel grids of an object"
+    assert {"image", ".ply", ".npy", ".binvox"} < set(field.file_types)
+    assert len(set(field.file_types)) == len(field.file_types)
 
 
 def test_gradio_writes_nothing_into_the_package():

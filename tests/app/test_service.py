@@ -249,7 +249,7 @@ def test_examples_are_images_of_the_embedded_dataset(tmp_path):
     assert 0.02 < (pixels.min(axis=2) < 240).mean() < 0.9
 
 
-def test_a_model_of_mixtures_takes_an_image_and_a_scan_of_one_object(tmp_path):
+def test_a_model_of_mixtures_takes_an_image_a_scan_and_a_grid_of_one_object(tmp_path):
     torch.manual_seed(0)
     model = create_model(
         "occvae",
@@ -267,6 +267,7 @@ def test_a_model_of_mixtures_takes_an_image_and_a_scan_of_one_object(tmp_path):
     )
     service = MeshService(model)
     assert service.observes_images and service.observes_scans and service.is_variational
+    assert service.observes_grids
     files = [draw_example(tmp_path, 0), cloud(tmp_path / "scan.npy")]
     assert len(service.cut_out(files).pixels) == 2
     center = torch.zeros(1, 1, 3)
@@ -276,5 +277,10 @@ def test_a_model_of_mixtures_takes_an_image_and_a_scan_of_one_object(tmp_path):
     together = service.reconstruct(files, True, settings, quiet)
     assert len(together.shapes) == 1 and len(together.seen) == 2
     assert len(service.reconstruct(files, False, settings, quiet).shapes) == 2
+    grid = np.zeros((16, 16, 16), bool)
+    grid[:, 4:12, 4:12] = True
+    np.save(tmp_path / "grid.npy", grid)
+    all_three = service.reconstruct([*files, tmp_path / "grid.npy"], True, settings, quiet)
+    assert len(all_three.seen) == 3 and all_three.shapes[0].unit == "as in the scan"
     assert len(service.sample(2, 0, 32, threshold, quiet).shapes) == 2
     assert service.walk(files, [1.0, -1.0], settings, quiet).shapes[0].mesh.is_watertight

@@ -4,15 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import trimesh
 from PIL import Image
 
 from occvae.cli.main import main
-from occvae.models import create_model, save_pretrained
+from occvae.models import create_model, from_pretrained, save_pretrained
+from tests.data.readers.binvox_writer import write_binvox
 from tests.models.test_mixture import inputs, queries, same_mesh, small_model
 
 SCAN = np.random.default_rng(0).uniform((10, 20, 30), (14, 22, 31), (500, 3))
+GRID = np.zeros((16, 16, 16), bool)
+GRID[:, 5:11, 4:12] = True
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +79,87 @@ def test_views_and_a_scan_are_joined_in_any_order(here, models, capsys):
     np.testing.assert_allclose(first.bounds, second.bounds, atol=1e-2)
 
 
-def test_files_of_both_kinds_are_separate_objects(here, models, capsys):
+GRID_WRITERS = {
+    "grid.binvox": write_binvox,
+    "grid.npy": lambda path, grid: np.save(path, grid.astype(np.uint8)),
+    "grid.npz": lambda path, grid: np.savez(path, voxels=grid),
+    "grid.mat": lambda path, grid: scipy.io.savemat(path, {"any": grid.astype(np.uint8)}),
+}
+
+
+@pytest.mark.parametrize("name", GRID_WRITERS)
+def test_a_voxel_grid_gives_the_mesh_that_the_model_predicts(here, models, capsys, name):
+    GRID_WRITERS[name](name, GRID)
+    assert occvae("reconstruct", models, name, "-o", "mesh.ply") == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{name} -> mesh.ply (") and line.endswith("mesh.preview.png")
+    [expected] = from_pretrained(models / "occvae").reconstruct(voxels=GRID, resolution=32)
+    np.testing.assert_allclose(load("mesh.ply").bounds, expected.bounds, atol=1e-6)
+    assert len(load("mesh.ply").faces) == len(expected.faces)
+
+
+def test_an_image_a_scan_and_a_grid_give_one_mesh_in_the_coordinates_of_the_scan(here, models):
+    np.save("grid.npy", GRID)
+    files = ["grid.npy", "chair.png", "scan.xyz"]
+    for words in ([*files[1:], "-o", "two.ply"], [*files, "-o", "three.ply"]):
+        assert occvae("reconstruct", models, *words, "--together") == 0
+    low, high = SCAN.min(0), SCAN.max(0)
+    center = load("three.ply").bounds.mean(0)
+    assert (np.abs(center - (low + high) / 2) < (high - low).max() / 2).all()
+    assert not same_mesh(load("two.ply"), load("three.ply"))
+    preview = np.asarray(Image.open("three.preview.png"))
+    assert preview.shape[1] == 7 * preview.shape[0]  # image, scan, grid, and four views
+    assert occvae("reconstruct", models, *files[:2], "--together", "-o", "unit.ply") == 0
+    assert np.abs(load("unit.ply").bounds).max() < 0.56
+
+
+def test_arrays_are_read_as_point_clouds_or_grids(here, models, capsys):
+    np.savez("points.npz", points=SCAN)
+    np.savez("voxels.npz", voxels=GRID, id=["a"])
+    np.save("scan.npy", SCAN)
+    files = ["points.npz", "voxels.npz", "scan.npy"]
+    assert occvae("reconstruct", models, *files, "-o", "meshes") == 0
+    lines = capsys.readouterr().out.splitlines()[:3]
+    assert ["coordinates of the scan" in line for line in lines] == [True, False, True]
+
+
+def test_a_grid_off_the_center_is_mentioned(here, models, capsys):
+    np.save("grid.npy", np.roll(GRID, -4, axis=1))
+    assert occvae("reconstruct", models, "grid.npy") == 0
+    note = "the occupied voxels are off the center of the grid by (0, -4, 0) cells"
+    assert capsys.readouterr().out.strip().endswith(note)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"voxels": GRID[:8, :8, :8]}, "occvae observes one voxel grid of 16^3, got 1 x 8 x 8 x 8"),
+        ({"voxels": GRID[:, :8]}, "occvae observes one voxel grid of 16^3, got 1 x 16 x 8 x 16"),
+        ({"voxels": np.zeros_like(GRID)}, "no voxel is occupied"),
+        ({"voxels": GRID * 255.0}, "voxels must be occupancies from 0 to 1"),
+        ({"voxels": GRID, "points": SCAN}, "has arrays points and voxels; save each in a file of"),
+        ({"solid": GRID}, "has no 'voxels' array (found solid)"),
+        (None, "not a readable .npz archive"),
+    ],
+)
+def test_grids_that_do_not_suit_the_model_are_refused(here, models, capsys, content, message):
+    if content is None:
+        Path("grid.npz").write_bytes(b"PK")
+    else:
+        np.savez("grid.npz", **content)
+    assert occvae("reconstruct", models, "chair.png", "grid.npz", "--together") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: grid.npz: {message}")
+    assert not list(here.rglob("*.glb"))
+
+
+def test_files_of_all_kinds_are_separate_objects(here, models, capsys):
+    write_binvox("sofa.binvox", GRID)
     assert occvae("reconstruct", models, ".", "-o", "meshes") == 0
     out = capsys.readouterr().out
-    assert "all 3 objects reconstructed" in out
+    assert "all 4 objects reconstructed" in out
     names = sorted(path.name for path in Path("meshes").glob("*.glb"))
-    assert names == ["chair.glb", "scan.glb", "side.glb"]
+    assert names == ["chair.glb", "scan.glb", "side.glb", "sofa.glb"]
 
 
 def test_hypotheses_and_uncertainty(here, models, capsys):
@@ -124,7 +203,10 @@ def test_interpolation_goes_from_one_object_to_the_other(here, models, capsys):
     ("command", "words", "message"),
     [
         ("reconstruct", ["scan.xyz", "scan.xyz", "--together"], "scan.xyz: an object has one scan"),
-        ("reconstruct", ["empty"], "empty: no images and no point clouds in this folder"),
+        ("reconstruct", ["a.mat", "b.mat", "--together"], "b.mat: an object has one voxel grid"),
+        ("reconstruct", ["empty"], "empty: no images, point clouds or voxel grids in this folder"),
+        ("reconstruct", ["gone.binvox"], "gone.binvox: no such file"),
+        ("reconstruct", ["gone.npy"], "gone.npy: no such file"),
         ("reconstruct", ["gone.png"], "gone.png"),
         ("sample", ["-n", "0"], "the number of shapes must be from 1 to 1000; got 0"),
         ("sample", ["--format", "stp"], "unknown mesh format 'stp'"),
