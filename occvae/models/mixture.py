@@ -19,6 +19,7 @@ from occvae.models.image_occupancy import (
 from occvae.models.inference import check_images, evaluation_mode, resize_images
 from occvae.models.inputs import ImageInput
 from occvae.models.latent_occupancy import ImplicitLatentModel
+from occvae.models.latent_triplane import latent_triplane_decoder
 from occvae.models.point_encoder import PointEncoder
 from occvae.models.point_occupancy import check_cloud_batch, clouds_to_batch
 from occvae.models.posterior import Posterior, product_of_experts
@@ -360,6 +361,7 @@ def occvae(
     decoder: str = "cbn",
     hidden_size: int = 256,
     num_blocks: int = 5,
+    plane_options: dict[str, int] | None = None,
     threshold: float = 0.3,
 ) -> MixtureModel:
     """One latent for any mixture of images, point clouds and voxels, and an occupancy decoder.
@@ -382,9 +384,11 @@ def occvae(
         grid_encoder_channels: Channels after the first convolution of the `VoxelEncoder`.
         embedding_size: E, size of the embedding of an input.
         latent_size: D, size of the latent.
-        decoder: `cbn`, `cnn` or `simple`, see `create_decoder`.
-        hidden_size: Width of the decoder.
-        num_blocks: Number of residual blocks of the decoder.
+        decoder: `cbn`, `cnn` or `simple`, see `create_decoder`, or `triplane`.
+        hidden_size: Width of the `cbn` or `simple` decoder.
+        num_blocks: Number of residual blocks of the `cbn` or `simple` decoder.
+        plane_options: Sizes of the `triplane` decoder that replace those of
+            `occvae.models.latent_triplane.LATENT_SIZES`.
         threshold: Probability from which a point counts as occupied.
 
     Shapes: images (B, V, 3, H, W) in [0, 1], points (B, N, 3), voxels (B, R, R, R).
@@ -398,11 +402,16 @@ def occvae(
         encoder_weights,
         encoder_options,
     )
+    implicit: nn.Module
+    if decoder == "triplane":
+        implicit = latent_triplane_decoder(latent_size, plane_options)
+    else:
+        implicit = create_decoder(decoder, latent_size, hidden_size, num_blocks)
     return MixtureModel(
         image_encoder,
         PointEncoder(embedding_size, point_encoder_size),
         VoxelEncoder(embedding_size, grid_resolution, grid_encoder_channels),
-        create_decoder(decoder, latent_size, hidden_size, num_blocks),
+        implicit,
         cloud=PointCloud(num_points, noise, scans),
         embedding_size=embedding_size,
         latent_size=latent_size,

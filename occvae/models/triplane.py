@@ -36,43 +36,33 @@ SIZES = {
     "num_hidden": 2,
 }
 """The default sizes. size: nodes along each edge of a plane. channels: of a plane. patches, width
-and num_layers: of `PlaneTransformer`. hidden_size and num_hidden: of the MLP of `TriplaneDecoder`.
+and num_layers: of `PlaneQueries`. hidden_size and num_hidden: of the MLP of `TriplaneDecoder`.
 """
 
 
-class PlaneTransformer(nn.Module):
-    """Learned queries that attend to feature maps, and become three feature planes.
+class PlaneQueries(nn.Module):
+    """Learned queries that attend to tokens, and become three feature planes.
 
     Each query is one square patch of a plane. A layer has self-attention between the queries,
-    cross-attention to all positions of all maps, and an MLP, as in LRM (Hong et al. 2024).
+    cross-attention to all tokens, and an MLP, as in LRM (Hong et al. 2024).
 
     Args:
-        channels: C of each feature map.
         plane_size: R, nodes along each edge of a plane.
         plane_channels: Channels of a plane.
         patches: Patches along each edge of a plane.
-        width: Width of the queries.
+        width: Width of the queries and of the tokens.
         num_layers: Number of layers.
 
-    Shapes: maps (B, V, C, h, w) of V views -> planes (B, 3, R, R, plane_channels).
+    Shapes: tokens (B, T, width) -> planes (B, 3, R, R, plane_channels).
     """
 
     def __init__(
-        self,
-        channels: Sequence[int],
-        plane_size: int,
-        plane_channels: int,
-        patches: int,
-        width: int,
-        num_layers: int,
+        self, plane_size: int, plane_channels: int, patches: int, width: int, num_layers: int
     ):
         super().__init__()
         if plane_size % patches:
             raise UserError(f"planes of {plane_size} nodes cannot be cut into {patches} patches")
-        self.patches, self.patch_size = patches, plane_size // patches
-        self.projections = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in channels
-        )
+        self.patches, self.patch_size, self.width = patches, plane_size // patches, width
         self.queries = nn.Parameter(torch.randn(3 * patches**2, width) * 0.3)
         self.layers = nn.ModuleList(
             nn.TransformerDecoderLayer(
@@ -94,9 +84,7 @@ class PlaneTransformer(nn.Module):
             node = self.to_patches.weight[:plane_channels]
             self.to_patches.weight.copy_(node.repeat(self.patch_size**2, 1))
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        pairs = zip(self.projections, maps, strict=True)
-        tokens = torch.cat([self._tokens(*pair) for pair in pairs], dim=1)
+    def forward(self, tokens: Tensor) -> Tensor:
         queries = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
             queries = layer(queries, tokens)
@@ -104,6 +92,39 @@ class PlaneTransformer(nn.Module):
         edges = (3, self.patches, self.patches, self.patch_size, self.patch_size, -1)
         patches = patches.view(len(tokens), *edges).transpose(3, 4)
         return patches.flatten(4, 5).flatten(2, 3)
+
+
+class PlaneTransformer(PlaneQueries):
+    """Plane queries that attend to all positions of feature maps.
+
+    Args:
+        channels: C of each feature map.
+        plane_size: R, nodes along each edge of a plane.
+        plane_channels: Channels of a plane.
+        patches: Patches along each edge of a plane.
+        width: Width of the queries.
+        num_layers: Number of layers.
+
+    Shapes: maps (B, V, C, h, w) of V views -> planes (B, 3, R, R, plane_channels).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        plane_size: int,
+        plane_channels: int,
+        patches: int,
+        width: int,
+        num_layers: int,
+    ):
+        super().__init__(plane_size, plane_channels, patches, width, num_layers)
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in channels
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        pairs = zip(self.projections, maps, strict=True)
+        return super().forward(torch.cat([self._tokens(*pair) for pair in pairs], dim=1))
 
     def _tokens(self, projection: nn.Module, maps: Tensor) -> Tensor:
         """Tokens (B, V h w, width) of one map of all views."""
@@ -246,6 +267,20 @@ class TriplaneModel(OccupancyModel):
         return self.planes([each.unflatten(0, images.shape[:2]) for each in maps]).float()
 
 
+def plane_sizes(options: dict[str, int] | None, defaults: dict[str, int]) -> dict[str, int]:
+    """Returns the default sizes with those of `plane_options` in their place.
+
+    Raises:
+        UserError: An option is unknown.
+    """
+    options = options or {}
+    if unknown := options.keys() - defaults.keys():
+        raise UserError(
+            f"unknown plane_options {', '.join(sorted(unknown))}; choose from {', '.join(defaults)}"
+        )
+    return {**defaults, **options}
+
+
 def triplane_model(
     encoder: FeatureMaps | HybridMaps,
     options: dict[str, int] | None,
@@ -263,11 +298,7 @@ def triplane_model(
     Raises:
         UserError: An option is unknown, or the sizes do not fit together.
     """
-    if unknown := (options or {}).keys() - SIZES.keys():
-        raise UserError(
-            f"unknown plane_options {', '.join(sorted(unknown))}; choose from {', '.join(SIZES)}"
-        )
-    sizes = {**SIZES, **(options or {})}
+    sizes = plane_sizes(options, SIZES)
     planes = PlaneTransformer(
         encoder.channels,
         plane_size=sizes["size"],

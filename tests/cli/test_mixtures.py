@@ -12,6 +12,7 @@ from PIL import Image
 from occvae.cli.main import main
 from occvae.models import create_model, from_pretrained, save_pretrained
 from tests.data.readers.binvox_writer import write_binvox
+from tests.models.test_latent_triplane import model as triplane_model
 from tests.models.test_mixture import inputs, queries, same_mesh, small_model
 
 SCAN = np.random.default_rng(0).uniform((10, 20, 30), (14, 22, 31), (500, 3))
@@ -30,6 +31,7 @@ def models(tmp_path_factory) -> Path:
     model.threshold = 0.5
     model.options["threshold"] = 0.5
     save_pretrained(model, root / "occvae")
+    save_pretrained(triplane_model(), root / "triplane")
     save_pretrained(create_model("vitocc", encoder="levit_128s", hidden_size=32), root / "vitocc")
     return root
 
@@ -197,6 +199,21 @@ def test_interpolation_goes_from_one_object_to_the_other(here, models, capsys):
     assert animation.n_frames == 6 and animation.size == (224, 224)
     assert occvae("reconstruct", models, "chair.png", "-o", "first.glb") == 0
     assert same_mesh(load("first.glb"), load("interpolation/step-01.glb"))
+
+
+def test_a_triplane_serves_all_commands(here, models, capsys):
+    words = ["--num-samples", "2", "--uncertainty", "--threshold", "0.5", "-o", "chair.ply"]
+    files = ["chair.png", "scan.xyz", "--together"]
+    assert occvae("reconstruct", models, *files, *words, name="triplane") == 0
+    assert "mean deviation of the occupancy 0." in capsys.readouterr().out
+    meshes = [load(f"chair-{number}.ply") for number in (1, 2)]
+    assert not same_mesh(*meshes) and all(mesh.is_watertight for mesh in meshes)
+    words = ["--threshold", "0.5"]
+    assert occvae("sample", models, "-n", "2", *words, name="triplane") == 0
+    assert load("samples/sample-02.glb").is_watertight
+    files = ["chair.png", "scan.xyz", "--steps", "3"]
+    assert occvae("interpolate", models, *files, *words, name="triplane") == 0
+    assert load("interpolation/step-03.glb").is_watertight
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,10 @@ ARCHS = [
     for arch in TINY_OBSERVING_MODELS
 ]
 
+TRIPLANE = [
+    "model.decoder=triplane",
+    'model.plane_options={"size": 16, "patches": 4, "width": 32, "num_layers": 1}',
+]
 GENERATIVE = ("occvae", "onet-vae")
 
 
@@ -50,15 +54,26 @@ def test_training_learns_from_what_is_observed(trained, tiny_cloud_dataset):
 
 
 @pytest.mark.slow
-def test_a_mixture_learns_from_each_of_its_inputs(tiny_cloud_dataset, tmp_path):
+@pytest.mark.parametrize("decoder", [[], TRIPLANE], ids=["cbn", "triplane"])
+def test_a_mixture_learns_from_each_of_its_inputs(decoder, tiny_cloud_dataset, tmp_path):
     steps = ["optim.steps=800", "validate_every=800", "model.grid_encoder_channels=8"]
-    succeed(tiny_cloud_dataset, tmp_path / "run", *arguments("occvae", *steps))
+    succeed(tiny_cloud_dataset, tmp_path / "run", *arguments("occvae", *steps, *decoder))
     model = occvae.from_pretrained(tmp_path / "run")
     sets = parse_inputs("images:1,points:64,scan,voxels", model)
     report = evaluate_inputs(model, tiny_cloud_dataset, sets)
     for name, found in report["by_inputs"].items():
         iou, shuffled = (found[key]["micro"]["mean"] for key in ("iou_voxels", "shuffled_inputs"))
         assert iou > shuffled + 0.1, (name, report)
+
+
+def test_a_mixture_with_a_triplane_trains_and_is_evaluated(tiny_cloud_dataset, tmp_path, capsys):
+    out = tmp_path / "run"
+    steps = ["optim.steps=4", "validate_every=4"]
+    succeed(tiny_cloud_dataset, out, *arguments("occvae", *steps, *TRIPLANE), sheets=True)
+    assert len(list((out / "samples").glob("prior-*.png"))) == 1
+    words = ["--inputs", "images:1,voxels,images:1+scan", "--shapes", "4", "--no-meshes"]
+    assert main(["evaluate", "--model", str(out), *words]) == 0
+    assert "\nimages:1+scan  0." in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -160,17 +175,18 @@ def test_two_ranks_train_like_one_of_twice_the_batch(arch, stage, tiny_cloud_dat
 
 
 @pytest.mark.parametrize(
-    ("arch", "stage"),
+    ("arch", "stage", "more"),
     [
-        ("onet-vae", 1),
-        ("occvae", 1),
-        pytest.param("occvae", 2, marks=pytest.mark.slow),
-        pytest.param("occvae", 3, marks=pytest.mark.slow),
+        ("onet-vae", 1, []),
+        ("occvae", 1, []),
+        pytest.param("occvae", 2, [], marks=pytest.mark.slow),
+        pytest.param("occvae", 3, [], marks=pytest.mark.slow),
+        pytest.param("occvae", 3, TRIPLANE, marks=pytest.mark.slow),
     ],
 )
-def test_two_ranks_draw_latents_of_their_own(arch, stage, tiny_cloud_dataset, tmp_path):
+def test_two_ranks_draw_latents_of_their_own(arch, stage, more, tiny_cloud_dataset, tmp_path):
     steps = ["optim.steps=4", "validate_every=4", "optim.batch_size=2", "log_every=1"]
-    words = arguments(arch, *steps, f"zero_stage={stage}")
+    words = arguments(arch, *steps, f"zero_stage={stage}", *more)
     succeed(tiny_cloud_dataset, tmp_path / "two", *words, ranks=2)
     assert metrics(tmp_path / "two")[-1]["val/iou"] >= 0
 
