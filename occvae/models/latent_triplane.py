@@ -11,15 +11,45 @@ LATENT_SIZES = {**SIZES, "num_tokens": 16}
 """The default sizes: those of `SIZES`, and the number of tokens that a latent becomes."""
 
 
-class LatentTriplaneDecoder(TriplaneDecoder):
-    """Tokens from a latent vector, three feature planes from the tokens, then a `TriplaneDecoder`.
-
-    A linear layer makes the tokens, which have the width of the plane queries.
+class LatentPlanes(PlaneQueries):
+    """Plane queries that attend to tokens of a latent vector, made by a linear layer.
 
     Args:
         latent_size: D.
         num_tokens: Number of tokens.
-        planes: Module from tokens (B, num_tokens, width) to planes (B, 3, R, R, C).
+        plane_size: As in `PlaneQueries`, like all further arguments.
+        plane_channels: Channels of a plane.
+        patches: Patches along each edge of a plane.
+        width: Width of the queries and of the tokens.
+        num_layers: Number of layers.
+
+    Shapes: latents (B, D) -> planes (B, 3, R, R, plane_channels).
+    """
+
+    def __init__(
+        self,
+        latent_size: int,
+        num_tokens: int,
+        plane_size: int,
+        plane_channels: int,
+        patches: int,
+        width: int,
+        num_layers: int,
+    ):
+        super().__init__(plane_size, plane_channels, patches, width, num_layers)
+        if num_tokens < 1:
+            raise UserError(f"num_tokens must be positive, got {num_tokens}")
+        self.to_tokens = nn.Linear(latent_size, num_tokens * width)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.attend(self.to_tokens(latents).unflatten(1, (-1, self.width)))
+
+
+class LatentTriplaneDecoder(TriplaneDecoder):
+    """Three feature planes of a latent vector, then a `TriplaneDecoder`.
+
+    Args:
+        planes: Module from latents (B, D) to planes (B, 3, R, R, C).
         plane_channels: As in `TriplaneDecoder`, like all further arguments.
         hidden_size: Width of the hidden layers.
         num_layers: Number of hidden layers.
@@ -28,21 +58,13 @@ class LatentTriplaneDecoder(TriplaneDecoder):
     """
 
     def __init__(
-        self,
-        latent_size: int,
-        num_tokens: int,
-        planes: PlaneQueries,
-        plane_channels: int,
-        hidden_size: int,
-        num_layers: int,
+        self, planes: LatentPlanes, plane_channels: int, hidden_size: int, num_layers: int
     ):
         super().__init__(plane_channels, hidden_size, num_layers)
-        self.num_tokens = num_tokens
-        self.to_tokens = nn.Linear(latent_size, num_tokens * planes.width)
         self.planes = planes
 
     def forward(self, points: Tensor, latents: Tensor) -> Tensor:
-        return super().forward(points, self._make_planes(latents).to(points.dtype))
+        return super().forward(points, self.planes(latents).to(points.dtype))
 
     @torch.no_grad()
     def pack(
@@ -55,12 +77,7 @@ class LatentTriplaneDecoder(TriplaneDecoder):
             precision: As in `FusedDecoder.pack`.
             backend: As in `pack_triplane`.
         """
-        return super().pack(self._make_planes(conditioning), precision, backend)
-
-    def _make_planes(self, latents: Tensor) -> Tensor:
-        """Planes (B, 3, R, R, C) from latents (B, D)."""
-        tokens = self.to_tokens(latents).unflatten(1, (self.num_tokens, -1))
-        return self.planes(tokens)
+        return super().pack(self.planes(conditioning), precision, backend)
 
 
 def latent_triplane_decoder(
@@ -76,16 +93,15 @@ def latent_triplane_decoder(
         UserError: An option is unknown, or the sizes do not fit together.
     """
     sizes = plane_sizes(options, LATENT_SIZES)
-    if sizes["num_tokens"] < 1:
-        raise UserError(f"num_tokens must be positive, got {sizes['num_tokens']}")
-    planes = PlaneQueries(
-        sizes["size"], sizes["channels"], sizes["patches"], sizes["width"], sizes["num_layers"]
-    )
-    return LatentTriplaneDecoder(
+    planes = LatentPlanes(
         latent_size,
         sizes["num_tokens"],
-        planes,
-        sizes["channels"],
-        sizes["hidden_size"],
-        sizes["num_hidden"],
+        plane_size=sizes["size"],
+        plane_channels=sizes["channels"],
+        patches=sizes["patches"],
+        width=sizes["width"],
+        num_layers=sizes["num_layers"],
+    )
+    return LatentTriplaneDecoder(
+        planes, sizes["channels"], sizes["hidden_size"], sizes["num_hidden"]
     )

@@ -44,7 +44,8 @@ class PlaneQueries(nn.Module):
     """Learned queries that attend to tokens, and become three feature planes.
 
     Each query is one square patch of a plane. A layer has self-attention between the queries,
-    cross-attention to all tokens, and an MLP, as in LRM (Hong et al. 2024).
+    cross-attention to all tokens, and an MLP, as in LRM (Hong et al. 2024). Subclasses make the
+    tokens in `forward`, and call `attend`.
 
     Args:
         plane_size: R, nodes along each edge of a plane.
@@ -52,8 +53,6 @@ class PlaneQueries(nn.Module):
         patches: Patches along each edge of a plane.
         width: Width of the queries and of the tokens.
         num_layers: Number of layers.
-
-    Shapes: tokens (B, T, width) -> planes (B, 3, R, R, plane_channels).
     """
 
     def __init__(
@@ -84,7 +83,8 @@ class PlaneQueries(nn.Module):
             node = self.to_patches.weight[:plane_channels]
             self.to_patches.weight.copy_(node.repeat(self.patch_size**2, 1))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def attend(self, tokens: Tensor) -> Tensor:
+        """Planes (B, 3, R, R, plane_channels) from tokens (B, T, width)."""
         queries = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
             queries = layer(queries, tokens)
@@ -124,7 +124,7 @@ class PlaneTransformer(PlaneQueries):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         pairs = zip(self.projections, maps, strict=True)
-        return super().forward(torch.cat([self._tokens(*pair) for pair in pairs], dim=1))
+        return self.attend(torch.cat([self._tokens(*pair) for pair in pairs], dim=1))
 
     def _tokens(self, projection: nn.Module, maps: Tensor) -> Tensor:
         """Tokens (B, V h w, width) of one map of all views."""

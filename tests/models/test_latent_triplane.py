@@ -42,10 +42,11 @@ def model(**options):
 
 def test_the_planes_are_those_of_the_tokens_of_the_latent():
     network, latents, points = decoder(), torch.randn(2, 6), torch.rand(2, 50, 3) - 0.5
+    linear = network.planes.to_tokens
     tokens = torch.stack(
-        [latents @ rows.T for rows in network.to_tokens.weight.split(32)], dim=1
-    ) + network.to_tokens.bias.view(3, 32)
-    planes = network.planes(tokens)
+        [latents @ rows.T for rows in linear.weight.split(32)], dim=1
+    ) + linear.bias.view(3, 32)
+    planes = network.planes.attend(tokens)
     assert planes.shape == (2, 3, 8, 8, 4)
     plain = TriplaneDecoder(4, 16, 2)
     plain.load_state_dict(network.state_dict(), strict=False)
@@ -59,7 +60,7 @@ def test_every_token_and_the_length_of_the_latent_count():
     for token in range(3):
         other = copy.deepcopy(network)
         with torch.no_grad():
-            other.to_tokens.weight[32 * token : 32 * token + 32].normal_()
+            other.planes.to_tokens.weight[32 * token : 32 * token + 32].normal_()
         assert not torch.allclose(other(points, latents), before)
 
 
