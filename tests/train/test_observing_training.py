@@ -141,9 +141,18 @@ def die_at_step_30() -> None:
     Trainer._step = take_step_or_die
 
 
-@pytest.mark.parametrize("arch", ARCHS)
-def test_resume_continues_bit_for_bit(arch, tiny_cloud_dataset, tmp_path):
-    steps = ["optim.steps=40", "save_every=20", "validate_every=1000"]
+@pytest.mark.parametrize(
+    ("arch", "more"),
+    [
+        ("onet-points", []),
+        pytest.param("onet-voxels", [], marks=pytest.mark.slow),
+        pytest.param("onet-vae", [], marks=pytest.mark.slow),
+        pytest.param("occvae", [], marks=pytest.mark.slow),
+        pytest.param("occvae", TRIPLANE, marks=pytest.mark.slow, id="occvae-triplane"),
+    ],
+)
+def test_resume_continues_bit_for_bit(arch, more, tiny_cloud_dataset, tmp_path):
+    steps = ["optim.steps=40", "save_every=20", "validate_every=1000", *more]
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     succeed(tiny_cloud_dataset, straight, *arguments(arch, *steps))
     loader = "data.num_workers=1"
