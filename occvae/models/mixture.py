@@ -402,16 +402,13 @@ def occvae(
         encoder_weights,
         encoder_options,
     )
-    implicit: nn.Module
-    if decoder == "triplane":
-        implicit = latent_triplane_decoder(latent_size, plane_options)
-    else:
-        implicit = create_decoder(decoder, latent_size, hidden_size, num_blocks)
     return MixtureModel(
         image_encoder,
         PointEncoder(embedding_size, point_encoder_size),
         VoxelEncoder(embedding_size, grid_resolution, grid_encoder_channels),
-        implicit,
+        latent_triplane_decoder(latent_size, plane_options)
+        if decoder == "triplane"
+        else create_decoder(decoder, latent_size, hidden_size, num_blocks),
         cloud=PointCloud(num_points, noise, scans),
         embedding_size=embedding_size,
         latent_size=latent_size,
