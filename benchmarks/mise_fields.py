@@ -63,7 +63,8 @@ class FittedTriplane(TriplaneModel):
     def __init__(self, seed: int = 0):
         torch.manual_seed(seed)
         options = from_pretrained().options | {"encoder_weights": DEFAULT_MODEL}
-        model = create_model("vitocc", **options | {"decoder": "triplane"})
+        sizes = {"size": 64, "patches": 8, "hidden_size": 64}
+        model = create_model("vitocc", **options | {"decoder": "triplane", "plane_options": sizes})
         super().__init__(
             model.encoder, model.planes, model.decoder, model.image_size, threshold=0.5
         )

@@ -14,6 +14,8 @@ LATENT_SIZES = {**SIZES, "num_tokens": 16}
 class LatentPlanes(PlaneQueries):
     """Plane queries that attend to tokens of a latent vector, made by a linear layer.
 
+    The summary is the latent vector itself.
+
     Args:
         latent_size: D.
         num_tokens: Number of tokens.
@@ -36,13 +38,13 @@ class LatentPlanes(PlaneQueries):
         width: int,
         num_layers: int,
     ):
-        super().__init__(plane_size, plane_channels, patches, width, num_layers)
+        super().__init__(latent_size, plane_size, plane_channels, patches, width, num_layers)
         if num_tokens < 1:
             raise UserError(f"num_tokens must be positive, got {num_tokens}")
         self.to_tokens = nn.Linear(latent_size, num_tokens * width)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.attend(self.to_tokens(latents).unflatten(1, (-1, self.width)))
+        return self.attend(self.to_tokens(latents).unflatten(1, (-1, self.width)), latents)
 
 
 class LatentTriplaneDecoder(TriplaneDecoder):

@@ -27,12 +27,12 @@ AXES = ((0, 1), (0, 2), (1, 2))
 """The axes of the planes: xy, xz and yz."""
 
 SIZES = {
-    "size": 64,
+    "size": 32,
     "channels": 32,
-    "patches": 8,
+    "patches": 4,
     "width": 128,
     "num_layers": 2,
-    "hidden_size": 64,
+    "hidden_size": 96,
     "num_hidden": 2,
 }
 """The default sizes. size: nodes along each edge of a plane. channels: of a plane. patches, width
@@ -44,10 +44,14 @@ class PlaneQueries(nn.Module):
     """Learned queries that attend to tokens, and become three feature planes.
 
     Each query is one square patch of a plane. A layer has self-attention between the queries,
-    cross-attention to all tokens, and an MLP, as in LRM (Hong et al. 2024). Subclasses make the
-    tokens in `forward`, and call `attend`.
+    cross-attention to all tokens, and an MLP, as in LRM (Hong et al. 2024). A summary of
+    the input, a vector, scales and shifts the channels of the planes, as in FiLM (Perez et al.
+    2018). Training is faster with this short way from the input to the planes.
+
+    Subclasses make tokens and summary in `forward`, and call `attend`.
 
     Args:
+        summary_size: S, length of the summary.
         plane_size: R, nodes along each edge of a plane.
         plane_channels: Channels of a plane.
         patches: Patches along each edge of a plane.
@@ -56,7 +60,13 @@ class PlaneQueries(nn.Module):
     """
 
     def __init__(
-        self, plane_size: int, plane_channels: int, patches: int, width: int, num_layers: int
+        self,
+        summary_size: int,
+        plane_size: int,
+        plane_channels: int,
+        patches: int,
+        width: int,
+        num_layers: int,
     ):
         super().__init__()
         if plane_size % patches:
@@ -82,20 +92,27 @@ class PlaneQueries(nn.Module):
         with torch.no_grad():
             node = self.to_patches.weight[:plane_channels]
             self.to_patches.weight.copy_(node.repeat(self.patch_size**2, 1))
+        self.modulation = nn.Linear(summary_size, 2 * plane_channels)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
 
-    def attend(self, tokens: Tensor) -> Tensor:
-        """Planes (B, 3, R, R, plane_channels) from tokens (B, T, width)."""
+    def attend(self, tokens: Tensor, summary: Tensor) -> Tensor:
+        """Planes (B, 3, R, R, plane_channels) of tokens (B, T, width) and summary (B, S)."""
         queries = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
             queries = layer(queries, tokens)
         patches = self.to_patches(self.norm(queries))
         edges = (3, self.patches, self.patches, self.patch_size, self.patch_size, -1)
         patches = patches.view(len(tokens), *edges).transpose(3, 4)
-        return patches.flatten(4, 5).flatten(2, 3)
+        planes = patches.flatten(4, 5).flatten(2, 3)
+        scale, shift = self.modulation(summary)[:, None, None, None].chunk(2, dim=-1)
+        return planes * (1.0 + scale) + shift
 
 
 class PlaneTransformer(PlaneQueries):
     """Plane queries that attend to all positions of feature maps.
+
+    The summary is the mean of the last map.
 
     Args:
         channels: C of each feature map.
@@ -117,14 +134,15 @@ class PlaneTransformer(PlaneQueries):
         width: int,
         num_layers: int,
     ):
-        super().__init__(plane_size, plane_channels, patches, width, num_layers)
+        super().__init__(channels[-1], plane_size, plane_channels, patches, width, num_layers)
         self.projections = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width)) for size in channels
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         pairs = zip(self.projections, maps, strict=True)
-        return self.attend(torch.cat([self._tokens(*pair) for pair in pairs], dim=1))
+        tokens = torch.cat([self._tokens(*pair) for pair in pairs], dim=1)
+        return self.attend(tokens, maps[-1].mean(dim=(1, 3, 4)))
 
     def _tokens(self, projection: nn.Module, maps: Tensor) -> Tensor:
         """Tokens (B, V h w, width) of one map of all views."""

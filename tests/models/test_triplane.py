@@ -94,6 +94,18 @@ def test_the_nodes_of_a_patch_start_equal():
     assert not torch.allclose(planes[:, :, 0, 0], planes[:, :, 5, 5])
 
 
+def test_the_mean_of_the_last_map_scales_and_shifts_the_channels_of_the_planes():
+    torch.manual_seed(0)
+    network = PlaneTransformer([6, 5], 8, 4, patches=2, width=32, num_layers=1)
+    maps = [torch.randn(2, 3, 6, 3, 3), torch.randn(2, 3, 5, 2, 2)]
+    with torch.no_grad():
+        plain = network(maps)
+        network.modulation.weight.normal_()
+        network.modulation.bias.normal_()
+        factors = network.modulation(maps[1].mean((1, 3, 4))).view(2, 2, 1, 1, 1, 4)
+    torch.testing.assert_close(network(maps), plain * (1 + factors[:, 0]) + factors[:, 1])
+
+
 def test_samples_agree_with_a_bilinear_formula_in_float64():
     generator = np.random.default_rng(0)
     planes, points = (
