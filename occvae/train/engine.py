@@ -63,6 +63,9 @@ class Engine:
             checkpoint_activations(model)
         if device.type == "cuda" and self._stage == 0:
             use_channels_last(model)  # ZeRO flattens weights, which loses the layout
+        if device.type == "cpu" and self.dtype is not None:
+            # Flash attention in bf16 has a slow backward pass on a CPU. The switch serves both.
+            torch.backends.cuda.enable_flash_sdp(False)
         if config.compile:
             model.compile()  # after the replacement of batch norms
         optimizer = _create_optimizer(model.to(device), config)
