@@ -30,6 +30,16 @@ constexpr int64_t kMostChannels = 1024;
 constexpr int64_t kMmaChunk = 8192;     // elements: 16 KB
 constexpr int64_t kWgmmaChunk = 16384;  // 32 KB
 
+constexpr int kColumnTile = 16;  // columns of an operand of the tensor cores
+
+// Returns the channel that both 16-bit kernels compute in a column, for outputs and inputs of every
+// layer. Of 16 columns, a lane of an accumulator holds 2 q, 2 q + 1, 8 + 2 q and 9 + 2 q. These are
+// the channels 4 q to 4 q + 3.
+__host__ __device__ constexpr int64_t channel_of_column(int64_t column) {
+  const int64_t place = column % kColumnTile;
+  return column - place + place % 8 / 2 * 4 + place / 8 * 2 + place % 2;
+}
+
 constexpr bool mma_has_width(int64_t channels) { return channels == 128 || channels == 256; }
 constexpr bool wgmma_has_width(int64_t channels) { return channels == 256; }
 

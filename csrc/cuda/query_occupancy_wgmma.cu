@@ -85,7 +85,7 @@ struct Group {
   using Residual = Pair[kTiles];
   using Operands = uint32_t[kHalfTiles][4];
 
-  __device__ int channel(int tile) const { return tile * kColumnTile + lane_column(lane); }
+  __device__ int channel(int tile) const { return tile * kColumnTile + lane_channel(lane); }
   __device__ int row() const { return thread / kWarp * kRowTile + lane_row(lane); }
 
   __device__ void start(Residual& x, const Tile& tile) const {
@@ -128,14 +128,17 @@ struct Group {
       }
       ptx::wgmma_commit();
     }
+    const auto affine_of = [&](int t) {
+      return load_affine(affine, kChannels, channel(half * kHalfTiles + t));
+    };
+    const PairAffine first = affine_of(0);  // its load overlaps the wait
     ptx::wgmma_wait<1>();
     ring.release();
     ptx::wgmma_wait<0>(d);
     ring.release();
 #pragma unroll
     for (int t = 0; t < kHalfTiles; ++t) {
-      activate<kOperand>(g[t], sums[t],
-                         load_affine(affine, kChannels, channel(half * kHalfTiles + t)));
+      activate<kOperand>(g[t], sums[t], t == 0 ? first : affine_of(t));
     }
   }
 
