@@ -201,7 +201,8 @@ query_bench() {
   fi
   run query_bench 30 "$PYTHON" benchmarks/query_bench.py "${options[@]}" --kernels fma mma
   [[ $WGMMA == 0 ]] ||
-    run "query_bench, wgmma" 25 "$PYTHON" benchmarks/query_bench.py "${options[@]}" --kernels wgmma
+    run "query_bench, wgmma" 25 "$PYTHON" benchmarks/query_bench.py "${options[@]}" \
+      --kernels wgmma wgmma-deep
 }
 
 # Compiles the decoder for half a minute.

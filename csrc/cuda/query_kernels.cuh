@@ -8,11 +8,13 @@
 namespace occvae {
 
 // The values of the op occvae::_cuda_query_kernel. A GPU that runs a kernel also runs those before
-// it.
+// it. Kernels after kWgmma are its variants, to be compared on a GPU. They read the weights that
+// were packed for kWgmma, and run only if the op has raised its limit.
 enum class QueryKernel : int64_t {
-  kFp32 = 1,   // every GPU
-  kMma = 2,    // tensor cores of sm_80 and later
-  kWgmma = 3,  // tensor cores of sm_90a
+  kFp32 = 1,       // every GPU
+  kMma = 2,        // tensor cores of sm_80 and later
+  kWgmma = 3,      // tensor cores of sm_90a
+  kWgmmaDeep = 4,  // five buffers of weights instead of four
 };
 
 struct QueryDevice {
@@ -59,10 +61,10 @@ int64_t mma_query_bytes();  // minimum shared memory per block
 int64_t launch_mma_query(const Query& query, const Tensor& weights, int* reports,
                          const QueryDevice& device, cudaStream_t stream);
 
-bool wgmma_query_loaded();  // whether its code was built for the current device
-int64_t wgmma_query_bytes();
+bool wgmma_query_loaded();    // whether its code was built for the current device
+int64_t wgmma_query_bytes();  // maximum of its variants
 int64_t launch_wgmma_query(const Query& query, const Tensor& weights, int* reports,
-                           const QueryDevice& device, cudaStream_t stream);
+                           QueryKernel variant, const QueryDevice& device, cudaStream_t stream);
 
 // Computes all logits if the guard has no reports. Otherwise it recomputes only the logits that are
 // NaN, and does nothing if no warp reported one.

@@ -21,9 +21,17 @@ constexpr int kWarps = kGroups * kGroup / kWarp;
 constexpr int kBlockThreads = (kGroups + 1) * kGroup;
 constexpr int kChunkBytes = 2 * kWgmmaChunk;
 constexpr int kBytesH = 2 * kPoints * kChannels;
-using Weights = Ring<4, kChunkBytes, kWarps>;
-constexpr int64_t kSharedBytes = Weights::kBytes + kGroups * kBytesH + Weights::kBarrierBytes;
-static_assert(kSharedBytes <= 227 << 10);  // limit of sm_90
+
+// What the variants of the kernel differ in: the number of buffers for weights.
+template <int kStages>
+struct Variant {
+  using Weights = Ring<kStages, kChunkBytes, kWarps>;
+  static constexpr int64_t kSharedBytes =
+      Weights::kBytes + kGroups * kBytesH + Weights::kBarrierBytes;
+  static_assert(kSharedBytes <= 227 << 10);  // limit of sm_90
+};
+using Usual = Variant<4>;
+using Deep = Variant<5>;
 
 // If the module was built without code for the loaded device, the kernel is empty. Its launch bound
 // then excludes blocks of this size, which wgmma_query_loaded() checks.
@@ -63,6 +71,7 @@ struct Round {
   }
 };
 
+template <typename Weights>
 __device__ void bring_weights(const Query& query, const uint8_t* weights, Weights& ring) {
   const int64_t tiles = count_tiles(query, kPoints);
   const int chunks = query.blocks * kChunksOfBlock;
@@ -74,7 +83,7 @@ __device__ void bring_weights(const Query& query, const uint8_t* weights, Weight
 }
 
 // One of the two warpgroups that compute.
-template <Operand kOperand>
+template <Operand kOperand, typename Weights>
 struct Group {
   const Query& query;
   uint32_t h;  // 4 panels of [64 points][64 channels], 128-byte swizzle
@@ -213,11 +222,12 @@ struct Group {
 #endif  // OCCVAE_HAS_WGMMA
 
 // Persistent blocks: they take tiles round by round.
-template <Operand kOperand>
+template <Operand kOperand, typename Variant>
 __global__ void __launch_bounds__(kMostThreads, 1)
     query_kernel(Query query, const uint8_t* __restrict__ weights, int* __restrict__ reports) {
 #if OCCVAE_HAS_WGMMA
   OCCVAE_DYNAMIC_SHARED(shared);
+  using Weights = typename Variant::Weights;
   const uint32_t base = ptx::shared_address(shared);
   Weights ring(base, base + Weights::kBytes + kGroups * kBytesH);
   if (threadIdx.x == 0) ring.initialize();
@@ -230,7 +240,7 @@ __global__ void __launch_bounds__(kMostThreads, 1)
     return;
   }
   ptx::setmaxnreg_inc<240>();
-  const Group<kOperand> group{query, base + Weights::kBytes + number * kBytesH, number};
+  const Group<kOperand, Weights> group{query, base + Weights::kBytes + number * kBytesH, number};
   const int64_t tiles = count_tiles(query, kPoints);
   bool nan = false;
   const int64_t rounds = Round::count(tiles);
@@ -246,24 +256,33 @@ __global__ void __launch_bounds__(kMostThreads, 1)
 #endif
 }
 
+template <typename Variant>
+int64_t launch_variant(const Query& query, const Tensor& weights, int* reports,
+                       const QueryDevice& device, cudaStream_t stream) {
+  const bool half = weights.scalar_type() == ScalarType::Half;
+  const auto kernel =
+      half ? query_kernel<Operand::kFp16, Variant> : query_kernel<Operand::kBf16, Variant>;
+  const int64_t blocks = std::min(most_tiles(query, kPoints), device.processors);
+  launch(kernel, grid_size(blocks, 1), kBlockThreads, Variant::kSharedBytes, stream, query,
+         static_cast<const uint8_t*>(weights.const_data_ptr()), reports);
+  return blocks * kWarps;
+}
+
 }  // namespace
 
 bool wgmma_query_loaded() {
   cudaFuncAttributes attributes;
-  STD_CUDA_CHECK(cudaFuncGetAttributes(&attributes, query_kernel<Operand::kFp16>));
+  STD_CUDA_CHECK(cudaFuncGetAttributes(&attributes, query_kernel<Operand::kFp16, Usual>));
   return attributes.maxThreadsPerBlock >= kBlockThreads;
 }
 
-int64_t wgmma_query_bytes() { return kSharedBytes; }
+int64_t wgmma_query_bytes() { return std::max(Usual::kSharedBytes, Deep::kSharedBytes); }
 
 int64_t launch_wgmma_query(const Query& query, const Tensor& weights, int* reports,
-                           const QueryDevice& device, cudaStream_t stream) {
-  const bool half = weights.scalar_type() == ScalarType::Half;
-  const auto kernel = half ? query_kernel<Operand::kFp16> : query_kernel<Operand::kBf16>;
-  const int64_t blocks = std::min(most_tiles(query, kPoints), device.processors);
-  launch(kernel, grid_size(blocks, 1), kBlockThreads, kSharedBytes, stream, query,
-         static_cast<const uint8_t*>(weights.const_data_ptr()), reports);
-  return blocks * kWarps;
+                           QueryKernel variant, const QueryDevice& device, cudaStream_t stream) {
+  const auto run =
+      variant == QueryKernel::kWgmmaDeep ? launch_variant<Deep> : launch_variant<Usual>;
+  return run(query, weights, reports, device, stream);
 }
 
 }  // namespace occvae
