@@ -34,7 +34,7 @@ from tests.builders import random_decoder
 from tests.ops.query_oracle import BARS, limit_cuda_kernel
 
 # QueryKernel of csrc/cuda/query_kernels.cuh
-CUDA_KERNELS = {"fma": 1, "mma": 2, "wgmma": 3, "wgmma-deep": 4}
+CUDA_KERNELS = {"fma": 1, "mma": 2, "wgmma": 3, "wgmma-deep": 4, "wgmma-pairs": 5}
 CHECKED = 2000  # points per shape that are compared with float64
 PYTORCH_BARS = {"fp32": 1e-2, "bf16": 1e-1}  # PyTorch may use TF32, and rounds the points, too
 PUBLISHED, EAGER = "PyTorch eager, as published", "PyTorch eager"

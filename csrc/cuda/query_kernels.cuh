@@ -11,10 +11,11 @@ namespace occvae {
 // it. Kernels after kWgmma are its variants, to be compared on a GPU. They read the weights that
 // were packed for kWgmma, and run only if the op has raised its limit.
 enum class QueryKernel : int64_t {
-  kFp32 = 1,       // every GPU
-  kMma = 2,        // tensor cores of sm_80 and later
-  kWgmma = 3,      // tensor cores of sm_90a
-  kWgmmaDeep = 4,  // five buffers of weights instead of four
+  kFp32 = 1,        // every GPU
+  kMma = 2,         // tensor cores of sm_80 and later
+  kWgmma = 3,       // tensor cores of sm_90a
+  kWgmmaDeep = 4,   // five buffers of weights instead of four
+  kWgmmaPairs = 5,  // two blocks share their copies of weights
 };
 
 struct QueryDevice {
@@ -62,7 +63,7 @@ int64_t launch_mma_query(const Query& query, const Tensor& weights, int* reports
                          const QueryDevice& device, cudaStream_t stream);
 
 bool wgmma_query_loaded();    // whether its code was built for the current device
-int64_t wgmma_query_bytes();  // maximum of its variants
+int64_t wgmma_query_bytes();  // largest of its variants
 int64_t launch_wgmma_query(const Query& query, const Tensor& weights, int* reports,
                            QueryKernel variant, const QueryDevice& device, cudaStream_t stream);
 

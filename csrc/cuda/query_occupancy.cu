@@ -35,7 +35,7 @@ bool fits(QueryKernel kernel, const QueryDevice& device) {
 
 QueryKernel best_kernel() {
   const QueryDevice device = current_device();
-  if (fits(QueryKernel::kWgmma, device) && wgmma_query_loaded()) return QueryKernel::kWgmmaDeep;
+  if (fits(QueryKernel::kWgmma, device) && wgmma_query_loaded()) return QueryKernel::kWgmmaPairs;
   return fits(QueryKernel::kMma, device) ? QueryKernel::kMma : QueryKernel::kFp32;
 }
 

@@ -15,8 +15,9 @@ from occvae.ops.query_points import unpack_panels
 from tests.conftest import EMULATED_CUDA
 from tests.ops.query_oracle import BARS, activations, limit_cuda_kernel
 
-FP32, MMA, WGMMA, DEEP = 1, 2, 3, 4  # QueryKernel of csrc/cuda/query_kernels.cuh
-NAMES = {FP32: "fma", MMA: "mma", WGMMA: "wgmma", DEEP: "wgmma-deep"}
+FP32, MMA, WGMMA, DEEP, PAIRS = 1, 2, 3, 4, 5  # QueryKernel of csrc/cuda/query_kernels.cuh
+VARIANTS = (WGMMA, DEEP, PAIRS)
+NAMES = {FP32: "fma", MMA: "mma", WGMMA: "wgmma", DEEP: "wgmma-deep", PAIRS: "wgmma-pairs"}
 # Largest errors against a float64 decoder that rounds its operands too. The rest are the rounding
 # errors of sums, and operands next to a tie that these errors round to the other number.
 ROUNDED_BOUNDS = {"fp32": 1e-6, "fp16": 1.5e-4, "bf16": 1.5e-3}
@@ -28,7 +29,7 @@ DEVICES = ("cpu",) if EMULATED_CUDA else (pytest.param("cuda", marks=pytest.mark
 KERNELS = [
     *((FP32, "fp32", channels) for channels in (32, 96, 128, 160, 256, 512)),
     *((MMA, precision, channels) for precision in ("fp16", "bf16") for channels in (128, 256)),
-    *((kernel, precision, 256) for kernel in (WGMMA, DEEP) for precision in ("fp16", "bf16")),
+    *((kernel, precision, 256) for kernel in VARIANTS for precision in ("fp16", "bf16")),
 ]
 pytestmark = pytest.mark.parametrize("device", DEVICES)
 
@@ -40,7 +41,7 @@ def _name(value: object) -> str | None:
 
 all_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), KERNELS, ids=_name)
 FAST = [(FP32, "fp32", 64), (MMA, "fp16", 128), (MMA, "fp16", 256)]
-FAST += [(kernel, "fp16", 256) for kernel in (WGMMA, DEEP)]
+FAST += [(kernel, "fp16", 256) for kernel in VARIANTS]
 fast_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), FAST, ids=_name)
 
 
@@ -193,7 +194,9 @@ def test_any_number_of_points_is_accurate(kernel, precision, channels, count, de
 
 
 @pytest.mark.parametrize(
-    ("kernel", "channels"), [(MMA, 128), (MMA, 256), (WGMMA, 256), (DEEP, 256)], ids=_name
+    ("kernel", "channels"),
+    [(MMA, 128), (MMA, 256), *((kernel, 256) for kernel in VARIANTS)],
+    ids=_name,
 )
 @pytest.mark.parametrize("layer", (0, 1, 2, 3))
 def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, layer, device):
