@@ -35,7 +35,7 @@ PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
 WGMMA=${WGMMA:-1}
 DATA=${DATA:-data/procedural}
-QUERY_PARTS="machine modules ptx smoke query_tests query_bench"
+QUERY_PARTS="machine modules ptx smoke query_tests query_bench variants"
 REST_PARTS="machine modules cuda_tests sanitizers meshes ious inside_meshes query_compiled triplanes training"
 
 case ${1:-both} in
@@ -170,8 +170,8 @@ ptx() {
     run "PTX units, emulated" 30 bash -c 'pytest -m "not needs_cuda" "$@"' bash $file
     return
   fi
-  run_tests "PTX units" 35 $file -k "not wgmma"
-  [[ $WGMMA == 0 ]] || run_tests "PTX units, wgmma" 15 $file -v -k wgmma
+  run_tests "PTX units" 35 $file -k "not wgmma and not cluster"
+  [[ $WGMMA == 0 ]] || run_tests "PTX units, wgmma" 15 $file -v -k "wgmma or cluster"
 }
 
 smoke() {
@@ -189,7 +189,7 @@ query_tests() {
     return
   fi
   run_tests "fused queries" 45 $file -k "not wgmma"
-  [[ $WGMMA == 0 ]] || run_tests "fused queries, wgmma" 30 $file -v -k wgmma
+  [[ $WGMMA == 0 ]] || run_tests "fused queries, wgmma" 30 $file -v -k "wgmma and not deep and not pairs"
 }
 
 # With fewer points, launches on a GPU take longer than kernels.
@@ -202,6 +202,19 @@ query_bench() {
   run query_bench 30 "$PYTHON" benchmarks/query_bench.py "${options[@]}" --kernels fma mma
   [[ $WGMMA == 0 ]] ||
     run "query_bench, wgmma" 25 "$PYTHON" benchmarks/query_bench.py "${options[@]}" --kernels wgmma
+}
+
+# The variants of the wgmma kernel, compared with it in turns: the fastest is to be the only one.
+variants() {
+  local file=tests/ops/test_query_occupancy_cuda.py chosen="deep or pairs"
+  if [[ $DEVICE == cpu ]]; then
+    run_emulated "wgmma variants" 30 $file -k "float64 and fp16 and ($chosen)"
+    return
+  fi
+  [[ $WGMMA == 0 ]] && return
+  run_tests "wgmma variants" 25 $file -v -k "$chosen" &&
+    run "query_bench, variants" 25 "$PYTHON" benchmarks/query_bench.py --quick --json "$json" \
+      --device "$DEVICE" --points 2000000 --kernels wgmma wgmma-deep wgmma-pairs
 }
 
 # Compiles the decoder for half a minute.

@@ -36,18 +36,41 @@ inline unsigned grid_size(int64_t items, int64_t per_block = kThreads) {
   return static_cast<unsigned>(std::clamp<int64_t>(ceil_div(items, per_block), 1, 1 << 20));
 }
 
+template <typename... Parameters>
+void allow_shared_memory(void (*kernel)(Parameters...), size_t bytes) {
+  constexpr size_t kAlwaysAllowed = 48 * 1024;
+  if (bytes <= kAlwaysAllowed) return;
+  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(bytes)));
+}
+
 // Runs kernel<<<grid, threads, shared_bytes, stream>>>(arguments...) and checks for errors.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned grid, unsigned threads, size_t shared_bytes,
             cudaStream_t stream, Arguments&&... arguments) {
-  constexpr size_t kAlwaysAllowed = 48 * 1024;
-  if (shared_bytes > kAlwaysAllowed) {
-    const auto bytes = static_cast<int>(shared_bytes);
-    STD_CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  }
+  allow_shared_memory(kernel, shared_bytes);
   kernel<<<grid, threads, shared_bytes, stream>>>(std::forward<Arguments>(arguments)...);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+// As launch(), but `cluster` consecutive blocks run at the same time and reach each other's shared
+// memory (sm_90). `grid` must be a multiple of `cluster`.
+template <typename... Parameters, typename... Arguments>
+void launch_clusters(void (*kernel)(Parameters...), unsigned cluster, unsigned grid,
+                     unsigned threads, size_t shared_bytes, cudaStream_t stream,
+                     Arguments&&... arguments) {
+  allow_shared_memory(kernel, shared_bytes);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {cluster, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(grid);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
 }
 
 template <typename Function>

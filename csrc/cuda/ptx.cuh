@@ -150,6 +150,47 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t shared, const void* globa
       : "memory");
 }
 
+// Blocks of a cluster. Their shared memory has the same addresses.
+
+// Returns the rank of this block in its cluster.
+__device__ __forceinline__ int cluster_rank() {
+  int rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
+// A barrier among all threads of the cluster that have not ended.
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// Arrives at the barrier of the block of this rank. Neither this nor mbarrier_wait() orders
+// ordinary reads and writes of different blocks. `.release.cluster` and `.acquire.cluster` would,
+// but ptxas implements them as a fence of the whole GPU and as a flush of the L1 cache. A block
+// that waits for the arrival may overwrite, by bulk copies, what products before the arrival have
+// read.
+__device__ __forceinline__ void mbarrier_arrive_in_block(uint32_t barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+
+// As cp_async_bulk(), to the blocks of the cluster whose bits are set in `ranks`. Bytes are counted
+// at the barrier of each of them. They may arrive before the block announces them.
+__device__ __forceinline__ void cp_async_bulk_multicast(uint32_t shared, const void* global,
+                                                        int bytes, uint32_t barrier, int ranks) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+      " [%0], [%1], %2, [%3], %4;" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier), "h"(static_cast<uint16_t>(ranks))
+      : "memory");
+}
+
 // Makes this thread's ordinary writes to shared memory visible to wgmma and bulk copies.
 __device__ __forceinline__ void fence_proxy_async() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -4,41 +4,45 @@
 // lanes.
 //
 // Of an accumulator of 16 rows by 8 columns, lane l holds (row, column) = (l / 4, 2 (l % 4) + {0,
-// 1}), then the same columns of row l / 4 + 8.
+// 1}), then the same columns of row l / 4 + 8. The four columns of a pair of accumulators are four
+// consecutive channels, because the packed weights are permuted (see channel_of_column). A lane
+// therefore loads per-channel values as vectors of 128 bits.
 #pragma once
 
 #include "ptx.cuh"
-#include "query_tiles.cuh"
+#include "query_kernels.cuh"
 
 namespace occvae {
 
 using ptx::Operand;
 
-constexpr int kRowTile = 16;     // rows of an accumulator or an operand
-constexpr int kColumnTile = 16;  // columns of an operand: two accumulators
-
-using Pair = float[2][4];  // one lane's part of two adjacent accumulators
+constexpr int kRowTile = 16;  // rows of an accumulator or an operand
+using Pair = float[2][4];     // one lane's part of two adjacent accumulators
 
 __device__ inline int lane_row(int lane) { return lane / 4; }
-__device__ inline int lane_column(int lane) { return lane % 4 * 2; }
+// Returns the first of a lane's four channels in a tile of kColumnTile columns.
+__device__ inline int lane_channel(int lane) { return lane % 4 * 4; }
 
-// Scale and shift of a lane's four columns of a Pair.
-struct PairAffine {
-  float2 scale[2];
-  float2 shift[2];
+// Four consecutive values of a Pair's channels: two per accumulator.
+struct PairVector {
+  float2 side[2];
 };
 
-// `column` is the lane's first column. The table stays in the L1 cache, so it needs no copy in
+__device__ inline PairVector load_pair(const float* values) {
+  const float4 v = *reinterpret_cast<const float4*>(values);
+  return {{{v.x, v.y}, {v.z, v.w}}};
+}
+
+// Scale and shift of a lane's four channels of a Pair.
+struct PairAffine {
+  PairVector scale;
+  PairVector shift;
+};
+
+// `channel` is the lane's first channel. The table stays in the L1 cache, so it needs no copy in
 // shared memory.
-__device__ inline PairAffine load_affine(const float* affine, int channels, int column) {
-  PairAffine result;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float* scale = affine + column + 8 * i;
-    result.scale[i] = *reinterpret_cast<const float2*>(scale);
-    result.shift[i] = *reinterpret_cast<const float2*>(scale + channels);
-  }
-  return result;
+__device__ inline PairAffine load_affine(const float* affine, int channels, int channel) {
+  return {load_pair(affine + channel), load_pair(affine + channels + channel)};
 }
 
 // Returns relu(scale * x + shift) of two neighboring columns. fp16 values out of range become NaN,
@@ -58,16 +62,18 @@ __device__ inline void activate(uint32_t (&operand)[4], const Pair& pair,
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const float* sums = pair[i / 2] + i % 2 * 2;
-    operand[i] = activate<kOperand>(sums[0], sums[1], affine.scale[i / 2], affine.shift[i / 2]);
+    operand[i] =
+        activate<kOperand>(sums[0], sums[1], affine.scale.side[i / 2], affine.shift.side[i / 2]);
   }
 }
 
-// Computes a pair of accumulators of the residual stream before the first block.
+// Computes a pair of accumulators of the residual stream before the first block. Its loads, and
+// those of add_to_head, have 64 bits. With 128 bits ptxas spills 50 registers of the wgmma kernel.
 __device__ inline void start_residual(Pair& pair, const Query& query, const Point (&points)[2],
-                                      int column) {
+                                      int channel) {
 #pragma unroll
   for (int side = 0; side < 2; ++side) {
-    const float* weight = query.input + column + 8 * side;
+    const float* weight = query.input + channel + 2 * side;
     const auto x = *reinterpret_cast<const float2*>(weight);
     const auto y = *reinterpret_cast<const float2*>(weight + query.channels);
     const auto z = *reinterpret_cast<const float2*>(weight + 2 * query.channels);
@@ -84,9 +90,9 @@ __device__ inline void add_to_head(float (&sums)[2], const Pair& pair, const Pai
                                    const float* head) {
 #pragma unroll
   for (int side = 0; side < 2; ++side) {
-    const auto weight = *reinterpret_cast<const float2*>(head + 8 * side);
-    const float2 scale = affine.scale[side];
-    const float2 shift = affine.shift[side];
+    const auto weight = *reinterpret_cast<const float2*>(head + 2 * side);
+    const float2 scale = affine.scale.side[side];
+    const float2 shift = affine.shift.side[side];
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const float left = affine_relu(pair[side][2 * row], scale.x, shift.x);

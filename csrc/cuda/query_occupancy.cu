@@ -35,7 +35,7 @@ bool fits(QueryKernel kernel, const QueryDevice& device) {
 
 QueryKernel best_kernel() {
   const QueryDevice device = current_device();
-  if (fits(QueryKernel::kWgmma, device) && wgmma_query_loaded()) return QueryKernel::kWgmma;
+  if (fits(QueryKernel::kWgmma, device) && wgmma_query_loaded()) return QueryKernel::kWgmmaPairs;
   return fits(QueryKernel::kMma, device) ? QueryKernel::kMma : QueryKernel::kFp32;
 }
 
@@ -45,8 +45,9 @@ std::atomic<int64_t>& kernel_limit() {
   return limit;
 }
 
-// Returns the best kernel that weights are packed for on the current device. A limit >= 0 first
-// lowers it, for all devices. Weights that are already packed keep their kernel.
+// Returns the kernel that weights are packed for on the current device, or the variant of it that
+// runs: the last one that the device has, up to the limit. A limit >= 0 first sets the limit, for
+// all devices. Weights that are already packed keep their kernel, but not their variant.
 int64_t query_kernel(int64_t limit) {
   if (limit >= 0) kernel_limit() = std::max<int64_t>(limit, 1);
   return std::min(kernel_limit().load(), static_cast<int64_t>(best_kernel()));
@@ -98,14 +99,20 @@ QueryKernel kernel_of(const Tensor& weights, const QuerySizes& sizes, Precision 
 // Runs the 16-bit pass. In fp16, a second pass computes the points that left the range in fp32.
 void run_16_bits(const Query& query, const Tensor& weights, const Tensor& exact_weights,
                  QueryKernel kernel, const QueryDevice& device, cudaStream_t stream) {
-  const auto run = kernel == QueryKernel::kWgmma ? launch_wgmma_query : launch_mma_query;
+  const auto run = [&](int* reports) {
+    if (kernel == QueryKernel::kMma) {
+      return launch_mma_query(query, weights, reports, device, stream);
+    }
+    const auto variant = std::max(kernel, static_cast<QueryKernel>(kernel_limit().load()));
+    return launch_wgmma_query(query, weights, reports, variant, device, stream);
+  };
   if (weights.scalar_type() != ScalarType::Half) {
-    run(query, weights, nullptr, device, stream);
+    run(nullptr);
     return;
   }
   Tensor reports = torch::stable::new_empty(weights, {most_reports(device)}, ScalarType::Int);
   auto* data = static_cast<int*>(reports.mutable_data_ptr());
-  const int64_t count = run(query, weights, data, device, stream);
+  const int64_t count = run(data);
   launch_fp32_query(query, exact_weights, {data, count}, device, stream);
 }
 

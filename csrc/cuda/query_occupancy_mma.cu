@@ -91,7 +91,7 @@ struct Warp {
   using HalfSums = Pair[kRowTiles][kHalfColumnTiles];
 
   // Returns this lane's first channel of a column tile of the block.
-  __device__ int channel(int tile) const { return tile * kColumnTile + lane_column(lane); }
+  __device__ int channel(int tile) const { return tile * kColumnTile + lane_channel(lane); }
 
   __device__ void start(Residual& x, const Tile& tile) const {
 #pragma unroll

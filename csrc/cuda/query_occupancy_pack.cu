@@ -44,6 +44,11 @@ struct HalfLayout {
     if (number % 2 == 0) return {{layer, offset, 0}, half, channels, i % (channels * half)};
     return {{layer, 0, offset}, channels, half, i % (channels * half)};
   }
+  // Returns the source of an output column and an input column of a piece.
+  __host__ __device__ static Place place(const Piece& piece, int64_t out, int64_t in) {
+    const Place& first = piece.first;
+    return {first.layer, first.out + channel_of_column(out), first.in + channel_of_column(in)};
+  }
 };
 
 // The layout of the mma kernel. A piece consists of tiles of 16 outputs by 16 inputs. A tile holds
@@ -58,7 +63,7 @@ struct MmaLayout : HalfLayout {
     const int64_t tiles = p.outs / 16;
     const int64_t out = tile % tiles * 16 + element / 4 * 8 + lane / 4;
     const int64_t in = tile / tiles * 16 + element / 2 % 2 * 8 + lane % 4 * 2 + element % 2;
-    return {p.first.layer, p.first.out + out, p.first.in + in};
+    return place(p, out, in);
   }
 };
 
@@ -71,7 +76,7 @@ struct WgmmaLayout : HalfLayout {
     const int64_t out = row % p.outs;
     const int64_t vector = p.element / 8 % 8 ^ out % 8;
     const int64_t in = row / p.outs * 64 + vector * 8 + p.element % 8;
-    return {p.first.layer, p.first.out + out, p.first.in + in};
+    return place(p, out, in);
   }
 };
 

@@ -21,9 +21,20 @@ constexpr int kWarps = kGroups * kGroup / kWarp;
 constexpr int kBlockThreads = (kGroups + 1) * kGroup;
 constexpr int kChunkBytes = 2 * kWgmmaChunk;
 constexpr int kBytesH = 2 * kPoints * kChannels;
-using Weights = Ring<4, kChunkBytes, kWarps>;
-constexpr int64_t kSharedBytes = Weights::kBytes + kGroups * kBytesH + Weights::kBarrierBytes;
-static_assert(kSharedBytes <= 227 << 10);  // limit of sm_90
+
+// What the variants of the kernel differ in: the number of buffers for weights, and the number of
+// blocks in a cluster that share the copies of weights.
+template <int kStages, int kBlocks_>
+struct Variant {
+  static constexpr int kBlocks = kBlocks_;
+  using Weights = Ring<kStages, kChunkBytes, kWarps, kBlocks>;
+  static constexpr int64_t kSharedBytes =
+      Weights::kBytes + kGroups * kBytesH + Weights::kBarrierBytes;
+  static_assert(kSharedBytes <= 227 << 10);  // limit of sm_90
+};
+using Usual = Variant<4, 1>;
+using Deep = Variant<5, 1>;
+using Pairs = Variant<4, 2>;
 
 // If the module was built without code for the loaded device, the kernel is empty. Its launch bound
 // then excludes blocks of this size, which wgmma_query_loaded() checks.
@@ -37,44 +48,51 @@ constexpr int kChunksOfHalf = 2;  // per layer, for half of g's channels
 constexpr int kChunksOfBlock = 8;
 constexpr int kPanelBytesH = kPoints * 128;  // 64 channels (128 bytes) of all points
 
-// The tiles of one round of a block, one per warpgroup. Both warpgroups consume the same number of
-// chunks, even if one has no points. Tiles are dealt to the blocks one by one, so a few tiles
+// The tiles of one round of a cluster, one per warpgroup. All warpgroups consume the same number of
+// chunks, even if some have no points. Tiles are dealt to the blocks one by one, so a few tiles
 // spread over many multiprocessors.
+template <int kBlocks>
 struct Round {
   Tile tile;
   bool mine = false;    // this warpgroup has a tile
-  bool anyone = false;  // at least one of the two has a tile
+  bool anyone = false;  // at least one of the cluster has a tile
 
   __device__ Round(const Query& query, int64_t number, int64_t tiles, int group) {
-    for (int i = 0; i < kGroups; ++i) {
-      const int64_t index = (number * kGroups + i) * gridDim.x + blockIdx.x;
+#pragma unroll(kGroups)
+    for (int i = 0; i < kGroups * kBlocks; ++i) {
+      const int64_t block = first_block() + i % kBlocks;
+      const int64_t index = (number * kGroups + i / kBlocks) * gridDim.x + block;
       if (index >= tiles) break;
       const Tile found = find_tile(query, index, kPoints);
       if (found.end <= found.begin) continue;
       anyone = true;
-      if (i != group) continue;
+      if (i / kBlocks != group || block != blockIdx.x) continue;
       tile = found;
       mine = true;
     }
   }
   __device__ static int64_t count(int64_t tiles) {
     const int64_t dealt = static_cast<int64_t>(kGroups) * gridDim.x;
-    return (tiles + dealt - 1 - blockIdx.x) / dealt;
+    return (tiles + dealt - 1 - first_block()) / dealt;
   }
+
+ private:
+  __device__ static unsigned first_block() { return blockIdx.x / kBlocks * kBlocks; }
 };
 
+template <int kBlocks, typename Weights>
 __device__ void bring_weights(const Query& query, const uint8_t* weights, Weights& ring) {
   const int64_t tiles = count_tiles(query, kPoints);
   const int chunks = query.blocks * kChunksOfBlock;
-  const int64_t rounds = Round::count(tiles);
+  const int64_t rounds = Round<kBlocks>::count(tiles);
   for (int64_t number = 0; number < rounds; ++number) {
-    if (!Round(query, number, tiles, 0).anyone) continue;
+    if (!Round<kBlocks>(query, number, tiles, 0).anyone) continue;
     for (int64_t i = 0; i < chunks; ++i) ring.bring(weights + i * kChunkBytes);
   }
 }
 
 // One of the two warpgroups that compute.
-template <Operand kOperand>
+template <Operand kOperand, typename Weights>
 struct Group {
   const Query& query;
   uint32_t h;  // 4 panels of [64 points][64 channels], 128-byte swizzle
@@ -85,7 +103,7 @@ struct Group {
   using Residual = Pair[kTiles];
   using Operands = uint32_t[kHalfTiles][4];
 
-  __device__ int channel(int tile) const { return tile * kColumnTile + lane_column(lane); }
+  __device__ int channel(int tile) const { return tile * kColumnTile + lane_channel(lane); }
   __device__ int row() const { return thread / kWarp * kRowTile + lane_row(lane); }
 
   __device__ void start(Residual& x, const Tile& tile) const {
@@ -128,14 +146,17 @@ struct Group {
       }
       ptx::wgmma_commit();
     }
+    const auto affine_of = [&](int t) {
+      return load_affine(affine, kChannels, channel(half * kHalfTiles + t));
+    };
+    const PairAffine first = affine_of(0);  // its load overlaps the wait
     ptx::wgmma_wait<1>();
     ring.release();
     ptx::wgmma_wait<0>(d);
     ring.release();
 #pragma unroll
     for (int t = 0; t < kHalfTiles; ++t) {
-      activate<kOperand>(g[t], sums[t],
-                         load_affine(affine, kChannels, channel(half * kHalfTiles + t)));
+      activate<kOperand>(g[t], sums[t], t == 0 ? first : affine_of(t));
     }
   }
 
@@ -198,7 +219,7 @@ struct Group {
     return write_logits(x, tile);
   }
 
-  // Takes and releases the chunks of a round in which only the other warpgroup has a tile.
+  // Takes and releases the chunks of a round in which only others have tiles.
   __device__ void skip(Weights& ring) const {
     for (int i = 0; i < query.blocks * kChunksOfBlock; ++i) {
       ring.take();
@@ -210,29 +231,33 @@ struct Group {
 #endif  // OCCVAE_HAS_WGMMA
 
 // Persistent blocks: they take tiles round by round.
-template <Operand kOperand>
+template <Operand kOperand, typename Variant>
 __global__ void __launch_bounds__(kMostThreads, 1)
     query_kernel(Query query, const uint8_t* __restrict__ weights, int* __restrict__ reports) {
 #if OCCVAE_HAS_WGMMA
   OCCVAE_DYNAMIC_SHARED(shared);
+  using Weights = typename Variant::Weights;
   const uint32_t base = ptx::shared_address(shared);
   Weights ring(base, base + Weights::kBytes + kGroups * kBytesH);
   if (threadIdx.x == 0) ring.initialize();
   clear_unused(query);
-  __syncthreads();
+  constexpr int kBlocks = Variant::kBlocks;
+  constexpr bool kCluster = kBlocks > 1;
+  kCluster ? ptx::cluster_sync() : __syncthreads();
   const int number = threadIdx.x / kGroup;
   if (number == kGroups) {
     ptx::setmaxnreg_dec<24>();
-    if (threadIdx.x == kGroups * kGroup) bring_weights(query, weights, ring);
+    if (threadIdx.x == kGroups * kGroup) bring_weights<kBlocks>(query, weights, ring);
+    if (kCluster) ptx::cluster_sync();
     return;
   }
   ptx::setmaxnreg_inc<240>();
-  const Group<kOperand> group{query, base + Weights::kBytes + number * kBytesH, number};
+  const Group<kOperand, Weights> group{query, base + Weights::kBytes + number * kBytesH, number};
   const int64_t tiles = count_tiles(query, kPoints);
   bool nan = false;
-  const int64_t rounds = Round::count(tiles);
+  const int64_t rounds = Round<kBlocks>::count(tiles);
   for (int64_t i = 0; i < rounds; ++i) {
-    const Round round(query, i, tiles, number);
+    const Round<kBlocks> round(query, i, tiles, number);
     if (round.mine) {
       nan = group.compute(round.tile, ring) || nan;
     } else if (round.anyone) {
@@ -240,27 +265,47 @@ __global__ void __launch_bounds__(kMostThreads, 1)
     }
   }
   report_nan(reports, blockIdx.x * kWarps + threadIdx.x / kWarp, nan);
+  // A block's memory must exist until the others have copied to it and arrived at its barriers.
+  if (kCluster) ptx::cluster_sync();
 #endif
+}
+
+template <typename Variant>
+int64_t launch_variant(const Query& query, const Tensor& weights, int* reports,
+                       const QueryDevice& device, cudaStream_t stream) {
+  const bool half = weights.scalar_type() == ScalarType::Half;
+  const auto kernel =
+      half ? query_kernel<Operand::kFp16, Variant> : query_kernel<Operand::kBf16, Variant>;
+  constexpr int kBlocks = Variant::kBlocks;
+  const int64_t clusters =
+      std::min(ceil_div(most_tiles(query, kPoints), kBlocks), device.processors / kBlocks);
+  const unsigned blocks = kBlocks * grid_size(clusters, 1);
+  const auto* packed = static_cast<const uint8_t*>(weights.const_data_ptr());
+  if constexpr (kBlocks == 1) {
+    launch(kernel, blocks, kBlockThreads, Variant::kSharedBytes, stream, query, packed, reports);
+  } else {
+    launch_clusters(kernel, kBlocks, blocks, kBlockThreads, Variant::kSharedBytes, stream, query,
+                    packed, reports);
+  }
+  return static_cast<int64_t>(blocks) * kWarps;
 }
 
 }  // namespace
 
 bool wgmma_query_loaded() {
   cudaFuncAttributes attributes;
-  STD_CUDA_CHECK(cudaFuncGetAttributes(&attributes, query_kernel<Operand::kFp16>));
+  STD_CUDA_CHECK(cudaFuncGetAttributes(&attributes, query_kernel<Operand::kFp16, Usual>));
   return attributes.maxThreadsPerBlock >= kBlockThreads;
 }
 
-int64_t wgmma_query_bytes() { return kSharedBytes; }
+int64_t wgmma_query_bytes() { return Deep::kSharedBytes; }
 
 int64_t launch_wgmma_query(const Query& query, const Tensor& weights, int* reports,
-                           const QueryDevice& device, cudaStream_t stream) {
-  const bool half = weights.scalar_type() == ScalarType::Half;
-  const auto kernel = half ? query_kernel<Operand::kFp16> : query_kernel<Operand::kBf16>;
-  const int64_t blocks = std::min(most_tiles(query, kPoints), device.processors);
-  launch(kernel, grid_size(blocks, 1), kBlockThreads, kSharedBytes, stream, query,
-         static_cast<const uint8_t*>(weights.const_data_ptr()), reports);
-  return blocks * kWarps;
+                           QueryKernel variant, const QueryDevice& device, cudaStream_t stream) {
+  const auto run = variant == QueryKernel::kWgmmaPairs  ? launch_variant<Pairs>
+                   : variant == QueryKernel::kWgmmaDeep ? launch_variant<Deep>
+                                                        : launch_variant<Usual>;
+  return run(query, weights, reports, device, stream);
 }
 
 }  // namespace occvae

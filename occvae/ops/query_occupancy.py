@@ -275,7 +275,7 @@ def _fake_pack(weights: Tensor, precision: int) -> Tensor:
         return weights.new_empty(pairs, dtype=torch.bfloat16)
     if device == "cuda" and name != "fp32" and channels in _CUDA_WIDTHS:
         kernel = torch.ops.occvae._cuda_query_kernel()  # see csrc/cuda/query_kernels.cuh
-        chunk = 16384 if kernel == 3 and channels == 256 else 8192
+        chunk = 16384 if kernel >= 3 and channels == 256 else 8192
         size = (layers // 2, 2 * channels * channels // chunk, chunk)
         dtype = torch.float16 if name == "fp16" else torch.bfloat16
         if kernel > 1:

@@ -7,10 +7,12 @@
 #include <vector>
 
 #include "block.h"
+#include "scheduler.h"
 
 namespace emulator {
 namespace {
 
+constexpr const char* kEndedEarly = "the block has ended before a bulk copy into its memory";
 constexpr uint8_t kInFlight = 0xFF;  // a target holds this until its data arrives: NaN
 
 struct Copy {
@@ -24,14 +26,6 @@ struct ThreadCopies {
   std::deque<std::vector<Copy>> groups;
 };
 
-struct BulkCopy {
-  Copy copy;
-  uint32_t barrier;
-};
-
-std::vector<ThreadCopies> thread_copies(kMaxThreads);
-std::vector<BulkCopy> bulk_copies;
-
 // The 8 bytes of an mbarrier.
 struct Mbarrier {
   uint64_t phase : 1;
@@ -42,6 +36,15 @@ struct Mbarrier {
 };
 static_assert(sizeof(Mbarrier) == 8);
 constexpr uint64_t kMark = 0b10110;
+
+struct BulkCopy {
+  Copy copy;
+  Mbarrier* barrier;
+  unsigned rank;  // of the block that receives it
+};
+
+std::vector<ThreadCopies> thread_copies(kMaxThreads);
+std::vector<BulkCopy> bulk_copies;
 
 Mbarrier& mbarrier(uint32_t address) {
   auto* barrier = reinterpret_cast<Mbarrier*>(shared_pointer(address, 8, 8));
@@ -59,11 +62,27 @@ void end_phase_if_complete(Mbarrier& barrier) {
 void deliver(size_t index) {
   const BulkCopy bulk = bulk_copies[index];
   bulk_copies.erase(bulk_copies.begin() + static_cast<std::ptrdiff_t>(index));
+  if (launch.live[bulk.rank] == 0) {
+    launch.error = kEndedEarly;
+    return;
+  }
   std::memcpy(bulk.copy.to, bulk.copy.from, bulk.copy.bytes);
   std::memcpy(async_view(bulk.copy.to), bulk.copy.from, bulk.copy.bytes);
-  Mbarrier& barrier = *reinterpret_cast<Mbarrier*>(shared_pointer(bulk.barrier, 8, 8));
-  barrier.bytes -= bulk.copy.bytes;
-  end_phase_if_complete(barrier);
+  bulk.barrier->bytes -= bulk.copy.bytes;
+  end_phase_if_complete(*bulk.barrier);
+}
+
+void start_bulk(uint32_t shared, const void* global, int bytes, uint32_t barrier, unsigned rank) {
+  uint8_t* to = shared_pointer(shared, static_cast<size_t>(bytes), 16);
+  std::memset(to, kInFlight, static_cast<size_t>(bytes));
+  std::memset(async_view(to), kInFlight, static_cast<size_t>(bytes));
+  bulk_copies.push_back({{to, global, static_cast<unsigned>(bytes)}, &mbarrier(barrier), rank});
+}
+
+void check_bulk(const void* global, int bytes) {
+  require_capability(90, "cp.async.bulk");
+  if (bytes <= 0 || bytes % 16 != 0) fail("cp.async.bulk of %d bytes: not a multiple of 16", bytes);
+  if (reinterpret_cast<uintptr_t>(global) % 16) fail("cp.async.bulk from %p: not aligned", global);
 }
 
 }  // namespace
@@ -76,9 +95,7 @@ void begin_copies(unsigned threads) {
   bulk_copies.clear();
 }
 
-std::string end_copies() {
-  return bulk_copies.empty() ? "" : "the block has ended before a bulk copy into its memory";
-}
+std::string end_copies() { return bulk_copies.empty() ? "" : kEndedEarly; }
 
 bool deliver_one() {
   if (bulk_copies.empty()) return false;
@@ -122,34 +139,38 @@ void mbarrier_init(uint32_t address, int arrivals) {
 void mbarrier_arrive(uint32_t address, int expected_bytes) {
   Mbarrier& barrier = mbarrier(address);
   barrier.bytes += expected_bytes;
-  barrier.pending -= 1;  // at least 1 is pending in every phase, because a complete phase has ended
+  if (barrier.pending == 0) fail("mbarrier: more arrivals in a phase than it was initialized for");
+  barrier.pending -= 1;
   end_phase_if_complete(barrier);
   sometimes_yield();
 }
 
 void mbarrier_wait(uint32_t address, int parity) {
   require_capability(90, "mbarrier.try_wait");
-  mbarrier(address);
+  // The pointer is a multiple of 8, which leaves a bit for the parity.
+  const auto data = reinterpret_cast<uint64_t>(&mbarrier(address));
   wait_until(
       "mbarrier_wait",
       [](uint64_t data) {
-        const auto wanted = static_cast<unsigned>(data & 1);
-        const auto* barrier = reinterpret_cast<const Mbarrier*>(
-            shared_pointer(static_cast<uint32_t>(data >> 1), 8, 8));
-        return barrier->phase != wanted;
+        const auto* barrier = reinterpret_cast<const Mbarrier*>(data & ~uint64_t{1});
+        return barrier->phase != (data & 1);
       },
-      uint64_t{address} << 1 | static_cast<uint64_t>(parity & 1));
+      data | static_cast<uint64_t>(parity & 1));
 }
 
 void copy_bulk(uint32_t shared, const void* global, int bytes, uint32_t barrier) {
-  require_capability(90, "cp.async.bulk");
-  mbarrier(barrier);
-  if (bytes <= 0 || bytes % 16 != 0) fail("cp.async.bulk of %d bytes: not a multiple of 16", bytes);
-  if (reinterpret_cast<uintptr_t>(global) % 16) fail("cp.async.bulk from %p: not aligned", global);
-  uint8_t* to = shared_pointer(shared, static_cast<size_t>(bytes), 16);
-  std::memset(to, kInFlight, static_cast<size_t>(bytes));
-  std::memset(async_view(to), kInFlight, static_cast<size_t>(bytes));
-  bulk_copies.push_back({{to, global, static_cast<unsigned>(bytes)}, barrier});
+  check_bulk(global, bytes);
+  start_bulk(shared, global, bytes, barrier, block_rank());
+}
+
+void copy_bulk_multicast(uint32_t shared, const void* global, int bytes, uint32_t barrier,
+                         unsigned ranks) {
+  check_bulk(global, bytes);
+  if (ranks == 0 || ranks >> launch.cluster) fail("cp.async.bulk to the blocks %#x", ranks);
+  for (unsigned rank = 0; rank < launch.cluster; ++rank) {
+    if ((ranks >> rank & 1) == 0) continue;
+    start_bulk(map_to_block(shared, rank), global, bytes, map_to_block(barrier, rank), rank);
+  }
 }
 
 }  // namespace emulator

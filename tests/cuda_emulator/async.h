@@ -20,9 +20,12 @@ void commit_copies();
 void wait_copies(int pending);
 
 void mbarrier_init(uint32_t barrier, int arrivals);
-void mbarrier_arrive(uint32_t barrier, int expected_bytes);
+void mbarrier_arrive(uint32_t barrier, int expected_bytes);  // also in other blocks of the cluster
 void mbarrier_wait(uint32_t barrier, int parity);
 
 void copy_bulk(uint32_t shared, const void* global, int bytes, uint32_t barrier);
+// Copies to the blocks whose bits are set in `ranks`. Each copy arrives at its own time.
+void copy_bulk_multicast(uint32_t shared, const void* global, int bytes, uint32_t barrier,
+                         unsigned ranks);
 
 }  // namespace emulator

@@ -1,4 +1,4 @@
-// Schedules the threads of a block, and runs the blocks of a grid in random order. waiting.cpp
+// Schedules the threads of a cluster, and runs the clusters of a grid in random order. waiting.cpp
 // implements the barriers and collectives that threads wait at.
 #include "block.h"
 
@@ -72,11 +72,12 @@ void end_thread(unsigned t) {
   Thread& thread = launch.threads[t];
   idle_fibers.push_back(std::move(thread.fiber));
   launch.absent[t / kWarpSize] |= 1u << t % kWarpSize;
-  --launch.live;
+  const unsigned live = --launch.live[rank_of(t)];
   // A barrier of all threads may be complete now.
-  if (auto all = launch.barriers.find(0); all != launch.barriers.end() && launch.live > 0) {
-    check_barrier(0);
+  if (const int key = barrier_key(rank_of(t), 0); launch.barriers.count(key) && live > 0) {
+    check_barrier(key);
   }
+  if (launch.barriers.count(kClusterBarrier)) check_barrier(kClusterBarrier);
 }
 
 void run_thread(unsigned t) {
@@ -88,9 +89,11 @@ void run_thread(unsigned t) {
     thread.fiber->prepare(thread_entry);
   }
   launch.current = t;
-  threadIdx.x = t % blockDim.x;
-  threadIdx.y = t / blockDim.x % blockDim.y;
-  threadIdx.z = t / (blockDim.x * blockDim.y);
+  const unsigned in_block = t % launch.per_block;
+  threadIdx.x = in_block % blockDim.x;
+  threadIdx.y = in_block / blockDim.x % blockDim.y;
+  threadIdx.z = in_block / (blockDim.x * blockDim.y);
+  blockIdx.x = launch.first_block + rank_of(t);
   thread.fiber->resume();
   if (thread.state == State::kEnded) end_thread(t);
 }
@@ -109,11 +112,12 @@ std::string who_waits() {
   return text;
 }
 
-void prepare_block(unsigned threads) {
+void prepare_cluster() {
+  const unsigned threads = launch.cluster * launch.per_block;
   launch.threads.resize(threads);
-  launch.live = threads;
+  std::fill_n(launch.live, launch.cluster, launch.per_block);
   launch.barriers.clear();
-  launch.any = false;
+  std::fill_n(launch.any, launch.cluster, false);
   launch.ready_warps = 0;
   std::fill(std::begin(launch.ready), std::end(launch.ready), 0);
   std::fill(std::begin(launch.in_collective), std::end(launch.in_collective), 0);
@@ -133,8 +137,12 @@ void prepare_block(unsigned threads) {
   begin_wgmma();
 }
 
-void run_block() {
-  while (launch.live > 0 && launch.error.empty()) {
+bool any_live() {
+  return std::any_of(launch.live, launch.live + launch.cluster, [](unsigned n) { return n > 0; });
+}
+
+void run_cluster() {
+  while (any_live() && launch.error.empty()) {
     deliver_sometimes();
     if (launch.ready_warps == 0 && !deliver_one()) {
       launch.error = "deadlock" + who_waits();
@@ -147,11 +155,14 @@ void run_block() {
   if (launch.error.empty()) launch.error = check_shared_memory();
 }
 
-void check_configuration(dim3 grid, dim3 block, size_t shared_bytes) {
+void check_configuration(dim3 grid, dim3 block, size_t shared_bytes, unsigned cluster) {
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   if (threads == 0 || threads > kMaxThreads || grid.x == 0 || grid.y != 1 || grid.z != 1 ||
-      grid.x > 0x7FFFFFFF) {
+      grid.x > 0x7FFFFFFF || cluster == 0 || cluster > kMaxCluster || grid.x % cluster != 0) {
     throw std::runtime_error("CUDA emulator: invalid launch configuration");
+  }
+  if (cluster > 1 && (threads % kWarpgroupSize != 0 || cluster * threads > kMaxThreads)) {
+    throw std::runtime_error("CUDA emulator: clusters of this size are not emulated");
   }
   if (shared_bytes > static_cast<size_t>(max_dynamic_shared_bytes())) {
     throw std::runtime_error("CUDA emulator: " + std::to_string(shared_bytes) +
@@ -204,10 +215,11 @@ int max_dynamic_shared_bytes() {
   }
 }
 
-void run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* data) {
+void run_grid(dim3 grid, dim3 block, size_t shared_bytes, unsigned cluster, void (*body)(void*),
+              void* data) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  check_configuration(grid, block, shared_bytes);
+  check_configuration(grid, block, shared_bytes, cluster);
   if (random_state == 0) {
     const char* given = std::getenv("OCCVAE_EMULATOR_SEED");
     seed(given ? std::strtoull(given, nullptr, 10) : 0);
@@ -216,16 +228,18 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), v
   launch.body = body;
   launch.data = data;
   launch.error.clear();
+  launch.cluster = cluster;
+  launch.per_block = block.x * block.y * block.z;
   gridDim = grid;
   blockDim = block;
   begin_shared_memory(shared_bytes);
-  std::vector<unsigned> order(grid.x);
+  std::vector<unsigned> order(grid.x / cluster);
   std::iota(order.begin(), order.end(), 0);
-  for (unsigned i = grid.x; i > 0 && launch.error.empty(); --i) {
+  for (auto i = static_cast<unsigned>(order.size()); i > 0 && launch.error.empty(); --i) {
     std::swap(order[i - 1], order[random_below(i)]);
-    blockIdx.x = order[i - 1];
-    prepare_block(block.x * block.y * block.z);
-    run_block();
+    launch.first_block = cluster * order[i - 1];
+    prepare_cluster();
+    run_cluster();
     if (!launch.error.empty()) {
       launch.error = "CUDA emulator: block " + std::to_string(blockIdx.x) + ": " + launch.error;
     }
@@ -254,6 +268,8 @@ void require_capability(int least, const char* instruction) {
 }
 
 unsigned thread_number() { return launch.current; }
+
+unsigned block_rank() { return rank_of(launch.current); }
 
 uint64_t random_bits() {
   random_state ^= random_state >> 12;

@@ -158,6 +158,45 @@ __global__ void stream_bulk(int stages, const float* in, float* out, int mistake
 #endif
 }
 
+// The same in a cluster of two blocks of 128 threads. Each block copies half of a stage to both,
+// and writes all stages to its part of `out`. Mistakes: 1, no wait for the data; 2, no wait for the
+// readers of the other block; 3, no barrier at the end.
+__global__ void stream_to_cluster(int stages, const float* in, float* out, int mistake) {
+#if OCCVAE_HAS_WGMMA
+  extern __shared__ __align__(1024) uint8_t bytes[];
+  const unsigned t = threadIdx.x;
+  const int rank = cluster_rank();
+  const auto* buffers = reinterpret_cast<const float*>(bytes);
+  const uint32_t base = shared_address(bytes), full = base + 2048, empty = full + 16;
+  if (t == 0) {
+    for (int i = 0; i < 2; ++i) {
+      mbarrier_init(full + 8 * i, 1);
+      mbarrier_init(empty + 8 * i, mistake == 2 ? 64 : 128);
+    }
+    mbarrier_init_fence();
+  }
+  cluster_sync();
+  for (int stage = 0; stage < stages; ++stage) {
+    const int slot = stage % 2, turn = stage / 2 % 2;
+    if (t < 64) {
+      if (mistake != 1) mbarrier_wait(full + 8 * slot, turn);
+      for (unsigned i = 0; i < 4; ++i) {
+        out[256 * (stages * rank + stage) + 64 * i + t] = buffers[256 * slot + 64 * i + t];
+      }
+      for (int block = 0; block < 2; ++block) {
+        if (mistake != 2 || block == rank) mbarrier_arrive_in_block(empty + 8 * slot, block);
+      }
+    } else if (t == 64) {
+      mbarrier_wait(empty + 8 * slot, turn ^ 1);
+      mbarrier_arrive_expect_tx(full + 8 * slot, 1024);
+      cp_async_bulk_multicast(base + 1024 * slot + 512 * rank, in + 256 * stage + 128 * rank, 512,
+                              full + 8 * slot, 3);
+    }
+  }
+  if (mistake != 3) cluster_sync();
+#endif
+}
+
 enum WgmmaMistake {
   kNone,
   kNoProxyFence,
@@ -287,6 +326,22 @@ OCCVAE_EXPORT const char* run_stream_copies(int stages, const float* in, float* 
 
 OCCVAE_EXPORT const char* run_stream_bulk(int stages, const float* in, float* out, int mistake) {
   return guarded([=] { stream_bulk<<<1, 96>>>(stages, in, out, mistake); });
+}
+
+OCCVAE_EXPORT const char* run_stream_to_cluster(int stages, const float* in, float* out,
+                                                int mistake) {
+  return guarded([=] {
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {2, 1, 1};
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(2);
+    config.blockDim = dim3(128);
+    config.dynamicSmemBytes = 2048 + 32;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    cudaLaunchKernelEx(&config, stream_to_cluster, stages, in, out, mistake);
+  });
 }
 
 OCCVAE_EXPORT const char* run_wgmma(int bf16, int columns, const uint16_t* a, const uint16_t* b,

@@ -60,6 +60,23 @@ def test_copies_without_a_wait_are_caught(kernels, name, mistake):
     assert caught(kernels, lambda: stream(kernels, name, mistake)) == len(SEEDS)
 
 
+CLUSTER_MISTAKES = ["no wait for data", "no wait for readers of the other block", "early end"]
+
+
+@pytest.mark.parametrize("mistake", range(1, 4), ids=CLUSTER_MISTAKES)
+def test_mistakes_in_a_cluster_are_caught(kernels, mistake):
+    values = randn(kernels, 9 * 256)
+
+    def run() -> bool:
+        out = torch.zeros(2, 9 * 256)
+        kernels.run("stream_to_cluster", 9, values, out, mistake)
+        return torch.equal(out, values.expand(2, -1))
+
+    found = caught(kernels, run)
+    # A block that ends early fails only if the other one has not arrived at its barriers before.
+    assert found > 0 if mistake == 3 else found == len(SEEDS)
+
+
 def test_a_slot_that_is_not_released_is_caught(kernels):
     def run() -> bool:
         out = torch.zeros(20 * 64, dtype=torch.int32)

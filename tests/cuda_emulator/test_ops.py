@@ -45,6 +45,8 @@ SMALL_TESTS = {
         "test_logits_agree_with_float64[fma-fp32-128-cpu]",
         "test_logits_agree_with_float64[mma-fp16-128-cpu]",
         "test_logits_agree_with_float64[wgmma-fp16-256-cpu]",
+        "test_logits_agree_with_float64[wgmma-deep-fp16-256-cpu]",
+        "test_logits_agree_with_float64[wgmma-pairs-fp16-256-cpu]",
     ],
     "query_triplane": [
         "test_logits_are_accurate_for_all_widths_depths_and_precisions[avx512_bf16-cpu-64-1-bf16]",

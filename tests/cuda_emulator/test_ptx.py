@@ -108,3 +108,13 @@ def test_wgmma_is_a_matrix_product(kernels, dtype, columns):
     for seed in range(4):
         kernels.seed(seed)
         assert run_wgmma(kernels, dtype, columns) < 1e-4
+
+
+def test_copies_to_both_blocks_of_a_cluster_arrive(kernels):
+    needs_hopper(kernels)
+    values = randn(kernels, 9 * 256)
+    for seed in range(5):
+        kernels.seed(seed)
+        out = torch.zeros(2, 9 * 256, device=kernels.device)
+        kernels.run("stream_to_cluster", 9, values, out, 0)
+        assert torch.equal(out, values.expand(2, -1))

@@ -8,36 +8,53 @@ namespace {
 
 Thread& self() { return launch.threads[launch.current]; }
 
-void release(int id) {
+void release(int key) {
   for (unsigned t = 0; t < launch.threads.size(); ++t) {
     Thread& thread = launch.threads[t];
-    if (thread.state == State::kBarrier && thread.barrier == id) make_ready(t);
+    if (thread.state == State::kBarrier && thread.barrier == key) make_ready(t);
   }
-  launch.barriers.erase(id);
+  launch.barriers.erase(key);
+}
+
+int live_threads(int key) {
+  if (key != kClusterBarrier) return static_cast<int>(launch.live[key / kBarriers]);
+  unsigned live = 0;
+  for (unsigned rank = 0; rank < launch.cluster; ++rank) live += launch.live[rank];
+  return static_cast<int>(live);
+}
+
+void wait_at(int key, const char* name, bool is_complete) {
+  if (is_complete) {
+    yield();
+  } else {
+    self().barrier = key;
+    suspend(State::kBarrier, name);
+  }
 }
 
 // Counts an arrival. Returns whether it completes the barrier.
 bool arrive(int id, int threads) {
-  if (id < 0 || id > 15) fail("barrier %d: valid barriers are 0 to 15", id);
+  if (id < 0 || id >= kBarriers) fail("barrier %d: valid barriers are 0 to 15", id);
   if (threads % static_cast<int>(kWarpSize) != 0) {
     fail("barrier %d: %d threads are not whole warps", id, threads);
   }
-  Barrier& barrier = launch.barriers[id];
+  const int key = barrier_key(block_rank(), id);
+  Barrier& barrier = launch.barriers[key];
   if (barrier.arrived > 0 && barrier.expected != threads) {
     fail("barrier %d: called for %d and for %d threads", id, barrier.expected, threads);
   }
   barrier.expected = threads;
   ++barrier.arrived;
-  return check_barrier(id);
+  return check_barrier(key);
 }
 
 }  // namespace
 
-bool check_barrier(int id) {
-  const Barrier& barrier = launch.barriers[id];
-  const int expected = barrier.expected ? barrier.expected : static_cast<int>(launch.live);
+bool check_barrier(int key) {
+  const Barrier& barrier = launch.barriers[key];
+  const int expected = barrier.expected ? barrier.expected : live_threads(key);
   if (barrier.arrived < expected) return false;
-  release(id);
+  release(key);
   return true;
 }
 
@@ -46,20 +63,23 @@ void barrier_sync(int id, int threads) {
                                          "barrier 4",     "barrier 5",  "barrier 6",  "barrier 7",
                                          "barrier 8",     "barrier 9",  "barrier 10", "barrier 11",
                                          "barrier 12",    "barrier 13", "barrier 14", "barrier 15"};
-  if (arrive(id, threads)) {
-    yield();
-  } else {
-    self().barrier = id;
-    suspend(State::kBarrier, kNames[id]);
-  }
+  const bool is_complete = arrive(id, threads);
+  wait_at(barrier_key(block_rank(), id), kNames[id], is_complete);
+}
+
+void cluster_sync() {
+  require_capability(90, "barrier.cluster");
+  ++launch.barriers[kClusterBarrier].arrived;
+  wait_at(kClusterBarrier, "cluster_sync", check_barrier(kClusterBarrier));
 }
 
 bool barrier_or(bool predicate) {
-  if (predicate) launch.any = true;
+  bool& shared = launch.any[block_rank()];
+  if (predicate) shared = true;
   barrier_sync(0, 0);
-  const bool any = launch.any;
+  const bool any = shared;
   barrier_sync(0, 0);
-  launch.any = false;
+  shared = false;
   barrier_sync(0, 0);
   return any;
 }

@@ -15,7 +15,9 @@ from occvae.ops.query_points import unpack_panels
 from tests.conftest import EMULATED_CUDA
 from tests.ops.query_oracle import BARS, activations, limit_cuda_kernel
 
-FP32, MMA, WGMMA = 1, 2, 3  # QueryKernel of csrc/cuda/query_kernels.cuh
+FP32, MMA, WGMMA, DEEP, PAIRS = 1, 2, 3, 4, 5  # QueryKernel of csrc/cuda/query_kernels.cuh
+VARIANTS = (WGMMA, DEEP, PAIRS)
+NAMES = {FP32: "fma", MMA: "mma", WGMMA: "wgmma", DEEP: "wgmma-deep", PAIRS: "wgmma-pairs"}
 # Largest errors against a float64 decoder that rounds its operands too. The rest are the rounding
 # errors of sums, and operands next to a tie that these errors round to the other number.
 ROUNDED_BOUNDS = {"fp32": 1e-6, "fp16": 1.5e-4, "bf16": 1.5e-3}
@@ -27,18 +29,19 @@ DEVICES = ("cpu",) if EMULATED_CUDA else (pytest.param("cuda", marks=pytest.mark
 KERNELS = [
     *((FP32, "fp32", channels) for channels in (32, 96, 128, 160, 256, 512)),
     *((MMA, precision, channels) for precision in ("fp16", "bf16") for channels in (128, 256)),
-    *((WGMMA, precision, 256) for precision in ("fp16", "bf16")),
+    *((kernel, precision, 256) for kernel in VARIANTS for precision in ("fp16", "bf16")),
 ]
 pytestmark = pytest.mark.parametrize("device", DEVICES)
 
 
 def _name(value: object) -> str | None:
     """The name of a kernel as part of a test's name, so that `-k wgmma` selects its tests."""
-    return {FP32: "fma", MMA: "mma", WGMMA: "wgmma"}.get(value)
+    return NAMES.get(value)
 
 
 all_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), KERNELS, ids=_name)
-FAST = [(FP32, "fp32", 64), (MMA, "fp16", 128), (MMA, "fp16", 256), (WGMMA, "fp16", 256)]
+FAST = [(FP32, "fp32", 64), (MMA, "fp16", 128), (MMA, "fp16", 256)]
+FAST += [(kernel, "fp16", 256) for kernel in VARIANTS]
 fast_kernels = pytest.mark.parametrize(("kernel", "precision", "channels"), FAST, ids=_name)
 
 
@@ -54,7 +57,7 @@ def only_kernel(kernel: int):
 
 def _should_have(kernel: int) -> bool:
     capability = torch.cuda.get_device_capability()
-    return capability == (9, 0) if kernel == WGMMA else capability >= (8, 0)
+    return capability == (9, 0) if kernel >= WGMMA else capability >= (8, 0)
 
 
 @dataclass
@@ -190,7 +193,11 @@ def test_any_number_of_points_is_accurate(kernel, precision, channels, count, de
     assert torch.equal(logits, everything[:count])
 
 
-@pytest.mark.parametrize(("kernel", "channels"), [(MMA, 128), (MMA, 256), (WGMMA, 256)], ids=_name)
+@pytest.mark.parametrize(
+    ("kernel", "channels"),
+    [(MMA, 128), (MMA, 256), *((kernel, 256) for kernel in VARIANTS)],
+    ids=_name,
+)
 @pytest.mark.parametrize("layer", (0, 1, 2, 3))
 def test_points_out_of_the_range_of_fp16_are_computed_in_fp32(kernel, channels, layer, device):
     decoder = Decoder.random(channels, shapes=2)

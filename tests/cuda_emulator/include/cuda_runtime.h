@@ -139,24 +139,59 @@ inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 
 namespace emulator {
 
+template <typename... Parameters>
+void run_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                unsigned cluster, std::tuple<Parameters...> arguments) {
+  struct Call {
+    void (*kernel)(Parameters...);
+    std::tuple<Parameters...> arguments;
+  } call{kernel, std::move(arguments)};
+  run_grid(
+      grid, block, shared_bytes, cluster,
+      [](void* data) {
+        const auto* call = static_cast<const Call*>(data);
+        std::apply(call->kernel, call->arguments);
+      },
+      &call);
+}
+
 // build.py rewrites `kernel<<<grid, block, shared, stream>>>(...)` to configure(kernel, grid,
 // ...)(...).
 template <typename... Parameters>
 auto configure(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes = 0,
                cudaStream_t = nullptr) {
   return [=](auto&&... arguments) {
-    struct Call {
-      void (*kernel)(Parameters...);
-      std::tuple<std::decay_t<Parameters>...> arguments;
-    } call{kernel, {std::forward<decltype(arguments)>(arguments)...}};
-    run_grid(
-        grid, block, shared_bytes,
-        [](void* data) {
-          const auto* call = static_cast<const Call*>(data);
-          std::apply(call->kernel, call->arguments);
-        },
-        &call);
+    run_kernel(kernel, grid, block, shared_bytes, 1,
+               std::tuple<Parameters...>(std::forward<decltype(arguments)>(arguments)...));
   };
 }
 
 }  // namespace emulator
+
+// Launches with attributes.
+
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  const unsigned cluster = config->numAttrs ? config->attrs[0].val.clusterDim.x : 1;
+  emulator::run_kernel(kernel, config->gridDim, config->blockDim, config->dynamicSmemBytes, cluster,
+                       std::tuple<Parameters...>(std::forward<Arguments>(arguments)...));
+  return cudaSuccess;
+}

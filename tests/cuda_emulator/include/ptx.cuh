@@ -70,6 +70,15 @@ inline void mbarrier_wait(uint32_t barrier, int parity) {
 inline void cp_async_bulk(uint32_t shared, const void* global, int bytes, uint32_t barrier) {
   emulator::copy_bulk(shared, global, bytes, barrier);
 }
+inline int cluster_rank() { return static_cast<int>(emulator::block_rank()); }
+inline void cluster_sync() { emulator::cluster_sync(); }
+inline void mbarrier_arrive_in_block(uint32_t barrier, int rank) {
+  emulator::mbarrier_arrive(emulator::map_to_block(barrier, static_cast<unsigned>(rank)), 0);
+}
+inline void cp_async_bulk_multicast(uint32_t shared, const void* global, int bytes,
+                                    uint32_t barrier, int ranks) {
+  emulator::copy_bulk_multicast(shared, global, bytes, barrier, static_cast<unsigned>(ranks));
+}
 inline void fence_proxy_async() { emulator::update_async_view(); }
 
 inline uint64_t wgmma_descriptor(uint32_t address) {
