@@ -44,8 +44,8 @@ class PlaneQueries(nn.Module):
     """Learned queries that attend to tokens, and become three feature planes.
 
     Each query is one square patch of a plane. A layer has self-attention between the queries,
-    cross-attention to all tokens, and an MLP, as in LRM (Hong et al. 2024). A summary of
-    the input, a vector, scales and shifts the channels of the planes, as in FiLM (Perez et al.
+    cross-attention to all tokens, and an MLP, as in LRM (Hong et al. 2024). A vector, the
+    summary of the input, scales and shifts the channels of the planes, as in FiLM (Perez et al.
     2018). Training is faster with this short way from the input to the planes.
 
     Subclasses make tokens and summary in `forward`, and call `attend`.

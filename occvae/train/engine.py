@@ -64,7 +64,8 @@ class Engine:
         if device.type == "cuda" and self._stage == 0:
             use_channels_last(model)  # ZeRO flattens weights, which loses the layout
         if device.type == "cpu" and self.dtype is not None:
-            # Flash attention in bf16 has a slow backward pass on a CPU. The switch serves both.
+            # The backward pass of flash attention is slow in bf16 on a CPU. Despite its name, the
+            # switch also applies to CPUs.
             torch.backends.cuda.enable_flash_sdp(False)
         if config.compile:
             model.compile()  # after the replacement of batch norms
